@@ -1,0 +1,73 @@
+"""What can go wrong in the library, drawn as a tree.
+
+MT3Error
+├── AudioError                  undecodable_audio
+│   ├── NoAudioStreamError      no_audio_stream
+│   ├── EmptyAudioError         empty_audio
+│   ├── TruncatedAudioError     truncated_audio
+│   └── AudioTooLongError       audio_too_long
+├── UnknownModelError           unknown_model
+├── InvalidOptionError          invalid_option
+├── MissingDependencyError      missing_dependency
+└── CheckpointError             see `checkpoints.errors`: re-exported here, so that one import serves callers
+
+A `code` is stable: the service hands it to clients as it stands here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MT3Error(Exception):
+    """Anything this library raises on purpose. The message is one sentence for a person."""
+
+    code: ClassVar[str] = "transcription_error"
+
+
+class AudioError(MT3Error):
+    """The recording cannot be decoded."""
+
+    code = "undecodable_audio"
+
+
+class NoAudioStreamError(AudioError):
+    """The file is readable but holds no sound, as a video without an audio track."""
+
+    code = "no_audio_stream"
+
+
+class EmptyAudioError(AudioError):
+    """The recording lasts 0 seconds."""
+
+    code = "empty_audio"
+
+
+class TruncatedAudioError(AudioError):
+    """The recording ends before the length that its own header promises."""
+
+    code = "truncated_audio"
+
+
+class AudioTooLongError(AudioError):
+    """The recording lasts longer, or unpacks to more, than is allowed."""
+
+    code = "audio_too_long"
+
+
+class UnknownModelError(MT3Error):
+    """No model goes by that name or alias."""
+
+    code = "unknown_model"
+
+
+class InvalidOptionError(MT3Error):
+    """The model takes no such option, or not that value."""
+
+    code = "invalid_option"
+
+
+class MissingDependencyError(MT3Error):
+    """A Python package that this model runs on is not installed."""
+
+    code = "missing_dependency"

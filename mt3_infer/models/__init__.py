@@ -1,0 +1,80 @@
+"""The table of models: what each one is, as data. Nothing heavy is imported until a model is loaded.
+
+A new network is a new row here, a file beside this one with its `load`, and an entry in
+`checkpoints/catalog.toml` for its weights, licence and aliases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from mt3_infer.transcribe import Network
+
+
+class ModelOptions(BaseModel):
+    """The options that a model takes for one transcription. Unknown names and wrong values are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BasicPitchOptions(ModelOptions):
+    """Note creation after Bittner et al. (ICASSP 2022), with the published defaults."""
+
+    onset_threshold: float = Field(
+        0.5, ge=0.0, le=1.0, description="Least onset posterior at which a note begins (0-1)."
+    )
+    frame_threshold: float = Field(
+        0.3, ge=0.0, le=1.0, description="Least frame posterior at which a note goes on sounding (0-1)."
+    )
+    minimum_note_length: float = Field(
+        0.1277, ge=0.0, le=10.0, description="Shorter notes are left out (seconds)."
+    )
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One row of the table.
+
+    Attributes:
+        sample_rate: what the network hears, in Hz.
+        segment_seconds: length of the pieces that it hears the recording in.
+        options: the options it takes.
+        network: "module:function"; the function takes the directory of the verified checkpoint
+            (file names as in the catalogue) and keyword options of the device, and returns a `Network`.
+    """
+
+    name: str
+    title: str
+    description: str
+    sample_rate: int
+    segment_seconds: float
+    options: type[ModelOptions]
+    network: str
+
+    def load(self, checkpoint: Path, **device_options: Any) -> Network:
+        """Build the network from a checkpoint directory."""
+        module, function = self.network.split(":")
+        network: Network = getattr(import_module(module), function)(checkpoint, **device_options)
+        return network
+
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(
+            name="basic_pitch",
+            title="Basic Pitch",
+            description="Any single instrument or voice; tiny and fast on a CPU.",
+            sample_rate=22050,
+            segment_seconds=2.0,
+            options=BasicPitchOptions,
+            network="mt3_infer.models.basic_pitch:load",
+        ),
+    )
+}
