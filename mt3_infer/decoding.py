@@ -1,0 +1,182 @@
+"""Greedy generation with a key/value cache: encoded segments in, token ids out.
+
+A fixed set of slots, one sequence each. A slot whose sequence has ended is given to the next segment at once; where
+none is waiting the last sequence moves into its place, so that no work is spent on finished ones. What a sequence says
+does not depend on the others beside it.
+
+It knows nothing of notes, files or callers: a sequence carries a ticket of the caller's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from mt3_infer.models.t5 import Decoder
+from mt3_infer.vocabulary import END, PAD
+
+Ticket = TypeVar("Ticket")
+
+FIRST_CAPACITY = 128
+"""Tokens that the cache has room for at first; it doubles when a sequence needs more. Few segments say 100."""
+
+
+@dataclass
+class _Sequence(Generic[Ticket]):
+    ticket: Ticket
+    token_ids: list[int] = field(default_factory=list)
+
+
+class SlotDecoder(Generic[Ticket]):
+    """Generates for up to `slots` segments at once. Not for several threads."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        slots: int,
+        frames: int,
+        max_tokens: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Make room.
+
+        Args:
+            frames: that every encoded segment has.
+            max_tokens: after which a sequence ends by itself.
+            dtype: of the keys and values.
+        """
+        assert max_tokens <= decoder.config.max_length, "There are no positions for that many tokens."
+        self.slots = slots
+        self._decoder = decoder
+        self._max_tokens = max_tokens
+        self._device = device
+        self._dtype = dtype
+        self._segments = self._room_for(frames)
+        self._tokens = self._room_for(min(FIRST_CAPACITY, max_tokens))
+        self._penalty: Tensor | None = None
+        # Slots up to the first one that is free behind all others; None where a sequence has ended.
+        self._sequences: list[_Sequence[Ticket] | None] = []
+
+    @property
+    def active(self) -> int:
+        """Sequences under way."""
+        return sum(sequence is not None for sequence in self._sequences)
+
+    @property
+    def free(self) -> int:
+        """Slots that could take a segment."""
+        return self.slots - self.active
+
+    def admit(
+        self, keys_values: Tensor, tickets: Sequence[Ticket], penalties: Sequence[Tensor | None]
+    ) -> None:
+        """Give segments a slot each.
+
+        Args:
+            keys_values: of B segments, shape (layers, 2, B, H, T, K), see `Decoder.segment_keys_values`.
+            tickets: to know their results by.
+            penalties: per segment what is added to the logits, shape (V,): 0, or -inf for forbidden tokens.
+        """
+        assert len(tickets) <= self.free
+        for index, (ticket, penalty) in enumerate(zip(tickets, penalties, strict=True)):
+            slot = self._take_slot(_Sequence(ticket))
+            self._segments[:, :, slot] = keys_values[:, :, index]
+            self._penalise(slot, penalty)
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Ticket, list[int]]]:
+        """Add a token to every sequence.
+
+        Returns:
+            Tickets and token ids of those that ended with it: after the end token, which is among the ids, or
+            because they are as long as is allowed.
+        """
+        self._compact()
+        sequences = [sequence for sequence in self._sequences if sequence is not None]
+        if not sequences:
+            return []
+        count = len(sequences)
+        positions = [len(sequence.token_ids) for sequence in sequences]
+        newest = [sequence.token_ids[-1] if sequence.token_ids else PAD for sequence in sequences]
+        span = max(positions) + 1
+        self._reserve(span)
+        logits = self._decoder(
+            torch.tensor(newest, device=self._device),
+            torch.tensor(positions, device=self._device),
+            self._tokens[:, :, :count],
+            self._segments[:, :, :count],
+            span,
+        )
+        if self._penalty is not None:
+            logits += self._penalty[:count]
+        ended = []
+        for slot, (sequence, token_id) in enumerate(
+            zip(sequences, logits.argmax(dim=1).tolist(), strict=True)
+        ):
+            sequence.token_ids.append(token_id)
+            if token_id == END or len(sequence.token_ids) == self._max_tokens:
+                ended.append((sequence.ticket, sequence.token_ids))
+                self._sequences[slot] = None
+        return ended
+
+    def drop(self, unwanted: Callable[[Ticket], bool]) -> list[Ticket]:
+        """Give up sequences by their tickets; returns those."""
+        dropped = []
+        for slot, sequence in enumerate(self._sequences):
+            if sequence is not None and unwanted(sequence.ticket):
+                dropped.append(sequence.ticket)
+                self._sequences[slot] = None
+        return dropped
+
+    def _take_slot(self, sequence: _Sequence[Ticket]) -> int:
+        for slot, taken in enumerate(self._sequences):
+            if taken is None:
+                self._sequences[slot] = sequence
+                return slot
+        self._sequences.append(sequence)
+        return len(self._sequences) - 1
+
+    def _penalise(self, slot: int, penalty: Tensor | None) -> None:
+        if penalty is not None and self._penalty is None:
+            self._penalty = torch.zeros(self.slots, len(penalty), device=self._device)
+        if self._penalty is not None:
+            self._penalty[slot] = 0 if penalty is None else penalty
+
+    def _compact(self) -> None:
+        """Close the gaps, so that the sequences under way lie in the first slots."""
+        while None in self._sequences:
+            last = len(self._sequences) - 1
+            moved = self._sequences.pop()
+            if moved is None:
+                continue
+            gap = self._sequences.index(None)
+            self._sequences[gap] = moved
+            length = len(moved.token_ids)
+            self._segments[:, :, gap] = self._segments[:, :, last]
+            self._tokens[:, :, gap, :, :length] = self._tokens[:, :, last, :, :length]
+            if self._penalty is not None:
+                self._penalty[gap] = self._penalty[last]
+        if not self._sequences:
+            self._penalty = None
+            if self._tokens.shape[4] > FIRST_CAPACITY:
+                self._tokens = self._room_for(FIRST_CAPACITY)
+
+    def _reserve(self, span: int) -> None:
+        """Make room in the cache for sequences of `span` tokens."""
+        capacity = self._tokens.shape[4]
+        if span > capacity:
+            grown = self._room_for(min(2 * capacity, self._max_tokens))
+            grown[:, :, :, :, :capacity] = self._tokens
+            self._tokens = grown
+
+    def _room_for(self, length: int) -> Tensor:
+        """Keys and values of a length for every slot, shape (layers, 2, S, H, length, K)."""
+        config = self._decoder.config
+        shape = (config.num_decoder_layers, 2, self.slots, config.num_heads, length, config.d_kv)
+        return torch.zeros(shape, dtype=self._dtype, device=self._device)

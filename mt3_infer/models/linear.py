@@ -1,0 +1,101 @@
+"""Matrix products with what stands around them, in the form that the device multiplies fastest.
+
+`Linear` is what a checkpoint is loaded into and what runs on a GPU. `prepare` turns every one of them into a
+`PackedLinear` on a CPU whose PyTorch has oneDNN: its weights lie in oneDNN's own blocks, so that nothing is rearranged
+at each call, and the GELU, product or sum after it runs inside the same kernel. Measured on 2 Zen 4 cores, sizes of
+MT3: float32 2.5 times as fast with 16 rows and 1.3 times with 256 or more; bfloat16 1.6 times and 1.05 times.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Linear(nn.Module):
+    """x Wᵀ, without a bias."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_out, n_in))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that inputs must have."""
+        return self.weight.dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args: x of shape (…, n_in). Returns: shape (…, n_out)."""
+        return functional.linear(x, self.weight)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """The product through a GELU in its tanh form."""
+        return functional.gelu(self(x), approximate="tanh")
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """The product, times another tensor of its shape."""
+        product: Tensor = self(x) * other
+        return product
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        """The product added to a float32 tensor of its shape."""
+        total: Tensor = residual + self(x)
+        return total
+
+
+class PackedLinear(nn.Module):
+    """The same on a CPU with oneDNN."""
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__()
+        self.dtype = linear.dtype
+        self._run = torch.ops.mkldnn._linear_pointwise
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `Linear`; so for the others."""
+        product: Tensor = self._run(x, self._weight, None, "none", [], "")
+        return product
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """See `Linear.gelu`."""
+        product: Tensor = self._run(x, self._weight, None, "gelu", [], "tanh")
+        return product
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        """See `Linear.times`."""
+        product: Tensor = self._run.binary(x, other, self._weight, None, "mul")
+        return product
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        """See `Linear.plus`."""
+        if x.dtype != residual.dtype:
+            return residual + self(x)
+        total: Tensor = self._run.binary(x, residual, self._weight, None, "add")
+        return total
+
+
+def can_pack() -> bool:
+    """Whether this PyTorch has oneDNN and its packed products."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def prepare(network: nn.Module, *, device: torch.device, dtype: torch.dtype, keep: tuple[str, ...] = ()) -> None:
+    """Bring a network onto a device in place, its products in a type of their own.
+
+    Args:
+        network: any module; what is not a `Linear` keeps its type.
+        dtype: of the products' weights and inputs.
+        keep: names of products that stay float32.
+    """
+    network.to(device)
+    packed = device.type == "cpu" and can_pack()
+    for parent_name, parent in list(network.named_modules()):
+        for name, child in list(parent.named_children()):
+            if not isinstance(child, Linear):
+                continue
+            if f"{parent_name}.{name}" not in keep:
+                child.to(dtype)
+            if packed:
+                setattr(parent, name, PackedLinear(child))
