@@ -10,6 +10,9 @@ import structlog
 
 from shared.config import Settings
 
+# Libraries whose lines at INFO say what ours say better.
+CHATTY = ("alembic", "boto3", "botocore", "celery.app.trace", "celery.worker.strategy", "s3transfer", "urllib3")
+
 
 def configure_logs(settings: Settings) -> None:
     """Send structlog and the standard library's loggers to stderr in one format."""
@@ -39,7 +42,7 @@ def configure_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
-    for chatty in ("botocore", "boto3", "s3transfer", "urllib3", "alembic", "celery.redirected"):
+    for chatty in CHATTY:
         logging.getLogger(chatty).setLevel("WARNING")
 
 

@@ -77,8 +77,9 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
     gunicorn = [python, "-m", "gunicorn", "--config", "python:web.gunicorn", "--bind", f"{host}:{port}"]
     supervisor.start(Child("web", [*gunicorn, "web.wsgi:app"], {}))
     supervisor.start(Child("scheduler", [python, "-m", "worker.scheduler"], {}))
-    celery = [python, "-m", "celery", "--quiet", "--app", "worker.app", "worker"]
-    supervisor.start(Child("worker", [*celery, "--loglevel", "WARNING", "--without-mingle"], {}))
+    quiet = ["-W", "ignore:You're running the worker with superuser"]  # your machine, your choice
+    celery = [python, *quiet, "-m", "celery", "--quiet", "--app", "worker.app", "worker"]
+    supervisor.start(Child("worker", [*celery, "--without-gossip", "--without-mingle"], {}))
 
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if supervisor.wait_until(lambda: _answers(f"{address}/livez"), seconds=START_SECONDS):
@@ -92,7 +93,7 @@ def _start_redis(supervisor: Supervisor, var: Path) -> str:
     program = _find_redis()
     port, password = _free_port(), secrets.token_urlsafe(24)
     lines = [f"port {port}", "bind 127.0.0.1", f"requirepass {password}", 'save ""', "appendonly no"]
-    lines += [f'dir "{var}"', "loglevel warning", "maxmemory-policy noeviction"]
+    lines += [f'dir "{var}"', 'logfile "redis.log"', "maxmemory-policy noeviction"]
     # Given on standard input, so that the password is in no list of processes.
     supervisor.start(Child("redis", [program, "-"], {}, stdin="\n".join(lines).encode()))
     url = f"redis://:{password}@127.0.0.1:{port}/0"

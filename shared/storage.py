@@ -235,7 +235,7 @@ class S3Storage:
             yield
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
-            if code in ("404", "NoSuchKey"):
+            if key and code in ("404", "NoSuchKey"):
                 raise ObjectMissing(f"There is no object {key} in bucket {self._bucket}.") from error
             raise StorageUnavailable(f"Storage answered {code or error}.") from error
         except (BotoCoreError, Boto3Error, OSError) as error:

@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,14 +81,10 @@ def running(
 def end(process: subprocess.Popen[bytes], *, seconds: float = 20) -> None:
     """Ask a process to end, then make it and its children."""
     process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -124,7 +120,7 @@ def postgres_server(folder: Path) -> Iterator[str]:
     server = PostgresServer(data, postgres_version=18)  # knows how to make a cluster, as root too
     server.ensure_pgdata_inited()
     port, user = free_port(), server.system_user
-    socket_folder = Path("/tmp")  # noqa: S108 - a Unix socket's path must be short
+    socket_folder = Path("/tmp")
     command = [str(POSTGRES_VERSIONS[18] / "postgres"), "-D", str(data), "-p", str(port)]
     command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(socket_folder)]
     admin = f"postgresql://postgres@127.0.0.1:{port}/postgres"

@@ -13,11 +13,9 @@ from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
+from web import health, models, transcriptions
 from web.errors import register_error_handlers
-from web.health import health
-from web.models import models
 from web.parts import EXTENSION, Parts
-from web.transcriptions import transcriptions
 from web.uploads import resolve_model
 
 CONTENT_POLICY = (
@@ -62,8 +60,8 @@ def create_app(
         catalog=load_catalog(),
     )
     resolve_model(app.extensions[EXTENSION], None)  # a wrong MT3_DEFAULT_MODEL is said at the start
-    for blueprint in (transcriptions, models, health):
-        app.register_blueprint(blueprint)
+    for part in (transcriptions, models, health):
+        app.register_blueprint(part.blueprint)
     register_error_handlers(app)
     _add_pages(app)
     return app

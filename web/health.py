@@ -13,18 +13,18 @@ from shared.logs import get_logger
 from web.parts import parts
 
 log = get_logger(__name__)
-health = APIBlueprint("health", __name__, tag="Health")
+blueprint = APIBlueprint("health", __name__, tag="Health")
 
 
-@health.get("/livez")
-@health.doc(summary="Is this process alive")
+@blueprint.get("/livez")
+@blueprint.doc(summary="Is this process alive")
 def livez() -> dict[str, str]:
     """Yes, if this answers."""
     return {"status": "alive"}
 
 
-@health.get("/readyz")
-@health.doc(summary="Are database, queue and storage within reach", responses={503: "Not all of them."})
+@blueprint.get("/readyz")
+@blueprint.doc(summary="Are database, queue and storage within reach", responses={503: "Not all of them."})
 def readyz() -> tuple[dict[str, Any], int]:
     """Each part, and whether all are there. Jobs are accepted without the queue: they wait in the database."""
     checks = {"database": _check(_database), "queue": _check(_redis), "storage": _check(_storage)}

@@ -13,20 +13,20 @@ from web.parts import Parts, parts
 from web.schemas import ModelList, ModelView
 from web.uploads import resolve_model
 
-models = APIBlueprint("models", __name__, url_prefix="/v1/models", tag="Models")
+blueprint = APIBlueprint("models", __name__, url_prefix="/v1/models", tag="Models")
 
 
-@models.get("")
-@models.output(ModelList)
-@models.doc(summary="List the models")
+@blueprint.get("")
+@blueprint.output(ModelList)
+@blueprint.doc(summary="List the models")
 def index() -> dict[str, Any]:
     """All models."""
     return ModelList(items=_views(parts())).model_dump(mode="json")
 
 
-@models.get("/<name>")
-@models.output(ModelView)
-@models.doc(summary="Look at one model, by name or alias", responses=[422])
+@blueprint.get("/<name>")
+@blueprint.output(ModelView)
+@blueprint.doc(summary="Look at one model, by name or alias", responses=[422])
 def show(name: str) -> dict[str, Any]:
     """One model."""
     name = resolve_model(parts(), name)

@@ -147,7 +147,9 @@ def view_job(job: Job, *, position: int | None = None) -> TranscriptionView:
         fraction = 1.0
     elif job.audio_seconds_total:
         fraction = round(min(1.0, job.audio_seconds_done / job.audio_seconds_total), 4)
-    failed = job.status is Status.FAILED and job.error_code
+    error = None
+    if job.status is Status.FAILED and job.error_code:
+        error = ErrorView(code=job.error_code, detail=job.error_detail or "")
     return TranscriptionView(
         id=str(job.id),
         status=job.status,
@@ -168,7 +170,7 @@ def view_job(job: Job, *, position: int | None = None) -> TranscriptionView:
         finished_at=job.finished_at,
         attempts=job.attempt,
         note_count=job.note_count,
-        error=ErrorView(code=job.error_code, detail=job.error_detail or "") if failed else None,
+        error=error,
         artifacts=[
             ArtifactView(
                 name=artifact["name"],

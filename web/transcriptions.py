@@ -31,17 +31,17 @@ from web.schemas import (
 from web.uploads import receive
 
 log = get_logger(__name__)
-transcriptions = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
+blueprint = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
 
 MAX_WAIT_SECONDS = 60.0
 WAIT_STEP_SECONDS = 0.25
 WAITING = threading.BoundedSemaphore(8)  # threads that may sit in `Prefer: wait`; the others answer at once
 
 
-@transcriptions.post("")
-@transcriptions.input(NewTranscription, location="form_and_files", arg_name="form")
-@transcriptions.output(TranscriptionView, status_code=202, description="Accepted; poll the Location.")
-@transcriptions.doc(
+@blueprint.post("")
+@blueprint.input(NewTranscription, location="form_and_files", arg_name="form")
+@blueprint.output(TranscriptionView, status_code=202, description="Accepted; poll the Location.")
+@blueprint.doc(
     summary="Hand in a recording",
     description="With an `Idempotency-Key` header, the same request sent twice makes one job.",
 )
@@ -51,10 +51,10 @@ def create(form: NewTranscription) -> tuple[dict[str, Any], int, dict[str, str]]
     return _dump(job), 202, {"Location": url_for(".show", job_id=job.id)}
 
 
-@transcriptions.get("")
-@transcriptions.input(ListQuery, location="query", arg_name="query")
-@transcriptions.output(TranscriptionList)
-@transcriptions.doc(summary="List transcriptions, newest first")
+@blueprint.get("")
+@blueprint.input(ListQuery, location="query", arg_name="query")
+@blueprint.output(TranscriptionList)
+@blueprint.doc(summary="List transcriptions, newest first")
 def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     """A page of jobs."""
     with parts().sessions() as session:
@@ -74,9 +74,9 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     return body.model_dump(mode="json"), 200, headers
 
 
-@transcriptions.get("/<uuid:job_id>")
-@transcriptions.output(TranscriptionView)
-@transcriptions.doc(
+@blueprint.get("/<uuid:job_id>")
+@blueprint.output(TranscriptionView)
+@blueprint.doc(
     summary="Look at one transcription",
     description="Has an `ETag`; `Prefer: wait=N` holds the answer until the job ends, N seconds at most.",
     responses=[404],
@@ -93,9 +93,9 @@ def show(job_id: UUID) -> Response:
     return response.make_conditional(request)  # type: ignore[return-value]
 
 
-@transcriptions.post("/<uuid:job_id>/cancel")
-@transcriptions.output(TranscriptionView, status_code=202)
-@transcriptions.doc(summary="Cancel a transcription that has not ended", responses=[404, 409])
+@blueprint.post("/<uuid:job_id>/cancel")
+@blueprint.output(TranscriptionView, status_code=202)
+@blueprint.doc(summary="Cancel a transcription that has not ended", responses=[404, 409])
 def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Cancel; the worker stops within a second or two."""
     with parts().sessions.begin() as session:
@@ -103,9 +103,9 @@ def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
     return _dump(job), 202
 
 
-@transcriptions.post("/<uuid:job_id>/retry")
-@transcriptions.output(TranscriptionView, status_code=202)
-@transcriptions.doc(summary="Try a failed or canceled transcription again", responses=[404, 409])
+@blueprint.post("/<uuid:job_id>/retry")
+@blueprint.output(TranscriptionView, status_code=202)
+@blueprint.doc(summary="Try a failed or canceled transcription again", responses=[404, 409])
 def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Queue it again."""
     with parts().sessions.begin() as session:
@@ -114,9 +114,9 @@ def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
     return _dump(job), 202
 
 
-@transcriptions.delete("/<uuid:job_id>")
-@transcriptions.output({}, status_code=204)
-@transcriptions.doc(summary="Delete a transcription and all its files", responses=[404])
+@blueprint.delete("/<uuid:job_id>")
+@blueprint.output({}, status_code=204)
+@blueprint.doc(summary="Delete a transcription and all its files", responses=[404])
 def remove(job_id: UUID) -> tuple[str, int]:
     """Delete; what storage cannot remove now, the scheduler removes later."""
     with parts().sessions.begin() as session:
@@ -129,9 +129,9 @@ def remove(job_id: UUID) -> tuple[str, int]:
     return "", 204
 
 
-@transcriptions.get("/<uuid:job_id>/artifacts/<name>")
-@transcriptions.input(ArtifactQuery, location="query", arg_name="query")
-@transcriptions.doc(
+@blueprint.get("/<uuid:job_id>/artifacts/<name>")
+@blueprint.input(ArtifactQuery, location="query", arg_name="query")
+@blueprint.doc(
     summary="Download a result: transcription.mid or notes.json",
     responses={200: "The bytes.", 303: "A short-lived link.", 404: "No such artifact (yet)."},
 )

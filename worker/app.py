@@ -10,8 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
-from checkpoints.store import CheckpointStore
 
+from checkpoints.locks import ClusterLocks
+from checkpoints.store import CheckpointStore
 from shared import jobs
 from shared.config import read_settings
 from shared.db import make_engine, make_sessions
@@ -35,7 +36,7 @@ def attempts() -> Attempts:
         sessions=make_sessions(make_engine(settings)),
         storage=make_storage(settings),
         engine=TranscriptionEngine(
-            CheckpointStore(settings.checkpoint_dir, offline=settings.offline),
+            CheckpointStore.from_environment(locks=ClusterLocks.from_url(settings.redis_url)),
             device=settings.device,
             max_audio_seconds=settings.max_audio_seconds,
         ),

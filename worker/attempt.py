@@ -149,7 +149,8 @@ class Attempts:
 
     def _backoff(self, attempt: int) -> float:
         """Seconds until the next attempt: doubled each time, with jitter so that many do not come back as one."""
-        return self.settings.retry_seconds * 2 ** min(attempt - 1, 6) * random.uniform(0.5, 1.5)  # noqa: S311
+        doubled: float = self.settings.retry_seconds * 2 ** min(attempt - 1, 6)
+        return doubled * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
     def _discard(self, claim: Claim) -> None:
         try:
