@@ -36,7 +36,11 @@ def attempts() -> Attempts:
         sessions=make_sessions(make_engine(settings)),
         storage=make_storage(settings),
         engine=TranscriptionEngine(
-            CheckpointStore.from_environment(locks=ClusterLocks.from_url(settings.redis_url)),
+            CheckpointStore(
+                settings.checkpoint_dir,
+                offline=settings.offline,
+                locks=ClusterLocks.from_url(settings.redis_url),
+            ),
             device=settings.device,
             max_audio_seconds=settings.max_audio_seconds,
         ),

@@ -135,7 +135,8 @@ class Attempts:
 
     def _fail(self, claim: Claim, error: Exception) -> str:
         failure = classify(error)
-        log.warning("attempt_failed", code=failure.code, retryable=failure.retryable, exc_info=error)
+        trace = error if failure.code == "internal_error" else None
+        log.warning("attempt_failed", code=failure.code, detail=str(error), exc_info=trace)
         with self.sessions.begin() as session:
             jobs.fail_attempt(
                 session,

@@ -64,8 +64,7 @@ def post(client: FlaskClient, content: bytes = b"RIFF", name: str = "song.wav", 
 def accepted(client: FlaskClient, **form: Any) -> dict[str, Any]:
     response = post(client, **form)
     assert response.status_code == 202, response.text
-    body: dict[str, Any] = response.json
-    return body
+    return dict(response.json or {})
 
 
 def assert_problem(response: TestResponse, status: int, code: str, said: str = "") -> None:
