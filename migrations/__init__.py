@@ -1,0 +1,18 @@
+"""Alembic migrations, and the one function that brings a database up to date: `upgrade(settings)`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+
+from shared.config import Settings
+
+
+def upgrade(settings: Settings, revision: str = "head") -> None:
+    """Bring the database to a revision; several processes may call it at once."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.attributes["settings"] = settings
+    command.upgrade(config, revision)

@@ -1,0 +1,87 @@
+"""The side that clients see: API, page, documentation. `create_app` makes it from its parts; see `web.wsgi`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import flask_swagger_ui
+from apiflask import APIFlask
+from flask import Response, request, send_from_directory
+
+from checkpoints.catalog import load_catalog
+from shared.config import Settings
+from shared.db import Sessions, make_engine, make_sessions
+from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
+from shared.storage import ObjectStorage, make_storage
+from web import health, models, transcriptions
+from web.errors import register_error_handlers
+from web.parts import EXTENSION, Parts
+from web.uploads import resolve_model
+
+CONTENT_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+# Swagger UI comes with scripts and styles within its page.
+DOCS_POLICY = CONTENT_POLICY + "; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
+SWAGGER_FILES = Path(flask_swagger_ui.__file__).parent / "dist"
+
+
+def create_app(
+    settings: Settings,
+    *,
+    sessions: Sessions | None = None,
+    storage: ObjectStorage | None = None,
+    queue: JobQueue | None = None,
+) -> APIFlask:
+    """The Flask application; parts that are not passed in are made from the settings."""
+    app = APIFlask(
+        __name__,
+        title="MT3-Infer Service",
+        version="0.1.0",
+        docs_path="/docs",
+        static_folder="static",
+    )
+    app.config.update(
+        MAX_CONTENT_LENGTH=settings.max_upload_bytes,
+        DESCRIPTION="Recordings in, notes and MIDI out.",
+        LICENSE={"name": "Apache-2.0"},
+        AUTO_SERVERS=False,
+        SWAGGER_UI_CSS="/docs/assets/swagger-ui.css",
+        SWAGGER_UI_BUNDLE_JS="/docs/assets/swagger-ui-bundle.js",
+        SWAGGER_UI_STANDALONE_PRESET_JS="/docs/assets/swagger-ui-standalone-preset.js",
+        DOCS_FAVICON="/static/favicon.svg",
+    )
+    app.extensions[EXTENSION] = Parts(
+        settings=settings,
+        sessions=sessions or make_sessions(make_engine(settings)),
+        storage=storage or make_storage(settings),
+        queue=queue or BackgroundQueue(CeleryQueue(make_celery(settings))),
+        catalog=load_catalog(),
+    )
+    resolve_model(app.extensions[EXTENSION], None)  # a wrong MT3_DEFAULT_MODEL is said at the start
+    for part in (transcriptions, models, health):
+        app.register_blueprint(part.blueprint)
+    register_error_handlers(app)
+    _add_pages(app)
+    return app
+
+
+def _add_pages(app: APIFlask) -> None:
+    @app.get("/")
+    @app.doc(hide=True)
+    def page() -> Response:
+        return send_from_directory(str(app.static_folder), "index.html", max_age=0)
+
+    @app.get("/docs/assets/<path:name>")
+    @app.doc(hide=True)
+    def docs_asset(name: str) -> Response:
+        return send_from_directory(SWAGGER_FILES, name)
+
+    @app.after_request
+    def add_headers(response: Response) -> Response:
+        policy = DOCS_POLICY if request.path == "/docs" else CONTENT_POLICY
+        response.headers.setdefault("Content-Security-Policy", policy)
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        response.headers.setdefault("Referrer-Policy", "same-origin")
+        return response

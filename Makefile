@@ -1,0 +1,60 @@
+# `make` or `make help` lists what there is. Everything is installed into .venv; nothing else is touched, but for
+# Chromium, which the browser tests ask of apt where we are root and it is missing (without it they skip).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+PORT ?= 8000
+PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format types migrate soak browser clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup: .venv/dev  ## install everything for developing into .venv
+
+run: .venv/serve  ## the whole service on this machine: make run PORT=8000
+	@exec .venv/bin/mt3-infer serve --port $(PORT)
+
+test: .venv/dev browser  ## the whole suite, on real Redis, PostgreSQL, S3 server and Chromium
+	.venv/bin/python -m pytest
+
+lint: .venv/dev  ## style, formatting, and who may import whom
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports --no-cache
+
+types: .venv/dev  ## mypy: strict on the packages, lenient on the tests
+	.venv/bin/mypy
+	.venv/bin/mypy -p tests
+
+format: .venv/dev  ## mend what ruff can mend
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+migrate: .venv/serve  ## bring the database of MT3_DATABASE_URL up to date
+	.venv/bin/python -m migrations
+
+soak: .venv/dev  ## the long runs that are not in make test
+	.venv/bin/python -m pytest -m soak
+
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    (apt-get update && apt-get install --yes --no-install-recommends chromium) >/dev/null 2>&1 \
+	      || echo "Chromium cannot be installed here: the browser tests will skip"; \
+	  else echo "no Chromium here: the browser tests will skip"; fi
+
+clean:  ## remove what was installed and made, but not ./var
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/serve: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) --editable '.[serve]'
+	@touch $@
+
+.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch .venv/serve $@

@@ -1,0 +1,125 @@
+"""Reads `catalog.toml`: every checkpoint there is, its files, licence, aliases and sources.
+
+What it gives is checked, so that nothing after it needs to look again: names are safe as file names,
+sizes positive, sums well-formed, names and aliases unique, sources of a known kind with the options they take.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from checkpoints.errors import CatalogError, UnknownCheckpointError
+from checkpoints.files import CheckpointFile, SourceSpec
+from checkpoints.sources import open_source
+
+_CATALOG = Path(__file__).with_name("catalog.toml")
+_ENTRY_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint: the files that belong together, under one licence."""
+
+    name: str
+    aliases: tuple[str, ...]
+    licence: str
+    licence_url: str
+    attribution: str
+    files: tuple[CheckpointFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All checkpoints by name."""
+
+    entries: dict[str, Entry]
+
+    @cached_property
+    def _names(self) -> dict[str, Entry]:
+        aliases = {alias: entry for entry in self.entries.values() for alias in entry.aliases}
+        return {**aliases, **self.entries}
+
+    def resolve(self, name_or_alias: str) -> Entry:
+        """Give the entry of that name or alias.
+
+        Raises:
+            UnknownCheckpointError: there is none; the message lists those there are.
+        """
+        try:
+            return self._names[name_or_alias]
+        except KeyError:
+            known = ", ".join(sorted(self._names))
+            raise UnknownCheckpointError(
+                f"There is no checkpoint called {name_or_alias!r}; the names are: {known}."
+            ) from None
+
+
+@cache
+def load_catalog(path: Path = _CATALOG) -> Catalog:
+    """Read and check a catalogue, once per path.
+
+    Raises:
+        CatalogError: what is wrong, and in which row.
+    """
+    rows = tomllib.loads(path.read_text(encoding="utf-8"))
+    catalog = Catalog({name: _entry(name, row) for name, row in rows.items()})
+    names = Counter(name for entry in catalog.entries.values() for name in (entry.name, *entry.aliases))
+    for name, count in names.items():
+        _require(count == 1, name, f"the name or alias is given {count} times")
+    return catalog
+
+
+def _entry(name: str, row: Mapping[str, Any]) -> Entry:
+    _require(_ENTRY_NAME.fullmatch(name) is not None, name, "the name must be of a-z, 0-9 and _")
+    try:
+        entry = Entry(
+            name=name,
+            aliases=tuple(row["aliases"]),
+            licence=row["licence"],
+            licence_url=row["licence_url"],
+            attribution=row["attribution"],
+            files=tuple(_file(name, file) for file in row["files"]),
+        )
+    except KeyError as missing:
+        raise CatalogError(f"Catalogue row {name}: {missing} is missing.") from None
+    _require(bool(entry.files), name, "it has no files")
+    _require(len({file.name for file in entry.files}) == len(entry.files), name, "two files share a name")
+    return entry
+
+
+def _file(entry: str, row: Mapping[str, Any]) -> CheckpointFile:
+    file = CheckpointFile(row["name"], row["size"], row["sha256"], tuple(map(_source, row["sources"])))
+    where = f"{entry}/{file.name}"
+    _require(_FILE_NAME.fullmatch(file.name) is not None, where, "the file name is not plain")
+    _require(isinstance(file.size, int) and file.size > 0, where, "the size must be a number of bytes")
+    _require(_SHA256.fullmatch(file.sha256) is not None, where, "the sha256 must be 64 hexadecimal digits")
+    _require(bool(file.sources), where, "it has no sources")
+    for source in file.sources:
+        try:
+            open_source(source)
+        except (LookupError, TypeError) as error:
+            raise CatalogError(f"Catalogue row {where}: {error}.") from None
+    return file
+
+
+def _source(row: Mapping[str, str]) -> SourceSpec:
+    return SourceSpec(row["kind"], {key: value for key, value in row.items() if key != "kind"})
+
+
+def _require(condition: bool, where: str, what: str) -> None:
+    if not condition:
+        raise CatalogError(f"Catalogue row {where}: {what}.")

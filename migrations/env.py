@@ -1,0 +1,38 @@
+"""What Alembic runs: one transaction on the configured database, alone by a lock."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from shared.config import Settings, read_settings
+from shared.db import make_engine
+from shared.tables import Base
+
+LOCK_ID = 7_346_033  # of this application's migrations, among PostgreSQL's advisory locks
+
+
+def run(connection: Connection) -> None:
+    """Migrate; on SQLite tables are changed by copying (batch mode)."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": LOCK_ID})
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        render_as_batch=connection.dialect.name == "sqlite",
+        transaction_per_migration=False,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.commit()
+
+
+settings = context.config.attributes.get("settings")
+engine = make_engine(settings if isinstance(settings, Settings) else read_settings())
+try:
+    with engine.connect() as connection:
+        run(connection)
+finally:
+    engine.dispose()

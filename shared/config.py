@@ -1,0 +1,90 @@
+"""Settings: read from the environment once, at each entry point, and frozen from then on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Every setting of the service, as `MT3_<NAME>` in the environment; `.env.example` explains each one."""
+
+    model_config = SettingsConfigDict(env_prefix="MT3_", env_ignore_empty=True, frozen=True, extra="ignore")
+
+    database_url: str = "sqlite:///var/mt3.sqlite3"
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    storage_url: str = "file:///var/lib/mt3-infer"
+    s3_endpoint_url: str | None = None
+    s3_public_endpoint_url: str | None = None
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_region: str = "us-east-1"
+    link_seconds: Annotated[int, Field(gt=0, le=300)] = 300
+
+    checkpoint_dir: Path | None = None
+    offline: bool = False
+    default_model: str = "basic_pitch"
+    device: str = "auto"
+
+    max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    max_audio_seconds: Seconds = 3 * 3600 + 600
+    result_ttl_days: Seconds = 30
+
+    worker_concurrency: Annotated[int, Field(ge=1, le=64)] = 1
+    lease_seconds: Annotated[float, Field(ge=1)] = 30
+    stall_seconds: Seconds = 900
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    retry_seconds: Seconds = 5
+    visibility_timeout_seconds: Annotated[int, Field(ge=60)] = 3600
+    ring_again_seconds: Seconds = 60
+    scheduler_seconds: Annotated[float, Field(gt=0, le=60)] = 1
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["console", "json"] = "console"
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url_is_known(cls, url: str) -> str:
+        """Accept the two databases that the migrations are tested on, with the driver that we ship."""
+        scheme, _, rest = url.partition("://")
+        if scheme in ("postgres", "postgresql"):
+            return f"postgresql+psycopg://{rest}"
+        if scheme in ("postgresql+psycopg", "sqlite"):
+            return url
+        raise ValueError("must start with postgresql:// or sqlite:///")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_is_known(cls, url: str) -> str:
+        if urlsplit(url).scheme not in ("redis", "rediss"):
+            raise ValueError("must start with redis:// or rediss://")
+        return url
+
+    @field_validator("storage_url")
+    @classmethod
+    def _storage_url_is_known(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
+            return url
+        if parts.scheme == "s3" and parts.netloc:
+            return url
+        raise ValueError("must be file:///an/absolute/folder or s3://bucket/prefix")
+
+
+def read_settings() -> Settings:
+    """The settings of this process, or one clear line on stderr and exit status 2."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False):
+            name = "MT3_" + "_".join(str(part) for part in problem["loc"]).upper()
+            message = problem["msg"].removeprefix("Value error, ")
+            sys.stderr.write(f"mt3-infer: {name} is wrong: {message}\n")
+        raise SystemExit(2) from None

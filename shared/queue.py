@@ -1,0 +1,107 @@
+"""The bell: a message that says "look at this job". The row is the truth; a lost message costs seconds."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Protocol
+from uuid import UUID
+
+from celery import Celery
+
+from shared.config import Settings
+from shared.logs import get_logger
+
+TRANSCRIBE_TASK = "mt3.transcribe"
+GENERATION_KEY = "mt3:generation"  # gone when Redis lost its data: then every queued job is rung for again
+
+log = get_logger(__name__)
+
+
+class JobQueue(Protocol):
+    """Where ids of jobs are announced to workers."""
+
+    def submit(self, job_id: UUID) -> None:
+        """Ring for one job. May raise what the broker raises: the job waits, and is rung for later."""
+
+
+def make_celery(settings: Settings) -> Celery:
+    """The Celery application, configured for long work whose truth lies in the database."""
+    app = Celery("mt3", broker=settings.redis_url)
+    app.conf.update(
+        task_ignore_result=True,  # no result backend: the row says it all
+        task_serializer="json",
+        accept_content=["json"],
+        worker_pool="threads",  # one process, one set of resident networks; CUDA does not survive a fork
+        worker_concurrency=settings.worker_concurrency,
+        task_acks_late=False,  # the row, not the message, guarantees; a late ack would only run things twice
+        worker_prefetch_multiplier=1,  # a message taken early waits behind a long job
+        worker_disable_prefetch=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # Redis may go while we transcribe
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_pool_limit=10,
+        broker_transport_options={
+            "visibility_timeout": settings.visibility_timeout_seconds,
+            "socket_timeout": 5,  # without it, publishing blocks for ever on a frozen Redis
+            "socket_connect_timeout": 2,
+            "health_check_interval": 10,
+            "retry_on_timeout": False,
+        },
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_send_task_events=False,
+        task_default_queue="mt3",
+    )
+    return app
+
+
+class CeleryQueue:
+    """Rings through Celery; the message is the job's id and nothing else."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def submit(self, job_id: UUID) -> None:
+        """See `JobQueue`. Tries once: who waits for it is better served by the scheduler ringing later."""
+        self._app.send_task(TRANSCRIBE_TASK, args=[str(job_id)], retry=False)
+
+
+class InMemoryQueue:
+    """Keeps the ids in order, for tests and for running an attempt by hand."""
+
+    def __init__(self) -> None:
+        self.job_ids: list[UUID] = []
+
+    def submit(self, job_id: UUID) -> None:
+        """See `JobQueue`."""
+        self.job_ids.append(job_id)
+
+
+class BackgroundQueue:
+    """Rings from a thread of its own, so that a slow or absent Redis never delays the answer to a client.
+
+    What cannot be rung for is dropped with a log line: the scheduler finds the row within a second.
+    """
+
+    def __init__(self, inner: JobQueue) -> None:
+        self._inner = inner
+        self._waiting: queue.SimpleQueue[UUID] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    def submit(self, job_id: UUID) -> None:
+        """See `JobQueue`; returns at once and never raises."""
+        self._waiting.put(job_id)
+        with self._starting:  # started on first use: after the web server has forked
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._ring, name="bell", daemon=True)
+                self._thread.start()
+
+    def _ring(self) -> None:
+        while True:
+            job_id = self._waiting.get()
+            try:
+                self._inner.submit(job_id)
+            except Exception as error:
+                log.warning("ring_failed", job_id=str(job_id), error=str(error))

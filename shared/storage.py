@@ -1,0 +1,267 @@
+"""Where recordings and results are kept: a folder or an S3 bucket, behind one protocol.
+
+Keys are made by us alone (`uploads/{job}/audio`, `results/{job}/{attempt}/{name}`): nothing that a client
+names ever reaches a disk or a bucket. An object is either whole under its key or not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+from urllib.parse import quote, unquote, urlsplit
+from uuid import UUID
+
+from shared.config import Settings
+from shared.errors import ObjectMissing, StorageUnavailable
+
+
+def upload_prefix(job_id: UUID) -> str:
+    """Where a job's recording lies."""
+    return f"uploads/{job_id}/"
+
+
+def result_prefix(job_id: UUID, attempt: int | None = None) -> str:
+    """Where a job's results lie: a folder for each attempt, so that a late one overwrites nothing."""
+    return f"results/{job_id}/" if attempt is None else f"results/{job_id}/{attempt}/"
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What was written: size in bytes and sha256, in hex."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+class ObjectStorage(Protocol):
+    """Methods raise `StorageUnavailable` when storage is away, `ObjectMissing` where nothing is stored."""
+
+    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+        """Store what is left to read of a stream, whole or not at all, and check what arrived by its size."""
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable stream over an object, at its start; the caller closes it."""
+
+    def size(self, key: str) -> int:
+        """Bytes of an object."""
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Remove all objects whose key starts so; nothing there is no error."""
+
+    def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
+        """A short-lived address of the object; None where the service itself must send the bytes."""
+
+    def check(self) -> None:
+        """Raise if storage cannot be used."""
+
+
+def make_storage(settings: Settings) -> ObjectStorage:
+    """The storage that `MT3_STORAGE_URL` names."""
+    parts = urlsplit(settings.storage_url)
+    if parts.scheme == "file":
+        return LocalStorage(Path(unquote(parts.path)))
+    return S3Storage(settings, bucket=parts.netloc, prefix=parts.path.strip("/"))
+
+
+class _Hashing:
+    """A read-only stream that counts and hashes what passes through it."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self._sha256.update(data)
+        self.size += len(data)
+        return data
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+
+class LocalStorage:
+    """A folder. Writes go to a temporary file beside the target, are synced, and renamed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+        """See `ObjectStorage`."""
+        path = self._path(key)
+        hashing = _Hashing(source)
+        with _local_errors(key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as part:
+                try:
+                    shutil.copyfileobj(hashing, part, 1024 * 1024)
+                    part.flush()
+                    os.fsync(part.fileno())
+                    Path(part.name).replace(path)
+                except BaseException:
+                    Path(part.name).unlink(missing_ok=True)
+                    raise
+        return StoredObject(key, hashing.size, hashing.sha256)
+
+    def open(self, key: str) -> BinaryIO:
+        """See `ObjectStorage`."""
+        with _local_errors(key):
+            return self._path(key).open("rb")
+
+    def size(self, key: str) -> int:
+        """See `ObjectStorage`."""
+        with _local_errors(key):
+            return self._path(key).stat().st_size
+
+    def delete_prefix(self, prefix: str) -> None:
+        """See `ObjectStorage`. Prefixes end in a slash, so each one is a folder."""
+        with _local_errors(prefix):
+            if self._path(prefix).exists():
+                shutil.rmtree(self._path(prefix))
+
+    def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
+        """None: the web process sends the bytes itself."""
+        return None
+
+    def check(self) -> None:
+        """See `ObjectStorage`."""
+        with _local_errors(""):
+            self.root.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.root, os.W_OK):
+            raise StorageUnavailable(f"The storage folder {self.root} is not writable.")
+
+    def _path(self, key: str) -> Path:
+        path = self.root / key
+        if ".." in path.parts or "\0" in key:
+            raise ValueError(f"not a key of ours: {key!r}")
+        return path
+
+
+@contextmanager
+def _local_errors(key: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise ObjectMissing(f"There is no object {key}.") from None
+    except OSError as error:
+        raise StorageUnavailable(f"Storage failed: {error.strerror or error}.") from error
+
+
+class S3Storage:
+    """A bucket of any S3-compatible server."""
+
+    def __init__(self, settings: Settings, *, bucket: str, prefix: str) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._client = _s3_client(settings, settings.s3_endpoint_url)
+        # Links are opened by clients, who may know the server under another address than we do.
+        public = settings.s3_public_endpoint_url
+        self._link_client = _s3_client(settings, public) if public else self._client
+
+    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+        """See `ObjectStorage`. Large objects go up in parts; the key appears when all have arrived."""
+        hashing = _Hashing(source)
+        with self._errors(key):
+            self._client.upload_fileobj(
+                hashing, self._bucket, self._prefix + key, ExtraArgs={"ContentType": content_type}
+            )
+        stored = StoredObject(key, hashing.size, hashing.sha256)
+        if self.size(key) != stored.size:
+            raise StorageUnavailable(f"Storage kept {self.size(key)} of {stored.size} bytes of {key}.")
+        return stored
+
+    def open(self, key: str) -> BinaryIO:
+        """See `ObjectStorage`. A copy without a name: the disk has it back whatever becomes of this process."""
+        copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+        try:
+            with self._errors(key):
+                self._client.download_fileobj(self._bucket, self._prefix + key, copy)
+        except BaseException:
+            copy.close()
+            raise
+        copy.seek(0)
+        return copy
+
+    def size(self, key: str) -> int:
+        """See `ObjectStorage`."""
+        with self._errors(key):
+            head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+            return int(head["ContentLength"])
+
+    def delete_prefix(self, prefix: str) -> None:
+        """See `ObjectStorage`."""
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
+                if keys:
+                    self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
+
+    def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
+        """A presigned address (signature version 4)."""
+        address: str = self._link_client.generate_presigned_url(
+            "get_object",
+            Params={
+                "Bucket": self._bucket,
+                "Key": self._prefix + key,
+                "ResponseContentType": content_type,
+                "ResponseContentDisposition": f"attachment; filename*=UTF-8''{quote(filename, safe='')}",
+            },
+            ExpiresIn=seconds,
+        )
+        return address
+
+    def check(self) -> None:
+        """See `ObjectStorage`."""
+        with self._errors(""):
+            self._client.head_bucket(Bucket=self._bucket)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            if key and code in ("404", "NoSuchKey"):
+                raise ObjectMissing(f"There is no object {key} in bucket {self._bucket}.") from error
+            raise StorageUnavailable(f"Storage answered {code or error}.") from error
+        except (BotoCoreError, Boto3Error, OSError) as error:
+            raise StorageUnavailable(f"Storage does not answer: {error}") from error
+
+
+def _s3_client(settings: Settings, endpoint_url: str | None) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    secret = settings.s3_secret_access_key
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=settings.s3_region,
+        # Without keys of ours, boto3 looks where it always does: environment, profile, instance role.
+        aws_access_key_id=settings.s3_access_key_id,
+        aws_secret_access_key=secret.get_secret_value() if secret else None,
+        config=Config(
+            signature_version="s3v4",
+            connect_timeout=5,
+            read_timeout=30,
+            retries={"max_attempts": 4, "mode": "standard"},
+            s3={"addressing_style": "path" if endpoint_url else "auto"},
+            # Checksums that not every compatible server knows; sizes and hashes are checked by us.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )

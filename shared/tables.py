@@ -1,0 +1,137 @@
+"""The tables. "Job" is what was asked, "attempt" one try at it; "model" always means a network."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, BigInteger, Enum, ForeignKey, Index, MetaData, String, UniqueConstraint, Uuid
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from shared.db import UtcDateTime
+
+
+class Status(StrEnum):
+    """A job's states: queued → processing → succeeded | failed | canceled."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
+
+
+class Phase(StrEnum):
+    """What a worker is at, while a job is processing."""
+
+    FETCHING_CHECKPOINT = "fetching_checkpoint"
+    DECODING_AUDIO = "decoding_audio"
+    LOADING_MODEL = "loading_model"
+    TRANSCRIBING = "transcribing"
+    WRITING_RESULTS = "writing_results"
+
+
+def _words(kind: type[StrEnum], length: int) -> Enum:
+    """An enumeration stored as its plain words, so that a new word needs no change of the table."""
+    return Enum(kind, native_enum=False, length=length, values_callable=lambda k: [word.value for word in k])
+
+
+class Base(DeclarativeBase):
+    """Names for constraints, so that migrations can find them on every database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Job(Base):
+    """One recording to transcribe. The row is the truth, and it is the outbox too."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("owner", "idempotency_key"),
+        Index("ix_jobs_owner_id", "owner", "id"),
+        Index("ix_jobs_status_run_after", "status", "run_after"),
+        Index("ix_jobs_status_lease_until", "status", "lease_until"),
+    )
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)  # version 7: sorts by creation
+    owner: Mapped[str] = mapped_column(String(64))
+    status: Mapped[Status] = mapped_column(_words(Status, 16))
+    phase: Mapped[Phase | None] = mapped_column(_words(Phase, 32))
+
+    model: Mapped[str] = mapped_column(String(64))
+    options: Mapped[dict[str, Any]] = mapped_column(JSON)
+    client_metadata: Mapped[dict[str, Any]] = mapped_column(JSON)
+    filename: Mapped[str | None] = mapped_column(String(255))  # shown, never used as a path
+    upload_key: Mapped[str] = mapped_column(String(255))
+    upload_bytes: Mapped[int] = mapped_column(BigInteger)
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    request_hash: Mapped[str | None] = mapped_column(String(64))
+
+    attempt: Mapped[int]  # the fencing token: how often the job was claimed
+    attempts_charged: Mapped[int]  # those that count towards MT3_MAX_ATTEMPTS; a hand-back does not
+    worker: Mapped[str | None] = mapped_column(String(255))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    run_after: Mapped[datetime] = mapped_column(UtcDateTime)
+    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when a message was last published
+
+    audio_seconds_done: Mapped[float]
+    audio_seconds_total: Mapped[float | None]
+    progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when something last moved
+    transcribing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(String(1000))
+    note_count: Mapped[int | None]
+    artifacts: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # name, content_type, size, sha256, key
+
+
+class Attempt(Base):
+    """One try at a job: who, when, and how it ended."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str] = mapped_column(String(255))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    outcome: Mapped[str | None] = mapped_column(String(16))  # succeeded, failed, canceled, released, lost
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(String(1000))
+
+
+class ModelReport(Base):
+    """What workers last said of a model: are its weights here, how fast does it run."""
+
+    __tablename__ = "model_reports"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    installed: Mapped[bool]
+    realtime_factor: Mapped[float | None]  # seconds of audio per second of transcribing
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Garbage(Base):
+    """Storage prefixes to delete: written with the row's deletion, done by the scheduler until it works."""
+
+    __tablename__ = "garbage"
+
+    prefix: Mapped[str] = mapped_column(String(255), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

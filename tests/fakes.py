@@ -1,0 +1,69 @@
+"""Small true stand-ins: a network that hears three notes, and an engine around it that a test can steer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, cast
+
+from mt3_infer.loading import Model
+from mt3_infer.notes import Note
+from mt3_infer.transcribe import Progress
+from mt3_infer.transcription import Provenance, Transcription
+from worker.engine import TranscriptionEngine
+
+THREE_NOTES = [Note(0.0, 0.5, 60, 90), Note(0.5, 1.0, 64, 80), Note(1.0, 2.0, 67, 70)]
+
+
+def transcription(notes: list[Note] = THREE_NOTES, duration: float = 2.0) -> Transcription:
+    return Transcription(
+        notes=notes,
+        duration=duration,
+        provenance=Provenance(
+            model="basic_pitch",
+            weights_sha256="0" * 64,
+            licence="Apache-2.0",
+            library_version="0",
+            device="cpu",
+            seconds_taken=0.1,
+            options={},
+            counters={},
+        ),
+    )
+
+
+@dataclass
+class FakeEngine:
+    """Goes through an attempt's phases; each hook may raise, or wait, at its point."""
+
+    on_fetch: Callable[[], None] = lambda: None
+    on_load: Callable[[], None] = lambda: None
+    on_half: Callable[[], None] = lambda: None
+    heard: list[bytes] = field(default_factory=list)
+    running: threading.Event = field(default_factory=threading.Event)
+
+    def fetch(self, name: str, alive: Callable[[], None]) -> None:
+        self.on_fetch()
+        alive()
+
+    def load(self, name: str) -> Model:
+        self.on_load()
+        return cast(Model, None)
+
+    def transcribe(
+        self,
+        model: Model,
+        recording: BinaryIO,
+        options: dict[str, Any],
+        progress: Callable[[Progress], None],
+    ) -> Transcription:
+        self.heard.append(recording.read())
+        progress(Progress(1.0, 2.0))
+        self.running.set()
+        self.on_half()
+        progress(Progress(2.0, 2.0))
+        return transcription()
+
+    def as_engine(self) -> TranscriptionEngine:
+        return cast(TranscriptionEngine, self)

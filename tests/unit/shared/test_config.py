@@ -1,0 +1,65 @@
+"""Settings: what the environment may say, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from shared.config import Settings, read_settings
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_every_setting_is_in_the_example_and_nothing_else() -> None:
+    named = set(re.findall(r"^#? ?(MT3_[A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.M))
+    assert named == {f"MT3_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_a_plain_postgres_address_gets_our_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MT3_DATABASE_URL", "postgresql://u:p@db/mt3")
+    assert Settings().database_url == "postgresql+psycopg://u:p@db/mt3"
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MT3_LEASE_SECONDS", "")
+    assert Settings().lease_seconds == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (
+            "MT3_DATABASE_URL",
+            "mysql://x",
+            "MT3_DATABASE_URL is wrong: must start with postgresql:// or sqlite:///",
+        ),
+        ("MT3_REDIS_URL", "localhost", "MT3_REDIS_URL is wrong: must start with redis:// or rediss://"),
+        ("MT3_STORAGE_URL", "/srv", "MT3_STORAGE_URL is wrong: must be file:///an/absolute/folder or s3://"),
+        ("MT3_LEASE_SECONDS", "soon", "MT3_LEASE_SECONDS is wrong: Input should be a valid number"),
+        ("MT3_MAX_ATTEMPTS", "0", "MT3_MAX_ATTEMPTS is wrong: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_value_stops_the_start_with_one_clear_line(
+    name: str,
+    value: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as stopped:
+        read_settings()
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_settings_are_frozen_and_keep_secrets_out_of_logs() -> None:
+    settings = Settings(s3_secret_access_key="hunter2")  # type: ignore[arg-type]
+    assert "hunter2" not in repr(settings)
+    with pytest.raises(ValidationError):
+        settings.offline = True  # type: ignore[misc]

@@ -1,0 +1,135 @@
+"""One suite over both kinds of storage."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from shared.config import Settings
+from shared.errors import ObjectMissing, StorageUnavailable
+from shared.storage import LocalStorage, ObjectStorage, make_storage
+from tests import servers
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.integration)])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStorage:
+    if request.param == "local":
+        return make_storage(Settings(storage_url=(tmp_path / "a folder").as_uri()))
+    return make_storage(s3_settings(request.getfixturevalue("s3_url"), prefix=tmp_path.name))
+
+
+def s3_settings(endpoint_url: str, *, prefix: str) -> Settings:
+    return Settings(
+        storage_url=f"s3://{servers.S3_BUCKET}/{prefix}",
+        s3_endpoint_url=endpoint_url,
+        s3_access_key_id=servers.S3_KEY,
+        s3_secret_access_key=servers.S3_SECRET,  # type: ignore[arg-type]
+    )
+
+
+def put(storage: ObjectStorage, key: str, content: bytes) -> None:
+    storage.put(key, io.BytesIO(content), content_type="application/octet-stream")
+
+
+def test_what_is_put_is_read_back_with_its_size_and_hash(storage: ObjectStorage) -> None:
+    content = bytes(range(256)) * 40_000  # 10 MB: more than one part of an S3 upload
+    stored = storage.put("uploads/a/audio", io.BytesIO(content), content_type="audio/flac")
+    assert (stored.size, stored.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert storage.size("uploads/a/audio") == len(content)
+    with storage.open("uploads/a/audio") as stream:
+        assert stream.read(4) == content[:4]
+        stream.seek(-4, io.SEEK_END)
+        assert stream.read() == content[-4:]
+
+
+def test_an_object_is_replaced_whole(storage: ObjectStorage) -> None:
+    put(storage, "results/a/1/x", b"long content")
+    put(storage, "results/a/1/x", b"short")
+    with storage.open("results/a/1/x") as stream:
+        assert stream.read() == b"short"
+
+
+def test_a_missing_object_is_told_from_a_failure(storage: ObjectStorage) -> None:
+    with pytest.raises(ObjectMissing):
+        storage.open("uploads/none/audio")
+    with pytest.raises(ObjectMissing):
+        storage.size("uploads/none/audio")
+
+
+def test_deleting_a_prefix_takes_what_is_under_it_and_nothing_else(storage: ObjectStorage) -> None:
+    for key in ("results/a/1/x", "results/a/2/x", "results/ab/1/x"):
+        put(storage, key, b"1")
+    storage.delete_prefix("results/a/")
+    storage.delete_prefix("results/a/")
+    assert storage.size("results/ab/1/x") == 1
+    for key in ("results/a/1/x", "results/a/2/x"):
+        with pytest.raises(ObjectMissing):
+            storage.size(key)
+
+
+def test_a_stream_that_breaks_leaves_no_object(storage: ObjectStorage) -> None:
+    class Breaking(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 5_000_000:
+                raise OSError("the client went away")
+            return super().read(size)
+
+    with pytest.raises(StorageUnavailable):
+        storage.put("uploads/b/audio", Breaking(bytes(20_000_000)), content_type="audio/wav")
+    with pytest.raises(ObjectMissing):
+        storage.size("uploads/b/audio")
+
+
+def test_storage_says_whether_it_can_be_used(storage: ObjectStorage) -> None:
+    storage.check()
+
+
+def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
+    class Breaking(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError("gone")
+
+    with pytest.raises(StorageUnavailable):
+        LocalStorage(tmp_path).put("uploads/b/audio", Breaking(), content_type="audio/wav")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_key_cannot_leave_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a key of ours"):
+        LocalStorage(tmp_path).open("../secret")
+
+
+@pytest.mark.integration
+def test_a_link_gives_the_bytes_under_the_wished_name_and_only_when_signed(s3_url: str, tmp_path: Path) -> None:
+    storage = make_storage(s3_settings(s3_url, prefix=tmp_path.name))
+    put(storage, "results/a/1/transcription.mid", b"MThd")
+    link = storage.link(
+        "results/a/1/transcription.mid", filename="Müller.mid", content_type="audio/midi", seconds=60
+    )
+    assert link is not None
+    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in link
+    with urllib.request.urlopen(link) as response:
+        assert response.read() == b"MThd"
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(link.split("?")[0]).close()
+
+
+@pytest.mark.integration
+def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    storage = make_storage(s3_settings(f"http://127.0.0.1:{servers.free_port()}", prefix="x"))
+    with pytest.raises(StorageUnavailable):
+        storage.check()
+    with pytest.raises(StorageUnavailable):
+        put(storage, "uploads/a/audio", b"1")
+
+
+@pytest.mark.integration
+def test_a_bucket_that_is_not_there_is_no_missing_object(s3_url: str) -> None:
+    settings = s3_settings(s3_url, prefix="x").model_copy(update={"storage_url": "s3://no-such-bucket/x"})
+    with pytest.raises(StorageUnavailable):
+        make_storage(settings).check()

@@ -1,0 +1,409 @@
+"""The API without a worker: what is accepted, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import update
+from werkzeug.test import TestResponse
+
+from shared import jobs
+from shared.config import Settings
+from shared.db import Sessions
+from shared.errors import StorageUnavailable
+from shared.queue import InMemoryQueue
+from shared.storage import ObjectStorage, make_storage, result_prefix
+from shared.tables import Job
+from web import create_app
+from web.uploads import display_name
+
+
+class Client(FlaskClient):
+    """Reads every answer to its end, so that no file stays open."""
+
+    def open(self, *args: Any, buffered: bool = True, **kwargs: Any) -> TestResponse:
+        return super().open(*args, buffered=buffered, **kwargs)
+
+
+def make_client(settings: Settings, **parts: Any) -> FlaskClient:
+    app = create_app(settings, **parts)
+    app.test_client_class = Client
+    return app.test_client()
+
+
+@pytest.fixture
+def queue() -> InMemoryQueue:
+    return InMemoryQueue()
+
+
+@pytest.fixture
+def storage(settings: Settings) -> ObjectStorage:
+    return make_storage(settings)
+
+
+@pytest.fixture
+def client(settings: Settings, sessions: Sessions, storage: ObjectStorage, queue: InMemoryQueue) -> FlaskClient:
+    return make_client(settings, sessions=sessions, storage=storage, queue=queue)
+
+
+def post(client: FlaskClient, content: bytes = b"RIFF", name: str = "song.wav", **form: Any) -> TestResponse:
+    headers = form.pop("headers", None)
+    data = {"file": (io.BytesIO(content), name), **form}
+    return client.post("/v1/transcriptions", data=data, headers=headers)
+
+
+def accepted(client: FlaskClient, **form: Any) -> dict[str, Any]:
+    response = post(client, **form)
+    assert response.status_code == 202, response.text
+    return dict(response.json or {})
+
+
+def assert_problem(response: TestResponse, status: int, code: str, said: str = "") -> None:
+    assert response.content_type == "application/problem+json"
+    problem = json.loads(response.text)
+    assert (response.status_code, problem["status"], problem["code"]) == (status, status, code)
+    assert problem["type"] == "about:blank"
+    assert said in problem["detail"]
+
+
+def finish(sessions: Sessions, storage: ObjectStorage, job_id: str) -> None:
+    """Do what a worker does, without a network."""
+    with sessions.begin() as session:
+        claim = jobs.claim_job(session, UUID(job_id), worker="w", lease_seconds=60, max_attempts=3)
+    assert claim is not None
+    key = result_prefix(claim.job_id, claim.attempt) + "transcription.mid"
+    stored = storage.put(key, io.BytesIO(b"MThd"), content_type="audio/midi")
+    artifact = {"name": "transcription.mid", "content_type": "audio/midi", "size": 4, "sha256": stored.sha256}
+    with sessions.begin() as session:
+        assert jobs.complete_job(
+            session, claim, artifacts=[artifact | {"key": key}], note_count=1, audio_seconds=2.0
+        )
+
+
+def test_an_accepted_recording_is_stored_queued_and_rung_for(
+    client: FlaskClient, queue: InMemoryQueue, storage: ObjectStorage
+) -> None:
+    response = post(client, b"RIFFsound", metadata='{"album": "Demo"}', options='{"onset_threshold": 0.4}')
+    job = response.json
+    assert response.status_code == 202
+    assert response.headers["Location"] == f"/v1/transcriptions/{job['id']}"
+    assert UUID(job["id"]).version == 7
+    assert (job["status"], job["model"], job["filename"]) == ("queued", "basic_pitch", "song.wav")
+    assert (job["metadata"], job["options"]) == ({"album": "Demo"}, {"onset_threshold": 0.4})
+    assert job["queue"] == {"position": 1, "eta_seconds": None}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", job["created_at"])
+    assert queue.job_ids == [UUID(job["id"])]
+    with storage.open(f"uploads/{job['id']}/audio") as stream:
+        assert stream.read() == b"RIFFsound"
+
+
+def test_a_model_may_be_named_by_its_alias(client: FlaskClient) -> None:
+    assert accepted(client, model="light")["model"] == "basic_pitch"
+
+
+@pytest.mark.parametrize(
+    ("form", "code", "said"),
+    [
+        ({"model": "nonesuch"}, "unknown_model", "There is no model 'nonesuch'; there are: basic_pitch"),
+        ({"options": '{"volume": 11}'}, "invalid_option", "Options of basic_pitch: onset_threshold"),
+        ({"options": '{"onset_threshold": 2}'}, "invalid_option", "less than or equal to 1"),
+        ({"options": "loud"}, "invalid_request", "options: Invalid JSON"),
+        ({"options": "[1]"}, "invalid_request", "options"),
+        ({"metadata": "[1]"}, "invalid_request", "metadata must be a JSON object"),
+        ({"metadata": '{"a": "\\u0000"}'}, "invalid_request", "NUL"),
+        ({"metadata": json.dumps({"a": "x" * 20_000})}, "invalid_request", "metadata"),
+        ({"content": b""}, "empty_upload", "The file is empty"),
+        ({"headers": {"Idempotency-Key": "k" * 300}}, "invalid_request", "1 to 255 characters"),
+    ],
+)
+def test_a_wrong_request_is_refused_in_clear_words_and_leaves_nothing(
+    client: FlaskClient, queue: InMemoryQueue, settings: Settings, form: dict[str, Any], code: str, said: str
+) -> None:
+    assert_problem(post(client, **form), 422, code, said)
+    assert queue.job_ids == []
+    assert client.get("/v1/transcriptions").json["items"] == []
+    uploads = Path(settings.storage_url.removeprefix("file://"))
+    assert [path for path in uploads.rglob("*") if path.is_file()] == []
+
+
+def test_a_request_without_a_file_says_so(client: FlaskClient) -> None:
+    assert_problem(client.post("/v1/transcriptions"), 422, "invalid_request", "file")
+    assert_problem(client.post("/v1/transcriptions", json={"model": "light"}), 422, "invalid_request", "file")
+    response = client.post("/v1/transcriptions", data={"file": "not a file"})
+    assert_problem(response, 422, "invalid_request", "file")
+
+
+def test_an_upload_over_the_limit_is_refused(sessions: Sessions, settings: Settings) -> None:
+    settings = settings.model_copy(update={"max_upload_bytes": 2_000_000})
+    client = make_client(settings, sessions=sessions, queue=InMemoryQueue())
+    response = client.post(
+        "/v1/transcriptions", data=bytes(3_000_000), content_type="multipart/form-data; boundary=b"
+    )
+    assert_problem(response, 413, "upload_too_large", "larger than the 2 MB")
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("a\u202egpj.mp3", "agpj.mp3"),
+        ("x" * 4000 + ".wav", "x" * 255),
+        ("Müller – Lied №1.flac", "Müller – Lied №1.flac"),
+    ],
+)
+def test_file_names_are_shown_and_never_used(client: FlaskClient, sent: str, shown: str) -> None:
+    job = accepted(client, name=sent)
+    assert job["filename"] == shown
+
+
+def test_a_windows_path_is_shown_by_its_last_part() -> None:
+    assert display_name("C:\\Music\\song.mp3") == "song.mp3"
+    assert display_name(" ") is None
+
+
+def test_the_same_request_twice_makes_one_job(
+    client: FlaskClient, queue: InMemoryQueue, settings: Settings
+) -> None:
+    headers = {"Idempotency-Key": "once"}
+    first, second = accepted(client, headers=headers), accepted(client, headers=headers)
+    assert first["id"] == second["id"]
+    assert len(queue.job_ids) == 1
+    uploads = Path(settings.storage_url.removeprefix("file://")) / "uploads"
+    assert len([path for path in uploads.rglob("*") if path.is_file()]) == 1
+    assert_problem(post(client, b"other", headers=headers), 422, "idempotency_conflict", "use a new key")
+
+
+def test_many_equal_requests_at_once_make_one_job(client: FlaskClient) -> None:
+    ids: list[str] = []
+
+    def send() -> None:
+        ids.append(accepted(client.application.test_client(), headers={"Idempotency-Key": "k"})["id"])
+
+    threads = [threading.Thread(target=send) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 12
+    assert len(set(ids)) == 1
+
+
+def test_a_job_is_polled_with_etag_and_retry_after(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    address = f"/v1/transcriptions/{accepted(client)['id']}"
+    response = client.get(address)
+    assert response.headers["Retry-After"] == "1"
+    etag = response.headers["ETag"]
+    assert client.get(address, headers={"If-None-Match": etag}).status_code == 304
+    finish(sessions, storage, address.rsplit("/", 1)[1])
+    done = client.get(address, headers={"If-None-Match": etag})
+    assert done.status_code == 200
+    assert "Retry-After" not in done.headers
+    assert done.json["progress"] == {
+        "audio_seconds_done": 2.0,
+        "audio_seconds_total": 2.0,
+        "fraction": 1.0,
+        "eta_seconds": None,
+    }
+
+
+def test_prefer_wait_holds_the_answer_until_the_end(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    job_id = accepted(client)["id"]
+    timer = threading.Timer(0.5, finish, (sessions, storage, job_id))
+    timer.start()
+    began = time.monotonic()
+    response = client.get(f"/v1/transcriptions/{job_id}", headers={"Prefer": "respond-async, wait=20"})
+    timer.join()
+    assert response.json["status"] == "succeeded"
+    assert 0.4 < time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("header", ["wait=0", "wait=soon", "wait", "handling=lenient", "wait=-5", ""])
+def test_other_preferences_do_not_wait(client: FlaskClient, header: str) -> None:
+    began = time.monotonic()
+    client.get(f"/v1/transcriptions/{accepted(client)['id']}", headers={"Prefer": header})
+    assert time.monotonic() - began < 2
+
+
+def test_artifacts_come_as_downloads_under_the_recordings_name(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    job_id = accepted(client, name="Für Elise.flac")["id"]
+    address = f"/v1/transcriptions/{job_id}/artifacts/transcription.mid"
+    assert_problem(client.get(address), 404, "not_found", "it is queued")
+    finish(sessions, storage, job_id)
+    response = client.get(address)
+    assert (response.status_code, response.data, response.mimetype) == (200, b"MThd", "audio/midi")
+    assert "filename*=UTF-8''F%C3%BCr%20Elise.mid" in response.headers["Content-Disposition"]
+    assert response.headers["Content-Disposition"].startswith("attachment")
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert_problem(client.get(address.replace(".mid", ".exe")), 404, "not_found")
+    assert_problem(client.get(f"/v1/transcriptions/{job_id}/artifacts/..%2f..%2fetc%2fpasswd"), 404, "not_found")
+
+
+def test_a_list_is_filtered_and_paged(client: FlaskClient, sessions: Sessions, storage: ObjectStorage) -> None:
+    ids = [accepted(client)["id"] for _ in range(5)]
+    finish(sessions, storage, ids[0])
+    page = client.get("/v1/transcriptions?limit=2")
+    assert [job["id"] for job in page.json["items"]] == ids[:2:-1]
+    following = re.match(r'<([^>]+)>; rel="next"', page.headers["Link"])
+    assert following is not None
+    assert [job["id"] for job in client.get(following[1]).json["items"]] == ids[2:0:-1]
+    succeeded = client.get("/v1/transcriptions?status=succeeded&model=basic_pitch").json
+    assert ([job["id"] for job in succeeded["items"]], succeeded["next_cursor"]) == ([ids[0]], None)
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [("status=done", "invalid_request"), ("limit=0", "invalid_request"), ("cursor=x", "invalid_cursor")],
+)
+def test_a_wrong_list_query_is_refused(client: FlaskClient, query: str, code: str) -> None:
+    assert_problem(client.get(f"/v1/transcriptions?{query}"), 422, code)
+
+
+def test_cancel_retry_and_delete(client: FlaskClient, queue: InMemoryQueue, settings: Settings) -> None:
+    address = f"/v1/transcriptions/{accepted(client)['id']}"
+    assert_problem(client.post(f"{address}/retry"), 409, "state_conflict", "this one is queued")
+    canceled = client.post(f"{address}/cancel")
+    assert (canceled.status_code, canceled.json["status"]) == (202, "canceled")
+    assert client.post(f"{address}/cancel").status_code == 202
+    retried = client.post(f"{address}/retry")
+    assert (retried.status_code, retried.json["status"], len(queue.job_ids)) == (202, "queued", 2)
+    assert client.delete(address).status_code == 204
+    assert_problem(client.get(address), 404, "not_found")
+    assert_problem(client.delete(address), 404, "not_found")
+    folder = Path(settings.storage_url.removeprefix("file://"))
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+def test_what_succeeded_cannot_be_canceled(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    job_id = accepted(client)["id"]
+    finish(sessions, storage, job_id)
+    assert_problem(client.post(f"/v1/transcriptions/{job_id}/cancel"), 409, "state_conflict", "succeeded")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_an_id_that_is_none_is_not_found(client: FlaskClient, method: str) -> None:
+    for job_id in ("01a204c3-1a0c-71ba-876d-62c31e0881c4", "1", "%00", "..%2f"):
+        response = client.open(f"/v1/transcriptions/{job_id}", method=method)
+        assert_problem(response, 404, "not_found")
+
+
+def test_a_failed_job_says_why(client: FlaskClient, sessions: Sessions) -> None:
+    job_id = accepted(client)["id"]
+    with sessions.begin() as session:
+        claim = jobs.claim_job(session, UUID(job_id), worker="w", lease_seconds=60, max_attempts=3)
+        assert claim is not None
+        jobs.fail_attempt(
+            session, claim, code="undecodable_audio", detail="No.", retry_after_seconds=None, max_attempts=3
+        )
+    job = client.get(f"/v1/transcriptions/{job_id}").json
+    assert (job["status"], job["error"]) == ("failed", {"code": "undecodable_audio", "detail": "No."})
+
+
+def test_models_are_described_with_what_workers_report(client: FlaskClient, sessions: Sessions) -> None:
+    (model,) = (m for m in client.get("/v1/models").json["items"] if m["name"] == "basic_pitch")
+    assert (model["installed"], model["default"], model["size"]) == (False, True, 230_444)
+    assert model["options"]["onset_threshold"]["default"] == 0.5
+    with sessions.begin() as session:
+        jobs.report_model(session, "basic_pitch", installed=True, realtime_factor=48.123)
+    model = client.get("/v1/models/light").json
+    assert (model["name"], model["installed"], model["realtime_factor"]) == ("basic_pitch", True, 48.1)
+    assert_problem(client.get("/v1/models/nonesuch"), 422, "unknown_model")
+
+
+def test_readiness_names_the_part_that_is_away(client: FlaskClient) -> None:
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json["checks"] == {"database": "ok", "queue": "unavailable", "storage": "ok"}
+    assert client.get("/livez").json == {"status": "alive"}
+
+
+def test_a_database_that_is_away_is_a_503_with_a_way_out(settings: Settings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path / 'not-migrated.sqlite3'}"})
+    client = make_client(settings, queue=InMemoryQueue())
+    response = client.get("/v1/transcriptions")
+    assert_problem(response, 503, "unavailable", "try again")
+    assert response.headers["Retry-After"] == "5"
+
+
+def test_storage_that_is_away_accepts_nothing(
+    client: FlaskClient, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(*_: object, **__: object) -> None:
+        raise StorageUnavailable("Storage does not answer.")
+
+    monkeypatch.setattr(storage, "put", put)
+    assert_problem(post(client), 503, "unavailable", "Storage does not answer.")
+    assert client.get("/v1/transcriptions").json["items"] == []
+
+
+def test_a_bug_is_a_500_that_tells_nothing(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web.transcriptions.jobs.list_jobs", lambda *_, **__: 1 / 0)
+    response = client.get("/v1/transcriptions")
+    assert_problem(response, 500, "internal_error")
+    assert "ZeroDivision" not in response.text
+
+
+def test_a_method_that_is_not_there_names_those_that_are(client: FlaskClient) -> None:
+    response = client.put("/v1/transcriptions")
+    assert_problem(response, 405, "method_not_allowed")
+    assert "POST" in response.headers["Allow"]
+
+
+def test_the_documentation_describes_every_call_and_loads_nothing_from_elsewhere(client: FlaskClient) -> None:
+    spec = client.get("/openapi.json").json
+    assert set(spec["paths"]) == {
+        "/v1/transcriptions",
+        "/v1/transcriptions/{job_id}",
+        "/v1/transcriptions/{job_id}/cancel",
+        "/v1/transcriptions/{job_id}/retry",
+        "/v1/transcriptions/{job_id}/artifacts/{name}",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/livez",
+        "/readyz",
+    }
+    form = spec["paths"]["/v1/transcriptions"]["post"]["requestBody"]["content"]
+    assert "multipart/form-data" in form
+    docs = client.get("/docs").text
+    for address in re.findall(r'(?:src|href)="([^"]+)"', docs):
+        assert address.startswith("/")
+        assert client.get(address).status_code == 200, address
+
+
+def test_every_answer_carries_the_security_headers(client: FlaskClient) -> None:
+    for path in ("/", "/docs", "/v1/transcriptions", "/nope"):
+        headers = client.get(path).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe-inline" not in client.get("/").headers["Content-Security-Policy"]
+
+
+def test_a_wrong_default_model_stops_the_start(settings: Settings) -> None:
+    from web.errors import UnknownModel
+
+    with pytest.raises(UnknownModel, match="there are: basic_pitch"):
+        create_app(settings.model_copy(update={"default_model": "nonesuch"}), queue=InMemoryQueue())
+
+
+def test_queued_rows_keep_a_place_in_line(client: FlaskClient, sessions: Sessions) -> None:
+    ids = [accepted(client)["id"] for _ in range(3)]
+    with sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == UUID(ids[0])).values(status="canceled"))
+    positions = [client.get(f"/v1/transcriptions/{i}").json["queue"] for i in ids]
+    assert [p and p["position"] for p in positions] == [None, 1, 2]

@@ -1,0 +1,243 @@
+"""One attempt with no broker and no network: every way it can go, on both databases."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
+from uuid6 import uuid7
+
+from checkpoints.errors import DownloadError
+from mt3_infer.errors import AudioError
+from shared import jobs
+from shared.config import Settings
+from shared.db import Sessions, now_plus
+from shared.errors import StorageUnavailable
+from shared.jobs import NewJob
+from shared.storage import ObjectStorage, make_storage, upload_prefix
+from shared.tables import Attempt, Job, ModelReport, Phase, Status
+from tests.fakes import FakeEngine
+from tests.servers import wait_until
+from worker.attempt import Attempts
+
+
+@pytest.fixture
+def storage(settings: Settings) -> ObjectStorage:
+    return make_storage(settings)
+
+
+@pytest.fixture
+def add_job(any_sessions: Sessions, storage: ObjectStorage) -> Callable[[], UUID]:
+    def add() -> UUID:
+        job_id = UUID(str(uuid7()))
+        key = upload_prefix(job_id) + "audio"
+        storage.put(key, io.BytesIO(b"sound"), content_type="audio/wav")
+        new = NewJob(job_id, "public", "basic_pitch", {}, {}, "song.wav", key, 5)
+        return jobs.create_job(any_sessions, new)[0].id
+
+    return add
+
+
+@pytest.fixture
+def make_attempts(
+    settings: Settings, any_sessions: Sessions, storage: ObjectStorage
+) -> Callable[..., Attempts]:
+    def make(engine: FakeEngine | None = None, **changes: object) -> Attempts:
+        parts: dict[str, object] = {
+            "settings": settings,
+            "sessions": any_sessions,
+            "storage": storage,
+            "engine": (engine or FakeEngine()).as_engine(),
+            "worker": "host:1",
+            "stopping": threading.Event(),
+        }
+        return Attempts(**(parts | changes))  # type: ignore[arg-type]
+
+    return make
+
+
+def get(sessions: Sessions, job_id: UUID) -> Job:
+    with sessions() as session:
+        return jobs.get_job(session, "public", job_id)
+
+
+def test_an_attempt_ends_with_artifacts_that_can_be_read(
+    any_sessions: Sessions,
+    storage: ObjectStorage,
+    add_job: Callable[[], UUID],
+    make_attempts: Callable[..., Attempts],
+) -> None:
+    job_id, engine = add_job(), FakeEngine()
+    assert make_attempts(engine).run(job_id) == "succeeded"
+    job = get(any_sessions, job_id)
+    assert (job.status, job.note_count, job.audio_seconds_total) == (Status.SUCCEEDED, 3, 2.0)
+    assert engine.heard == [b"sound"]
+    artifacts = {artifact["name"]: artifact for artifact in job.artifacts}
+    assert artifacts["transcription.mid"]["key"] == f"results/{job_id}/1/transcription.mid"
+    with storage.open(artifacts["transcription.mid"]["key"]) as midi:
+        assert midi.read(4) == b"MThd"
+    with storage.open(artifacts["notes.json"]["key"]) as notes:
+        assert len(json.load(notes)["notes"]) == 3
+    with any_sessions() as session:
+        assert session.scalars(select(ModelReport.realtime_factor)).one() > 0
+
+
+def test_progress_reaches_the_row_while_the_attempt_runs(
+    any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
+) -> None:
+    job_id, seen = add_job(), []
+
+    def look() -> None:
+        wait_until(lambda: get(any_sessions, job_id).phase is Phase.TRANSCRIBING, what="progress")
+        job = get(any_sessions, job_id)
+        seen.append((job.audio_seconds_done, job.audio_seconds_total))
+
+    assert make_attempts(FakeEngine(on_half=look)).run(job_id) == "succeeded"
+    assert seen == [(1.0, 2.0)]
+
+
+def test_the_heartbeat_keeps_a_lease_that_is_shorter_than_the_work(
+    settings: Settings,
+    any_sessions: Sessions,
+    add_job: Callable[[], UUID],
+    make_attempts: Callable[..., Attempts],
+) -> None:
+    job_id, others = add_job(), []
+
+    def outlast_the_lease() -> None:
+        time.sleep(1.5 * settings.lease_seconds)
+        others.append(make_attempts(worker="host:2").run(job_id))
+
+    assert make_attempts(FakeEngine(on_half=outlast_the_lease)).run(job_id) == "succeeded"
+    assert others == [None], "another worker found the lease alive"
+
+
+def test_two_messages_for_one_job_give_one_result(
+    any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
+) -> None:
+    job_id, outcomes = add_job(), []
+
+    def run() -> None:
+        outcomes.append(make_attempts().run(job_id))
+
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes, key=str) == [None] * 5 + ["succeeded"]
+    assert get(any_sessions, job_id).attempt == 1
+
+
+def test_cancel_stops_the_attempt_and_leaves_nothing_in_storage(
+    any_sessions: Sessions,
+    storage: ObjectStorage,
+    add_job: Callable[[], UUID],
+    make_attempts: Callable[..., Attempts],
+) -> None:
+    job_id = add_job()
+
+    def cancel() -> None:
+        with any_sessions.begin() as session:
+            jobs.cancel_job(session, "public", job_id)
+        time.sleep(1)  # the heartbeat learns of it
+
+    assert make_attempts(FakeEngine(on_half=cancel)).run(job_id) == "lost"
+    job = get(any_sessions, job_id)
+    assert (job.status, job.artifacts) == (Status.CANCELED, [])
+
+
+def test_a_late_worker_changes_nothing_and_its_artifacts_are_removed(
+    any_sessions: Sessions,
+    storage: ObjectStorage,
+    add_job: Callable[[], UUID],
+    make_attempts: Callable[..., Attempts],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a SIGSTOP: the lease is over, another worker finishes, and only then the first one does."""
+    job_id = add_job()
+    # The paused worker's heart does not beat.
+    monkeypatch.setattr("shared.jobs.renew_lease", lambda *_, **__: True)
+
+    def pause() -> None:
+        monkeypatch.undo()
+        with any_sessions.begin() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(lease_until=now_plus(-1)))
+        assert make_attempts(worker="host:2").run(job_id) == "succeeded"
+
+    assert make_attempts(FakeEngine(on_half=pause)).run(job_id) == "lost"
+    job = get(any_sessions, job_id)
+    assert (job.status, job.attempt) == (Status.SUCCEEDED, 2)
+    assert all(f"results/{job_id}/2/" in artifact["key"] for artifact in job.artifacts)
+    assert storage.size(job.artifacts[0]["key"]) > 0
+    with any_sessions() as session:
+        outcomes = session.scalars(select(Attempt.outcome).order_by(Attempt.number)).all()
+    assert outcomes == ["lost", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "is_retried"),
+    [
+        (AudioError("This is no audio."), "undecodable_audio", False),
+        (StorageUnavailable("Storage does not answer."), "unavailable", True),
+        (DownloadError("No source answered.", []), "checkpoint_download_failed", True),
+        (OperationalError("UPDATE", {}, Exception("gone")), "unavailable", True),
+        (MemoryError(), "out_of_memory", True),
+        (ZeroDivisionError(), "internal_error", True),
+    ],
+)
+def test_a_failure_is_final_or_retried_by_its_class(
+    any_sessions: Sessions,
+    add_job: Callable[[], UUID],
+    make_attempts: Callable[..., Attempts],
+    error: Exception,
+    code: str,
+    is_retried: bool,
+) -> None:
+    job_id = add_job()
+
+    def fail() -> None:
+        raise error
+
+    assert make_attempts(FakeEngine(on_half=fail)).run(job_id) == "failed"
+    job = get(any_sessions, job_id)
+    assert job.error_code == code
+    assert job.status is (Status.QUEUED if is_retried else Status.FAILED)
+    assert job.error_detail
+
+
+def test_a_job_that_always_fails_ends_after_its_attempts(
+    settings: Settings,
+    any_sessions: Sessions,
+    add_job: Callable[[], UUID],
+    make_attempts: Callable[..., Attempts],
+) -> None:
+    job_id = add_job()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    for _ in range(settings.max_attempts):
+        with any_sessions.begin() as session:
+            session.execute(update(Job).values(run_after=now_plus(-1)))
+        assert make_attempts(FakeEngine(on_load=fail)).run(job_id) == "failed"
+    assert get(any_sessions, job_id).status is Status.FAILED
+    assert make_attempts().run(job_id) is None
+
+
+def test_a_worker_that_is_told_to_end_hands_its_job_back_uncharged(
+    any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
+) -> None:
+    job_id, stopping = add_job(), threading.Event()
+    assert make_attempts(FakeEngine(on_half=stopping.set), stopping=stopping).run(job_id) == "released"
+    job = get(any_sessions, job_id)
+    assert (job.status, job.attempts_charged) == (Status.QUEUED, 0)
+    assert make_attempts(stopping=stopping).run(job_id) is None, "no new claim while ending"
+    assert make_attempts().run(job_id) == "succeeded"

@@ -1,0 +1,129 @@
+"""Every error that leaves the service is a problem document (RFC 9457) with a stable `code`."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from apiflask import APIFlask
+from apiflask.exceptions import HTTPError
+from flask import Response, json, request
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from shared.errors import ServiceError
+from shared.logs import get_logger
+
+log = get_logger(__name__)
+
+STATUS_OF = {
+    "not_found": 404,
+    "state_conflict": 409,
+    "idempotency_conflict": 422,
+    "invalid_cursor": 422,
+    "invalid_request": 422,
+    "unknown_model": 422,
+    "invalid_option": 422,
+    "empty_upload": 422,
+    "object_missing": 410,
+    "unavailable": 503,
+}
+CODE_OF = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    408: "request_timeout",
+    413: "upload_too_large",
+    415: "unsupported_media_type",
+    422: "invalid_request",
+}
+
+
+class InvalidRequest(ServiceError):  # noqa: N818
+    """The request is well-formed HTTP but asks for something that is not there to be had."""
+
+    code = "invalid_request"
+
+
+class UnknownModel(ServiceError):  # noqa: N818
+    """No model goes by that name."""
+
+    code = "unknown_model"
+
+
+class InvalidOption(ServiceError):  # noqa: N818
+    """The model takes no such option, or not that value."""
+
+    code = "invalid_option"
+
+
+class EmptyUpload(ServiceError):  # noqa: N818
+    """A file of 0 bytes."""
+
+    code = "empty_upload"
+
+
+def problem(status: int, code: str, detail: str, **more: Any) -> Response:
+    """A problem document as a response."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **more,
+    }
+    response = Response(json.dumps(body), status=status, content_type="application/problem+json")
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = "5"
+    return response
+
+
+def register_error_handlers(app: APIFlask) -> None:
+    """Turn whatever is raised in a view into a problem document."""
+
+    @app.error_processor
+    def _from_apiflask(error: HTTPError) -> Response:
+        if error.status_code != HTTPStatus.UNPROCESSABLE_ENTITY:
+            return problem(error.status_code, CODE_OF.get(error.status_code, "http_error"), error.message or "")
+        fields = {
+            name: messages
+            for location in (error.detail or {}).values()
+            for name, messages in (location.items() if isinstance(location, dict) else ())
+        }
+        detail = "; ".join(f"{name}: {', '.join(map(str, said))}" for name, said in fields.items())
+        return problem(422, "invalid_request", detail or "The request is not valid.", errors=fields)
+
+    @app.errorhandler(HTTPException)
+    def _from_http(error: HTTPException) -> Response:
+        status = error.code or 500
+        detail = error.description or HTTPStatus(status).phrase
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            limit = app.config["MAX_CONTENT_LENGTH"] / 1e6
+            detail = f"The upload is larger than the {limit:,.0f} MB that this service takes."
+        response = problem(status, CODE_OF.get(status, "http_error"), detail)
+        for name, value in error.get_headers():
+            if name.lower() in ("allow", "location"):
+                response.headers[name] = value
+        if 300 <= status < 400 and error.get_response().location:
+            return error.get_response()  # type: ignore[return-value]
+        return response
+
+    @app.errorhandler(ServiceError)
+    def _from_service(error: ServiceError) -> Response:
+        if error.retryable:
+            log.warning("part_unavailable", path=request.path, error=str(error))
+        return problem(STATUS_OF.get(error.code, 400), error.code, str(error))
+
+    @app.errorhandler(OperationalError)
+    @app.errorhandler(PoolTimeout)
+    def _from_database(error: Exception) -> Response:
+        log.warning("database_unavailable", path=request.path, error=str(error).splitlines()[0])
+        return problem(503, "unavailable", "The database does not answer; please try again in a moment.")
+
+    @app.errorhandler(Exception)
+    def _from_bug(error: Exception) -> Response:
+        log.error("unexpected_error", path=request.path, exc_info=error)
+        return problem(500, "internal_error", "Something went wrong on our side; the log knows what.")

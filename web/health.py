@@ -1,0 +1,55 @@
+"""Alive: this process answers. Ready: the parts that it needs answer too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from apiflask import APIBlueprint
+from redis import Redis
+from sqlalchemy import text
+
+from shared.logs import get_logger
+from web.parts import parts
+
+log = get_logger(__name__)
+blueprint = APIBlueprint("health", __name__, tag="Health")
+
+
+@blueprint.get("/livez")
+@blueprint.doc(summary="Is this process alive")
+def livez() -> dict[str, str]:
+    """Yes, if this answers."""
+    return {"status": "alive"}
+
+
+@blueprint.get("/readyz")
+@blueprint.doc(summary="Are database, queue and storage within reach", responses={503: "Not all of them."})
+def readyz() -> tuple[dict[str, Any], int]:
+    """Each part, and whether all are there. Jobs are accepted without the queue: they wait in the database."""
+    checks = {"database": _check(_database), "queue": _check(_redis), "storage": _check(_storage)}
+    is_ready = all(state == "ok" for state in checks.values())
+    return {"status": "ready" if is_ready else "not ready", "checks": checks}, 200 if is_ready else 503
+
+
+def _check(part: Callable[[], None]) -> str:
+    try:
+        part()
+    except Exception as error:
+        log.warning("not_ready", part=part.__name__.strip("_"), error=str(error).splitlines()[:1])
+        return "unavailable"
+    return "ok"
+
+
+def _database() -> None:
+    with parts().sessions() as session:
+        session.execute(text("SELECT 1"))
+
+
+def _redis() -> None:
+    with Redis.from_url(parts().settings.redis_url, socket_timeout=2, socket_connect_timeout=2) as redis:
+        redis.ping()
+
+
+def _storage() -> None:
+    parts().storage.check()

@@ -1,0 +1,184 @@
+"""What goes over the wire, as pydantic models: they check requests and describe answers in OpenAPI."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from apiflask.fields import UploadFile
+from pydantic import BaseModel, Field, Json, StringConstraints
+
+from shared.jobs import eta_seconds
+from shared.tables import Job, Phase, Status
+
+Metadata = dict[str, Any]
+MAX_METADATA_CHARACTERS = 16_384
+
+
+class NewTranscription(BaseModel):
+    """The form of `POST /v1/transcriptions`."""
+
+    file: Annotated[UploadFile, Field(description="The recording: any common audio or video format.")]
+    model: Annotated[str, StringConstraints(max_length=64)] | None = Field(
+        None, description="A model's name or alias; see /v1/models."
+    )
+    options: Json[dict[str, Any]] = Field(
+        default_factory=dict, description="Options of the model, as a JSON object."
+    )
+    metadata: Annotated[str, StringConstraints(max_length=MAX_METADATA_CHARACTERS)] | None = Field(
+        None, description="Anything of yours, as a JSON object; it comes back with the job."
+    )
+
+
+class ListQuery(BaseModel):
+    """The query of `GET /v1/transcriptions`."""
+
+    status: Status | None = None
+    model: str | None = None
+    limit: int = Field(20, ge=1, le=100)
+    cursor: str | None = None
+
+
+class ArtifactQuery(BaseModel):
+    """The query of an artifact's address."""
+
+    redirect: bool = Field(
+        True, description="false: the bytes come from here, even where storage could hand them out itself."
+    )
+
+
+class ProgressView(BaseModel):
+    """How far a job is, in seconds of audio."""
+
+    audio_seconds_done: float
+    audio_seconds_total: float | None
+    fraction: float | None
+    eta_seconds: float | None
+
+
+class QueueView(BaseModel):
+    """Where a waiting job stands; 1 is next."""
+
+    position: int
+    eta_seconds: float | None = None
+
+
+class ErrorView(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    detail: str
+
+
+class ArtifactView(BaseModel):
+    """A file that a job made."""
+
+    name: str
+    content_type: str
+    size: int
+    sha256: str
+    href: str
+
+
+class TranscriptionView(BaseModel):
+    """A job."""
+
+    id: str
+    status: Status
+    phase: Phase | None
+    progress: ProgressView
+    queue: QueueView | None
+    model: str
+    options: dict[str, Any]
+    filename: str | None
+    metadata: Metadata
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempts: int
+    note_count: int | None
+    error: ErrorView | None
+    artifacts: list[ArtifactView]
+
+
+class TranscriptionList(BaseModel):
+    """A page of jobs, newest first."""
+
+    items: list[TranscriptionView]
+    next_cursor: str | None
+
+
+class ModelView(BaseModel):
+    """A model that jobs may ask for."""
+
+    name: str
+    title: str
+    description: str
+    aliases: list[str]
+    licence: str
+    size: int = Field(description="Bytes of its weights.")
+    files: list[dict[str, Any]]
+    installed: bool = Field(description="Whether a worker has its weights; otherwise the first job fetches them.")
+    default: bool
+    options: dict[str, Any] = Field(description="JSON Schema properties of its options.")
+    realtime_factor: float | None = Field(description="Seconds of audio per second, as last measured here.")
+
+
+class ModelList(BaseModel):
+    """All models."""
+
+    items: list[ModelView]
+
+
+class Problem(BaseModel):
+    """RFC 9457, with a `code` that stays the same."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+def view_job(job: Job, *, position: int | None = None) -> TranscriptionView:
+    """A job as clients see it."""
+    fraction = None
+    if job.status is Status.SUCCEEDED:
+        fraction = 1.0
+    elif job.audio_seconds_total:
+        fraction = round(min(1.0, job.audio_seconds_done / job.audio_seconds_total), 4)
+    error = None
+    if job.status is Status.FAILED and job.error_code:
+        error = ErrorView(code=job.error_code, detail=job.error_detail or "")
+    return TranscriptionView(
+        id=str(job.id),
+        status=job.status,
+        phase=job.phase,
+        progress=ProgressView(
+            audio_seconds_done=round(job.audio_seconds_done, 3),
+            audio_seconds_total=job.audio_seconds_total,
+            fraction=fraction,
+            eta_seconds=eta_seconds(job, datetime.now(UTC)),
+        ),
+        queue=QueueView(position=position) if position else None,
+        model=job.model,
+        options=job.options,
+        filename=job.filename,
+        metadata=job.client_metadata,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        attempts=job.attempt,
+        note_count=job.note_count,
+        error=error,
+        artifacts=[
+            ArtifactView(
+                name=artifact["name"],
+                content_type=artifact["content_type"],
+                size=artifact["size"],
+                sha256=artifact["sha256"],
+                href=f"/v1/transcriptions/{job.id}/artifacts/{artifact['name']}",
+            )
+            for artifact in job.artifacts
+        ],
+    )

@@ -1,0 +1,210 @@
+"""`/v1/transcriptions`: hand in, look, list, cancel, retry, delete, download."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from apiflask import APIBlueprint
+from flask import Response, redirect, request, send_file, url_for
+from werkzeug.http import parse_options_header
+
+from shared import jobs
+from shared.errors import JobNotFound, ServiceError
+from shared.logs import get_logger
+from shared.storage import result_prefix, upload_prefix
+from shared.tables import Job
+from web.parts import OWNER, parts
+from web.schemas import (
+    ArtifactQuery,
+    ListQuery,
+    NewTranscription,
+    TranscriptionList,
+    TranscriptionView,
+    view_job,
+)
+from web.uploads import receive
+
+log = get_logger(__name__)
+blueprint = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
+
+MAX_WAIT_SECONDS = 60.0
+WAIT_STEP_SECONDS = 0.25
+WAITING = threading.BoundedSemaphore(8)  # threads that may sit in `Prefer: wait`; the others answer at once
+
+
+@blueprint.post("")
+@blueprint.input(NewTranscription, location="form_and_files", arg_name="form")
+@blueprint.output(TranscriptionView, status_code=202, description="Accepted; poll the Location.")
+@blueprint.doc(
+    summary="Hand in a recording",
+    description="With an `Idempotency-Key` header, the same request sent twice makes one job.",
+)
+def create(form: NewTranscription) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Accept a recording."""
+    job = receive(parts(), form, idempotency_key=request.headers.get("Idempotency-Key"))
+    return _dump(job), 202, {"Location": url_for(".show", job_id=job.id)}
+
+
+@blueprint.get("")
+@blueprint.input(ListQuery, location="query", arg_name="query")
+@blueprint.output(TranscriptionList)
+@blueprint.doc(summary="List transcriptions, newest first")
+def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """A page of jobs."""
+    with parts().sessions() as session:
+        page, cursor = jobs.list_jobs(
+            session,
+            OWNER,
+            status=query.status,
+            model=query.model,
+            limit=query.limit,
+            cursor=query.cursor,
+        )
+    body = TranscriptionList(items=[view_job(job) for job in page], next_cursor=cursor)
+    headers = {}
+    if cursor:
+        following = request.args.to_dict() | {"cursor": cursor}
+        headers["Link"] = f'<{url_for(".index", **following)}>; rel="next"'  # type: ignore[arg-type]
+    return body.model_dump(mode="json"), 200, headers
+
+
+@blueprint.get("/<uuid:job_id>")
+@blueprint.output(TranscriptionView)
+@blueprint.doc(
+    summary="Look at one transcription",
+    description="Has an `ETag`; `Prefer: wait=N` holds the answer until the job ends, N seconds at most.",
+    responses=[404],
+)
+def show(job_id: UUID) -> Response:
+    """The job as it stands."""
+    body = _view(job_id, wait_seconds=_wait_seconds())
+    text = json.dumps(body)
+    response = Response(text, content_type="application/json")
+    response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
+    response.headers["Cache-Control"] = "no-cache"
+    if body["finished_at"] is None:
+        response.headers["Retry-After"] = "1"
+    return response.make_conditional(request)  # type: ignore[return-value]
+
+
+@blueprint.post("/<uuid:job_id>/cancel")
+@blueprint.output(TranscriptionView, status_code=202)
+@blueprint.doc(summary="Cancel a transcription that has not ended", responses=[404, 409])
+def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
+    """Cancel; the worker stops within a second or two."""
+    with parts().sessions.begin() as session:
+        job = jobs.cancel_job(session, OWNER, job_id)
+    return _dump(job), 202
+
+
+@blueprint.post("/<uuid:job_id>/retry")
+@blueprint.output(TranscriptionView, status_code=202)
+@blueprint.doc(summary="Try a failed or canceled transcription again", responses=[404, 409])
+def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
+    """Queue it again."""
+    with parts().sessions.begin() as session:
+        job = jobs.retry_job(session, OWNER, job_id)
+    parts().queue.submit(job.id)
+    return _dump(job), 202
+
+
+@blueprint.delete("/<uuid:job_id>")
+@blueprint.output({}, status_code=204)
+@blueprint.doc(summary="Delete a transcription and all its files", responses=[404])
+def remove(job_id: UUID) -> tuple[str, int]:
+    """Delete; what storage cannot remove now, the scheduler removes later."""
+    with parts().sessions.begin() as session:
+        jobs.delete_job(session, OWNER, job_id)
+    try:
+        for prefix in (upload_prefix(job_id), result_prefix(job_id)):
+            parts().storage.delete_prefix(prefix)
+    except ServiceError as error:
+        log.warning("files_left_for_the_scheduler", job_id=str(job_id), error=str(error))
+    return "", 204
+
+
+@blueprint.get("/<uuid:job_id>/artifacts/<name>")
+@blueprint.input(ArtifactQuery, location="query", arg_name="query")
+@blueprint.doc(
+    summary="Download a result: transcription.mid or notes.json",
+    responses={200: "The bytes.", 303: "A short-lived link.", 404: "No such artifact (yet)."},
+)
+def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
+    """The bytes, or the way to them."""
+    with parts().sessions() as session:
+        job = jobs.get_job(session, OWNER, job_id)
+    found = next((a for a in job.artifacts if a["name"] == name), None)
+    if found is None:
+        raise JobNotFound(f"Transcription {job_id} has no artifact {name!r}; it is {job.status}.")
+    filename = _download_name(job, name)
+    if query.redirect:
+        link = parts().storage.link(
+            found["key"],
+            filename=filename,
+            content_type=found["content_type"],
+            seconds=parts().settings.link_seconds,
+        )
+        if link is not None:
+            response = redirect(link, 303)
+            response.headers["Cache-Control"] = "no-store"
+            return response  # type: ignore[return-value]
+    return send_file(
+        parts().storage.open(found["key"]),
+        mimetype=found["content_type"],
+        as_attachment=True,
+        download_name=filename,
+        etag=found["sha256"],
+    )
+
+
+def _download_name(job: Job, artifact: str) -> str:
+    """`song.mid` for `song.flac`; the artifact's own name where the recording has none."""
+    if not job.filename:
+        return artifact
+    stem, suffix = PurePath(job.filename).stem, PurePath(artifact).suffix
+    return f"{stem}{suffix}" if suffix == ".mid" else f"{stem}.{artifact}"
+
+
+def _wait_seconds() -> float:
+    """N of `Prefer: wait=N` (RFC 7240), within bounds."""
+    for header in request.headers.getlist("Prefer"):
+        for preference in header.split(","):
+            _, options = parse_options_header(f"prefer;{preference}")
+            try:
+                return min(MAX_WAIT_SECONDS, max(0.0, float(options["wait"])))
+            except (KeyError, ValueError):
+                continue
+    return 0.0
+
+
+def _view(job_id: UUID, *, wait_seconds: float) -> dict[str, Any]:
+    """The job, at once or when it has ended."""
+    body, is_final = _look(job_id)
+    if is_final or wait_seconds <= 0 or not WAITING.acquire(blocking=False):
+        return body
+    try:
+        give_up = time.monotonic() + wait_seconds
+        while not is_final and time.monotonic() < give_up:
+            time.sleep(WAIT_STEP_SECONDS)
+            body, is_final = _look(job_id)
+    finally:
+        WAITING.release()
+    return body
+
+
+def _look(job_id: UUID) -> tuple[dict[str, Any], bool]:
+    with parts().sessions() as session:
+        job = jobs.get_job(session, OWNER, job_id)
+        view = view_job(job, position=jobs.queue_position(session, job))
+    return view.model_dump(mode="json"), job.status.is_final
+
+
+def _dump(job: Job) -> dict[str, Any]:
+    with parts().sessions() as session:
+        return view_job(job, position=jobs.queue_position(session, job)).model_dump(mode="json")

@@ -1,0 +1,122 @@
+"""From a multipart form to an object in storage and a row: nothing is held in memory, no name is trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+from uuid6 import uuid7
+from werkzeug.datastructures import FileStorage
+
+from mt3_infer.models import MODELS
+from shared.jobs import NewJob, create_job
+from shared.storage import StoredObject, upload_prefix
+from shared.tables import Job
+from web.errors import EmptyUpload, InvalidOption, InvalidRequest, UnknownModel
+from web.parts import OWNER, Parts
+from web.schemas import NewTranscription
+
+
+def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None) -> Job:
+    """Store the recording, then the row; give back the job, or the one that this key made before.
+
+    Raises:
+        UnknownModel, InvalidOption, InvalidRequest, EmptyUpload, IdempotencyConflict: the client's to mend.
+        StorageUnavailable, OperationalError: nothing was accepted; trying again is safe.
+    """
+    model = resolve_model(parts, form.model)
+    options = check_options(model, form.options)
+    metadata = read_metadata(form.metadata)
+    if idempotency_key is not None and not 0 < len(idempotency_key) <= 255:
+        raise InvalidRequest("The Idempotency-Key must have 1 to 255 characters.")
+    upload: FileStorage = form.file
+    if is_empty(upload):
+        raise EmptyUpload("The file is empty: choose the recording again.")
+
+    job_id = UUID(str(uuid7()))
+    stored = parts.storage.put(
+        upload_prefix(job_id) + "audio",
+        upload.stream,  # type: ignore[arg-type]
+        content_type="application/octet-stream",
+    )
+    new = NewJob(
+        id=job_id,
+        owner=OWNER,
+        model=model,
+        options=options,
+        client_metadata=metadata,
+        filename=display_name(upload.filename),
+        upload_key=stored.key,
+        upload_bytes=stored.size,
+        idempotency_key=idempotency_key,
+        request_hash=request_hash(stored, model, options, metadata),
+    )
+    created = False
+    try:
+        job, created = create_job(parts.sessions, new)
+    finally:
+        if not created:
+            parts.storage.delete_prefix(upload_prefix(job_id))
+    if created:
+        parts.queue.submit(job.id)
+    return job
+
+
+def resolve_model(parts: Parts, asked: str | None) -> str:
+    """The model's own name, from a name or an alias."""
+    name = asked or parts.settings.default_model
+    for entry in parts.catalog.entries.values():
+        if name == entry.name or name in entry.aliases:
+            return entry.name
+    known = ", ".join(sorted(parts.catalog.entries))
+    raise UnknownModel(f"There is no model {name!r}; there are: {known}.")
+
+
+def check_options(model: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options as given, once the model has agreed to them."""
+    try:
+        MODELS[model].options.model_validate(options)
+    except ValidationError as error:
+        known = ", ".join(MODELS[model].options.model_fields)
+        problems = "; ".join(
+            f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False)
+        )
+        raise InvalidOption(f"{problems}. Options of {model}: {known}.") from None
+    return options
+
+
+def read_metadata(text: str | None) -> dict[str, Any]:
+    """The client's own JSON object."""
+    try:
+        metadata = json.loads(text) if text else {}
+    except ValueError:
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise InvalidRequest('metadata must be a JSON object, such as {"album": "Demo"}.')
+    if "\\u0000" in json.dumps(metadata):
+        raise InvalidRequest("metadata must not contain NUL characters.")
+    return metadata
+
+
+def is_empty(upload: FileStorage) -> bool:
+    """Whether there is not one byte."""
+    end = upload.stream.seek(0, os.SEEK_END)
+    upload.stream.seek(0)
+    return end == 0
+
+
+def display_name(filename: str | None) -> str | None:
+    """The last part of what the client calls the file, printable and short; it is only ever shown."""
+    last = (filename or "").replace("\\", "/").rsplit("/", 1)[-1]
+    shown = "".join(c for c in last if c.isprintable()).strip()
+    return shown[:255] or None
+
+
+def request_hash(stored: StoredObject, model: str, options: dict[str, Any], metadata: dict[str, Any]) -> str:
+    """The same for the same request: recording, model, options, metadata."""
+    request = [stored.sha256, model, options, metadata]
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,75 @@
+"""The worker process: `celery --app worker.app worker`. The environment is read here, once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from celery.signals import setup_logging, worker_ready, worker_shutting_down
+
+from checkpoints.locks import ClusterLocks
+from checkpoints.store import CheckpointStore
+from shared import jobs
+from shared.config import read_settings
+from shared.db import make_engine, make_sessions
+from shared.logs import configure_logs, get_logger
+from shared.queue import TRANSCRIBE_TASK, make_celery
+from shared.storage import make_storage
+from worker.attempt import Attempts
+from worker.engine import TranscriptionEngine
+
+log = get_logger(__name__)
+settings = read_settings()
+app = make_celery(settings)
+stopping = threading.Event()
+
+
+@cache
+def attempts() -> Attempts:
+    """What all attempts of this process share, made on first use."""
+    return Attempts(
+        settings=settings,
+        sessions=make_sessions(make_engine(settings)),
+        storage=make_storage(settings),
+        engine=TranscriptionEngine(
+            CheckpointStore(
+                settings.checkpoint_dir,
+                offline=settings.offline,
+                locks=ClusterLocks.from_url(settings.redis_url),
+            ),
+            device=settings.device,
+            max_audio_seconds=settings.max_audio_seconds,
+        ),
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        stopping=stopping,
+    )
+
+
+@app.task(name=TRANSCRIBE_TASK)  # type: ignore[untyped-decorator]
+def transcribe(job_id: str) -> None:
+    """Somebody rang: look at this job."""
+    attempts().run(UUID(job_id))
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _setup_logging(**_: Any) -> None:
+    configure_logs(settings)
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _report_models(**_: Any) -> None:
+    try:
+        for name, installed in attempts().engine.installed().items():
+            with attempts().sessions.begin() as session:
+                jobs.report_model(session, name, installed=installed, realtime_factor=None)
+    except Exception as error:
+        log.warning("model_report_failed", error=str(error))
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop_attempts(**_: Any) -> None:
+    stopping.set()  # attempts in hand are given back at their next sign of progress

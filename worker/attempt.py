@@ -1,0 +1,167 @@
+"""One attempt at a job: claim → weights → audio → notes → artifacts → complete.
+
+The path knows no broker: Celery calls it, and so do the tests. Whatever happens in it, the row ends in a state
+from which somebody goes on: the guarded updates of `shared.jobs` see to that.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from mt3_infer.transcribe import Progress
+from mt3_infer.transcription import Transcription
+from shared import jobs
+from shared.config import Settings
+from shared.db import Sessions
+from shared.errors import ServiceError
+from shared.jobs import Claim
+from shared.logs import get_logger
+from shared.storage import ObjectStorage, StoredObject, result_prefix
+from shared.tables import Phase
+from worker.engine import TranscriptionEngine
+from worker.errors import classify
+from worker.heartbeat import Heartbeat, LeaseLost, ShuttingDown
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What every attempt of this process works with."""
+
+    settings: Settings
+    sessions: Sessions
+    storage: ObjectStorage
+    engine: TranscriptionEngine
+    worker: str
+    stopping: threading.Event
+
+    def run(self, job_id: UUID) -> str | None:
+        """Claim the job and see it through; how it ended, or None where it was not ours to take."""
+        if self.stopping.is_set():
+            return None  # the row is still queued: the scheduler rings for it again
+        with self.sessions.begin() as session:
+            claim = jobs.claim_job(
+                session,
+                job_id,
+                worker=self.worker,
+                lease_seconds=self.settings.lease_seconds,
+                max_attempts=self.settings.max_attempts,
+            )
+        if claim is None:
+            log.info("claim_refused", job_id=str(job_id))
+            return None
+        with structlog.contextvars.bound_contextvars(job_id=str(job_id), attempt=claim.attempt):
+            log.info("attempt_started", model=claim.model)
+            started = time.monotonic()
+            outcome = self._see_through(claim)
+            log.info("attempt_ended", outcome=outcome, seconds=round(time.monotonic() - started, 2))
+            return outcome
+
+    def _see_through(self, claim: Claim) -> str:
+        try:
+            with Heartbeat(
+                self.sessions,
+                claim,
+                lease_seconds=self.settings.lease_seconds,
+                stopping=self.stopping,
+            ) as heartbeat:
+                transcription = self._transcribe(claim, heartbeat)
+                heartbeat.report(Phase.WRITING_RESULTS, done=transcription.duration)
+                artifacts = self._write_results(claim, transcription)
+                with self.sessions.begin() as session:
+                    completed = jobs.complete_job(
+                        session,
+                        claim,
+                        artifacts=artifacts,
+                        note_count=len(transcription.notes),
+                        audio_seconds=transcription.duration,
+                    )
+            if not completed:
+                raise LeaseLost
+        except LeaseLost:
+            self._discard(claim)
+            return "lost"
+        except ShuttingDown:
+            with self.sessions.begin() as session:
+                jobs.release_job(session, claim)
+            return "released"
+        except Exception as error:
+            return self._fail(claim, error)
+        return "succeeded"
+
+    def _transcribe(self, claim: Claim, heartbeat: Heartbeat) -> Transcription:
+        heartbeat.report(Phase.FETCHING_CHECKPOINT)
+        self.engine.fetch(claim.model, lambda: heartbeat.report(Phase.FETCHING_CHECKPOINT))
+        heartbeat.report(Phase.LOADING_MODEL)
+        model = self.engine.load(claim.model)
+        heartbeat.report(Phase.DECODING_AUDIO)
+        with self.storage.open(claim.upload_key) as recording:
+            began = time.monotonic()
+
+            def progress(at: Progress) -> None:
+                heartbeat.report(Phase.TRANSCRIBING, done=at.seconds_done, total=at.seconds_total)
+
+            transcription = self.engine.transcribe(model, recording, claim.options, progress)
+        self._report_speed(claim.model, transcription.duration / max(time.monotonic() - began, 1e-6))
+        return transcription
+
+    def _write_results(self, claim: Claim, transcription: Transcription) -> list[dict[str, Any]]:
+        midi = transcription.to_midi()
+        notes = transcription.to_json().encode()
+        return [
+            self._write(claim, "transcription.mid", midi, "audio/midi"),
+            self._write(claim, "notes.json", notes, "application/json"),
+        ]
+
+    def _write(self, claim: Claim, name: str, content: bytes, content_type: str) -> dict[str, Any]:
+        key = result_prefix(claim.job_id, claim.attempt) + name
+        stored: StoredObject = self.storage.put(key, io.BytesIO(content), content_type=content_type)
+        return {
+            "name": name,
+            "content_type": content_type,
+            "size": stored.size,
+            "sha256": stored.sha256,
+            "key": stored.key,
+        }
+
+    def _fail(self, claim: Claim, error: Exception) -> str:
+        failure = classify(error)
+        trace = error if failure.code == "internal_error" else None
+        log.warning("attempt_failed", code=failure.code, detail=str(error), exc_info=trace)
+        with self.sessions.begin() as session:
+            jobs.fail_attempt(
+                session,
+                claim,
+                code=failure.code,
+                detail=failure.detail,
+                retry_after_seconds=self._backoff(claim.attempt) if failure.retryable else None,
+                max_attempts=self.settings.max_attempts,
+            )
+        return "failed"
+
+    def _backoff(self, attempt: int) -> float:
+        """Seconds until the next attempt: doubled each time, with jitter so that many do not come back as one."""
+        doubled: float = self.settings.retry_seconds * 2 ** min(attempt - 1, 6)
+        return doubled * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+    def _discard(self, claim: Claim) -> None:
+        try:
+            self.storage.delete_prefix(result_prefix(claim.job_id, claim.attempt))
+        except ServiceError as error:
+            log.warning("stale_results_left", error=str(error))
+
+    def _report_speed(self, model: str, realtime_factor: float) -> None:
+        try:
+            with self.sessions.begin() as session:
+                jobs.report_model(session, model, installed=True, realtime_factor=realtime_factor)
+        except Exception as error:
+            log.warning("model_report_failed", error=str(error))

@@ -1,0 +1,106 @@
+"""Keeps an attempt's lease alive and its progress in the row, and tells the attempt when to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from types import TracebackType
+
+from shared import jobs
+from shared.db import Sessions
+from shared.jobs import Claim, Progress
+from shared.logs import get_logger
+from shared.tables import Phase
+
+log = get_logger(__name__)
+
+PROGRESS_SECONDS = 0.4  # how often a change of progress is written, which is also how fast a cancel is seen
+
+
+class AttemptStopped(Exception):  # noqa: N818 - not an error
+    """The attempt has no reason to go on."""
+
+
+class LeaseLost(AttemptStopped):
+    """The job was canceled, deleted, or given to another worker: discard everything, say nothing."""
+
+
+class ShuttingDown(AttemptStopped):
+    """This worker is about to end: hand the job back."""
+
+
+class Heartbeat:
+    """A thread beside an attempt. The attempt calls `report` as it goes, and is stopped from there.
+
+    Args:
+        stopping: set when the worker process is to end.
+    """
+
+    def __init__(
+        self, sessions: Sessions, claim: Claim, *, lease_seconds: float, stopping: threading.Event
+    ) -> None:
+        self._sessions = sessions
+        self._claim = claim
+        self._lease_seconds = lease_seconds
+        self._stopping = stopping
+        self._progress: Progress | None = None
+        self._lost = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{claim.job_id}", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def report(self, phase: Phase, *, done: float = 0.0, total: float | None = None) -> None:
+        """Say where the attempt is, in seconds of audio.
+
+        Raises:
+            LeaseLost, ShuttingDown: stop now.
+        """
+        before = self._progress or Progress(phase)
+        self._progress = replace(
+            before,
+            phase=phase,
+            audio_seconds_done=done,
+            audio_seconds_total=total if total is not None else before.audio_seconds_total,
+            moved=before.moved + 1,
+        )
+        if self._lost:
+            raise LeaseLost
+        if self._stopping.is_set():
+            raise ShuttingDown
+
+    def _beat(self) -> None:
+        written: Progress | None = None
+        renewed = time.monotonic()
+        pause = min(PROGRESS_SECONDS, self._lease_seconds / 3)
+        while not self._ended.wait(pause):
+            progress = self._progress
+            moved = progress != written
+            if not moved and time.monotonic() - renewed < self._lease_seconds / 3:
+                continue
+            try:
+                with self._sessions.begin() as session:
+                    held = jobs.renew_lease(
+                        session,
+                        self._claim,
+                        lease_seconds=self._lease_seconds,
+                        progress=progress,
+                        moved=moved,
+                    )
+            except Exception as error:
+                # The database may be back before the lease ends; if not, the finish is refused.
+                log.warning("heartbeat_failed", error=str(error))
+                continue
+            if not held:
+                self._lost = True
+                return
+            written, renewed = progress, time.monotonic()
