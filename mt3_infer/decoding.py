@@ -1,8 +1,8 @@
 """Greedy generation with a key/value cache: encoded segments in, token ids out.
 
-A fixed set of slots, one sequence each. A slot whose sequence has ended is given to the next segment at once; where
-none is waiting the last sequence moves into its place, so that no work is spent on finished ones. What a sequence says
-does not depend on the others beside it.
+A fixed set of slots, one sequence each. A slot whose sequence has ended is given to the next segment at once;
+where none is waiting the last sequence moves into its place, so that no work is spent on finished ones. What
+a sequence says does not depend on the others beside it.
 
 It knows nothing of notes, files or callers: a sequence carries a ticket of the caller's choice.
 """
@@ -73,9 +73,7 @@ class SlotDecoder(Generic[Ticket]):
         """Slots that could take a segment."""
         return self.slots - self.active
 
-    def admit(
-        self, keys_values: Tensor, tickets: Sequence[Ticket], penalties: Sequence[Tensor | None]
-    ) -> None:
+    def admit(self, keys_values: Tensor, tickets: Sequence[Ticket], penalties: Sequence[Tensor | None]) -> None:
         """Give segments a slot each.
 
         Args:
@@ -116,9 +114,7 @@ class SlotDecoder(Generic[Ticket]):
         if self._penalty is not None:
             logits += self._penalty[:count]
         ended = []
-        for slot, (sequence, token_id) in enumerate(
-            zip(sequences, logits.argmax(dim=1).tolist(), strict=True)
-        ):
+        for slot, (sequence, token_id) in enumerate(zip(sequences, logits.argmax(dim=1).tolist(), strict=True)):
             sequence.token_ids.append(token_id)
             if token_id == END or len(sequence.token_ids) == self._max_tokens:
                 ended.append((sequence.ticket, sequence.token_ids))

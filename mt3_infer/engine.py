@@ -1,18 +1,18 @@
 """One network serving several callers at once: features in, token ids out.
 
-Each caller hands over the segments of one recording and gets their tokens back in order. The segments of all callers
-share the decoder's slots. Between callers the next free slot goes round; what one of them does, fails at, or gives up
-leaves the others as they are.
+Each caller hands over the segments of one recording and gets their tokens back in order. The segments of all
+callers share the decoder's slots. Between callers the next free slot goes round; what one of them does, fails
+at, or gives up leaves the others as they are.
 
-A caller makes its features on its own thread while the network works on an earlier segment, and never runs further
-ahead than `ahead` segments: memory stays the same however long the recording is.
+A caller makes its features on its own thread while the network works on an earlier segment, and never runs
+further ahead than `ahead` segments: memory stays the same however long the recording is.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -82,11 +82,11 @@ class Engine:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def generate(self, features: Iterable[Tensor], *, penalty: Tensor | None = None) -> Iterator[list[int]]:
+    def generate(self, features: Iterable[Tensor], *, penalty: Tensor | None = None) -> Generator[list[int]]:
         """Token ids of a recording's segments, in order.
 
-        Features are taken on the calling thread, as there is room for them; what taking them raises reaches the
-        caller. Closing the generator gives up what is left.
+        Features are taken on the calling thread, as there is room for them; what taking them raises reaches
+        the caller. Closing the generator gives up what is left.
 
         Args:
             features: of each segment, shape (T, F).
@@ -140,16 +140,16 @@ class Engine:
             raise result
         return result
 
-    # --- The engine's own thread -----------------------------------------------------------------------------
+    # --- The engine's own thread
+    # -----------------------------------------------------------------------------
 
     def _serve(self) -> None:
         """Encode and decode until no caller is left."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._decoder.active or not self._idle())
-                here = set(self._callers)
-                self._decoder.drop(lambda ticket: ticket.caller not in here)
-                if not here:
+                self._decoder.drop(lambda ticket: ticket.caller not in self._callers)
+                if not self._callers:
                     self._thread = None
                     return
                 batch = self._next_batch()

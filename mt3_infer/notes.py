@@ -1,7 +1,7 @@
 """Notes: what every network's output ends as, and what every writer starts from.
 
-`NoteDecoder` is the one state machine from tokens to notes. Times inside it are whole steps of 10 ms, so that an
-event on a segment's edge falls on the same side every time.
+`NoteDecoder` is the one state machine from tokens to notes. Times inside it are whole steps of 10 ms, so that
+an event on a segment's edge falls on the same side every time.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ class _Sounding:
 class NoteDecoder:
     """Tokens of a recording, segment after segment → notes.
 
-    Velocity, program, time and sounding notes live on from one segment to the next. A segment opens with a tie
-    section, in which it names the notes that go on sounding; the tie event closes it and ends all others. What cannot
-    be true (an offset of a silent pitch, an event before the one ahead of it) is counted and skipped.
+    Velocity, program, time and sounding notes live on from one segment to the next. A segment opens with a
+    tie section, in which it names the notes that go on sounding; the tie event closes it and ends all others.
+    What cannot be true (an offset of a silent pitch, an event before the one ahead of it) is counted and
+    skipped.
 
     Attributes:
         notes: those finished so far, in the order in which they ended.
@@ -172,9 +173,7 @@ class NoteDecoder:
         pitch, program = key
         self._emit(note.onset, time, pitch, note.velocity, program=program, is_drum=False)
 
-    def _emit(
-        self, onset: int, offset: int, pitch: int, velocity: int, *, program: int, is_drum: bool
-    ) -> None:
+    def _emit(self, onset: int, offset: int, pitch: int, velocity: int, *, program: int, is_drum: bool) -> None:
         self.notes.append(
             Note(
                 onset=onset / STEPS_PER_SECOND,

@@ -1,7 +1,7 @@
 """Waveform → the equal segments that MT3 hears, and where each one starts.
 
-A recording of N samples has T = floor(N / hop) + 1 frames: zeros fill the last hop, and a whole hop of zeros follows
-where N is a multiple of it. Segments hold `frames` frames each, the last one what is left.
+A recording of N samples has T = floor(N / hop) + 1 frames: zeros fill the last hop, and a whole hop of zeros
+follows where N is a multiple of it. Segments hold `frames` frames each, the last one what is left.
 Source: Gardner et al., MT3 (ICLR 2022), and the preprocessing published with it.
 """
 

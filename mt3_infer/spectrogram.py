@@ -2,9 +2,9 @@
 
 Each segment is transformed from its own samples alone: its last frames see zeros, never the segment after.
 
-Source: Gardner et al., MT3 (ICLR 2022), model inputs; the mel matrix as TensorFlow's `linear_to_mel_weight_matrix`
-defines it. A mel axis that is only nearly right ruins the transcription: an upper edge of 8000 Hz instead of 7600 Hz
-takes the onset F1 from 0.72 to 0.08.
+Source: Gardner et al., MT3 (ICLR 2022), model inputs; the mel matrix as TensorFlow's
+`linear_to_mel_weight_matrix` defines it. A mel axis that is only nearly right ruins the transcription: an
+upper edge of 8000 Hz instead of 7600 Hz takes the onset F1 from 0.72 to 0.08.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ class SpectrogramConfig:
 class LogMel:
     """The front end on a device: its window and its mel matrix, computed once."""
 
-    def __init__(
-        self, config: SpectrogramConfig | None = None, *, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, config: SpectrogramConfig | None = None, *, device: torch.device | str = "cpu") -> None:
         self.config = config or SpectrogramConfig()
         matrix = mel_matrix(self.config)
         # The bins above the upper edge weigh nothing: leaving them out saves a twentieth of the product.
@@ -72,7 +70,8 @@ class LogMel:
         config = self.config
         padded = torch.nn.functional.pad(segments, (0, config.n_fft - config.hop_length))
         frames = padded.unfold(1, config.n_fft, config.hop_length)  # (B, T, n_fft)
-        return torch.fft.rfft(frames * self._window)[..., : self._bins].abs()
+        magnitudes: Tensor = torch.fft.rfft(frames * self._window)[..., : self._bins].abs()
+        return magnitudes
 
 
 @lru_cache(maxsize=4)

@@ -1,14 +1,14 @@
 """Token id ↔ event: the language that MT3 writes its notes in.
 
-Ids are given to the event types one range after the other, behind the special ids 0 (padding, also the start),
-1 (end of sequence) and 2 (unknown). Pure Python, so that option names can be checked without torch.
+Ids are given to the event types one range after the other, behind the special ids 0 (padding, also the
+start), 1 (end of sequence) and 2 (unknown). Pure Python, so that option names can be checked without torch.
 
 Source: Gardner et al., MT3 (ICLR 2022), section 3.2, and the vocabulary published with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -34,7 +34,8 @@ class EventType(StrEnum):
 class Event:
     """One token's meaning.
 
-    The value of a shift is in steps of 10 ms, that of a velocity a bin (0 is note-off); others are MIDI numbers.
+    The value of a shift is in steps of 10 ms, that of a velocity a bin (0 is note-off); others are MIDI
+    numbers.
     """
 
     type: EventType
@@ -116,46 +117,48 @@ def until_end(token_ids: Iterable[int]) -> list[int]:
     return kept
 
 
-DRUMS = "drums"
+class Instrument(StrEnum):
+    """General MIDI's families, and the drum kit."""
 
-INSTRUMENTS: Mapping[str, range] = {
-    "piano": range(0, 8),
-    "chromatic_percussion": range(8, 16),
-    "organ": range(16, 24),
-    "guitar": range(24, 32),
-    "bass": range(32, 40),
-    "strings": range(40, 48),
-    "ensemble": range(48, 56),
-    "brass": range(56, 64),
-    "reed": range(64, 72),
-    "pipe": range(72, 80),
-    "synth_lead": range(80, 88),
-    "synth_pad": range(88, 96),
-    "synth_effects": range(96, 104),
-    "ethnic": range(104, 112),
-    "percussive": range(112, 120),
-    "sound_effects": range(120, 128),
-    DRUMS: range(0),
-}
-"""General MIDI's families and their programs, and the drum kit, which has none."""
+    PIANO = "piano"
+    CHROMATIC_PERCUSSION = "chromatic_percussion"
+    ORGAN = "organ"
+    GUITAR = "guitar"
+    BASS = "bass"
+    STRINGS = "strings"
+    ENSEMBLE = "ensemble"
+    BRASS = "brass"
+    REED = "reed"
+    PIPE = "pipe"
+    SYNTH_LEAD = "synth_lead"
+    SYNTH_PAD = "synth_pad"
+    SYNTH_EFFECTS = "synth_effects"
+    ETHNIC = "ethnic"
+    PERCUSSIVE = "percussive"
+    SOUND_EFFECTS = "sound_effects"
+    DRUMS = "drums"
+
+    @property
+    def programs(self) -> range:
+        """Its programs: eight in each family, in the order above; none for the drum kit."""
+        if self is Instrument.DRUMS:
+            return range(0)
+        first = 8 * list(Instrument).index(self)
+        return range(first, first + 8)
 
 
-def allowed_token_ids(codec: Codec, instruments: Iterable[str]) -> list[int]:
-    """The token ids that are left when only some instruments may play; `Codec` ids only, and the end.
-
-    Args:
-        instruments: names out of `INSTRUMENTS`.
-    """
+def allowed_token_ids(codec: Codec, instruments: Iterable[Instrument]) -> list[int]:
+    """The token ids that are left when only some instruments may play, the end among them."""
     wanted = set(instruments)
-    programs = [program for name in wanted for program in INSTRUMENTS[name]]
+    programs = [program for instrument in wanted for program in instrument.programs]
     types = {EventType.SHIFT, EventType.VELOCITY, EventType.TIE}
     types |= {EventType.PITCH} if programs else set()
-    types |= {EventType.DRUM} if DRUMS in wanted else set()
+    types |= {EventType.DRUM} if Instrument.DRUMS in wanted else set()
     allowed = {END} | {token_id for event_type in types for token_id in codec.token_ids(event_type)}
     allowed |= {codec.encode(Event(EventType.PROGRAM, program)) for program in programs}
     return sorted(allowed)
 
 
-def first_program(instruments: Iterable[str]) -> int:
-    """The program of a note that comes before any program event: the lowest that may play."""
-    return min((program for name in instruments for program in INSTRUMENTS[name]), default=0)
+def first_program(instruments: Iterable[Instrument]) -> int:
+    """The program of a pitch that comes before any program event: the lowest that may play, or the piano's."""
+    return min((program for instrument in instruments for program in instrument.programs), default=0)

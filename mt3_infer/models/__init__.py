@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mt3_infer.vocabulary import Instrument
+
 if TYPE_CHECKING:
     from mt3_infer.transcribe import Network
 
@@ -34,6 +36,14 @@ class BasicPitchOptions(ModelOptions):
     )
     minimum_note_length: float = Field(
         0.1277, ge=0.0, le=10.0, description="Shorter notes are left out (seconds)."
+    )
+
+
+class MT3Options(ModelOptions):
+    """What the network may say."""
+
+    instruments: tuple[Instrument, ...] = Field(
+        (), description="Only these may play, all of them where none is named; the network chooses among them."
     )
 
 
@@ -75,6 +85,15 @@ MODELS: dict[str, ModelSpec] = {
             segment_seconds=2.0,
             options=BasicPitchOptions,
             network="mt3_infer.models.basic_pitch:load",
+        ),
+        ModelSpec(
+            name="mt3_pytorch",
+            title="MT3",
+            description="Several instruments at once and drums, each note with its instrument.",
+            sample_rate=16000,
+            segment_seconds=2.048,
+            options=MT3Options,
+            network="mt3_infer.models.mt3:load",
         ),
     )
 }

@@ -1,9 +1,10 @@
 """Matrix products with what stands around them, in the form that the device multiplies fastest.
 
 `Linear` is what a checkpoint is loaded into and what runs on a GPU. `prepare` turns every one of them into a
-`PackedLinear` on a CPU whose PyTorch has oneDNN: its weights lie in oneDNN's own blocks, so that nothing is rearranged
-at each call, and the GELU, product or sum after it runs inside the same kernel. Measured on 2 Zen 4 cores, sizes of
-MT3: float32 2.5 times as fast with 16 rows and 1.3 times with 256 or more; bfloat16 1.6 times and 1.05 times.
+`PackedLinear` on a CPU whose PyTorch has oneDNN: its weights lie in oneDNN's own blocks, so that nothing is
+rearranged at each call, and the GELU, product or sum after it runs inside the same kernel. Measured on 2 Zen
+4 cores, sizes of MT3: float32 2.5 times as fast with 16 rows and 1.3 times with 256 or more; bfloat16 1.6
+times and 1.05 times.
 """
 
 from __future__ import annotations
@@ -71,14 +72,15 @@ class PackedLinear(nn.Module):
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         """See `Linear.plus`."""
         if x.dtype != residual.dtype:
-            return residual + self(x)
+            added: Tensor = residual + self(x)
+            return added
         total: Tensor = self._run.binary(x, residual, self._weight, None, "add")
         return total
 
 
 def can_pack() -> bool:
     """Whether this PyTorch has oneDNN and its packed products."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def prepare(network: nn.Module, *, device: torch.device, dtype: torch.dtype, keep: tuple[str, ...] = ()) -> None:

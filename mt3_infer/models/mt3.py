@@ -1,12 +1,13 @@
 """MT3: multi-instrument transcription, waveform → segments → log-mel → T5 → tokens → notes.
 
-Source: Gardner et al., MT3: Multi-Task Multitrack Music Transcription (ICLR 2022). Weights: Magenta, Apache-2.0.
+Source: Gardner et al., MT3: Multi-Task Multitrack Music Transcription (ICLR 2022). Weights: Magenta,
+Apache-2.0.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,12 @@ from mt3_infer.errors import InvalidOptionError
 from mt3_infer.models import ModelOptions, MT3Options
 from mt3_infer.models.linear import prepare
 from mt3_infer.models.state_dicts import from_published_mt3, read_config, read_weights
-from mt3_infer.models.t5 import T5, Positions, T5Config
+from mt3_infer.models.t5 import T5, Positions
 from mt3_infer.notes import NoteDecoder, sort_notes
 from mt3_infer.segments import Segment, SegmentConfig, Waveform, split_segments
 from mt3_infer.spectrogram import LogMel
 from mt3_infer.transcribe import NetworkOutput
-from mt3_infer.vocabulary import END, MT3_CODEC, allowed_token_ids, first_program
+from mt3_infer.vocabulary import END, MT3_CODEC, Instrument, allowed_token_ids, first_program
 
 MAX_TOKENS = 1024
 """That a segment can have, as published; usual are 40 to 100."""
@@ -43,11 +44,10 @@ def load(
     """Build the network from a checkpoint.
 
     Args:
-        checkpoint: a weight file, or a directory with one (and its `config.json`), or a T5X checkpoint directory.
-        device: "auto", "cpu", "cuda" or "cuda:1".
-        dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and bfloat16 on a GPU.
-        batch_size: segments decoded at once.
-        positions: other than Magenta's for weights that were trained with them.
+        checkpoint: a weight file, or a directory with one (and its `config.json`), or a T5X checkpoint
+        directory. device: "auto", "cpu", "cuda" or "cuda:1". dtype: "float32", "bfloat16" or "float16";
+        "auto" is float32 on a CPU and bfloat16 on a GPU. batch_size: segments decoded at once. positions:
+        other than Magenta's for weights that were trained with them.
     Raises:
         WeightsError: the checkpoint is damaged or holds another network.
         InvalidOptionError: a device or type that does not exist here.
@@ -58,10 +58,9 @@ def load(
         raise InvalidOptionError(f"batch_size is {batch_size}, but must be at least 1.")
     config = replace(read_config(checkpoint), positions=positions)
     weights = from_published_mt3(read_weights(checkpoint), config)
-    with torch.device("meta"):
-        network = T5(config)
+    network = T5(config).eval()
     network.load_state_dict(weights, strict=True, assign=True)
-    return MT3(network.eval(), device=where, dtype=products, batch_size=batch_size)
+    return MT3(network, device=where, dtype=products, batch_size=batch_size)
 
 
 class MT3:
@@ -99,7 +98,7 @@ class MT3:
         """Turn mono audio at 16 kHz into notes."""
         assert isinstance(options, MT3Options)
         instruments = options.instruments
-        decoder = NoteDecoder(program=first_program(instruments or ()))
+        decoder = NoteDecoder(program=first_program(instruments))
         unfinished = 0
         before: list[int] | None = None
         index = -1
@@ -121,11 +120,9 @@ class MT3:
             },
         )
 
-    def tokens(
-        self, blocks: Iterable[Waveform], instruments: Iterable[str] | None = None
-    ) -> Iterator[list[int]]:
+    def tokens(self, blocks: Iterable[Waveform], instruments: Sequence[Instrument] = ()) -> Generator[list[int]]:
         """Token ids of each segment of a recording, see `Engine.generate`."""
-        penalty = None if instruments is None else self._penalty(instruments)
+        penalty = self._penalty(instruments) if instruments else None
         return self._engine.generate(self.features(blocks), penalty=penalty)
 
     def features(self, blocks: Iterable[Waveform]) -> Iterator[Tensor]:
@@ -138,7 +135,7 @@ class MT3:
         features[segment.frames :] = 0.0  # as in training: neither silence nor masked
         return features
 
-    def _penalty(self, instruments: Iterable[str]) -> Tensor:
+    def _penalty(self, instruments: Sequence[Instrument]) -> Tensor:
         penalty = torch.full((self._vocabulary_size,), -torch.inf)
         penalty[allowed_token_ids(MT3_CODEC, instruments)] = 0.0
         return penalty

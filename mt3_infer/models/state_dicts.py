@@ -1,10 +1,10 @@
 """Weight files and published parameter names → ours.
 
-Read here: PyTorch state dicts, safetensors, and T5X checkpoint directories (a msgpack index, one zarr array a matrix).
-Nothing in a file is ever executed: pickles are opened with `weights_only=True`.
+Read here: PyTorch state dicts, safetensors, and T5X checkpoint directories (a msgpack index, one zarr array a
+matrix). Nothing in a file is ever executed: pickles are opened with `weights_only=True`.
 
-Every parameter must be there, in its shape, and nothing else: a file of another network is an error, not a bad
-transcription.
+Every parameter must be there, in its shape, and nothing else: a file of another network is an error, not a
+bad transcription.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def find_weight_file(directory: Path) -> Path:
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise WeightsError(
-            f"{directory} must hold one weight file (.safetensors, .pth or .pt) or a T5X checkpoint; it holds {names}."
+            f"{directory} must hold one weight file (.safetensors, .pth or .pt) or a T5X checkpoint; "
+            f"it holds {names}."
         )
     return found[0]
 
@@ -80,7 +81,8 @@ def read_state_dict(path: Path) -> Weights:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} holds more than weights, or is damaged; nothing in it was run. Use a plain state dict or safetensors."
+            f"{path} holds more than weights, or is damaged; nothing in it was run. "
+            "Use a plain state dict or safetensors."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{path} is cut off or damaged: fetch it again.") from error
@@ -137,7 +139,8 @@ def read_config(path: Path) -> T5Config:
         raise WeightsError(f"{file} does not describe the network: {error!r}.") from error
 
 
-# --- Parameter names ---------------------------------------------------------------------------------------------
+# --- Parameter names
+# ---------------------------------------------------------------------------------------------
 
 
 def from_published_mt3(weights: Mapping[str, Tensor], config: T5Config) -> Weights:
@@ -267,7 +270,8 @@ def _some(names: Iterable[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-# --- T5X ---------------------------------------------------------------------------------------------------------
+# --- T5X
+# ---------------------------------------------------------------------------------------------------------
 
 
 def from_t5x_names(weights: Mapping[str, NDArray[Any]]) -> Weights:
@@ -326,15 +330,15 @@ def _from_t5x_name(name: str) -> str:
 def read_t5x(directory: Path) -> dict[str, NDArray[Any]]:
     """Read a T5X checkpoint directory: arrays by name, `encoder/layers_0/attention/key/kernel` and so on.
 
-    Vectors lie in the index itself, matrices in a zarr directory each, named with dots for slashes. What the optimiser
-    kept is left out.
+    Vectors lie in the index itself, matrices in a zarr directory each, named with dots for slashes. What the
+    optimiser kept is left out.
 
     Raises:
         WeightsError: the index or an array is missing, damaged, or of a kind that T5X does not write.
         MissingDependencyError: the package msgpack is not installed.
     """
     try:
-        import msgpack
+        import msgpack  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingDependencyError("Reading a T5X checkpoint takes the package msgpack.") from error
     index = directory / T5X_INDEX

@@ -1,12 +1,14 @@
 """T5 with continuous inputs: spectrogram frames in, logits over token ids out.
 
-T5 version 1.1 (RMS norm before each block, gated GELU, no biases, untied embeddings) with fixed sinusoids in place
-of relative attention biases. Attention scores are not scaled. The residual stream, norms, softmax and logits are
-float32 whatever the weights' type.
+T5 version 1.1 (RMS norm before each block, gated GELU, no biases, untied embeddings) with fixed sinusoids in
+place of relative attention biases. Attention scores are not scaled. The residual stream, norms, softmax and
+logits are float32 whatever the weights' type.
 
-Shape letters: B segments · S slots · T frames · F bins · D width · H heads · K width of a head · V vocabulary.
+Shape letters: B segments · S slots · T frames · F bins · D width · H heads · K width of a head · V
+vocabulary.
 
-Source: Raffel et al., T5 (JMLR 2020); Shazeer, GLU Variants Improve Transformer (2020); Gardner et al., MT3 (ICLR 2022).
+Source: Raffel et al., T5 (JMLR 2020); Shazeer, GLU Variants Improve Transformer (2020); Gardner et al., MT3
+(ICLR 2022).
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from mt3_infer.models.linear import Linear
 class Positions(StrEnum):
     """Which frequencies the sinusoids have: the exponent of 10000 runs over i / (h - 1) or i / h.
 
-    Networks work with the one that they were trained with. `MAGENTA` belongs to the published MT3 weights, whatever
-    a buffer in the file says; `MT3_PYTORCH` to networks trained with that port.
+    Networks work with the one that they were trained with. `MAGENTA` belongs to the published MT3 weights,
+    whatever a buffer in the file says; `MT3_PYTORCH` to networks trained with that port.
     """
 
     MAGENTA = "magenta"
@@ -179,8 +181,8 @@ class DecoderLayer(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """What one query per head sees.
 
-    Two products, not the fused attention: for a single query it is 1.5 times as fast on a CPU in float32, 5 times in
-    bfloat16.
+    Two products, not the fused attention: for a single query it is 1.5 times as fast on a CPU in float32, 5
+    times in bfloat16.
 
     Args:
         query: shape (S, H, K).
@@ -223,9 +225,7 @@ class Decoder(nn.Module):
         keys_values: Tensor = projected.view(shape).permute(2, 3, 0, 4, 1, 5)
         return keys_values
 
-    def forward(
-        self, token_ids: Tensor, positions: Tensor, tokens: Tensor, segment: Tensor, span: int
-    ) -> Tensor:
+    def forward(self, token_ids: Tensor, positions: Tensor, tokens: Tensor, segment: Tensor, span: int) -> Tensor:
         """One step of every slot.
 
         Args:
