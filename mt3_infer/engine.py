@@ -73,7 +73,7 @@ class Engine:
         self.ahead = 2 * slots
         self._network = network
         self._frames = frames
-        self._encode_at_once = encode_at_once
+        self._encode_at_once = min(encode_at_once, slots)
         self._device = device
         self._decoder: SlotDecoder[_Ticket] = SlotDecoder(
             network.decoder, slots=slots, frames=frames, max_tokens=max_tokens, device=device, dtype=dtype

@@ -1,0 +1,169 @@
+"""One engine, several callers: the same tokens as alone, in any mix; fair; nobody's fault is another's."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mt3_infer.engine import Engine
+from mt3_infer.models.linear import prepare
+from mt3_infer.models.t5 import T5
+from mt3_infer.vocabulary import END
+
+CPU = torch.device("cpu")
+FRAMES, MAX_TOKENS = 8, 30
+FEATURES = torch.randn(10, FRAMES, 12, generator=torch.Generator().manual_seed(2))
+EVEN_ONLY = torch.tensor([0.0 if token % 2 == 0 or token == END else -torch.inf for token in range(96)])
+
+
+@pytest.fixture(scope="module")
+def network(random_t5) -> T5:
+    made = random_t5()
+    prepare(made, device=CPU, dtype=torch.float32)
+    return made
+
+
+@pytest.fixture(scope="module")
+def engine(network):
+    def make(slots: int = 4, encode_at_once: int = 1) -> Engine:
+        return Engine(
+            network,
+            frames=FRAMES,
+            slots=slots,
+            encode_at_once=encode_at_once,
+            max_tokens=MAX_TOKENS,
+            device=CPU,
+            dtype=torch.float32,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alone(engine):
+    """A segment's tokens when nothing else runs."""
+
+    @cache
+    def tokens(index: int, masked: bool = False) -> list[int]:
+        return next(engine(slots=1).generate([FEATURES[index]], penalty=EVEN_ONLY if masked else None))
+
+    return tokens
+
+
+recordings = st.lists(
+    st.tuples(st.lists(st.integers(0, len(FEATURES) - 1), max_size=9), st.booleans()), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(callers=recordings, slots=st.integers(1, 7), encode_at_once=st.integers(1, 4))
+def test_any_mix_of_callers_gives_each_the_tokens_it_gets_alone(engine, alone, callers, slots, encode_at_once):
+    shared = engine(slots, encode_at_once)
+
+    def run(caller):
+        segments, masked = caller
+        return list(shared.generate((FEATURES[i] for i in segments), penalty=EVEN_ONLY if masked else None))
+
+    with ThreadPoolExecutor(len(callers)) as threads:
+        results = list(threads.map(run, callers))
+    assert results == [[alone(i, masked) for i in segments] for segments, masked in callers]
+
+
+def test_the_reference_has_sequences_of_several_lengths(alone):
+    assert len({len(alone(i)) for i in range(len(FEATURES))}) > 2
+
+
+def test_failing_source_reaches_its_caller_and_nobody_else(engine, alone):
+    shared = engine()
+    other = shared.generate(FEATURES[i] for i in range(10))
+    first = next(other)
+
+    def broken():
+        yield FEATURES[0]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(shared.generate(broken()))
+    assert [first, *other] == [alone(i) for i in range(10)]
+
+
+def test_wrong_shape_is_refused_before_it_reaches_the_network(engine):
+    with pytest.raises(ValueError, match=r"shape \(8, 12\), not \(7, 12\)"):
+        list(engine().generate([FEATURES[0][:7]]))
+
+
+def test_encoding_error_hits_only_the_segment_that_causes_it(engine, alone, monkeypatch):
+    shared = engine(slots=4, encode_at_once=4)
+    encode = shared._network.encoder.forward
+
+    def picky(features):
+        if features.isnan().any():
+            raise RuntimeError("not a number")
+        return encode(features)
+
+    monkeypatch.setattr(shared._network.encoder, "forward", picky)
+    poisoned = [FEATURES[0], torch.full_like(FEATURES[0], torch.nan)]
+    with ThreadPoolExecutor(2) as threads:
+        good = threads.submit(lambda: list(shared.generate(FEATURES[i] for i in range(8))))
+        bad = threads.submit(lambda: list(shared.generate(poisoned)))
+        with pytest.raises(RuntimeError, match="not a number"):
+            bad.result()
+        assert good.result() == [alone(i) for i in range(8)]
+
+
+def test_engine_goes_on_after_a_failed_step(engine, alone, monkeypatch):
+    shared = engine()
+    with monkeypatch.context() as patched:
+        patched.setattr(shared._decoder, "step", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            list(shared.generate([FEATURES[0]]))
+    assert list(shared.generate([FEATURES[0]])) == [alone(0)]
+
+
+def test_closing_early_frees_the_slots_and_ends_the_thread(engine, alone):
+    shared = engine(slots=2)
+    given_up = shared.generate(FEATURES[i % 10] for i in range(1000))
+    next(given_up)
+    given_up.close()
+    assert list(shared.generate([FEATURES[3]])) == [alone(3)]
+    for thread in threading.enumerate():
+        if thread.name == "mt3-engine":
+            thread.join(timeout=10)
+    assert shared._thread is None
+    assert shared._decoder.active == 0
+
+
+def test_caller_is_never_far_ahead_of_the_network(engine):
+    shared = engine(slots=2)
+    taken = 0
+
+    def counted():
+        nonlocal taken
+        for i in range(100):
+            taken += 1
+            yield FEATURES[i % 10]
+
+    for delivered, _ in enumerate(shared.generate(counted())):
+        assert taken - delivered <= shared.ahead
+
+
+def test_short_recording_does_not_wait_for_a_long_one(engine):
+    shared = engine(slots=2)
+    order: list[str] = []
+
+    def run(name: str, count: int) -> None:
+        for _ in shared.generate(FEATURES[i % 10] for i in range(count)):
+            pass
+        order.append(name)
+
+    long = threading.Thread(target=run, args=("long", 300))
+    long.start()
+    run("short", 3)
+    long.join()
+    assert order == ["short", "long"]
