@@ -1,0 +1,61 @@
+"""Instruments are chosen by the tokens that are left; ids and events are each other's inverse."""
+
+from __future__ import annotations
+
+import pytest
+
+from mt3_infer.vocabulary import END, MT3_CODEC, Event, EventType, Instrument, allowed_token_ids, first_program
+
+
+def allowed_events(*instruments: Instrument) -> dict[EventType, list[int]]:
+    events: dict[EventType, list[int]] = {}
+    for token_id in allowed_token_ids(MT3_CODEC, instruments):
+        if (event := MT3_CODEC.decode(token_id)) is not None:
+            events.setdefault(event.type, []).append(event.value)
+    return events
+
+
+def test_every_id_survives_the_way_there_and_back():
+    for token_id in range(3, len(MT3_CODEC)):
+        event = MT3_CODEC.decode(token_id)
+        assert event is not None
+        assert MT3_CODEC.encode(event) == token_id
+
+
+@pytest.mark.parametrize("token_id", [-1, 0, 1, 2, 1391, 1535])
+def test_other_ids_are_no_events(token_id):
+    assert MT3_CODEC.decode(token_id) is None
+
+
+def test_event_outside_the_vocabulary():
+    with pytest.raises(ValueError, match="no shift 1001"):
+        MT3_CODEC.encode(Event(EventType.SHIFT, 1001))
+
+
+def test_families_cover_all_programs_once():
+    programs = [program for instrument in Instrument for program in instrument.programs]
+    assert programs == list(range(128))
+
+
+def test_only_the_programs_of_the_chosen_instruments_are_left():
+    events = allowed_events(Instrument.BASS, Instrument.PIANO)
+    assert events[EventType.PROGRAM] == [*range(0, 8), *range(32, 40)]
+    assert len(events[EventType.PITCH]) == 128
+    assert len(events[EventType.SHIFT]) == 1001
+    assert EventType.DRUM not in events
+
+
+def test_drums_alone_leave_no_pitches():
+    events = allowed_events(Instrument.DRUMS)
+    assert len(events[EventType.DRUM]) == 128
+    assert EventType.PITCH not in events
+    assert EventType.PROGRAM not in events
+
+
+def test_a_segment_can_always_end():
+    assert END in allowed_token_ids(MT3_CODEC, [Instrument.DRUMS])
+
+
+def test_pitch_before_any_program_is_played_by_one_that_may_play():
+    assert first_program([Instrument.BASS, Instrument.GUITAR]) == 24
+    assert first_program([]) == first_program([Instrument.DRUMS]) == 0
