@@ -7,7 +7,7 @@ Apache-2.0.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -76,20 +76,23 @@ class MT3:
     ) -> None:
         self.device = str(device)
         self.segments = SegmentConfig()
-        self._front_end = LogMel()
+        self._where = device
+        self._front_end = LogMel(device=device)
         if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(available_cpus())
         # The logits decide between tokens: their product is a fiftieth of the work, and keeps all its digits.
         prepare(network, device=device, dtype=dtype, keep=("decoder.logits",))
-        self._vocabulary_size = network.config.vocabulary_size
-        self._engine = Engine(
-            network,
+        self._network = network
+        self._engine: Engine[Segment] = Engine(
+            self.encode,
+            network.decoder,
             frames=self.segments.frames,
             slots=batch_size or (16 if device.type == "cpu" else 64),
             encode_at_once=1 if device.type == "cpu" else 16,
             max_tokens=MAX_TOKENS,
             device=device,
-            dtype=dtype,
+            # On a CPU attention is as fast in float32, and more exact.
+            dtype=torch.float32 if device.type == "cpu" else dtype,
         )
 
     def transcribe(
@@ -123,20 +126,20 @@ class MT3:
     def tokens(self, blocks: Iterable[Waveform], instruments: Sequence[Instrument] = ()) -> Generator[list[int]]:
         """Token ids of each segment of a recording, see `Engine.generate`."""
         penalty = self._penalty(instruments) if instruments else None
-        return self._engine.generate(self.features(blocks), penalty=penalty)
+        return self._engine.generate(split_segments(blocks, self.segments), penalty=penalty)
 
-    def features(self, blocks: Iterable[Waveform]) -> Iterator[Tensor]:
-        """Log-mel spectrograms of a recording's segments, each of shape (T, F)."""
-        for segment in split_segments(blocks, self.segments):
-            yield self._log_mel(segment)
-
-    def _log_mel(self, segment: Segment) -> Tensor:
-        features = self._front_end(torch.from_numpy(segment.waveform)[None])[0]
-        features[segment.frames :] = 0.0  # as in training: neither silence nor masked
-        return features
+    @torch.inference_mode()
+    def encode(self, segments: Sequence[Segment]) -> Tensor:
+        """What the decoder looks at, shape (B, T, D)."""
+        waveforms = torch.stack([torch.from_numpy(segment.waveform) for segment in segments])
+        features = self._front_end(waveforms.to(self._where))  # (B, T, F)
+        for row, segment in zip(features, segments, strict=True):
+            row[segment.frames :] = 0.0  # as in training: neither silence nor masked
+        encoded: Tensor = self._network.encoder(features)
+        return encoded
 
     def _penalty(self, instruments: Sequence[Instrument]) -> Tensor:
-        penalty = torch.full((self._vocabulary_size,), -torch.inf)
+        penalty = torch.full((self._network.config.vocabulary_size,), -torch.inf)
         penalty[allowed_token_ids(MT3_CODEC, instruments)] = 0.0
         return penalty
 

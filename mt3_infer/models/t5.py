@@ -168,7 +168,7 @@ class DecoderLayer(nn.Module):
         config, span = self.config, mask.shape[-1]
         projected = self.query_key_value(self.norm(x, self.query_key_value.dtype))
         heads = projected.view(-1, 3, config.num_heads, config.d_kv)  # (S, 3, H, K)
-        tokens[:, rows, :, positions] = heads[:, 1:]
+        tokens[:, rows, :, positions] = heads[:, 1:].to(tokens.dtype)
         key, value = tokens[:, :, :, :span].unbind()
         x = self.out.plus(attend(heads[:, 0], key, value, mask), x)
         query = self.cross_query(self.cross_norm(x, self.cross_query.dtype))
@@ -190,11 +190,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     Returns:
         Shape (S, H × K).
     """
-    scores = (query.unsqueeze(2) @ key.transpose(2, 3)).float()  # (S, H, 1, L)
+    scores = (query.unsqueeze(2).to(key.dtype) @ key.transpose(2, 3)).float()  # (S, H, 1, L)
     if mask is not None:
         scores += mask
     seen: Tensor = scores.softmax(dim=-1).to(value.dtype) @ value  # (S, H, 1, K)
-    return seen.flatten(1)
+    return seen.flatten(1).to(query.dtype)
 
 
 class Decoder(nn.Module):
