@@ -111,6 +111,8 @@ def main() -> None:
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights of your own.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or cuda:1.")
+@click.option("--dtype", help="float32 or bfloat16, for models that can choose.")
+@click.option("--batch-size", type=int, help="Segments worked on at once, for models that can choose.")
 @_model_options
 def transcribe(
     files: tuple[Path, ...],
@@ -119,6 +121,8 @@ def transcribe(
     file_format: str | None,
     checkpoint: Path | None,
     device: str,
+    dtype: str | None,
+    batch_size: int | None,
     **options: Any,
 ) -> None:
     """Transcribe recordings of any common format."""
@@ -127,7 +131,7 @@ def transcribe(
     options = {name: value for name, value in options.items() if value is not None}
     targets = _targets(files, output, file_format)
     try:
-        loaded = _load(model, checkpoint, device)
+        loaded = _load(model, checkpoint, device=device, dtype=dtype, batch_size=batch_size)
         loaded.spec.check_options(options)
     except (MT3Error, CheckpointError, OSError) as error:
         raise click.ClickException(_sentence(error)) from error
@@ -206,11 +210,11 @@ def _targets(files: tuple[Path, ...], output: Path | None, file_format: str | No
     return targets
 
 
-def _load(name: str, checkpoint: Path | None, device: str) -> Model:
+def _load(name: str, checkpoint: Path | None, **device_options: Any) -> Model:
     from mt3_infer.loading import load_model
 
     with _fetch_bar() as progress:
-        return load_model(name, checkpoint_path=checkpoint, device=device, progress=progress)
+        return load_model(name, checkpoint_path=checkpoint, progress=progress, **device_options)
 
 
 def _transcribe_file(model: Model, source: Path, target: Path, options: dict[str, Any]) -> None:

@@ -50,6 +50,8 @@ def load_model(
     auto_download: bool = True,
     checkpoint_path: str | Path | None = None,
     device: str = "auto",
+    dtype: str | None = None,
+    batch_size: int | None = None,
     store: CheckpointStore | None = None,
     progress: Callable[[FetchProgress], None] | None = None,
 ) -> Model:
@@ -60,24 +62,29 @@ def load_model(
         auto_download: False to fail rather than fetch.
         checkpoint_path: weights of your own, a file or a directory, instead of the published ones.
         device: "auto", "cpu", "cuda" or "cuda:1".
+        dtype: "float32" or "bfloat16", of a model that can choose.
+        batch_size: segments worked on at once, of a model that can choose.
         store: where checkpoints are kept; the user's own without it.
         progress: called while fetching.
     Raises:
         UnknownModelError: no such name.
         CheckpointNotFoundError: the weights are not there and may not be fetched.
         CheckpointError: they cannot be fetched; its branches say why.
-        InvalidOptionError: the model does not run on that device.
+        InvalidOptionError: the model does not run on that device, or has no such choice.
+        WeightsError: the weights are damaged, or another network's.
         MissingDependencyError: a package that it runs on is not installed.
     """
     store = store or CheckpointStore.from_environment()
     spec, entry = _find(name, store.catalog)
     if checkpoint_path is not None:
         path = Path(checkpoint_path)
-        weights_sha256 = _sha256(_weights_file(path, entry))
+        weights_sha256 = _sha256(_weights_file(path, spec))
     else:
         path = store.fetch(entry.name, progress) if auto_download else store.require(entry.name)
         weights_sha256 = entry.files[0].sha256
-    return Model(spec, spec.load(path, device=device), weights_sha256, entry.licence)
+    return Model(
+        spec, spec.load(path, device=device, dtype=dtype, batch_size=batch_size), weights_sha256, entry.licence
+    )
 
 
 def download_model(
@@ -143,12 +150,14 @@ def _info(spec: ModelSpec, entry: Entry, store: CheckpointStore) -> ModelInfo:
     )
 
 
-def _weights_file(path: Path, entry: Entry) -> Path:
-    """The file that holds the weights of a custom checkpoint: itself, or under its usual name in a directory."""
-    file = path / entry.files[0].name if path.is_dir() else path
-    if not file.is_file():
-        raise CheckpointNotFoundError(f"There is no checkpoint of {entry.name} at {file}: check the path.")
-    return file
+def _weights_file(path: Path, spec: ModelSpec) -> Path:
+    """The file that holds the weights of a custom checkpoint, or the index of those that do."""
+    if path.is_file():
+        return path
+    for pattern in spec.weight_files:
+        for file in sorted(path.glob(pattern)):
+            return file
+    raise CheckpointNotFoundError(f"There is no checkpoint of {spec.name} at {path}: check the path.")
 
 
 def _sha256(file: Path) -> str:

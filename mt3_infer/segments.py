@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Waveform = NDArray[np.float32]
+from mt3_infer.audio import Waveform
 
 STEPS_PER_SECOND = 100
 """Times in the token language are whole steps of 10 ms."""
@@ -62,9 +60,7 @@ class Segment:
     frames: int
 
 
-def split_segments(
-    blocks: Iterable[NDArray[np.floating[Any]]], config: SegmentConfig | None = None
-) -> Iterator[Segment]:
+def split_segments(blocks: Iterable[Waveform], config: SegmentConfig | None = None) -> Iterator[Segment]:
     """Cut a waveform into segments as it comes in.
 
     Args:

@@ -119,6 +119,8 @@ def transcribe(
     progress: Callable[[Progress], None] | None = None,
     max_seconds: float | None = None,
     device: str = "auto",
+    dtype: str | None = None,
+    batch_size: int | None = None,
     checkpoint_path: str | Path | None = None,
     **options: Any,
 ) -> Transcription:
@@ -134,6 +136,7 @@ def transcribe(
         progress: called after each batch. What it raises ends the transcription and reaches the caller.
         max_seconds: refuse longer recordings.
         device: "auto", "cpu", "cuda" or "cuda:1"; counts only where `model` is a name.
+        dtype, batch_size: see `mt3_infer.load_model`; count like `device`.
         checkpoint_path: weights of your own, instead of the published ones; counts like `device`.
         options: those of the model, as `onset_threshold=0.4`.
     Raises:
@@ -144,7 +147,9 @@ def transcribe(
     if isinstance(model, str):
         from mt3_infer.loading import load_model
 
-        model = load_model(model, device=device, checkpoint_path=checkpoint_path)
+        model = load_model(
+            model, device=device, dtype=dtype, batch_size=batch_size, checkpoint_path=checkpoint_path
+        )
     return model.transcribe(audio, sr, progress=progress, max_seconds=max_seconds, **options)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from checkpoints.files import CheckpointFile, SourceSpec
+from checkpoints.sources.url import UrlSource
 from checkpoints.sources.wheel import WheelSource
 
 
@@ -38,6 +39,7 @@ class Source(Protocol):
 SourceFactory = Callable[[SourceSpec], Source]
 
 SOURCES: dict[str, Callable[..., Source]] = {
+    "url": UrlSource,
     "wheel": WheelSource,
 }
 

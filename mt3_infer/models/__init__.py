@@ -12,10 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mt3_infer.errors import InvalidOptionError, MissingDependencyError
-
 from mt3_infer.vocabulary import Instrument
 
 if TYPE_CHECKING:
@@ -52,6 +51,12 @@ class MT3Options(ModelOptions):
         (), description="Only these may play, all of them where none is named; the network chooses among them."
     )
 
+    @field_validator("instruments", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """On a command line the names come as one text, with commas."""
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -62,7 +67,10 @@ class ModelSpec:
         segment_seconds: length of the pieces that it hears the recording in.
         options: the options it takes.
         network: "module:function"; the function takes the directory of the verified checkpoint
-            (file names as in the catalogue) and keyword options of the device, and returns a `Network`.
+            (file names as in the catalogue) or a weight file, and `device_options`, and returns a `Network`.
+        weight_files: which files in a directory of somebody's own are its weights, as patterns.
+        device_options: how it may be told to run: always on which "device", perhaps in which "dtype" and with
+            which "batch_size".
     """
 
     name: str
@@ -72,6 +80,8 @@ class ModelSpec:
     segment_seconds: float
     options: type[ModelOptions]
     network: str
+    weight_files: tuple[str, ...]
+    device_options: tuple[str, ...] = ("device",)
 
     def check_options(self, options: Mapping[str, Any]) -> ModelOptions:
         """Check the options of one transcription against those that this model takes.
@@ -90,11 +100,18 @@ class ModelSpec:
             raise InvalidOptionError(f"Option {name} of {self.name}: {first['msg']}.") from error
 
     def load(self, checkpoint: Path, **device_options: Any) -> Network:
-        """Build the network from a checkpoint directory.
+        """Build the network from a checkpoint.
 
+        Args:
+            device_options: by name; those that are None are as if they were not there.
         Raises:
+            InvalidOptionError: an option that this network does not have.
             MissingDependencyError: a package that it runs on is not installed.
         """
+        given = {name: value for name, value in device_options.items() if value is not None}
+        for name in given:
+            if name not in self.device_options:
+                raise InvalidOptionError(f"{self.name} takes no option {name!r} when it is loaded.")
         module, function = self.network.split(":")
         try:
             build = getattr(import_module(module), function)
@@ -102,7 +119,7 @@ class ModelSpec:
             raise MissingDependencyError(
                 f"{self.name} needs the package {error.name}: pip install 'mt3-infer-service[infer]'"
             ) from error
-        network: Network = build(checkpoint, **device_options)
+        network: Network = build(checkpoint, **given)
         return network
 
 
@@ -117,6 +134,7 @@ MODELS: dict[str, ModelSpec] = {
             segment_seconds=2.0,
             options=BasicPitchOptions,
             network="mt3_infer.models.basic_pitch:load",
+            weight_files=("nmp.onnx",),
         ),
         ModelSpec(
             name="mt3_pytorch",
@@ -126,6 +144,8 @@ MODELS: dict[str, ModelSpec] = {
             segment_seconds=2.048,
             options=MT3Options,
             network="mt3_infer.models.mt3:load",
+            weight_files=("*.safetensors", "*.pth", "*.pt", "checkpoint"),
+            device_options=("device", "dtype", "batch_size"),
         ),
     )
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mt3_infer.audio import Waveform
 from mt3_infer.engine import Engine
 from mt3_infer.errors import InvalidOptionError
 from mt3_infer.models import ModelOptions, MT3Options
@@ -22,7 +23,7 @@ from mt3_infer.models.linear import prepare
 from mt3_infer.models.state_dicts import from_published_mt3, read_config, read_weights
 from mt3_infer.models.t5 import T5, Positions
 from mt3_infer.notes import NoteDecoder, sort_notes
-from mt3_infer.segments import Segment, SegmentConfig, Waveform, split_segments
+from mt3_infer.segments import Segment, SegmentConfig, split_segments
 from mt3_infer.spectrogram import LogMel
 from mt3_infer.transcribe import NetworkOutput
 from mt3_infer.vocabulary import END, MT3_CODEC, Instrument, allowed_token_ids, first_program

@@ -6,10 +6,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import mir_eval
 import numpy as np
+import pretty_midi
 import pytest
 import torch
 
+from mt3_infer import transcribe
 from mt3_infer.decoding import SlotDecoder
 from mt3_infer.models.linear import prepare
 from mt3_infer.models.mt3 import load
@@ -152,3 +155,32 @@ def test_greedy_tokens_of_ten_seconds_of_bach(positions, reference):
     ours = list(model.tokens([samples]))
     theirs = [row[: row.tolist().index(1) + 1].tolist() for row in OFFICIAL[reference]]
     assert ours == theirs
+
+
+@with_weights
+def test_bach_is_as_right_as_the_authors_made_it():
+    reference = [
+        note
+        for instrument in pretty_midi.PrettyMIDI(str(ROOT / "tests" / "data" / "bach_piano.mid")).instruments
+        for note in instrument.notes
+    ]
+    transcription = transcribe(
+        ROOT / "tests" / "data" / "bach_piano.flac",
+        model="mt3_pytorch",
+        device="cpu",
+        dtype="float32",
+        checkpoint_path=WEIGHTS,
+    )
+    intervals = np.array([[note.start, note.end] for note in reference])
+    pitches = mir_eval.util.midi_to_hz(np.array([note.pitch for note in reference]))
+    ours = [note for note in transcription.notes if not note.is_drum]
+    our_intervals = np.array([[note.onset, note.offset] for note in ours])
+    our_pitches = mir_eval.util.midi_to_hz(np.array([note.pitch for note in ours]))
+    f1 = {
+        ratio: mir_eval.transcription.precision_recall_f1_overlap(
+            intervals, pitches, our_intervals, our_pitches, offset_ratio=ratio
+        )[2]
+        for ratio in (None, 0.2)
+    }
+    assert f1[None] >= 0.93
+    assert f1[0.2] >= 0.87

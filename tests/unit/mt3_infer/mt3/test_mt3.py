@@ -1,0 +1,126 @@
+"""Options, devices and the way from blocks to notes, on a network with random weights."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mt3_infer import InvalidOptionError, load_model
+from mt3_infer.models import MODELS, MT3Options
+from mt3_infer.models.mt3 import MT3, available_cpus, load
+from mt3_infer.models.state_dicts import published_shapes
+from mt3_infer.models.t5 import T5Config
+from mt3_infer.vocabulary import MT3_CODEC, EventType, Instrument
+
+CONFIG = T5Config(
+    d_kv=8, d_ff=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, d_model=512, n_features=512
+)
+WAVEFORM = np.random.default_rng(1).uniform(-0.5, 0.5, 3 * 32_768 + 5_000).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A directory with random weights, as small as the front end allows."""
+    directory = tmp_path_factory.mktemp("mt3")
+    generator = torch.Generator().manual_seed(4)
+    weights = {
+        name: 0.1 * torch.randn(shape, generator=generator) for name, shape in published_shapes(CONFIG).items()
+    }
+    weights["lm_head.weight"][1] += 0.05  # sequences end at times
+    save_file(weights, directory / "mt3.safetensors")
+    sizes = {
+        "d_model": CONFIG.d_model,
+        "d_kv": CONFIG.d_kv,
+        "d_ff": CONFIG.d_ff,
+        "num_heads": CONFIG.num_heads,
+        "num_layers": CONFIG.num_encoder_layers,
+        "num_decoder_layers": CONFIG.num_decoder_layers,
+        "vocab_size": CONFIG.vocabulary_size,
+        "layer_norm_epsilon": CONFIG.epsilon,
+    }
+    (directory / "config.json").write_text(json.dumps(sizes))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint) -> MT3:
+    return load(checkpoint, device="cpu", batch_size=3)
+
+
+def test_progress_counts_the_seconds_and_what_it_raises_ends_the_run(model):
+    heard: list[float] = []
+
+    def stop_after_two(seconds: float) -> None:
+        heard.append(seconds)
+        if len(heard) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.transcribe([WAVEFORM], MT3Options(), stop_after_two)
+    assert heard == [2.048, 4.096]
+
+
+def test_every_segment_gives_tokens_and_every_odd_one_is_counted(model):
+    output = model.transcribe([WAVEFORM], MT3Options(), lambda _: None)
+    assert len(list(model.tokens([WAVEFORM]))) == 4
+    assert set(output.counters) == {"invalid_tokens", "dropped_tokens", "unfinished_segments"}
+    assert sum(output.counters.values()) > 0
+
+
+@pytest.mark.parametrize("instruments", [["bass"], ["piano", "drums"], ["drums"]])
+def test_forbidden_instruments_are_never_said(model, instruments):
+    options = MT3Options(instruments=instruments)
+    programs = {program for instrument in options.instruments for program in instrument.programs}
+    for token_ids in model.tokens([WAVEFORM], options.instruments):
+        for event in map(MT3_CODEC.decode, token_ids):
+            if event is None:
+                continue
+            if event.type is EventType.PROGRAM:
+                assert event.value in programs
+            assert (event.type is EventType.DRUM) <= ("drums" in instruments)
+            assert (event.type is EventType.PITCH) <= bool(programs)
+    output = model.transcribe([WAVEFORM], options, lambda _: None)
+    assert {note.program for note in output.notes if not note.is_drum} <= programs
+
+
+def test_instruments_come_as_a_list_or_as_one_text():
+    spec = MODELS["mt3_pytorch"]
+    expected = (Instrument.PIANO, Instrument.BASS)
+    assert spec.check_options({"instruments": ["piano", "bass"]}).instruments == expected
+    assert spec.check_options({"instruments": "piano, bass"}).instruments == expected
+    with pytest.raises(InvalidOptionError, match=r"instruments\.0"):
+        spec.check_options({"instruments": ["kazoo"]})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu"}, "no device 'tpu'"),
+        ({"device": "mps"}, "runs on 'cpu' or 'cuda'"),
+        ({"dtype": "int3"}, "no dtype 'int3'"),
+        ({"dtype": "float16", "device": "cpu"}, "no dtype 'float16' on cpu"),
+        ({"batch_size": 0}, "must be at least 1"),
+    ],
+)
+def test_impossible_ways_to_run_are_refused(checkpoint, options, message):
+    with pytest.raises(InvalidOptionError, match=message):
+        load_model("mt3_pytorch", checkpoint_path=checkpoint, **options)
+
+
+def test_model_without_a_choice_of_dtype_says_so(tmp_path):
+    (tmp_path / "nmp.onnx").touch()
+    with pytest.raises(InvalidOptionError, match="basic_pitch takes no option 'dtype'"):
+        load_model("basic_pitch", checkpoint_path=tmp_path, dtype="bfloat16")
+
+
+def test_bfloat16_runs_on_a_cpu(checkpoint):
+    model = load(checkpoint, device="cpu", dtype="bfloat16")
+    assert len(list(model.tokens([WAVEFORM]))) == 4
+
+
+def test_there_is_always_a_cpu():
+    assert available_cpus() >= 1
