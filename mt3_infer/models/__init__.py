@@ -48,7 +48,8 @@ class MT3Options(ModelOptions):
     """What the network may say."""
 
     instruments: tuple[Instrument, ...] = Field(
-        (), description="Only these may play, all of them where none is named; the network chooses among them."
+        default=(),
+        description="Only these may play, all of them where none is named; the network chooses among them.",
     )
 
     @field_validator("instruments", mode="before")

@@ -338,7 +338,7 @@ def read_t5x(directory: Path) -> dict[str, NDArray[Any]]:
         MissingDependencyError: the package msgpack is not installed.
     """
     try:
-        import msgpack  # type: ignore[import-untyped]
+        import msgpack
     except ImportError as error:
         raise MissingDependencyError("Reading a T5X checkpoint takes the package msgpack.") from error
     index = directory / T5X_INDEX

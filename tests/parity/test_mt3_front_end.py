@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mt3_infer.segments import SegmentConfig, split_segments
+from mt3_infer.segments import Segment, SegmentConfig, split_segments
 from mt3_infer.spectrogram import LogMel, SpectrogramConfig, mel_matrix
 
 DATA = Path(__file__).parent / "data"
@@ -23,7 +23,7 @@ def segments():
 
 
 @pytest.fixture(scope="module")
-def log_mel(segments) -> np.ndarray:
+def log_mel(segments: list[Segment]) -> np.ndarray:
     return LogMel()(torch.stack([torch.from_numpy(segment.waveform) for segment in segments])).numpy()
 
 

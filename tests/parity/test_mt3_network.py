@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mir_eval
 import numpy as np
@@ -27,10 +29,13 @@ OFFICIAL = np.load(DATA / "official_model.npz")
 CPU = torch.device("cpu")
 
 
-def with_weights(test):
+def with_weights(test: Callable[..., None]) -> Callable[..., None]:
     """Mark a test that needs the published weights, which are not in the repository."""
     reason = f"no published weights in {WEIGHTS}; MT3_TEST_WEIGHTS names the folder above them"
-    return pytest.mark.weights(pytest.mark.skipif(not WEIGHTS.is_dir(), reason=reason)(test))
+    marked: Callable[..., None] = pytest.mark.weights(
+        pytest.mark.skipif(not WEIGHTS.is_dir(), reason=reason)(test)
+    )
+    return marked
 
 
 TINY_CONFIG = T5Config(
@@ -45,7 +50,7 @@ TINY_CONFIG = T5Config(
 )
 
 
-def build(config: T5Config, weights) -> T5:
+def build(config: T5Config, weights: dict[str, torch.Tensor]) -> T5:
     network = T5(config)
     network.load_state_dict(from_published_mt3(weights, config), strict=True)
     prepare(network.eval(), device=CPU, dtype=torch.float32)
@@ -62,12 +67,12 @@ def tiny(positions: Positions) -> T5:
 
 
 @torch.inference_mode()
-def keys_values(network: T5, features) -> torch.Tensor:
+def keys_values(network: T5, features: Any) -> torch.Tensor:
     return network.decoder.segment_keys_values(network.encoder(torch.as_tensor(features)))
 
 
 @torch.inference_mode()
-def logits_of_steps(network: T5, features, token_ids) -> np.ndarray:
+def logits_of_steps(network: T5, features: Any, token_ids: Any) -> np.ndarray:
     """Logits of each step when the given tokens are fed; token_ids of shape (B, L), start token first."""
     segment = keys_values(network, features)
     config, (batch, length) = network.config, token_ids.shape
@@ -81,7 +86,7 @@ def logits_of_steps(network: T5, features, token_ids) -> np.ndarray:
     return torch.stack(steps, 1).numpy()
 
 
-def greedy(network: T5, features, max_tokens: int) -> list[list[int]]:
+def greedy(network: T5, features: Any, max_tokens: int) -> list[list[int]]:
     segments = keys_values(network, features)
     count = segments.shape[2]
     decoder: SlotDecoder[int] = SlotDecoder(

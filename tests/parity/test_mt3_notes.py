@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ CASES = np.load(DATA / "decode_cases.npz")
 CODEC = np.load(DATA / "codec.npz")
 
 
-def decode(rows, lengths, starts) -> tuple[list[Note], list[int]]:
+def decode(rows: Any, lengths: Sequence[int], starts: Sequence[float]) -> tuple[list[Note], list[int]]:
     steps = [round(100 * start) for start in starts]
     decoder = NoteDecoder()
     for row, length, start, limit in zip(rows, lengths, steps, [*steps[1:], None], strict=True):
@@ -23,7 +25,7 @@ def decode(rows, lengths, starts) -> tuple[list[Note], list[int]]:
     return decoder.finish(), [decoder.invalid_tokens, decoder.dropped_tokens]
 
 
-def assert_same_notes(notes: list[Note], reference) -> None:
+def assert_same_notes(notes: list[Note], reference: Any) -> None:
     """Columns: start, end, pitch, velocity, program, is_drum, instrument; the last belongs to the MIDI writer."""
     assert len(notes) == len(reference)
     ours = np.array([[n.onset, n.offset, n.pitch, n.velocity, n.program, n.is_drum] for n in notes])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch.nn import functional
 
@@ -11,6 +13,7 @@ from mt3_infer.models.t5 import T5
 from mt3_infer.vocabulary import END, PAD
 
 CPU = torch.device("cpu")
+State = Mapping[str, torch.Tensor]
 FRAMES, MAX_TOKENS = 8, 40
 
 
@@ -24,7 +27,14 @@ def random_features(count: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def generate(network: T5, features, *, slots: int, max_tokens: int = MAX_TOKENS, penalty=None):
+def generate(
+    network: T5,
+    features: torch.Tensor,
+    *,
+    slots: int,
+    max_tokens: int = MAX_TOKENS,
+    penalty: torch.Tensor | None = None,
+) -> list[list[int]]:
     """All segments through one slot decoder, a free slot refilled as soon as there is one."""
     decoder: SlotDecoder[int] = SlotDecoder(
         network.decoder, slots=slots, frames=FRAMES, max_tokens=max_tokens, device=CPU, dtype=torch.float32
@@ -54,11 +64,11 @@ def naive_tokens(network: T5, features: torch.Tensor, max_tokens: int) -> list[i
     return token_ids[1:]
 
 
-def naive_inputs(network: T5, state, features: torch.Tensor) -> torch.Tensor:
+def naive_inputs(network: T5, state: State, features: torch.Tensor) -> torch.Tensor:
     return features @ state["encoder.projection.weight"].T + network.encoder.positions[:FRAMES]
 
 
-def naive_stack(state, stack: str, x: torch.Tensor, encoded: torch.Tensor | None) -> torch.Tensor:
+def naive_stack(state: State, stack: str, x: torch.Tensor, encoded: torch.Tensor | None) -> torch.Tensor:
     for layer in range(2):
         name = f"{stack}.layers.{layer}"
         q, k, v = (naive_norm(state, f"{name}.norm", x) @ state[f"{name}.query_key_value.weight"].T).chunk(3, 1)
@@ -73,7 +83,7 @@ def naive_stack(state, stack: str, x: torch.Tensor, encoded: torch.Tensor | None
     return naive_norm(state, f"{stack}.norm", x)
 
 
-def naive_norm(state, name: str, x: torch.Tensor) -> torch.Tensor:
+def naive_norm(state: State, name: str, x: torch.Tensor) -> torch.Tensor:
     return x / (x.pow(2).mean(1, keepdim=True) + 1e-6).sqrt() * state[f"{name}.weight"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -23,7 +24,7 @@ EVEN_ONLY = torch.tensor([0.0 if token % 2 == 0 or token == END else -torch.inf 
 
 
 @pytest.fixture(scope="module")
-def network(random_t5) -> T5:
+def network(random_t5: Callable[[], T5]) -> T5:
     made = random_t5()
     prepare(made, device=CPU, dtype=torch.float32)
     return made
@@ -31,7 +32,7 @@ def network(random_t5) -> T5:
 
 @pytest.fixture(scope="module")
 def engine(network):
-    def make(slots: int = 4, encode_at_once: int = 1) -> Engine:
+    def make(slots: int = 4, encode_at_once: int = 1) -> Engine[torch.Tensor]:
         return Engine(
             lambda segments: network.encoder(torch.stack(list(segments))),
             network.decoder,

@@ -6,6 +6,7 @@ import gzip
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -54,7 +55,7 @@ def weights() -> dict[str, torch.Tensor]:
     return {name: torch.randn(shape, generator=generator) for name, shape in published_shapes(CONFIG).items()}
 
 
-def assert_read(path: Path, weights) -> None:
+def assert_read(path: Path, weights: dict[str, torch.Tensor]) -> None:
     network = T5(read_config(path))
     network.load_state_dict(from_published_mt3(read_weights(path), CONFIG), strict=True)
     state = network.state_dict()
@@ -115,9 +116,9 @@ def t5x_name(published: str) -> str:
     return f"{stack}/layers_{layer}/{block}/{end}"
 
 
-def write_t5x(directory: Path, weights, *, chunk_rows: int | None = None) -> None:
+def write_t5x(directory: Path, weights: dict[str, torch.Tensor], *, chunk_rows: int | None = None) -> None:
     """A checkpoint as T5X writes it: vectors in the index, matrices as zarr arrays."""
-    target: dict = {}
+    target: dict[str, Any] = {}
     for name, weight in weights.items():
         path, array = t5x_name(name), weight.numpy()
         *parents, leaf = path.split("/")
