@@ -51,7 +51,8 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: Linear) -> None:
         super().__init__()
         self.dtype = linear.dtype
-        self._run = torch.ops.mkldnn._linear_pointwise
+        self._run = torch.ops.mkldnn._linear_pointwise.default
+        self._run_with = torch.ops.mkldnn._linear_pointwise.binary
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ class PackedLinear(nn.Module):
 
     def times(self, x: Tensor, other: Tensor) -> Tensor:
         """See `Linear.times`."""
-        product: Tensor = self._run.binary(x, other, self._weight, None, "mul")
+        product: Tensor = self._run_with(x, other, self._weight, None, "mul")
         return product
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ class PackedLinear(nn.Module):
         if x.dtype != residual.dtype:
             added: Tensor = residual + self(x)
             return added
-        total: Tensor = self._run.binary(x, residual, self._weight, None, "add")
+        total: Tensor = self._run_with(x, residual, self._weight, None, "add")
         return total
 
 

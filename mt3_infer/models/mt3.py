@@ -88,7 +88,7 @@ class MT3:
             self.encode,
             network.decoder,
             frames=self.segments.frames,
-            slots=batch_size or (16 if device.type == "cpu" else 64),
+            slots=batch_size or (24 if device.type == "cpu" else 64),
             encode_at_once=1 if device.type == "cpu" else 16,
             max_tokens=MAX_TOKENS,
             device=device,

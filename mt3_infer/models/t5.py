@@ -160,7 +160,7 @@ class DecoderLayer(nn.Module):
         Args:
             x: shape (S, D).
             positions: where each slot's token stands in its sequence, shape (S,).
-            mask: 0 for tokens to look at and -inf for others, shape (S, 1, 1, L).
+            mask: 0 for tokens to look at and -inf for others, shape (S, 1, L).
             tokens: keys and values of the tokens, shape (2, S, H, at least L, K); this token's are added.
             segment: keys and values of the segment, shape (2, S, H, T, K).
             rows: 0, 1, …, S - 1.
@@ -181,20 +181,22 @@ class DecoderLayer(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """What one query per head sees.
 
-    Two products, not the fused attention: for a single query it is 1.5 times as fast on a CPU in float32, 5
-    times in bfloat16.
+    Two plain products, not the fused attention: for a single query that is 1.2 to 1.5 times as fast on a CPU.
 
     Args:
         query: shape (S, H, K).
         key, value: shape (S, H, L, K).
+        mask: shape (S, 1, L), added to the scores.
     Returns:
         Shape (S, H × K).
     """
-    scores = (query.unsqueeze(2).to(key.dtype) @ key.transpose(2, 3)).float()  # (S, H, 1, L)
+    slots, heads, width = query.shape
+    rows = query.reshape(slots * heads, 1, width).to(key.dtype)
+    scores = torch.bmm(rows, key.flatten(0, 1).transpose(1, 2)).float()  # (S × H, 1, L)
     if mask is not None:
-        scores += mask
-    seen: Tensor = scores.softmax(dim=-1).to(value.dtype) @ value  # (S, H, 1, K)
-    return seen.flatten(1).to(query.dtype)
+        scores.view(slots, heads, -1).add_(mask)
+    seen = torch.bmm(scores.softmax(dim=-1).to(value.dtype), value.flatten(0, 1))  # (S × H, 1, K)
+    return seen.view(slots, heads * width).to(query.dtype)
 
 
 class Decoder(nn.Module):
@@ -240,7 +242,7 @@ class Decoder(nn.Module):
         x = self.embedding(token_ids) + self.positions[positions]  # (S, D)
         rows = torch.arange(len(token_ids), device=x.device)
         later = torch.arange(span, device=x.device) > positions[:, None]
-        mask = torch.zeros(later.shape, device=x.device).masked_fill_(later, -torch.inf)[:, None, None]
+        mask = torch.zeros(later.shape, device=x.device).masked_fill_(later, -torch.inf)[:, None]
         for layer, own, cross in zip(self.layers, tokens, segment, strict=True):
             x = layer(x, positions, mask, own, cross, rows)
         logits: Tensor = self.logits(self.norm(x, self.logits.dtype))
