@@ -26,7 +26,9 @@ FIRST_CAPACITY = 128
 
 
 @dataclass
-class _Sequence(Generic[Ticket]):
+class SlotSequence(Generic[Ticket]):
+    """What is said so far for one segment."""
+
     ticket: Ticket
     token_ids: list[int] = field(default_factory=list)
 
@@ -61,7 +63,7 @@ class SlotDecoder(Generic[Ticket]):
         self._tokens = self._room_for(min(FIRST_CAPACITY, max_tokens))
         self._penalty: Tensor | None = None
         # Slots up to the first one that is free behind all others; None where a sequence has ended.
-        self._sequences: list[_Sequence[Ticket] | None] = []
+        self._sequences: list[SlotSequence[Ticket] | None] = []
 
     @property
     def active(self) -> int:
@@ -73,17 +75,19 @@ class SlotDecoder(Generic[Ticket]):
         """Slots that could take a segment."""
         return self.slots - self.active
 
-    def admit(self, keys_values: Tensor, tickets: Sequence[Ticket], penalties: Sequence[Tensor | None]) -> None:
+    @torch.inference_mode()
+    def admit(self, encoded: Tensor, tickets: Sequence[Ticket], penalties: Sequence[Tensor | None]) -> None:
         """Give segments a slot each.
 
         Args:
-            keys_values: of B segments, shape (layers, 2, B, H, T, K), see `Decoder.segment_keys_values`.
+            encoded: B segments, shape (B, T, D).
             tickets: to know their results by.
             penalties: per segment what is added to the logits, shape (V,): 0, or -inf for forbidden tokens.
         """
         assert len(tickets) <= self.free
+        keys_values = self._decoder.segment_keys_values(encoded)  # (layers, 2, B, H, T, K)
         for index, (ticket, penalty) in enumerate(zip(tickets, penalties, strict=True)):
-            slot = self._take_slot(_Sequence(ticket))
+            slot = self._take_slot(SlotSequence(ticket))
             self._segments[:, :, slot] = keys_values[:, :, index]
             self._penalise(slot, penalty)
 
@@ -130,7 +134,7 @@ class SlotDecoder(Generic[Ticket]):
                 self._sequences[slot] = None
         return dropped
 
-    def _take_slot(self, sequence: _Sequence[Ticket]) -> int:
+    def _take_slot(self, sequence: SlotSequence[Ticket]) -> int:
         for slot, taken in enumerate(self._sequences):
             if taken is None:
                 self._sequences[slot] = sequence
@@ -153,15 +157,22 @@ class SlotDecoder(Generic[Ticket]):
                 continue
             gap = self._sequences.index(None)
             self._sequences[gap] = moved
-            length = len(moved.token_ids)
-            self._segments[:, :, gap] = self._segments[:, :, last]
-            self._tokens[:, :, gap, :, :length] = self._tokens[:, :, last, :, :length]
-            if self._penalty is not None:
-                self._penalty[gap] = self._penalty[last]
+            self._moved(last, gap, len(moved.token_ids))
         if not self._sequences:
-            self._penalty = None
-            if self._tokens.shape[4] > FIRST_CAPACITY:
-                self._tokens = self._room_for(FIRST_CAPACITY)
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is under way: give back what only long sequences needed."""
+        self._penalty = None
+        if self._tokens.shape[4] > FIRST_CAPACITY:
+            self._tokens = self._room_for(FIRST_CAPACITY)
+
+    def _moved(self, source: int, target: int, length: int) -> None:
+        """Take what a slot holds to another one."""
+        self._segments[:, :, target] = self._segments[:, :, source]
+        self._tokens[:, :, target, :, :length] = self._tokens[:, :, source, :, :length]
+        if self._penalty is not None:
+            self._penalty[target] = self._penalty[source]
 
     def _reserve(self, span: int) -> None:
         """Make room in the cache for sequences of `span` tokens."""

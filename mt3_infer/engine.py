@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from mt3_infer.decoding import SlotDecoder
-from mt3_infer.models.t5 import Decoder
 
 SegmentT = TypeVar("SegmentT")
 
@@ -41,7 +40,9 @@ class _Caller(Generic[SegmentT]):
 
 
 @dataclass(frozen=True, eq=False)
-class _Ticket(Generic[SegmentT]):
+class Ticket(Generic[SegmentT]):
+    """Whose segment a slot works on."""
+
     caller: _Caller[SegmentT]
     index: int
 
@@ -55,35 +56,21 @@ class Engine(Generic[SegmentT]):
     def __init__(
         self,
         encode: Callable[[Sequence[SegmentT]], Tensor],
-        decoder: Decoder,
+        decoder: SlotDecoder[Ticket[SegmentT]],
         *,
-        frames: int,
-        slots: int,
         encode_at_once: int,
-        max_tokens: int,
-        device: torch.device,
-        dtype: torch.dtype,
     ) -> None:
-        """Make room for the slots.
+        """Nothing runs yet.
 
         Args:
-            encode: makes of B segments what the decoder looks at, shape (B, frames, D).
-            decoder: prepared for the device, see `mt3_infer.models.linear.prepare`.
-            frames: that every encoded segment has.
-            slots: segments decoded at once.
+            encode: makes of B segments what the decoder looks at, shape (B, T, D).
+            decoder: its slots are those that the callers share.
             encode_at_once: segments encoded at once.
-            max_tokens: that a segment can have.
-            device, dtype: where the network runs, and the type of the decoder's keys and values.
         """
-        self.slots = slots
-        self.ahead = 2 * slots
+        self.ahead = 2 * decoder.slots
         self._encode_segments = encode
-        self._network = decoder
-        self._encode_at_once = min(encode_at_once, slots)
-        self._device = device
-        self._decoder: SlotDecoder[_Ticket[SegmentT]] = SlotDecoder(
-            decoder, slots=slots, frames=frames, max_tokens=max_tokens, device=device, dtype=dtype
-        )
+        self._decoder = decoder
+        self._encode_at_once = min(encode_at_once, decoder.slots)
         self._callers: deque[_Caller[SegmentT]] = deque()  # the next one to be served first
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -98,7 +85,7 @@ class Engine(Generic[SegmentT]):
             segments: as `encode` takes them.
             penalty: added to the logits, shape (V,): 0, or -inf for forbidden tokens.
         """
-        caller: _Caller[SegmentT] = _Caller(None if penalty is None else penalty.to(self._device))
+        caller: _Caller[SegmentT] = _Caller(penalty)
         source = iter(segments)
         submitted = delivered = 0
         more = True
@@ -166,29 +153,28 @@ class Engine(Generic[SegmentT]):
         """Whether there are callers, but nothing to do for them."""
         return bool(self._callers) and not any(caller.waiting for caller in self._callers)
 
-    def _next_batch(self) -> list[tuple[_Ticket[SegmentT], SegmentT]]:
+    def _next_batch(self) -> list[tuple[Ticket[SegmentT], SegmentT]]:
         """Segments to encode now, one of each caller in turn; none while too few slots are free."""
         waiting = sum(len(caller.waiting) for caller in self._callers)
         size = min(self._encode_at_once, waiting)
         if self._decoder.free < size:
             return []
-        batch: list[tuple[_Ticket[SegmentT], SegmentT]] = []
+        batch: list[tuple[Ticket[SegmentT], SegmentT]] = []
         while len(batch) < size:
             caller = self._callers[0]
             self._callers.rotate(-1)
             if caller.waiting:
                 index, segment = caller.waiting.popleft()
-                batch.append((_Ticket(caller, index), segment))
+                batch.append((Ticket(caller, index), segment))
         return batch
 
-    def _encode(self, batch: list[tuple[_Ticket[SegmentT], SegmentT]]) -> None:
+    def _encode(self, batch: list[tuple[Ticket[SegmentT], SegmentT]]) -> None:
         """Encode segments and give them their slots. If that fails each is tried alone."""
         tickets = [ticket for ticket, _ in batch]
         try:
             with torch.inference_mode():
                 encoded = self._encode_segments([segment for _, segment in batch])
-                keys_values = self._network.segment_keys_values(encoded)
-                self._decoder.admit(keys_values, tickets, [ticket.caller.penalty for ticket in tickets])
+                self._decoder.admit(encoded, tickets, [ticket.caller.penalty for ticket in tickets])
         except Exception as error:  # whatever it is, it belongs to these segments' callers
             self._decoder.drop(lambda ticket: ticket in tickets)
             if len(batch) > 1:
@@ -204,7 +190,7 @@ class Engine(Generic[SegmentT]):
         except Exception as error:
             self._deliver([(ticket, error) for ticket in self._decoder.drop(lambda _: True)])
 
-    def _deliver(self, results: Sequence[tuple[_Ticket[SegmentT], list[int] | Exception]]) -> None:
+    def _deliver(self, results: Sequence[tuple[Ticket[SegmentT], list[int] | Exception]]) -> None:
         if not results:
             return
         with self._changed:

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from mt3_infer.audio import Waveform
-from mt3_infer.engine import Engine
+from mt3_infer.block_decoding import BlockDecoder
+from mt3_infer.decoding import SlotDecoder
+from mt3_infer.engine import Engine, Ticket
 from mt3_infer.errors import InvalidOptionError
 from mt3_infer.models import ModelOptions, MT3Options
 from mt3_infer.models.linear import prepare
@@ -84,17 +86,17 @@ class MT3:
         # The logits decide between tokens: their product is a fiftieth of the work, and keeps all its digits.
         prepare(network, device=device, dtype=dtype, keep=("decoder.logits",))
         self._network = network
-        self._engine: Engine[Segment] = Engine(
-            self.encode,
+        on_cpu = device.type == "cpu"
+        decoder: SlotDecoder[Ticket[Segment]] = (SlotDecoder if on_cpu else BlockDecoder)(
             network.decoder,
+            slots=batch_size or (24 if on_cpu else 64),
             frames=self.segments.frames,
-            slots=batch_size or (24 if device.type == "cpu" else 64),
-            encode_at_once=1 if device.type == "cpu" else 16,
             max_tokens=MAX_TOKENS,
             device=device,
             # On a CPU attention is as fast in float32, and more exact.
-            dtype=torch.float32 if device.type == "cpu" else dtype,
+            dtype=torch.float32 if on_cpu else dtype,
         )
+        self._engine = Engine(self.encode, decoder, encode_at_once=1 if on_cpu else 16)
 
     def transcribe(
         self, blocks: Iterable[Waveform], options: ModelOptions, progress: Callable[[float], None]

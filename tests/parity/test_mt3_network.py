@@ -86,18 +86,14 @@ def logits_of_steps(network: T5, features: Any, token_ids: Any) -> np.ndarray:
     return torch.stack(steps, 1).numpy()
 
 
+@torch.inference_mode()
 def greedy(network: T5, features: Any, max_tokens: int) -> list[list[int]]:
-    segments = keys_values(network, features)
-    count = segments.shape[2]
+    encoded = network.encoder(torch.as_tensor(features))  # (B, T, D)
+    count, frames, _ = encoded.shape
     decoder: SlotDecoder[int] = SlotDecoder(
-        network.decoder,
-        slots=count,
-        frames=segments.shape[4],
-        max_tokens=max_tokens,
-        device=CPU,
-        dtype=torch.float32,
+        network.decoder, slots=count, frames=frames, max_tokens=max_tokens, device=CPU, dtype=torch.float32
     )
-    decoder.admit(segments, range(count), [None] * count)
+    decoder.admit(encoded, range(count), [None] * count)
     results: dict[int, list[int]] = {}
     while decoder.active:
         results |= dict(decoder.step())

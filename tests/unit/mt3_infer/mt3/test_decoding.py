@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
 import torch
 from torch.nn import functional
 
+from mt3_infer.block_decoding import STEPS, BlockDecoder
 from mt3_infer.decoding import FIRST_CAPACITY, SlotDecoder
 from mt3_infer.models.linear import prepare
 from mt3_infer.models.t5 import T5
@@ -14,6 +16,7 @@ from mt3_infer.vocabulary import END, PAD
 
 CPU = torch.device("cpu")
 State = Mapping[str, torch.Tensor]
+Kind = type[SlotDecoder[int]]
 FRAMES, MAX_TOKENS = 8, 40
 
 
@@ -26,26 +29,31 @@ def random_features(count: int) -> torch.Tensor:
     return torch.randn(count, FRAMES, 12, generator=torch.Generator().manual_seed(2))
 
 
+@pytest.fixture(params=[SlotDecoder, BlockDecoder])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    kind: Kind = request.param
+    return kind
+
+
+def new(
+    kind: Kind, network: T5, *, slots: int, max_tokens: int = MAX_TOKENS, device: torch.device = CPU
+) -> SlotDecoder[int]:
+    return kind(
+        network.decoder, slots=slots, frames=FRAMES, max_tokens=max_tokens, device=device, dtype=torch.float32
+    )
+
+
 @torch.inference_mode()
 def generate(
-    network: T5,
-    features: torch.Tensor,
-    *,
-    slots: int,
-    max_tokens: int = MAX_TOKENS,
-    penalty: torch.Tensor | None = None,
+    decoder: SlotDecoder[int], network: T5, features: torch.Tensor, *, penalty: torch.Tensor | None = None
 ) -> list[list[int]]:
     """All segments through one slot decoder, a free slot refilled as soon as there is one."""
-    decoder: SlotDecoder[int] = SlotDecoder(
-        network.decoder, slots=slots, frames=FRAMES, max_tokens=max_tokens, device=CPU, dtype=torch.float32
-    )
     results: dict[int, list[int]] = {}
     waiting = list(range(len(features)))
     while waiting or decoder.active:
         while waiting and decoder.free:
             index = waiting.pop(0)
-            encoded = network.encoder(features[index : index + 1])
-            decoder.admit(network.decoder.segment_keys_values(encoded), [index], [penalty])
+            decoder.admit(network.encoder(features[index : index + 1]), [index], [penalty])
         results |= dict(decoder.step())
     return [results[index] for index in range(len(features))]
 
@@ -98,57 +106,63 @@ def naive_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal
     return torch.cat(heads, 1)
 
 
-def test_cached_generation_equals_recomputation(random_t5):
+def test_cached_generation_equals_recomputation(kind, random_t5):
     network = random_t5()
     features = random_features(6)
     with torch.inference_mode():
         expected = [naive_tokens(network, one, MAX_TOKENS) for one in features]
     assert len({len(tokens) for tokens in expected}) > 2, "the sequences should be of several lengths"
-    assert generate(prepared(network), features, slots=6) == expected
+    assert generate(new(kind, prepared(network), slots=6), network, features) == expected
 
 
-def test_number_of_slots_does_not_matter(random_t5):
+def test_number_of_slots_does_not_matter(kind, random_t5):
     network, features = prepared(random_t5()), random_features(9)
-    one_by_one = generate(network, features, slots=1)
-    for slots in (2, 3, 5, 9, 20):
-        assert generate(network, features, slots=slots) == one_by_one
+    one_by_one = generate(new(SlotDecoder, network, slots=1), network, features)
+    for slots in (1, 2, 3, 5, 9, 20):
+        assert generate(new(kind, network, slots=slots), network, features) == one_by_one
 
 
-def test_cache_grows_beyond_its_first_capacity(random_t5):
+def test_decoder_can_be_used_again(kind, random_t5):
+    network, features = prepared(random_t5()), random_features(5)
+    decoder = new(kind, network, slots=3)
+    assert generate(decoder, network, features) == generate(decoder, network, features)
+
+
+def test_cache_grows_beyond_its_first_capacity(kind, random_t5):
     network, features = random_t5(end=0.0), random_features(1)
     limit = FIRST_CAPACITY + 40
     with torch.inference_mode():
         expected = naive_tokens(network, features[0], limit)
     assert len(expected) == limit
-    assert generate(prepared(network), features, slots=2, max_tokens=limit) == [expected]
+    assert generate(new(kind, prepared(network), slots=2, max_tokens=limit), network, features) == [expected]
 
 
-def test_sequence_without_an_end_stops_at_the_limit(random_t5):
+def test_sequence_without_an_end_stops_at_the_limit(kind, random_t5):
     network = prepared(random_t5(end=0.0))
-    assert [len(t) for t in generate(network, random_features(3), slots=2, max_tokens=7)] == [7, 7, 7]
+    decoder = new(kind, network, slots=2, max_tokens=7)
+    assert [len(tokens) for tokens in generate(decoder, network, random_features(3))] == [7, 7, 7]
 
 
-def test_forbidden_tokens_are_never_chosen(random_t5):
+def test_forbidden_tokens_are_never_chosen(kind, random_t5):
     network, features = prepared(random_t5()), random_features(4)
-    free = {token for tokens in generate(network, features, slots=4) for token in tokens}
+    decoder = new(kind, network, slots=4)
+    free = {token for tokens in generate(decoder, network, features) for token in tokens}
     forbidden = sorted(free - {END})[::2]
     penalty = torch.zeros(96)
     penalty[forbidden] = -torch.inf
-    masked = {token for tokens in generate(network, features, slots=4, penalty=penalty) for token in tokens}
-    assert masked.isdisjoint(forbidden)
-    assert masked
+    masked = generate(decoder, network, features, penalty=penalty)
+    assert {token for tokens in masked for token in tokens}.isdisjoint(forbidden)
+    assert all(masked)
 
 
-def test_penalty_of_one_sequence_leaves_the_others_alone(random_t5):
+def test_penalty_of_one_sequence_leaves_the_others_alone(kind, random_t5):
     network, features = prepared(random_t5()), random_features(2)
-    plain = generate(network, features, slots=2)
+    decoder = new(kind, network, slots=2)
+    plain = generate(decoder, network, features)
     penalty = torch.zeros(96)
     penalty[plain[0][0]] = -torch.inf
-    decoder: SlotDecoder[int] = SlotDecoder(
-        network.decoder, slots=2, frames=FRAMES, max_tokens=MAX_TOKENS, device=CPU, dtype=torch.float32
-    )
     with torch.inference_mode():
-        decoder.admit(network.decoder.segment_keys_values(network.encoder(features)), [0, 1], [penalty, None])
+        decoder.admit(network.encoder(features), [0, 1], [penalty, None])
     results: dict[int, list[int]] = {}
     while decoder.active:
         results |= dict(decoder.step())
@@ -156,16 +170,27 @@ def test_penalty_of_one_sequence_leaves_the_others_alone(random_t5):
     assert results[1] == plain[1]
 
 
-def test_dropped_sequence_leaves_the_others_alone(random_t5):
-    network, features = prepared(random_t5()), random_features(3)
-    plain = generate(network, features, slots=3)
-    decoder: SlotDecoder[int] = SlotDecoder(
-        network.decoder, slots=3, frames=FRAMES, max_tokens=MAX_TOKENS, device=CPU, dtype=torch.float32
-    )
+def test_dropped_sequence_leaves_the_others_alone(kind, random_t5):
+    network, features = prepared(random_t5()), random_features(4)
+    decoder = new(kind, network, slots=4)
+    plain = generate(decoder, network, features)
+    assert len(plain[0]) > STEPS, "it should not be over before it can be dropped"
     with torch.inference_mode():
-        decoder.admit(network.decoder.segment_keys_values(network.encoder(features)), [0, 1, 2], [None] * 3)
+        decoder.admit(network.encoder(features), range(4), [None] * 4)
     results = dict(decoder.step())
     assert decoder.drop(lambda ticket: ticket == 0) == [0]
     while decoder.active:
         results |= dict(decoder.step())
-    assert results == {1: plain[1], 2: plain[2]}
+    assert results == {1: plain[1], 2: plain[2], 3: plain[3]}
+
+
+@pytest.mark.gpu
+def test_cuda_graphs_give_the_tokens_of_a_cpu(random_t5):
+    features = random_features(9)
+    on_cpu = prepared(random_t5())
+    expected = generate(new(SlotDecoder, on_cpu, slots=4), on_cpu, features)
+    cuda = torch.device("cuda")
+    on_cuda = random_t5()
+    prepare(on_cuda, device=cuda, dtype=torch.float32)
+    decoder = new(BlockDecoder, on_cuda, slots=4, device=cuda)
+    assert generate(decoder, on_cuda, features.to(cuda)) == expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt3_infer.engine import Engine
+from mt3_infer.decoding import SlotDecoder
+from mt3_infer.engine import Engine, Ticket
 from mt3_infer.models.linear import prepare
 from mt3_infer.models.t5 import T5
 from mt3_infer.vocabulary import END
@@ -31,18 +32,17 @@ def network(random_t5: Callable[[], T5]) -> T5:
 
 
 @pytest.fixture(scope="module")
-def engine(network):
+def engine(network: T5) -> Callable[..., Engine[torch.Tensor]]:
     def make(slots: int = 4, encode_at_once: int = 1) -> Engine[torch.Tensor]:
-        return Engine(
-            lambda segments: network.encoder(torch.stack(list(segments))),
-            network.decoder,
-            frames=FRAMES,
-            slots=slots,
-            encode_at_once=encode_at_once,
-            max_tokens=MAX_TOKENS,
-            device=CPU,
-            dtype=torch.float32,
+        decoder: SlotDecoder[Ticket[torch.Tensor]] = SlotDecoder(
+            network.decoder, slots=slots, frames=FRAMES, max_tokens=MAX_TOKENS, device=CPU, dtype=torch.float32
         )
+
+        def encode(segments: Sequence[torch.Tensor]) -> torch.Tensor:
+            encoded: torch.Tensor = network.encoder(torch.stack(list(segments)))
+            return encoded
+
+        return Engine(encode, decoder, encode_at_once=encode_at_once)
 
     return make
 
