@@ -6,7 +6,7 @@ PORT ?= 8000
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types migrate soak browser clean
+.PHONY: help setup run test lint format types migrate soak bench bench-gpu browser clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -38,6 +38,12 @@ migrate: .venv/serve  ## bring the database of MT3_DATABASE_URL up to date
 soak: .venv/dev  ## the long runs that are not in make test
 	.venv/bin/python -m pytest -m soak -s
 
+bench: .venv/dev .venv-peer/made  ## MT3 beside mt3-infer 0.2.0 on the same weights: see bench/README.md
+	.venv/bin/python bench/mt3.py
+
+bench-gpu: .venv/dev  ## MT3 on CUDA, for 1, 10 and 60 minutes of audio
+	.venv/bin/python bench/mt3.py --device cuda --dtype bfloat16 --minutes 1 --minutes 10 --minutes 60
+
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -46,10 +52,17 @@ browser:
 	  else echo "no Chromium here: the browser tests will skip"; fi
 
 clean:  ## remove what was installed and made, but not ./var
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peer build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+
+.venv-peer/made:
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'mt3-infer==0.2.0'
+	.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check 'transformers==4.57.6' 'torch==2.13.0' \
+	  absl-py einops librosa mido mir-eval numpy pretty-midi pyyaml scipy soundfile soxr tqdm
+	@touch $@
 
 .venv/serve: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP_INSTALL) --editable '.[serve]'

@@ -85,7 +85,7 @@ class MT3:
             torch.set_num_threads(available_cpus())
         # The logits decide between tokens: their product is a fiftieth of the work, and keeps all its digits.
         prepare(network, device=device, dtype=dtype, keep=("decoder.logits",))
-        self._network = network
+        self.network = network
         on_cpu = device.type == "cpu"
         decoder: SlotDecoder[Ticket[Segment]] = (SlotDecoder if on_cpu else BlockDecoder)(
             network.decoder,
@@ -134,15 +134,19 @@ class MT3:
     @torch.inference_mode()
     def encode(self, segments: Sequence[Segment]) -> Tensor:
         """What the decoder looks at, shape (B, T, D)."""
-        waveforms = torch.stack([torch.from_numpy(segment.waveform) for segment in segments])
-        features = self._front_end(waveforms.to(self._where))  # (B, T, F)
-        for row, segment in zip(features, segments, strict=True):
-            row[segment.frames :] = 0.0  # as in training: neither silence nor masked
-        encoded: Tensor = self._network.encoder(features)
+        encoded: Tensor = self.network.encoder(self.features(segments))
         return encoded
 
+    def features(self, segments: Sequence[Segment]) -> Tensor:
+        """Log-mel spectrograms, shape (B, T, F)."""
+        waveforms = torch.stack([torch.from_numpy(segment.waveform) for segment in segments])
+        features = self._front_end(waveforms.to(self._where))
+        for row, segment in zip(features, segments, strict=True):
+            row[segment.frames :] = 0.0  # as in training: neither silence nor masked
+        return features
+
     def _penalty(self, instruments: Sequence[Instrument]) -> Tensor:
-        penalty = torch.full((self._network.config.vocabulary_size,), -torch.inf)
+        penalty = torch.full((self.network.config.vocabulary_size,), -torch.inf)
         penalty[allowed_token_ids(MT3_CODEC, instruments)] = 0.0
         return penalty
 

@@ -1,0 +1,219 @@
+"""How fast MT3 is here, beside `mt3-infer==0.2.0` on the same weights, audio and features.
+
+    python bench/mt3.py                                 ours and, if its environment is there, the peer
+    python bench/mt3.py --device cuda --minutes 1 --minutes 10 --minutes 60
+
+Each measurement runs in a process of its own, so that its memory peak is its own; runs are repeated and the median
+counts. See bench/README.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from mt3_infer.audio import open_audio
+from mt3_infer.models.mt3 import DTYPES, MT3, load
+from mt3_infer.models.state_dicts import read_weights
+from mt3_infer.models.t5 import T5Config
+from mt3_infer.segments import Segment, split_segments
+
+ROOT = Path(__file__).parents[1]
+SAMPLE_RATE = 16_000  # Hz
+PEER = ROOT / ".venv-peer" / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the result; times in seconds, rates in products and sums a second, memory in bytes."""
+
+    name: str
+    audio_seconds: float
+    seconds: float
+    tokens: int
+    memory: int
+    encoder_rate: float = 0.0
+    encoder_limit: float = 0.0
+
+
+def recording(audio: Path, minutes: float | None) -> np.ndarray:
+    """The recording, repeated to a length if one is given; mono at 16 kHz."""
+    with open_audio(audio, sample_rate=SAMPLE_RATE) as stream:
+        waveform = np.concatenate(list(stream))
+    if minutes is not None:
+        length = round(minutes * 60 * SAMPLE_RATE)
+        waveform = np.tile(waveform, -(-length // len(waveform)))[:length]
+    return waveform
+
+
+def encoder_work(config: T5Config, frames: int) -> float:
+    """Products and sums that encoding one segment takes, keys and values for the decoder included."""
+    layer = 4 * config.d_model * config.d_inner + 3 * config.d_model * config.d_ff
+    weights = config.n_features * config.d_model + config.num_encoder_layers * layer
+    weights += config.num_decoder_layers * 2 * config.d_model * config.d_inner
+    attention = config.num_encoder_layers * 2 * frames * config.d_inner
+    return 2.0 * frames * (weights + attention)
+
+
+def matrix_limit(device: torch.device, dtype: torch.dtype) -> float:
+    """Products and sums a second in a large matrix product: what the machine can do."""
+    size = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2.0 * size**3 / best_of(lambda: torch.mm(a, b), device, times=7)
+
+
+def best_of(work: Callable[[], object], device: torch.device, times: int) -> float:
+    """Seconds that the fastest of several runs took: what others on the machine took away does not count."""
+    taken = []
+    for _ in range(times):
+        wait_for(device)
+        started = time.perf_counter()
+        work()
+        wait_for(device)
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held so far: by the process, or on the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def encoder_rate(model: MT3, segments: list[Segment], device: torch.device) -> float:
+    """Products and sums a second while encoding, front end included."""
+    batch = segments[:1] if device.type == "cpu" else segments[:16]
+
+    @torch.inference_mode()
+    def encode() -> None:
+        model.network.decoder.segment_keys_values(model.encode(batch))
+
+    work = encoder_work(model.network.config, model.segments.frames) * len(batch)
+    return work / best_of(encode, device, times=10)
+
+
+def measure_ours(weights: Path, waveform: np.ndarray, device: torch.device, dtype: str, runs: int) -> Measurement:
+    """Waveform to tokens; decoding of the audio file is not in it."""
+    model = load(weights, device=str(device), dtype=dtype)
+    list(model.tokens([waveform[: 4 * SAMPLE_RATE]]))
+    taken, tokens = [], 0
+    for _ in range(runs):
+        started = time.perf_counter()
+        tokens = sum(map(len, model.tokens([waveform])))
+        taken.append(time.perf_counter() - started)
+    return Measurement(
+        name=f"ours, {dtype}",
+        audio_seconds=len(waveform) / SAMPLE_RATE,
+        seconds=statistics.median(taken),
+        tokens=tokens,
+        memory=peak_memory(device),
+        encoder_rate=encoder_rate(model, list(split_segments([waveform])), device),
+        encoder_limit=matrix_limit(device, DTYPES[dtype]),
+    )
+
+
+def measure_peer(python: Path, weights: Path, waveform: np.ndarray) -> Measurement:
+    """The peer's network, fed with our features: its own front end would have it transcribe noise."""
+    model = load(weights, device="cpu", dtype="float32")
+    features = np.stack([model.features([segment])[0].numpy() for segment in split_segments([waveform])])
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "features.npy", features)
+        torch.save({name: w.float() for name, w in read_weights(weights).items()}, Path(folder) / "weights.pt")
+        command = [str(python), str(ROOT / "bench" / "peer.py"), folder, str(weights / "config.json")]
+        # The peer's package has our library's name: nothing of ours may lie on its path.
+        command.insert(1, "-I")
+        result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return Measurement(name="mt3-infer 0.2.0", audio_seconds=len(waveform) / SAMPLE_RATE, **result)
+
+
+def shown(measured: Measurement, peer: Measurement | None) -> str:
+    """A line for a person."""
+    times = measured.audio_seconds / measured.seconds
+    line = (
+        f"{measured.name:18} {measured.audio_seconds:8.1f} s of audio in {measured.seconds:8.2f} s = {times:6.1f}×"
+    )
+    line += (
+        f"  {measured.tokens} tokens ({measured.tokens / measured.seconds:.0f}/s)  {measured.memory / 1e6:.0f} MB"
+    )
+    if measured.encoder_limit:
+        line += f"  encoder {measured.encoder_rate / 1e9:.0f} GFLOP/s"
+        line += f" = {measured.encoder_rate / measured.encoder_limit:.0%} of a matrix product's"
+    if peer is not None and measured is not peer:
+        line += f"  {peer.seconds / measured.seconds:.1f} times the peer"
+    return line
+
+
+@click.command()
+@click.option("--audio", type=click.Path(path_type=Path), default=ROOT / "tests" / "data" / "bach_piano.flac")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    default=Path(os.environ.get("MT3_TEST_WEIGHTS", ROOT.parent / "shared" / "weights")) / "mt3",
+    help="Directory with the published weights and their config.json.",
+)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", "dtypes", multiple=True, help="Default: float32 and bfloat16.")
+@click.option("--minutes", multiple=True, type=float, help="Repeat the recording to this length.")
+@click.option("--runs", default=3, show_default=True)
+@click.option("--peer", type=click.Path(path_type=Path), default=PEER, help="Python with the peer installed.")
+@click.option("--only", hidden=True, help="What a process of its own measures.")
+def main(
+    audio: Path,
+    weights: Path,
+    device: str,
+    dtypes: tuple[str, ...],
+    minutes: tuple[float, ...],
+    runs: int,
+    peer: Path,
+    only: str | None,
+) -> None:
+    """Measure MT3 on this machine."""
+    if not weights.is_dir():
+        raise click.ClickException(f"No weights in {weights}: name their folder with --weights.")
+    if only is not None:
+        waveform = recording(audio, minutes[0] if minutes else None)
+        if only == "peer":
+            measured = measure_peer(peer, weights, waveform)
+        else:
+            measured = measure_ours(weights, waveform, torch.device(device), only, runs)
+        click.echo(json.dumps(asdict(measured)))
+        return
+    for length in minutes or (None,):
+        arguments = ["--audio", str(audio), "--weights", str(weights), "--device", device, "--runs", str(runs)]
+        arguments += ["--peer", str(peer)] + (["--minutes", str(length)] if length else [])
+        theirs = None
+        if device == "cpu" and peer.exists() and length is None:
+            theirs = in_own_process(arguments, "peer")
+            click.echo(shown(theirs, theirs))
+        for dtype in dtypes or ("float32", "bfloat16"):
+            click.echo(shown(in_own_process(arguments, dtype), theirs))
+
+
+def in_own_process(arguments: list[str], only: str) -> Measurement:
+    """Measure one thing in a fresh process."""
+    command = [sys.executable, __file__, *arguments, "--only", only]
+    return Measurement(**json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+
+
+if __name__ == "__main__":
+    main()
