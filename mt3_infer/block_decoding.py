@@ -44,7 +44,7 @@ class BlockDecoder(SlotDecoder[Ticket]):
     ) -> None:
         """See `SlotDecoder`. The cache has its full length from the start: graphs need it to stay in place."""
         super().__init__(decoder, slots=slots, frames=frames, max_tokens=max_tokens, device=device, dtype=dtype)
-        self._tokens = self._room_for(max_tokens)
+        self._tokens = self._rooms_for(max_tokens)
         self._newest = torch.full((slots,), PAD, device=device)
         self._positions = torch.zeros(slots, dtype=torch.long, device=device)
         self._ended = torch.ones(slots, dtype=torch.bool, device=device)
@@ -97,8 +97,8 @@ class BlockDecoder(SlotDecoder[Ticket]):
         logits = self._decoder(
             newest,
             positions.clamp(max=span - 1),
-            self._tokens[:, :, :count],
-            self._segments[:, :, :count],
+            [layer[:, :count] for layer in self._tokens],
+            [layer[:, :count] for layer in self._segments],
             span,
         )  # (S, V)
         chosen = (logits + self._penalties[:count]).argmax(dim=1).masked_fill_(ended, PAD)

@@ -59,8 +59,8 @@ class SlotDecoder(Generic[Ticket]):
         self._max_tokens = max_tokens
         self._device = device
         self._dtype = dtype
-        self._segments = self._room_for(frames)
-        self._tokens = self._room_for(min(FIRST_CAPACITY, max_tokens))
+        self._segments = self._rooms_for(frames)
+        self._tokens = self._rooms_for(min(FIRST_CAPACITY, max_tokens))
         self._penalty: Tensor | None = None
         # Slots up to the first one that is free behind all others; None where a sequence has ended.
         self._sequences: list[SlotSequence[Ticket] | None] = []
@@ -88,7 +88,8 @@ class SlotDecoder(Generic[Ticket]):
         keys_values = self._decoder.segment_keys_values(encoded)  # (layers, 2, B, H, T, K)
         for index, (ticket, penalty) in enumerate(zip(tickets, penalties, strict=True)):
             slot = self._take_slot(SlotSequence(ticket))
-            self._segments[:, :, slot] = keys_values[:, :, index]
+            for kept, fresh in zip(self._segments, keys_values, strict=True):
+                kept[:, slot] = fresh[:, index]
             self._penalise(slot, penalty)
 
     @torch.inference_mode()
@@ -111,8 +112,8 @@ class SlotDecoder(Generic[Ticket]):
         logits = self._decoder(
             torch.tensor(newest, device=self._device),
             torch.tensor(positions, device=self._device),
-            self._tokens[:, :, :count],
-            self._segments[:, :, :count],
+            [layer[:, :count] for layer in self._tokens],
+            [layer[:, :count] for layer in self._segments],
             span,
         )
         if self._penalty is not None:
@@ -164,26 +165,36 @@ class SlotDecoder(Generic[Ticket]):
     def _rest(self) -> None:
         """Nothing is under way: give back what only long sequences needed."""
         self._penalty = None
-        if self._tokens.shape[4] > FIRST_CAPACITY:
-            self._tokens = self._room_for(FIRST_CAPACITY)
+        if self._capacity > FIRST_CAPACITY:
+            self._tokens = self._rooms_for(FIRST_CAPACITY)
 
     def _moved(self, source: int, target: int, length: int) -> None:
         """Take what a slot holds to another one."""
-        self._segments[:, :, target] = self._segments[:, :, source]
-        self._tokens[:, :, target, :, :length] = self._tokens[:, :, source, :, :length]
+        for segment, tokens in zip(self._segments, self._tokens, strict=True):
+            segment[:, target] = segment[:, source]
+            tokens[:, target, :, :length] = tokens[:, source, :, :length]
         if self._penalty is not None:
             self._penalty[target] = self._penalty[source]
 
     def _reserve(self, span: int) -> None:
-        """Make room in the cache for sequences of `span` tokens."""
-        capacity = self._tokens.shape[4]
+        """Make room in the cache for sequences of `span` tokens: layer by layer, or it would be held twice."""
+        capacity = self._capacity
         if span > capacity:
-            grown = self._room_for(min(2 * capacity, self._max_tokens))
-            grown[:, :, :, :, :capacity] = self._tokens
-            self._tokens = grown
+            for layer, kept in enumerate(self._tokens):
+                grown = self._room_for(min(2 * capacity, self._max_tokens))
+                grown[:, :, :, :capacity] = kept
+                self._tokens[layer] = grown
+
+    @property
+    def _capacity(self) -> int:
+        return self._tokens[0].shape[3]
+
+    def _rooms_for(self, length: int) -> list[Tensor]:
+        """One for each layer."""
+        return [self._room_for(length) for _ in range(self._decoder.config.num_decoder_layers)]
 
     def _room_for(self, length: int) -> Tensor:
-        """Keys and values of a length for every slot, shape (layers, 2, S, H, length, K)."""
+        """Keys and values of a length for every slot, in one layer, shape (2, S, H, length, K)."""
         config = self._decoder.config
-        shape = (config.num_decoder_layers, 2, self.slots, config.num_heads, length, config.d_kv)
+        shape = (2, self.slots, config.num_heads, length, config.d_kv)
         return torch.zeros(shape, dtype=self._dtype, device=self._device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mt3_infer.vocabulary import MT3_CODEC, MT3_VELOCITY_BINS, Codec, Event, EventType, until_end
+from mt3_infer.vocabulary import MT3_CODEC, MT3_VELOCITY_BINS, STEPS_PER_SECOND, Codec, Event, EventType, until_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,6 @@ def sort_notes(notes: Iterable[Note]) -> list[Note]:
     return sorted(notes, key=lambda n: (n.onset, n.is_drum, n.program, n.pitch, n.offset))
 
 
-STEPS_PER_SECOND = 100
 SHORTEST = 1
 """Steps that a note lasts at least, and a drum note always."""
 

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mt3_infer.audio import Waveform
-
-STEPS_PER_SECOND = 100
-"""Times in the token language are whole steps of 10 ms."""
+from mt3_infer.vocabulary import STEPS_PER_SECOND
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,10 @@ UNKNOWN = 2
 SPECIAL_TOKENS = 3
 
 
+STEPS_PER_SECOND = 100
+"""Times in the token language are whole steps of 10 ms."""
+
+
 class EventType(StrEnum):
     """What a token can say."""
 

@@ -9,7 +9,6 @@ Multipitch Estimation (ICASSP 2022), and the behaviour of the package basic-pitc
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import onnxruntime
 
 from mt3_infer.audio import Waveform
+from mt3_infer.cpus import available_cpus
 from mt3_infer.errors import InvalidOptionError
 from mt3_infer.models import BasicPitchOptions, ModelOptions
 from mt3_infer.models.note_creation import NoteCreator, NoteEvent
@@ -61,7 +61,7 @@ class BasicPitch:
 
     def __init__(self, onnx_file: Path) -> None:
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = _cpus()
+        settings.intra_op_num_threads = available_cpus()
         self._session = onnxruntime.InferenceSession(onnx_file, settings, providers=["CPUExecutionProvider"])
 
     def transcribe(
@@ -157,10 +157,3 @@ def _note(event: NoteEvent) -> Note:
         pitch=event.key + LOWEST_PITCH,
         velocity=max(1, round(127 * event.amplitude)),  # MIDI reads velocity 0 as the end of a note
     )
-
-
-def _cpus() -> int:
-    """CPUs that this process may use, which in a container are fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

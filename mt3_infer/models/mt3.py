@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mt3_infer.audio import Waveform
 from mt3_infer.block_decoding import BlockDecoder
+from mt3_infer.cpus import available_cpus
 from mt3_infer.decoding import SlotDecoder
 from mt3_infer.engine import Engine, Ticket
 from mt3_infer.errors import InvalidOptionError
@@ -152,16 +153,6 @@ class MT3:
 
     def _start(self, index: int) -> int:
         return self.segments.start_step(index)
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use, by its affinity and by its control group's quota."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cpus, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or "max"
-        return cpus
 
 
 def _device(name: str) -> torch.device:

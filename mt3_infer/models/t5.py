@@ -13,6 +13,7 @@ Source: Raffel et al., T5 (JMLR 2020); Shazeer, GLU Variants Improve Transformer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -227,14 +228,21 @@ class Decoder(nn.Module):
         keys_values: Tensor = projected.view(shape).permute(2, 3, 0, 4, 1, 5)
         return keys_values
 
-    def forward(self, token_ids: Tensor, positions: Tensor, tokens: Tensor, segment: Tensor, span: int) -> Tensor:
+    def forward(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        tokens: Sequence[Tensor],
+        segment: Sequence[Tensor],
+        span: int,
+    ) -> Tensor:
         """One step of every slot.
 
         Args:
             token_ids: the newest token of each slot, shape (S,).
             positions: and where it stands in its sequence, shape (S,).
-            tokens: keys and values of the tokens so far, shape (layers, 2, S, H, at least span, K); added to.
-            segment: keys and values of the segments, shape (layers, 2, S, H, T, K).
+            tokens: of each layer keys and values of the tokens so far, shape (2, S, H, ≥ span, K); added to.
+            segment: of each layer keys and values of the segments, shape (2, S, H, T, K).
             span: how many tokens the longest sequence has, this one included, or more.
         Returns:
             Logits of the next token, float32, shape (S, V).

@@ -76,10 +76,10 @@ def logits_of_steps(network: T5, features: Any, token_ids: Any) -> np.ndarray:
     """Logits of each step when the given tokens are fed; token_ids of shape (B, L), start token first."""
     segment = keys_values(network, features)
     config, (batch, length) = network.config, token_ids.shape
-    tokens = torch.zeros(config.num_decoder_layers, 2, batch, config.num_heads, length, config.d_kv)
+    tokens = list(torch.zeros(config.num_decoder_layers, 2, batch, config.num_heads, length, config.d_kv))
     steps = [
         network.decoder(
-            torch.as_tensor(token_ids[:, step]).long(), torch.full((batch,), step), tokens, segment, step + 1
+            torch.as_tensor(token_ids[:, step]).long(), torch.full((batch,), step), tokens, list(segment), step + 1
         )
         for step in range(length)
     ]
