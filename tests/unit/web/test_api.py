@@ -408,6 +408,11 @@ def test_every_answer_carries_the_security_headers(client: FlaskClient) -> None:
     assert "unsafe-inline" not in client.get("/").headers["Content-Security-Policy"]
 
 
+def test_another_sites_page_can_change_nothing(client: FlaskClient) -> None:
+    assert_problem(post(client, headers={"Sec-Fetch-Site": "cross-site"}), 403, "cross_site")
+    assert post(client, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 202
+
+
 def test_a_wrong_default_model_stops_the_start(settings: Settings) -> None:
     from web.errors import UnknownModel
 
