@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from mt3_infer.errors import InvalidOptionError, MissingDependencyError
 from mt3_infer.vocabulary import Instrument
@@ -47,9 +47,12 @@ class BasicPitchOptions(ModelOptions):
 class MT3Options(ModelOptions):
     """What the network may say."""
 
-    instruments: tuple[Instrument, ...] = Field(
-        default=(),
-        description="Only these may play, all of them where none is named; the network chooses among them.",
+    # Its names stand in the schema itself, for pages that build a form from it.
+    instruments: tuple[Annotated[Instrument, WithJsonSchema({"type": "string", "enum": [*Instrument]})], ...] = (
+        Field(
+            default=(),
+            description="Only these may play, all of them where none is named; the network chooses among them.",
+        )
     )
 
     @field_validator("instruments", mode="before")

@@ -49,7 +49,9 @@ export class ModelForm {
   /** The options of a job that differ from the model's defaults. @param {import("./api.js").Job} job */
   changedOptions(job) {
     const schemas = this.#models.find((model) => model.name === job.model)?.options ?? {};
-    return Object.entries(job.options ?? {}).filter(([name, value]) => schemaOf(schemas[name] ?? {}).default !== value);
+    return Object.entries(job.options ?? {}).filter(
+      ([name, value]) => !same(schemaOf(schemas[name] ?? {}).default, value),
+    );
   }
 
   /** What to send: null for the service's own default. Only options that differ from it are named. */
@@ -99,6 +101,11 @@ function aboutModel(model) {
 function schemaOf(schema) {
   const real = schema.anyOf?.find((each) => each.type !== "null");
   return real ? { ...real, ...schema, anyOf: undefined } : schema;
+}
+
+/** Whether two values of an option are the same, lists by what they hold. @param {unknown} a @param {unknown} b */
+function same(a, b) {
+  return JSON.stringify(a) === JSON.stringify(b);
 }
 
 /** @param {string} name @param {OptionSchema} schema @returns {Field} */

@@ -100,6 +100,12 @@ def test_instruments_come_as_a_list_or_as_one_text():
         instruments(["kazoo"])
 
 
+def test_schema_names_the_instruments_and_refers_to_nothing_else():
+    schema = MT3Options.model_json_schema()["properties"]["instruments"]
+    assert schema["items"]["enum"] == [instrument.value for instrument in Instrument]
+    assert "$ref" not in json.dumps(schema)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
