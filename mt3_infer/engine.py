@@ -109,7 +109,8 @@ class Engine(Generic[SegmentT]):
     def _enter(self, caller: _Caller[SegmentT]) -> None:
         with self._changed:
             self._callers.append(caller)
-            if self._thread is None:
+            # Not alive either in a process that was forked from one with callers.
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._serve, name="mt3-engine", daemon=True)
                 self._thread.start()
 

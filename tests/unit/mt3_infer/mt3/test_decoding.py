@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mt3_infer.block_decoding import STEPS, BlockDecoder
 from mt3_infer.decoding import FIRST_CAPACITY, SlotDecoder
+from mt3_infer.models import linear
 from mt3_infer.models.linear import prepare
 from mt3_infer.models.t5 import T5
 from mt3_infer.vocabulary import END, PAD
@@ -113,6 +114,16 @@ def test_cached_generation_equals_recomputation(kind, random_t5):
         expected = [naive_tokens(network, one, MAX_TOKENS) for one in features]
     assert len({len(tokens) for tokens in expected}) > 2, "the sequences should be of several lengths"
     assert generate(new(kind, prepared(network), slots=6), network, features) == expected
+
+
+def test_products_that_cannot_be_packed_give_the_same_tokens(random_t5, monkeypatch):
+    features = random_features(4)
+    packed = prepared(random_t5())
+    expected = generate(new(SlotDecoder, packed, slots=4), packed, features)
+    monkeypatch.setattr(linear, "can_pack", lambda: False)
+    plain = prepared(random_t5())
+    assert any(isinstance(module, linear.Linear) for module in plain.modules())
+    assert generate(new(SlotDecoder, plain, slots=4), plain, features) == expected
 
 
 def test_number_of_slots_does_not_matter(kind, random_t5):
