@@ -106,7 +106,7 @@ def _file(entry: str, row: Mapping[str, Any]) -> CheckpointFile:
     where = f"{entry}/{file.name}"
     _require(_FILE_NAME.fullmatch(file.name) is not None, where, "the file name is not plain")
     _require(isinstance(file.size, int) and file.size > 0, where, "the size must be a number of bytes")
-    _require(_SHA256.fullmatch(file.sha256) is not None, where, "the sha256 must be 64 hexadecimal digits")
+    _require(_SHA256.fullmatch(file.sha256 or "") is not None, where, "the sha256 must be 64 hexadecimal digits")
     _require(bool(file.sources), where, "it has no sources")
     for source in file.sources:
         try:

@@ -39,9 +39,9 @@ from checkpoints.errors import (
     SourceError,
     StoreNotWritableError,
 )
-from checkpoints.files import CheckpointFile, why_wrong
+from checkpoints.files import CheckpointFile, resume_note, why_wrong
 from checkpoints.locks import HostLock, LockFactory
-from checkpoints.sources import SourceFactory, open_source, resume_note
+from checkpoints.sources import SourceFactory, open_source
 
 _log = logging.getLogger(__name__)
 
@@ -351,8 +351,8 @@ class CheckpointStore:
         failures: list[tuple[str, CheckpointError]] = []
         for source in map(self._open_source, file.sources):
             try:
-                source.fetch(file, part, progress)
-                if wrong := why_wrong(part, file):
+                sha256 = source.fetch(file, part, progress)
+                if wrong := why_wrong(part, file, sha256):
                     part.write_bytes(b"")  # nothing to continue from
                     resume_note(part).unlink(missing_ok=True)
                     raise ChecksumError(f"what came is not {file.name}: {wrong}")

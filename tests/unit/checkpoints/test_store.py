@@ -28,8 +28,8 @@ from checkpoints.errors import (
     StoreNotWritableError,
     UnknownCheckpointError,
 )
+from checkpoints.files import resume_note
 from checkpoints.locks import HostLock
-from checkpoints.sources import resume_note
 from checkpoints.store import CheckpointStore, FetchProgress, default_root
 from tests.unit.checkpoints import fakes
 from tests.unit.checkpoints.fakes import SHA256, WEIGHTS, FakeSource, delivers, fails, make_store
@@ -114,7 +114,7 @@ def test_the_error_names_every_source_and_why(tmp_path: Path) -> None:
             "it is a Git LFS pointer, not the weights",
         ),
         (b"\n<!DOCTYPE html><html>Sign in</html>", "it is a web page, not the weights"),
-        (b"", "it has 0 bytes, not 10,240"),
+        (b"", "it is empty"),
     ],
     ids=["truncated", "flipped", "pointer", "html", "empty"],
 )
