@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from checkpoints.files import CheckpointFile, SourceSpec
+from checkpoints.sources.git_lfs import GitLfsSource
+from checkpoints.sources.huggingface import HuggingFaceSource
+from checkpoints.sources.t5x import T5xSource
 from checkpoints.sources.url import UrlSource
 from checkpoints.sources.wheel import WheelSource
 
@@ -39,6 +42,9 @@ class Source(Protocol):
 SourceFactory = Callable[[SourceSpec], Source]
 
 SOURCES: dict[str, Callable[..., Source]] = {
+    "git_lfs": GitLfsSource,
+    "huggingface": HuggingFaceSource,
+    "t5x": T5xSource,
     "url": UrlSource,
     "wheel": WheelSource,
 }
