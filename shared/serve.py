@@ -121,9 +121,7 @@ def _hold_folder(var: Path) -> IO[str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise click.ClickException(
-            f"a service is already running in {var}; end it, or choose another --var"
-        ) from None
+        raise click.ClickException(f"a service already runs in {var}: end it, or choose another --var") from None
     return lock
 
 

@@ -176,10 +176,11 @@ def whole_service(folder: Path, environment: Mapping[str, str] | None = None) ->
     port = free_port()
     log = folder / "serve.log"
     command = [str(BIN / "mt3-infer"), "serve", "--port", str(port), "--var", str(folder / "var")]
+    before = log.stat().st_size if log.exists() else 0
     with running(command, environment=environment, log=log) as process:
         try:
             wait_until(
-                lambda: process.poll() is not None or b"ready at" in log.read_bytes(),
+                lambda: process.poll() is not None or b"ready at" in log.read_bytes()[before:],
                 seconds=60,
                 what="the service",
             )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import warnings
 from functools import cache
 from typing import Any
 from uuid import UUID
 
+from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from checkpoints.locks import ClusterLocks
@@ -21,6 +23,9 @@ from shared.queue import TRANSCRIBE_TASK, make_celery
 from shared.storage import make_storage
 from worker.attempt import Attempts
 from worker.engine import TranscriptionEngine
+
+# Said whenever Redis goes away, of a setting that `make_celery` has decided.
+warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 log = get_logger(__name__)
 settings = read_settings()

@@ -62,4 +62,4 @@ def test_settings_are_frozen_and_keep_secrets_out_of_logs() -> None:
     settings = Settings(s3_secret_access_key="hunter2")  # type: ignore[arg-type]
     assert "hunter2" not in repr(settings)
     with pytest.raises(ValidationError):
-        settings.offline = True  # type: ignore[misc]
+        settings.offline = True

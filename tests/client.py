@@ -1,0 +1,89 @@
+"""A client of the service, as a user's script would be: plain HTTP, polling."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+@dataclass
+class ServiceClient:
+    url: str
+
+    def call(self, method: str, path: str, *, data: bytes | None = None, **headers: str) -> Answer:
+        url = path if path.startswith("http") else self.url + path
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(url, data=data, method=method, headers=named)
+        opener = urllib.request.build_opener(_NoRedirects)
+        try:
+            with opener.open(request, timeout=30) as response:
+                return Answer(response.status, dict(response.headers), response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, dict(error.headers), error.read())
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.call("GET", path, **headers)
+
+    def submit(self, recording: Path | bytes, *, name: str = "recording", **fields: str) -> Answer:
+        """Post a recording as a browser's form does."""
+        if isinstance(recording, Path):
+            recording, name = recording.read_bytes(), recording.name
+        boundary = uuid4().hex
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
+            for key, value in fields.items()
+        ]
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+        body = b"".join([*parts, head.encode(), recording, f"\r\n--{boundary}--\r\n".encode()])
+        content_type = f"multipart/form-data; boundary={boundary}"
+        return self.call("POST", "/v1/transcriptions", data=body, Content_Type=content_type)
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        answer = self.get(f"/v1/transcriptions/{job_id}")
+        assert answer.status == 200, answer.body
+        job: dict[str, Any] = answer.json
+        return job
+
+    def wait(self, job_id: str, *, until: tuple[str, ...] = (), seconds: float = 90) -> dict[str, Any]:
+        """Poll until the job ends, or is in one of these states or phases; every answer must be a job."""
+        give_up = time.monotonic() + seconds
+        while True:
+            job = self.job(job_id)
+            if job["finished_at"] or job["status"] in until or job["phase"] in until:
+                return job
+            assert time.monotonic() < give_up, f"after {seconds} s: {job}"
+            time.sleep(0.1)
+
+    def transcribe(self, recording: Path | bytes, **fields: str) -> dict[str, Any]:
+        """Submit, wait for the end, and give the job."""
+        answer = self.submit(recording, **fields)
+        assert answer.status == 202, answer.body
+        return self.wait(answer.json["id"])
+
+    def artifact(self, job: dict[str, Any], name: str) -> bytes:
+        answer = self.get(f"/v1/transcriptions/{job['id']}/artifacts/{name}?redirect=false")
+        assert answer.status == 200, answer.body
+        return answer.body

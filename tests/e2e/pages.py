@@ -1,0 +1,130 @@
+"""The page as a person meets it, for tests: find a browser, hand in a file, read what is shown."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--autoplay-policy=no-user-gesture-required",
+]
+# Read at import: a fixture clears MT3_ settings of the shell before each test.
+SCREENSHOTS = os.environ.get("MT3_SCREENSHOTS")
+PATIENCE_MS = 120_000  # a first job may fetch its checkpoint
+
+WATCH_SCRIPT = """
+window.violations = [];
+window.phases = [];
+document.addEventListener("securitypolicyviolation", (event) => {
+  window.violations.push(`${event.violatedDirective}: ${event.blockedURI}`);
+});
+new MutationObserver(() => {
+  const words = document.getElementById("job-phase")?.textContent;
+  if (words && words !== window.phases.at(-1)) window.phases.push(words);
+}).observe(document, { subtree: true, childList: true, characterData: true });
+"""
+DROP_SCRIPT = """
+([base64, name, type]) => {
+  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([bytes], name, { type }));
+  const zone = document.getElementById("drop-zone");
+  for (const kind of ["dragenter", "dragover", "drop"]) {
+    zone.dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true }));
+  }
+}
+"""
+# Paper, lines and keys of the roll are nearly grey; notes are not.
+COLOURED_PIXELS_SCRIPT = """
+(canvas) => {
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+  let coloured = 0;
+  for (let n = 0; n < data.length; n += 4) {
+    const channels = [data[n], data[n + 1], data[n + 2]];
+    if (Math.max(...channels) - Math.min(...channels) > 40) coloured += 1;
+  }
+  return coloured;
+}
+"""
+
+
+def find_browser() -> str | None:
+    """Path of an installed Chromium, or None."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+@contextmanager
+def launch(executable: str) -> Iterator[Browser]:
+    """A headless browser that talks to nobody but the page."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class ServicePage:
+    """One tab on the service, with all that it complained of."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url.rstrip("/")
+        self.complaints: list[str] = []
+        page.add_init_script(WATCH_SCRIPT)
+        page.on("console", self._listen)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def open(self, address: str = "#/") -> None:
+        """Load the page from the server, whatever is shown now."""
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.url}/{address}")
+        self.page.locator("#model:enabled").wait_for(state="attached")
+
+    def drop(self, name: str, content: bytes, content_type: str) -> None:
+        """Drop a file on the zone."""
+        encoded = base64.b64encode(content).decode()
+        self.page.evaluate(DROP_SCRIPT, [encoded, name, content_type])
+
+    def transcribe(self, recording: Path) -> str:
+        """Drop a recording, wait for its notes, and return the job's id."""
+        self.drop(recording.name, recording.read_bytes(), "audio/flac")
+        self.note_count.wait_for(timeout=PATIENCE_MS)
+        return self.page.evaluate("location.hash").removeprefix("#/t/")  # type: ignore[no-any-return]
+
+    @property
+    def note_count(self) -> Locator:
+        """How many notes, in words; visible with the roll."""
+        return self.page.locator("#note-count:visible")
+
+    def row(self, job_id: str) -> Locator:
+        """A job's row in the list."""
+        return self.page.locator(f"#jobs a[href='#/t/{job_id}']")
+
+    def coloured_pixels(self) -> int:
+        """Pixels of the roll that belong to notes."""
+        return int(self.page.locator(".roll-base").evaluate(COLOURED_PIXELS_SCRIPT))
+
+    def screenshot(self, name: str) -> None:
+        """Keep what is seen, where MT3_SCREENSHOTS names a folder."""
+        if SCREENSHOTS:
+            self.page.wait_for_timeout(400)  # transitions come to rest
+            self.page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}.png"))

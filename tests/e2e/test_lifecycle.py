@@ -1,0 +1,184 @@
+"""What `make run` promises: processes that die are started again, no job is lost, the end is clean."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests import audio_files, servers
+from tests.client import ServiceClient
+
+pytestmark = pytest.mark.e2e
+LEASE_SECONDS = 3
+
+
+@pytest.fixture(scope="module")
+def long_recording(bach: Path) -> bytes:
+    """Eight minutes: long enough to be interrupted."""
+    once = audio_files.read_mono(bach, 22050)
+    return audio_files.encode(np.tile(once, 20), 22050, "flac", "flac")
+
+
+@pytest.fixture(scope="module")
+def environment(checkpoint_dir: Path) -> dict[str, str]:
+    return {"MT3_CHECKPOINT_DIR": str(checkpoint_dir), "MT3_LEASE_SECONDS": str(LEASE_SECONDS)}
+
+
+@pytest.fixture(scope="module")
+def own_service(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+) -> Iterator[servers.Service]:
+    """A service that a test may hurt."""
+    with servers.whole_service(tmp_path_factory.mktemp("service"), environment) as service:
+        yield service
+
+
+def process_of(service: servers.Service, words: str) -> psutil.Process:
+    """The one child whose command line contains some words."""
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:
+        children = psutil.Process(service.process.pid).children()
+        found[:] = [child for child in children if words in command_line(child)]
+        return bool(found)
+
+    servers.wait_until(is_there, what=words)
+    return found[0]
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # or a zombie
+        return ""
+
+
+def test_a_job_whose_worker_is_killed_is_finished_by_another_attempt(
+    own_service: servers.Service, long_recording: bytes
+) -> None:
+    client = ServiceClient(own_service.url)
+    job_id = client.submit(long_recording).json["id"]
+    assert client.wait(job_id, until=("transcribing",))["status"] == "processing"
+    killed = process_of(own_service, "worker.app")
+    killed.kill()
+    began = time.monotonic()
+    servers.wait_until(lambda: client.job(job_id)["attempts"] == 2, seconds=30, what="another attempt")
+    recovery = time.monotonic() - began
+    job = client.wait(job_id)
+    assert (job["status"], job["attempts"], job["error"]) == ("succeeded", 2, None)
+    assert recovery < LEASE_SECONDS + 5 + 10, "lease, one look of the scheduler, and a start of the worker"
+    assert process_of(own_service, "worker.app").pid != killed.pid
+
+
+def test_cancel_takes_effect_within_two_seconds(own_service: servers.Service, long_recording: bytes) -> None:
+    client = ServiceClient(own_service.url)
+    job_id = client.submit(long_recording).json["id"]
+    client.wait(job_id, until=("transcribing",))
+    let_go = own_service.log.read_text().count("outcome=lost")
+    assert client.call("POST", f"/v1/transcriptions/{job_id}/cancel").status == 202
+    servers.wait_until(
+        lambda: own_service.log.read_text().count("outcome=lost") > let_go,
+        seconds=2,
+        what="the worker's letting go",
+    )
+    assert client.job(job_id)["status"] == "canceled"
+    assert client.call("DELETE", f"/v1/transcriptions/{job_id}").status == 204
+    assert list((own_service.folder / "var" / "storage").rglob(f"{job_id}/*")) == []
+
+
+@pytest.mark.parametrize("words", ["web.wsgi", "worker.scheduler", "redis-server"])
+def test_a_process_that_dies_is_started_again(own_service: servers.Service, bach: Path, words: str) -> None:
+    client = ServiceClient(own_service.url)
+    killed = process_of(own_service, words)
+    killed.kill()
+    servers.wait_until(lambda: not killed.is_running() or killed.status() == "zombie")
+    servers.wait_until(lambda: process_of(own_service, words).pid != killed.pid, what="a new process")
+    servers.wait_until(lambda: servers.answers(f"{own_service.url}/readyz"), seconds=30, what="readiness")
+    assert client.transcribe(bach)["status"] == "succeeded"
+
+
+def test_ctrl_c_leaves_nothing_running_and_the_next_start_finds_the_jobs(
+    tmp_path: Path, environment: dict[str, str], long_recording: bytes, bach: Path
+) -> None:
+    with servers.whole_service(tmp_path, environment) as service:
+        client = ServiceClient(service.url)
+        done = client.transcribe(bach)
+        job_id = client.submit(long_recording).json["id"]
+        waiting = client.submit(bach).json["id"]
+        client.wait(job_id, until=("transcribing",))
+        family = psutil.Process(service.process.pid).children(recursive=True)
+        assert len(family) >= 4
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(30) == 0
+        gone, alive = psutil.wait_procs(family, timeout=5)
+        assert alive == []
+        assert len(gone) == len(family)
+    with servers.whole_service(tmp_path, environment) as service:
+        client = ServiceClient(service.url)
+        assert client.job(done["id"]) == done
+        assert client.artifact(done, "transcription.mid")[:4] == b"MThd"
+        assert client.wait(job_id)["status"] == "succeeded"
+        assert client.wait(waiting)["status"] == "succeeded"
+
+
+def test_a_supervisor_that_is_killed_takes_its_processes_with_it(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    with servers.whole_service(tmp_path, environment) as service:
+        family = psutil.Process(service.process.pid).children(recursive=True)
+        service.process.kill()
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert alive == []
+
+
+def run_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [servers.BIN / "mt3-infer", "serve", *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_a_taken_port_is_said_in_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        run = run_serve("--port", str(port), "--var", str(tmp_path))
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use); "
+        f"try another port: make run PORT={port + 1}\n"
+    )
+
+
+def test_a_folder_in_use_is_said_in_one_sentence(own_service: servers.Service) -> None:
+    var = own_service.folder / "var"
+    run = run_serve("--port", str(servers.free_port()), "--var", str(var))
+    assert run.returncode == 1
+    assert run.stderr == f"Error: a service already runs in {var}: end it, or choose another --var\n"
+
+
+def test_a_wrong_setting_is_said_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MT3_MAX_ATTEMPTS", "many")
+    run = run_serve("--port", str(servers.free_port()), "--var", str(tmp_path))
+    assert run.returncode == 2
+    assert "mt3-infer: MT3_MAX_ATTEMPTS is wrong:" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or ())]
+
+
+def test_the_folder_is_found_again_under_its_plain_name(tmp_path: Path, environment: dict[str, str]) -> None:
+    """A path with spaces and umlauts is a path like any other."""
+    folder = tmp_path / "Müllers Lieder"
+    folder.mkdir()
+    with servers.whole_service(folder, environment) as service:
+        assert servers.answers(f"{service.url}/readyz")
+        assert {entry.name for entry in os.scandir(folder / "var")} >= {"mt3.sqlite3", "storage"}

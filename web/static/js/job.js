@@ -1,0 +1,268 @@
+/** The view of one job: what it is doing, what went wrong, or its notes. */
+
+import { artifact, cancelJob, deleteJob, fetchNotes, getJob, isFinished, retryJob } from "./api.js";
+import { announce, byId, confirmed, element, setText } from "./dom.js";
+import { ago, clock, etaWords, jobName, label, phaseWords, span, statusWord } from "./format.js";
+import { MelodyProgress } from "./melody_progress.js";
+import { poll } from "./polling.js";
+import { ResultView } from "./result_view.js";
+
+const QUICK_MS = 500;
+const SLOW_MS = 4_000;
+
+/** @typedef {import("./api.js").Job} Job */
+
+export class JobView {
+  /** @type {Job | null} */
+  #job = null;
+  #id = "";
+  #notesOf = ""; // sha256 of the notes that are shown or on their way
+  #poller = { stop() {}, wake() {} };
+  #notesLoader = { stop() {} };
+
+  /**
+   * @param {{ store: import("./job_store.js").JobStore, connection: import("./polling.js").Connection,
+   *           models: import("./model_form.js").ModelForm, onGone: () => void }} collaborators
+   */
+  constructor({ store, connection, models, onGone }) {
+    this.store = store;
+    this.connection = connection;
+    this.models = models;
+    this.onGone = onGone;
+    this.result = new ResultView();
+    this.melody = new MelodyProgress();
+    this.#build();
+  }
+
+  #build() {
+    this.title = element("h1", { id: "job-title", className: "job-title" });
+    this.chip = element("span", { className: "chip", id: "job-status" });
+    this.meta = element("p", { className: "job-meta" });
+    this.buttons = {
+      midi: element("a", { className: "button primary", id: "download-midi" }, "Download MIDI"),
+      notes: element("a", { className: "button", id: "download-notes" }, "notes.json"),
+      retry: button("Try again", "primary", () => this.#act(retryJob)),
+      cancel: button("Cancel", "", () => this.#act(cancelJob)),
+      remove: button("Delete", "quiet", () => this.#remove()),
+    };
+    const actions = element("div", { className: "job-actions" }, ...Object.values(this.buttons));
+    const names = element("div", { className: "job-names" }, this.chip, this.title, this.meta);
+    this.problem = element("p", { className: "problem", role: "alert", id: "job-problem", hidden: true });
+    this.phase = element("p", { className: "phase", id: "job-phase" });
+    this.eta = element("p", { className: "eta" });
+    const words = element("div", { className: "phase-line" }, this.phase, this.eta);
+    this.progress = element("div", { className: "progress-panel" }, words, this.melody.node);
+    const head = element("header", { className: "job-head" }, names, actions);
+    this.node = byId("job");
+    this.node.replaceChildren(head, this.problem, this.progress, this.result.node);
+  }
+
+  /** @param {string} id */
+  open(id) {
+    this.close();
+    this.#id = id;
+    this.#blank();
+    const known = this.store.get(id);
+    if (known) this.#show(known);
+    this.#watch();
+  }
+
+  close() {
+    this.#poller.stop();
+    this.#notesLoader.stop();
+    this.result.stop();
+    this.#job = null;
+    this.#id = "";
+    this.#notesOf = "";
+  }
+
+  #blank() {
+    setText(this.title, " ");
+    setText(this.meta, "");
+    this.chip.hidden = true;
+    this.problem.hidden = true;
+    this.progress.hidden = true;
+    this.result.node.hidden = true;
+    Object.values(this.buttons).forEach((each) => (each.hidden = true));
+  }
+
+  #watch() {
+    this.#poller.stop();
+    const id = this.#id;
+    /** @type {string | null} */
+    let etag = null;
+    let wait = QUICK_MS;
+    const step = async (/** @type {AbortSignal} */ signal) => {
+      const askedAt = performance.now();
+      const answer = await getJob(id, { etag, signal });
+      etag = answer.etag;
+      wait = answer.job ? QUICK_MS : Math.min(SLOW_MS, wait * 1.3);
+      if (answer.job && this.#id === id) {
+        this.store.take(answer.job, askedAt);
+        this.#show(answer.job);
+      }
+      if (this.#job && isFinished(this.#job)) return null;
+      return Math.max(wait, Math.min(SLOW_MS, (answer.retryAfter ?? 0) * 1000));
+    };
+    this.#poller = poll(step, { connection: this.connection, onError: (error) => this.#showMissing(error) });
+  }
+
+  /** @param {Error} error */
+  #showMissing(error) {
+    const gone = /** @type {any} */ (error).status === 404;
+    this.#blank();
+    setText(this.title, gone ? "No such transcription" : "This transcription cannot be shown");
+    document.title = `${this.title.textContent} · MT3-Infer`;
+    this.#showProblem(gone ? "It may have been deleted, or the address is not complete." : error.message);
+    if (gone) this.store.remove(this.#id);
+  }
+
+  /** @param {Job} job */
+  #show(job) {
+    const before = this.#job;
+    this.#job = job;
+    setText(this.title, jobName(job));
+    this.chip.hidden = false;
+    this.chip.dataset.status = job.status;
+    setText(this.chip, statusWord(job.status));
+    setText(this.meta, this.#metaWords(job));
+    document.title = pageTitle(job);
+    this.#showProblem(job.status === "failed" ? (job.error?.detail ?? "The transcription failed.") : "");
+    this.#showProgress(job);
+    this.#showButtons(job);
+    if (before && before.status !== job.status) announce(`${jobName(job)}: ${statusWord(job.status)}`);
+    else if (before && before.phase !== job.phase) announce(phaseWords(job));
+    this.#showNotes(job);
+  }
+
+  /** @param {Job} job */
+  #metaWords(job) {
+    const seconds = job.progress?.audio_seconds_total;
+    const took = job.started_at && job.finished_at && job.status === "succeeded";
+    const options = this.models.changedOptions(job).map(([name, value]) => `${label(name).toLowerCase()} ${value}`);
+    return [
+      this.models.titleOf(job.model),
+      seconds ? clock(seconds) : "",
+      ago(job.created_at),
+      took ? `took ${span((Date.parse(job.finished_at ?? "") - Date.parse(job.started_at ?? "")) / 1000)}` : "",
+      job.attempts > 1 ? `attempt ${job.attempts}` : "",
+      ...options,
+    ]
+      .filter(Boolean)
+      .join(" · ");
+  }
+
+  /** @param {string} words "" hides it */
+  #showProblem(words) {
+    this.problem.hidden = !words;
+    setText(this.problem, words);
+  }
+
+  /** @param {Job} job */
+  #showProgress(job) {
+    this.progress.hidden = isFinished(job);
+    if (isFinished(job)) return;
+    const words = phaseWords(job);
+    setText(this.phase, words);
+    setText(this.eta, etaWords(job));
+    this.progress.classList.toggle("queued", job.status === "queued");
+    this.melody.show(job.status === "queued" ? null : (job.progress?.fraction ?? null), words);
+  }
+
+  /** @param {Job} job */
+  #showButtons(job) {
+    const midi = artifact(job, "transcription.mid");
+    const notes = artifact(job, "notes.json");
+    const stem = jobName(job).replace(/\.[^.]+$/, "");
+    showDownload(this.buttons.midi, midi?.href, `${stem}.mid`);
+    showDownload(this.buttons.notes, notes?.href, `${stem}.notes.json`);
+    this.buttons.retry.hidden = job.status !== "failed" && job.status !== "canceled";
+    this.buttons.cancel.hidden = isFinished(job);
+    this.buttons.remove.hidden = !isFinished(job);
+  }
+
+  /** @param {Job} job */
+  #showNotes(job) {
+    const notes = job.status === "succeeded" ? artifact(job, "notes.json") : null;
+    if (!notes) {
+      this.#notesOf = "";
+      this.result.hide();
+    } else if (this.#notesOf !== notes.sha256) {
+      this.#notesOf = notes.sha256;
+      this.#loadNotes(notes.href);
+    }
+  }
+
+  /** @param {string} href */
+  #loadNotes(href) {
+    this.#notesLoader.stop();
+    const step = async (/** @type {AbortSignal} */ signal) => {
+      const json = await fetchNotes(href, signal);
+      if (!signal.aborted) this.result.show(json);
+      return null;
+    };
+    const onError = (/** @type {Error} */ error) => {
+      this.#showProblem(`The notes could not be loaded. ${error.message}`);
+    };
+    this.#notesLoader = poll(step, { connection: this.connection, onError });
+  }
+
+  /** @param {(id: string) => Promise<Job>} action */
+  async #act(action) {
+    const id = this.#id;
+    const askedAt = performance.now();
+    this.#enable(false);
+    try {
+      const job = await action(id);
+      this.store.take(job, askedAt);
+      if (this.#id === id) this.#show(job);
+    } catch (error) {
+      if (this.#id === id) this.#showProblem(/** @type {Error} */ (error).message);
+    } finally {
+      this.#enable(true);
+    }
+    if (this.#id === id) this.#watch();
+    this.store.wake();
+  }
+
+  async #remove() {
+    const id = this.#id;
+    const name = this.#job ? jobName(this.#job) : "it";
+    if (!(await confirmed("Delete this transcription?", `The notes and the upload of ${name} go for good.`, "Delete"))) return;
+    try {
+      await deleteJob(id);
+      this.store.remove(id);
+      if (this.#id === id) this.onGone();
+    } catch (error) {
+      if (this.#id === id) this.#showProblem(/** @type {Error} */ (error).message);
+    }
+  }
+
+  /** @param {boolean} enabled */
+  #enable(enabled) {
+    this.buttons.retry.disabled = !enabled;
+    this.buttons.cancel.disabled = !enabled;
+  }
+}
+
+/** @param {string} words @param {string} kind @param {() => void} onClick */
+function button(words, kind, onClick) {
+  const node = element("button", { type: "button", className: `button ${kind}` }, words);
+  node.addEventListener("click", onClick);
+  return node;
+}
+
+/** @param {HTMLAnchorElement} link @param {string | undefined} href @param {string} name */
+function showDownload(link, href, name) {
+  link.hidden = !href;
+  if (!href) return;
+  link.href = href;
+  link.download = name;
+}
+
+/** @param {Job} job */
+function pageTitle(job) {
+  const fraction = job.status === "processing" ? job.progress?.fraction : null;
+  const state = fraction ? `${Math.round(fraction * 100)} %` : isFinished(job) ? "" : statusWord(job.status);
+  return [state, jobName(job), "MT3-Infer"].filter(Boolean).join(" · ");
+}

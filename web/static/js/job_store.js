@@ -1,0 +1,129 @@
+/** The jobs that the page knows, newest first, kept fresh while someone looks. */
+
+import { getJob, isFinished, listJobs } from "./api.js";
+import { poll } from "./polling.js";
+
+const BUSY_MS = 2_500;
+const IDLE_MS = 15_000;
+const STRAGGLERS = 5; // unfinished jobs below the first page that are asked for in one round
+
+/** @typedef {import("./api.js").Job} Job */
+
+/** Fires "change" when a job comes, changes or goes. */
+export class JobStore extends EventTarget {
+  /** @type {Map<string, { job: Job, askedAt: number }>} askedAt: when the answer that we show was asked for */
+  #known = new Map();
+  /** @type {Map<string, number>} */
+  #removed = new Map();
+  /** @type {string | null} */
+  #cursor = null;
+  #pages = 0;
+  #poller = { stop() {}, wake() {} };
+
+  loaded = false;
+
+  /** @returns {Job[]} newest first */
+  get jobs() {
+    return [...this.#known.values()].map((each) => each.job).sort(newestFirst);
+  }
+
+  get hasMore() {
+    return this.#cursor !== null;
+  }
+
+  /** @param {string} id */
+  get(id) {
+    return this.#known.get(id)?.job ?? null;
+  }
+
+  /** Begin to keep the list fresh. @param {{ connection: any, onError: (error: Error) => void }} collaborators */
+  start(collaborators) {
+    this.#poller = poll(() => this.#refresh(), collaborators);
+  }
+
+  /** Look sooner: something has just been done that changes the list. */
+  wake() {
+    this.#poller.wake();
+  }
+
+  /**
+   * Take in what the service said of a job, unless a later answer is known already.
+   * @param {Job} job @param {number} askedAt performance.now() when it was asked
+   */
+  take(job, askedAt) {
+    if (this.#put(job, askedAt)) this.#changed();
+  }
+
+  /** @param {string} id */
+  remove(id) {
+    this.#removed.set(id, performance.now());
+    if (this.#known.delete(id)) this.#changed();
+  }
+
+  async loadMore() {
+    const askedAt = performance.now();
+    const page = await listJobs({ cursor: this.#cursor });
+    this.#pages += 1;
+    this.#cursor = page.next_cursor;
+    page.items.forEach((job) => this.#put(job, askedAt));
+    this.#changed();
+  }
+
+  /** @param {Job} job @param {number} askedAt */
+  #put(job, askedAt) {
+    const known = this.#known.get(job.id);
+    if (known && known.askedAt > askedAt) return false;
+    if ((this.#removed.get(job.id) ?? -1) > askedAt) return false;
+    this.#known.set(job.id, { job, askedAt });
+    return true;
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+
+  async #refresh() {
+    const askedAt = performance.now();
+    const page = await listJobs();
+    this.#forgetMissing(page, askedAt);
+    page.items.forEach((job) => this.#put(job, askedAt));
+    if (this.#pages === 0) this.#pages = 1;
+    if (this.#pages === 1) this.#cursor = page.next_cursor;
+    await this.#refreshStragglers(page.items);
+    this.loaded = true;
+    this.#changed();
+    return this.jobs.every(isFinished) ? IDLE_MS : BUSY_MS;
+  }
+
+  /** What should be on the first page and is not there has been deleted elsewhere. */
+  #forgetMissing(/** @type {{ items: Job[], next_cursor: string | null }} */ page, /** @type {number} */ askedAt) {
+    const present = new Set(page.items.map((job) => job.id));
+    const oldest = page.items.at(-1);
+    for (const [id, known] of this.#known) {
+      const covered = page.next_cursor === null || (oldest && newestFirst(known.job, oldest) <= 0);
+      if (covered && !present.has(id) && known.askedAt < askedAt) this.#known.delete(id);
+    }
+  }
+
+  /** @param {Job[]} fresh */
+  async #refreshStragglers(fresh) {
+    const ids = new Set(fresh.map((job) => job.id));
+    const waiting = this.jobs.filter((job) => !isFinished(job) && !ids.has(job.id));
+    for (const { id } of waiting.slice(-STRAGGLERS)) {
+      const askedAt = performance.now();
+      try {
+        const { job } = await getJob(id);
+        if (job) this.#put(job, askedAt);
+      } catch (error) {
+        if (/** @type {any} */ (error).status !== 404) throw error;
+        this.#known.delete(id);
+      }
+    }
+  }
+}
+
+/** @param {Job} a @param {Job} b */
+function newestFirst(a, b) {
+  if (a.created_at !== b.created_at) return a.created_at < b.created_at ? 1 : -1;
+  return a.id < b.id ? 1 : a.id > b.id ? -1 : 0;
+}

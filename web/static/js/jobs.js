@@ -1,0 +1,122 @@
+/** The list of past jobs. Rows are kept and updated in place, so that focus and reading position stay. */
+
+import { isFinished } from "./api.js";
+import { byId, element, setText } from "./dom.js";
+import { ago, clock, counted, jobName, phaseWords, statusWord } from "./format.js";
+import { jobAddress } from "./router.js";
+
+const CLOCK_MS = 30_000;
+
+/** @typedef {import("./api.js").Job} Job */
+
+class JobRow {
+  constructor() {
+    this.name = element("span", { className: "row-name" });
+    this.status = element("span", { className: "chip" });
+    this.about = element("span", { className: "row-about" });
+    this.bar = element("span", { className: "row-bar" });
+    this.link = element("a", { className: "row" }, this.name, this.status, this.about, this.bar);
+    this.node = element("li", {}, this.link);
+  }
+
+  /** @param {Job} job @param {boolean} selected @param {(model: string) => string} modelTitle */
+  update(job, selected, modelTitle) {
+    this.link.href = jobAddress(job.id);
+    this.link.dataset.status = job.status;
+    if (selected) this.link.setAttribute("aria-current", "page");
+    else this.link.removeAttribute("aria-current");
+    setText(this.name, jobName(job));
+    this.name.title = jobName(job);
+    setText(this.status, statusWord(job.status));
+    this.status.dataset.status = job.status;
+    setText(this.about, about(job, modelTitle));
+    this.bar.hidden = job.status !== "processing";
+    this.bar.style.transform = `scaleX(${job.progress?.fraction ?? 0})`;
+  }
+}
+
+/** @param {Job} job @param {(model: string) => string} modelTitle */
+function about(job, modelTitle) {
+  if (!isFinished(job)) return phaseWords(job);
+  const seconds = job.progress?.audio_seconds_total;
+  return [
+    modelTitle(job.model),
+    seconds ? clock(seconds) : "",
+    typeof job.note_count === "number" ? counted(job.note_count, "note") : "",
+    ago(job.created_at),
+  ]
+    .filter(Boolean)
+    .join(" · ");
+}
+
+export class JobList {
+  /** @type {Map<string, JobRow>} */
+  #rows = new Map();
+  /** @type {string | null} */
+  #selected = null;
+
+  /** @param {import("./job_store.js").JobStore} store @param {(model: string) => string} modelTitle */
+  constructor(store, modelTitle) {
+    this.store = store;
+    this.modelTitle = modelTitle;
+    this.list = byId("jobs");
+    this.more = byId("jobs-more");
+    this.problem = byId("jobs-error");
+    store.addEventListener("change", () => this.render());
+    this.more.addEventListener("click", () => this.#loadMore());
+    setInterval(() => this.render(), CLOCK_MS);
+  }
+
+  /** @param {string | null} id */
+  select(id) {
+    this.#selected = id;
+    this.render();
+  }
+
+  /** @param {Error} error */
+  showProblem(error) {
+    this.problem.hidden = false;
+    setText(this.problem, error.message);
+  }
+
+  render() {
+    const jobs = this.store.jobs;
+    const ids = new Set(jobs.map((job) => job.id));
+    for (const [id, row] of this.#rows) {
+      if (ids.has(id)) continue;
+      row.node.remove();
+      this.#rows.delete(id);
+    }
+    jobs.forEach((job, place) => this.#place(this.#rowOf(job), place));
+    byId("jobs-empty").hidden = jobs.length > 0 || !this.store.loaded;
+    this.more.hidden = !this.store.hasMore;
+  }
+
+  /** @param {Job} job */
+  #rowOf(job) {
+    let row = this.#rows.get(job.id);
+    if (!row) {
+      row = new JobRow();
+      this.#rows.set(job.id, row);
+    }
+    row.update(job, job.id === this.#selected, this.modelTitle);
+    return row;
+  }
+
+  /** @param {JobRow} row @param {number} place */
+  #place(row, place) {
+    if (this.list.children[place] !== row.node) this.list.insertBefore(row.node, this.list.children[place] ?? null);
+  }
+
+  async #loadMore() {
+    this.more.disabled = true;
+    try {
+      await this.store.loadMore();
+      this.problem.hidden = true;
+    } catch (error) {
+      this.showProblem(/** @type {Error} */ (error));
+    } finally {
+      this.more.disabled = false;
+    }
+  }
+}

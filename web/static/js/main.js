@@ -1,0 +1,70 @@
+/** Puts the page together: the address decides what is shown, the collaborators do the rest. */
+
+import { listModels } from "./api.js";
+import { byId, setText } from "./dom.js";
+import { acceptFiles } from "./drop_zone.js";
+import { JobView } from "./job.js";
+import { JobStore } from "./job_store.js";
+import { JobList } from "./jobs.js";
+import { ModelForm } from "./model_form.js";
+import { Connection, poll } from "./polling.js";
+import { currentJob, goTo } from "./router.js";
+import { Uploads } from "./upload.js";
+
+const connection = new Connection();
+const store = new JobStore();
+const form = new ModelForm();
+const modelTitle = (/** @type {string} */ name) => form.titleOf(name);
+const list = new JobList(store, modelTitle);
+const view = new JobView({ store, connection, models: form, onGone: leave });
+
+const uploads = new Uploads({
+  choice: () => form.choice,
+  onJob(job, askedAt, alone) {
+    store.take(job, askedAt);
+    store.wake();
+    if (alone && currentJob() === null) goTo(job.id);
+  },
+});
+
+function route() {
+  const id = currentJob();
+  byId("home").hidden = id !== null;
+  byId("job").hidden = id === null;
+  byId("new-link").hidden = id === null;
+  list.select(id);
+  if (id === null) {
+    view.close();
+    document.title = "MT3-Infer";
+  } else {
+    view.open(id);
+    window.scrollTo(0, 0);
+  }
+}
+
+/** The job in view has been deleted. */
+function leave() {
+  goTo(null);
+  byId("main").focus({ preventScroll: true });
+}
+
+function showConnection() {
+  setText(byId("connection"), connection.lost ? "Reconnecting…" : "");
+  byId("connection").classList.toggle("lost", connection.lost);
+}
+
+async function loadModels() {
+  form.show(await listModels());
+  list.render(); // the rows can name their models now
+  return null;
+}
+
+connection.addEventListener("change", showConnection);
+window.addEventListener("hashchange", route);
+acceptFiles((files) => {
+  if (currentJob() !== null) goTo(null);
+  uploads.add(files);
+});
+poll(loadModels, { connection, onError: (error) => form.showProblem(error) });
+store.start({ connection, onError: (error) => list.showProblem(error) });
+route();

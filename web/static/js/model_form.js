@@ -1,0 +1,216 @@
+/** The choice of model and its options, built from what /v1/models says. */
+
+import { byId, element, setText } from "./dom.js";
+import { fileSize, label } from "./format.js";
+
+const STORAGE_KEY = "mt3-infer.model";
+const SLIDER_STEPS = 1000;
+
+/** @typedef {import("./api.js").Model} Model */
+/** @typedef {import("./api.js").OptionSchema} OptionSchema */
+/** @typedef {{ node: HTMLElement, value: () => any, reset: () => void }} Field */
+
+export class ModelForm {
+  /** @type {Model[]} */
+  #models = [];
+  /** @type {Map<string, Field>} */
+  #fields = new Map();
+
+  constructor() {
+    this.select = byId("model");
+    this.about = byId("model-about");
+    this.options = byId("options");
+    this.fields = byId("options-fields");
+    this.select.addEventListener("change", () => this.#choose(this.select.value));
+    byId("model-form").addEventListener("submit", (/** @type {Event} */ event) => event.preventDefault());
+  }
+
+  /** @param {Model[]} models */
+  show(models) {
+    this.#models = models;
+    this.select.replaceChildren(...models.map((m) => element("option", { value: m.name }, m.title || m.name)));
+    this.select.disabled = models.length === 0;
+    const chosen = models.find((m) => m.name === remembered()) ?? models.find((m) => m.default) ?? models[0];
+    if (!chosen) return;
+    this.select.value = chosen.name;
+    this.#choose(chosen.name);
+  }
+
+  /** @param {Error} error */
+  showProblem(error) {
+    setText(this.about, error.message);
+  }
+
+  /** The title of a model by name, or the name where the model is not known. @param {string} name */
+  titleOf(name) {
+    return this.#models.find((model) => model.name === name)?.title || name;
+  }
+
+  /** The options of a job that differ from the model's defaults. @param {import("./api.js").Job} job */
+  changedOptions(job) {
+    const schemas = this.#models.find((model) => model.name === job.model)?.options ?? {};
+    return Object.entries(job.options ?? {}).filter(([name, value]) => schemaOf(schemas[name] ?? {}).default !== value);
+  }
+
+  /** What to send: null for the service's own default. Only options that differ from it are named. */
+  get choice() {
+    /** @type {Record<string, unknown>} */
+    const options = {};
+    const model = this.#current();
+    for (const [name, field] of this.#fields) {
+      const value = field.value();
+      if (value !== null && value !== schemaOf(model?.options[name] ?? {}).default) options[name] = value;
+    }
+    return { model: model?.name ?? null, options };
+  }
+
+  #current() {
+    return this.#models.find((model) => model.name === this.select.value);
+  }
+
+  /** @param {string} name */
+  #choose(name) {
+    const model = this.#models.find((each) => each.name === name);
+    if (!model) return;
+    remember(name);
+    setText(this.about, aboutModel(model));
+    const entries = Object.entries(model.options ?? {});
+    this.#fields = new Map(entries.map(([option, schema]) => [option, field(option, schemaOf(schema))]));
+    this.options.hidden = entries.length === 0;
+    const reset = element("button", { type: "button", className: "button small" }, "Back to the defaults");
+    reset.addEventListener("click", () => this.#fields.forEach((each) => each.reset()));
+    this.fields.replaceChildren(...[...this.#fields.values()].map((each) => each.node), reset);
+  }
+}
+
+/** @param {Model} model */
+function aboutModel(model) {
+  const facts = [
+    model.installed ? "" : `${model.size ? `${fileSize(model.size)}, ` : ""}fetched at first use`,
+    model.realtime_factor ? `about ${Math.round(model.realtime_factor)}× faster than real time here` : "",
+    model.licence ? `licence ${model.licence}` : "",
+  ].filter(Boolean);
+  return [model.description, facts.length ? `${facts.join(" · ")}.`.replace(/^./, (c) => c.toUpperCase()) : ""]
+    .filter(Boolean)
+    .join(" ");
+}
+
+/** An optional value is {"anyOf": [it, null]}: take it. @param {OptionSchema} schema @returns {OptionSchema} */
+function schemaOf(schema) {
+  const real = schema.anyOf?.find((each) => each.type !== "null");
+  return real ? { ...real, ...schema, anyOf: undefined } : schema;
+}
+
+/** @param {string} name @param {OptionSchema} schema @returns {Field} */
+function field(name, schema) {
+  if (schema.type === "boolean") return checkbox(name, schema);
+  if (schema.enum) return choice(name, schema);
+  if (schema.type === "number" || schema.type === "integer") return number(name, schema);
+  return text(name, schema);
+}
+
+/** @param {string} name @param {OptionSchema} schema @param {HTMLElement[]} controls */
+function labelled(name, schema, ...controls) {
+  const hint = element("p", { className: "hint", id: `hint-${name}` }, schema.description ?? "");
+  controls.forEach((control) => control.setAttribute("aria-describedby", hint.id));
+  const caption = element("label", { for: `option-${name}` }, label(name));
+  return element("div", { className: "field" }, caption, element("div", { className: "controls" }, ...controls), hint);
+}
+
+/** @param {string} name @param {OptionSchema} schema @returns {Field} */
+function checkbox(name, schema) {
+  const input = element("input", { type: "checkbox", id: `option-${name}`, checked: Boolean(schema.default) });
+  const reset = () => (input.checked = Boolean(schema.default));
+  return { node: labelled(name, schema, input), value: () => input.checked, reset };
+}
+
+/** @param {string} name @param {OptionSchema} schema @returns {Field} */
+function choice(name, schema) {
+  const options = (schema.enum ?? []).map((value) => element("option", { value }, label(String(value))));
+  const select = element("select", { id: `option-${name}` }, ...options);
+  const reset = () => (select.value = String(schema.default ?? ""));
+  reset();
+  return { node: labelled(name, schema, select), value: () => select.value || null, reset };
+}
+
+/** @param {string} name @param {OptionSchema} schema @returns {Field} */
+function text(name, schema) {
+  const input = element("input", { type: "text", id: `option-${name}` });
+  const reset = () => (input.value = String(schema.default ?? ""));
+  reset();
+  return { node: labelled(name, schema, input), value: () => input.value || null, reset };
+}
+
+/** A number field, and where both ends are known a slider beside it. @returns {Field} */
+function number(/** @type {string} */ name, /** @type {OptionSchema} */ schema) {
+  const input = element("input", { type: "number", id: `option-${name}`, className: "number" });
+  input.step = schema.type === "integer" ? "1" : "any";
+  if (schema.minimum !== undefined) input.min = String(schema.minimum);
+  if (schema.maximum !== undefined) input.max = String(schema.maximum);
+  const slider = hasRange(schema) ? sliderFor(name, schema, input) : null;
+  const reset = () => {
+    input.value = schema.default === undefined || schema.default === null ? "" : String(schema.default);
+    input.dispatchEvent(new Event("input"));
+  };
+  reset();
+  const value = () => (input.value === "" || !input.validity.valid ? null : Number(input.value));
+  return { node: labelled(name, schema, ...(slider ? [slider, input] : [input])), value, reset };
+}
+
+/** @param {OptionSchema} schema */
+function hasRange(schema) {
+  return schema.minimum !== undefined && schema.maximum !== undefined && schema.maximum > schema.minimum;
+}
+
+/** @param {string} name @param {OptionSchema} schema @param {HTMLInputElement} input */
+function sliderFor(name, schema, input) {
+  const scale = sliderScale(schema);
+  const slider = element("input", { type: "range", min: "0", max: String(SLIDER_STEPS), step: "1" });
+  slider.setAttribute("aria-label", label(name));
+  const fill = () => {
+    slider.style.setProperty("--filled", `${(100 * Number(slider.value)) / SLIDER_STEPS}%`);
+    slider.setAttribute("aria-valuetext", input.value);
+  };
+  slider.addEventListener("input", () => {
+    input.value = String(scale.value(Number(slider.value) / SLIDER_STEPS));
+    fill();
+  });
+  input.addEventListener("input", () => {
+    if (input.value !== "") slider.value = String(Math.round(scale.place(Number(input.value)) * SLIDER_STEPS));
+    fill();
+  });
+  return slider;
+}
+
+/**
+ * Slider place (0-1) ↔ value. Where the default lies in the lowest tenth the scale is cubic, so that the useful
+ * values are not all crammed into its first millimetres.
+ * @param {OptionSchema} schema
+ */
+export function sliderScale(schema) {
+  const low = schema.minimum ?? 0;
+  const width = (schema.maximum ?? 1) - low;
+  const power = schema.type === "number" && (schema.default - low) / width < 0.1 && schema.default > low ? 3 : 1;
+  const digits = schema.type === "integer" ? 0 : width > 100 ? 0 : 2;
+  return {
+    value: (/** @type {number} */ place) => Number((low + width * place ** power).toFixed(digits)),
+    place: (/** @type {number} */ value) => Math.min(1, Math.max(0, (value - low) / width)) ** (1 / power),
+  };
+}
+
+function remembered() {
+  try {
+    return localStorage.getItem(STORAGE_KEY);
+  } catch {
+    return null;
+  }
+}
+
+/** @param {string} name */
+function remember(name) {
+  try {
+    localStorage.setItem(STORAGE_KEY, name);
+  } catch {
+    // Storage is switched off: the default is chosen next time.
+  }
+}

@@ -1,0 +1,134 @@
+/** The geometry of the roll: seconds ↔ x, pitch ↔ y, in CSS pixels. Pure arithmetic. */
+
+export const KEYS_WIDTH = 46;
+export const AXIS_HEIGHT = 30;
+
+const MOST_PIXELS_PER_SECOND = 800;
+const LEAST_ROWS = 26;
+const FIRST_VIEW_SECONDS = 60;
+const FIT_WHOLE_SECONDS = 100;
+const TICKS = [0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600]; // s
+const LEAST_TICK_PIXELS = 70;
+
+export class RollLayout {
+  width = 0;
+  height = 0;
+  duration = 1;
+  start = 0; // s at the left edge of the plot
+  pixelsPerSecond = 1;
+  lowest = 48;
+  highest = 84;
+
+  /** @param {import("./notes.js").NoteSequence} sequence */
+  frame(sequence) {
+    this.duration = Math.max(0.5, sequence.duration);
+    let lowest = 127;
+    let highest = 0;
+    for (const pitch of sequence.pitches) {
+      lowest = Math.min(lowest, pitch);
+      highest = Math.max(highest, pitch);
+    }
+    if (sequence.count === 0) [lowest, highest] = [54, 78];
+    const missing = Math.max(4, LEAST_ROWS - (highest - lowest + 1));
+    this.lowest = Math.max(0, lowest - Math.ceil(missing / 2));
+    this.highest = Math.min(127, highest + Math.ceil(missing / 2));
+  }
+
+  /** @param {number} width @param {number} height */
+  resize(width, height) {
+    const fitted = this.isFitted;
+    this.width = width;
+    this.height = height;
+    if (fitted) this.fit();
+    else this.#clamp();
+  }
+
+  get plotWidth() {
+    return Math.max(1, this.width - KEYS_WIDTH);
+  }
+
+  get plotHeight() {
+    return Math.max(1, this.height - AXIS_HEIGHT);
+  }
+
+  get rowHeight() {
+    return this.plotHeight / (this.highest - this.lowest + 1);
+  }
+
+  get end() {
+    return this.start + this.plotWidth / this.pixelsPerSecond;
+  }
+
+  get #fitScale() {
+    return this.plotWidth / this.duration;
+  }
+
+  get isFitted() {
+    return this.pixelsPerSecond <= this.#fitScale * 1.0001;
+  }
+
+  fit() {
+    this.start = 0;
+    this.pixelsPerSecond = this.#fitScale;
+  }
+
+  /** All of a short piece, the first minute of a long one. */
+  firstView() {
+    this.fit();
+    if (this.duration > FIT_WHOLE_SECONDS) this.pixelsPerSecond = this.plotWidth / FIRST_VIEW_SECONDS;
+  }
+
+  /** @param {number} factor @param {number} [x] what stays in place; the middle where nothing is said */
+  zoom(factor, x = KEYS_WIDTH + this.plotWidth / 2) {
+    const held = this.timeAt(x);
+    const most = Math.max(MOST_PIXELS_PER_SECOND, this.#fitScale);
+    this.pixelsPerSecond = Math.min(most, Math.max(this.#fitScale, this.pixelsPerSecond * factor));
+    this.start = held - (x - KEYS_WIDTH) / this.pixelsPerSecond;
+    this.#clamp();
+  }
+
+  /** @param {number} pixels to the right; false where the end was reached already */
+  pan(pixels) {
+    const before = this.start;
+    this.start += pixels / this.pixelsPerSecond;
+    this.#clamp();
+    return this.start !== before;
+  }
+
+  /** @param {number} start s */
+  scrollTo(start) {
+    this.start = start;
+    this.#clamp();
+  }
+
+  #clamp() {
+    this.pixelsPerSecond = Math.max(this.pixelsPerSecond, this.#fitScale);
+    const latest = this.duration - this.plotWidth / this.pixelsPerSecond;
+    this.start = Math.max(0, Math.min(this.start, latest));
+  }
+
+  /** @param {number} time s */
+  x(time) {
+    return KEYS_WIDTH + (time - this.start) * this.pixelsPerSecond;
+  }
+
+  /** Top of a pitch's row. @param {number} pitch */
+  y(pitch) {
+    return AXIS_HEIGHT + (this.highest - pitch) * this.rowHeight;
+  }
+
+  /** @param {number} x */
+  timeAt(x) {
+    return Math.min(this.duration, Math.max(0, this.start + (x - KEYS_WIDTH) / this.pixelsPerSecond));
+  }
+
+  /** @param {number} y */
+  pitchAt(y) {
+    return this.highest - Math.floor((y - AXIS_HEIGHT) / this.rowHeight);
+  }
+
+  /** Seconds between labelled lines: the least that leaves room for the labels. */
+  get tick() {
+    return TICKS.find((tick) => tick * this.pixelsPerSecond >= LEAST_TICK_PIXELS) ?? TICKS[TICKS.length - 1];
+  }
+}
