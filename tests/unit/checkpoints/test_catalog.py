@@ -59,7 +59,8 @@ def test_a_sound_row_is_read(tmp_path: Path) -> None:
         (
             '"wheel"',
             '"owl"',
-            "Catalogue row tiny/weights.bin: there is no source of kind 'owl'; the kinds are: git_lfs, huggingface, t5x, url, wheel.",
+            "Catalogue row tiny/weights.bin: there is no source of kind 'owl'; the kinds are: "
+            "git_lfs, huggingface, t5x, url, wheel.",
         ),
         (', member = "m"', "", "1 required positional argument: 'member'."),
         ("[{kind", "[] # [{kind", "Catalogue row tiny/weights.bin: it has no sources."),
