@@ -25,8 +25,8 @@ class CheckpointFile:
 
     Attributes:
         name: its name in the store; no folders.
-        size: in bytes; an estimate where the sum is not known.
-        sha256: 64 lower-case hexadecimal digits; None until the first download has taught them to this machine.
+        size: in bytes; an estimate where the sum is not known, and 0 where nothing is.
+        sha256: 64 lower-case hexadecimal digits; None where only a first download can tell them.
         sources: in the order in which they are tried.
     """
 
@@ -34,6 +34,11 @@ class CheckpointFile:
     size: int
     sha256: str | None
     sources: tuple[SourceSpec, ...]
+
+    @property
+    def exact_size(self) -> int | None:
+        """The size if it is certain: that of a file whose sum is known."""
+        return self.size or None if self.sha256 else None
 
 
 def sha256_of(path: Path) -> str:
@@ -62,7 +67,7 @@ def why_wrong(path: Path, file: CheckpointFile, sha256: str | None = None) -> st
     if file.sha256 is None:
         return None
     size = path.stat().st_size
-    if size != file.size:
+    if file.exact_size not in (None, size):
         return f"it has {size:,} bytes, not {file.size:,}"
     found = sha256 or sha256_of(path)
     if found != file.sha256:

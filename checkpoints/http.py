@@ -87,13 +87,13 @@ def download(
     Args:
         locate: asked before each connection, so that signed links can be fresh.
         resource: names what is downloaded; the same each time, however its links are signed.
-        file: where its sum is known, its size says how far to go.
+        file: its size, if it is certain, says how far to go; with a sum, any source's bytes are continued.
     Raises:
         SourceError: in a few words why not; the part keeps what came.
     """
     tries = patience.tries
     with _Part(part, resource) as out:
-        while not (file.sha256 and out.size == file.size):
+        while out.size != file.exact_size:
             before = out.size
             try:
                 _connect(locate(), file, out, progress, patience)
@@ -250,7 +250,7 @@ def _connect(
     address: Address, file: CheckpointFile, out: _Part, progress: Callable[[int], None], patience: Patience
 ) -> None:
     """Ask for what is missing and write it."""
-    if (out.size and not (out.etag or file.sha256)) or (file.sha256 and out.size > file.size):
+    if (out.size and not (out.etag or file.sha256)) or (file.exact_size and out.size > file.exact_size):
         out.restart()
     ranged = out.size > 0
     headers = dict(address.headers)
@@ -281,7 +281,7 @@ def _connect(
 def _continues(content_range: str, size: int, file: CheckpointFile) -> bool:
     """Whether a 206 begins where the part ends, and is of a file of the right size."""
     match = _CONTENT_RANGE.fullmatch(content_range)
-    return match is not None and int(match[1]) == size and (not file.sha256 or int(match[2]) == file.size)
+    return match is not None and int(match[1]) == size and file.exact_size in (None, int(match[2]))
 
 
 def _copy(
@@ -289,8 +289,9 @@ def _copy(
 ) -> None:
     length = response.headers.get("Content-Length", "")
     total = out.size + int(length) if length.isdecimal() and not response.chunked else None
-    if file.sha256 and total not in (None, file.size) and total > _SMALL_BYTES:
-        raise SourceError(f"it has {total:,} bytes, not {file.size:,}")
+    wanted = file.exact_size
+    if wanted and total and total != wanted and total > _SMALL_BYTES:
+        raise SourceError(f"it has {total:,} bytes, not {wanted:,}")
     progress(out.size)
     while total is None or out.size < total:
         try:
@@ -301,7 +302,7 @@ def _copy(
             break
         out.write(block)
         progress(out.size)
-        if file.sha256 and out.size > file.size:
+        if wanted and out.size > wanted:
             return  # enough to know that it is wrong
     if total is not None and out.size < total:
         raise _InterruptedError(f"the connection broke off after {out.size:,} of {total:,} bytes")

@@ -201,7 +201,10 @@ def test_what_the_hub_refuses_is_said(site: Site, hub: HuggingFaceSource, part: 
         (status(404, X_Error_Code="RevisionNotFound"), "the repository has no revision main"),
         (status(404, X_Error_Code="EntryNotFound"), "the repository holds no folder/weights.pth"),
         (status(418), "the Hub answers 418"),
-        (resolve("http://localhost/", etag="1" * 64), f"folder/weights.pth is another file there now (sha256 {'1' * 64})"),
+        (
+            resolve("http://localhost/", etag="1" * 64),
+            f"folder/weights.pth is another file there now (sha256 {'1' * 64})",
+        ),
     ]
     for route, reason in cases:
         site.routes[where] = route

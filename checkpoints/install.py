@@ -1,0 +1,165 @@
+"""One file: `.part`, verify, fsync, rename.
+
+The invariant: **no file gets its final name unless its bytes were verified**, whatever dies on the way and
+whether or not locks hold. It rests on three things. Each download writes a `.part` whose name no other process
+knows, so nobody can change bytes between their verification and the rename. What an interrupted download left is
+*copied* to begin the next one, never taken over, since its writer may be alive. A rename is atomic.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+from uuid import uuid4
+
+from checkpoints.errors import (
+    CheckpointError,
+    ChecksumError,
+    DiskSpaceError,
+    DownloadError,
+    SourceError,
+    StoreNotWritableError,
+)
+from checkpoints.files import CheckpointFile, resume_note, why_wrong
+from checkpoints.sources import Source
+
+_log = logging.getLogger(__name__)
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+
+
+def install_file(
+    path: Path,
+    file: CheckpointFile,
+    sources: Sequence[Source],
+    progress: Callable[[int], None],
+    *,
+    title: str,
+    accept: Callable[[Path, Source], None] = lambda part, source: None,
+) -> Source | None:
+    """Download one file from the first source that delivers it; give that source.
+
+    Again if another process, let in by a lock that lies, swept our part away; None if it has installed the file
+    itself. Only the first try sweeps, so that processes cannot go on doing that to each other.
+
+    Args:
+        path: its final place.
+        title: what the messages call the download.
+        accept: shown the verified part, and whence it came, before it gets its name; what it raises prevents that.
+    Raises:
+        DownloadError (names each source and why), ChecksumError (every source gave wrong bytes), OSError.
+    """
+    for sweep in (True, False, False, False):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = _begin_part(path, sweep=sweep)
+        try:
+            source = _download(file, sources, part, progress, title)
+            accept(part, source)
+            _fsync(part)
+            part.replace(path)
+            _fsync(path.parent)
+        except FileNotFoundError:
+            if part.exists():
+                raise
+        else:
+            return source
+        finally:
+            if _size(part) == 0:  # renamed, or nothing came: no part, or none worth keeping, and its note
+                _remove_part(part)
+        if path.exists() and why_wrong(path, file) is None:
+            return None  # that process has installed it
+    raise CheckpointError(f"{title} could not be installed: other processes keep removing {path.parent}/.*.part.")
+
+
+@contextmanager
+def clear_refusals(folder: Path, advice: str) -> Iterator[None]:
+    """Turn what the file system refuses into sentences."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NOT_WRITABLE:
+            raise StoreNotWritableError(
+                f"The checkpoint directory {folder} cannot be written to ({error.strerror}); {advice}."
+            ) from error
+        if error.errno in _DISK_FULL:
+            raise DiskSpaceError(
+                f"The disk of the checkpoint directory {folder} is full; what was downloaded is kept."
+            ) from error
+        raise
+
+
+def _download(
+    file: CheckpointFile, sources: Sequence[Source], part: Path, progress: Callable[[int], None], title: str
+) -> Source:
+    """Try the sources in order until `part` holds the verified bytes."""
+    failures: list[tuple[str, CheckpointError]] = []
+    for source in sources:
+        try:
+            _fetch_verified(source, file, part, progress)
+        except (SourceError, ChecksumError) as error:
+            failures.append((source.label, error))
+            _log.warning("%s: %s failed: %s", title, source.label, error)
+        else:
+            return source
+    attempts = [(label, str(error)) for label, error in failures]
+    reasons = "; ".join(f"from {label}: {reason}" for label, reason in attempts)
+    message = f"{title} could not be downloaded: {file.name} {reasons}."
+    if all(isinstance(error, ChecksumError) for _, error in failures):
+        raise ChecksumError(message)
+    raise DownloadError(message, attempts)
+
+
+def _fetch_verified(source: Source, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> None:
+    """Fetch from one source; once more from the start if what an earlier try left turns out to spoil it."""
+    for continued in (_size(part) > 0, False):
+        sha256 = source.fetch(file, part, progress)
+        wrong = why_wrong(part, file, sha256)
+        if wrong is None:
+            return
+        part.write_bytes(b"")  # nothing to continue from
+        resume_note(part).unlink(missing_ok=True)
+        if not continued:
+            raise ChecksumError(f"what came is not {file.name}: {wrong}")
+
+
+def _begin_part(path: Path, *, sweep: bool) -> Path:
+    """Create a part of our own with the most that an earlier download left; sweep those away if asked to."""
+    leftovers = list(path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 32}.part"))
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    part.touch()
+    for leftover in sorted(leftovers, key=_size, reverse=True):
+        # Only its writer, if alive after all, removes it between our look and our copy.
+        with suppress(FileNotFoundError):
+            if _size(part) == 0:
+                shutil.copyfile(leftover, part)
+                shutil.copyfile(resume_note(leftover), resume_note(part))
+        if sweep:
+            _remove_part(leftover)
+    return part
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _remove_part(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    resume_note(part).unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
