@@ -36,7 +36,7 @@ migrate: .venv/serve  ## bring the database of MT3_DATABASE_URL up to date
 	.venv/bin/python -m migrations
 
 soak: .venv/dev  ## the long runs that are not in make test
-	.venv/bin/python -m pytest -m soak
+	.venv/bin/python -m pytest -m soak -s
 
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || \

@@ -8,8 +8,8 @@ MT3Error
 │   └── AudioTooLongError       audio_too_long
 ├── UnknownModelError           unknown_model
 ├── InvalidOptionError          invalid_option
-├── MissingDependencyError      missing_dependency
-└── CheckpointError             see `checkpoints.errors`: re-exported here, so that one import serves callers
+└── MissingDependencyError      missing_dependency
+CheckpointError                 see `checkpoints.errors`: `mt3_infer` gives it out too, so that one import serves
 
 A `code` is stable: the service hands it to clients as it stands here.
 """

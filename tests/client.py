@@ -45,19 +45,21 @@ class ServiceClient:
                 return Answer(error.code, dict(error.headers), error.read())
 
     def get(self, path: str, **headers: str) -> Answer:
-        return self.call("GET", path, **headers)
+        return self.call("GET", path, data=None, **headers)
 
     def submit(self, recording: Path | bytes, *, name: str = "recording", **fields: str) -> Answer:
         """Post a recording as a browser's form does."""
         if isinstance(recording, Path):
-            recording, name = recording.read_bytes(), recording.name
+            name, content = recording.name, recording.read_bytes()
+        else:
+            content = recording
         boundary = uuid4().hex
         parts = [
             f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
             for key, value in fields.items()
         ]
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
-        body = b"".join([*parts, head.encode(), recording, f"\r\n--{boundary}--\r\n".encode()])
+        body = b"".join([*parts, head.encode(), content, f"\r\n--{boundary}--\r\n".encode()])
         content_type = f"multipart/form-data; boundary={boundary}"
         return self.call("POST", "/v1/transcriptions", data=body, Content_Type=content_type)
 

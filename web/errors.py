@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
+from mt3_infer.errors import MT3Error
 from shared.errors import ServiceError
 from shared.logs import get_logger
 
@@ -51,12 +52,6 @@ class UnknownModel(ServiceError):  # noqa: N818
     """No model goes by that name."""
 
     code = "unknown_model"
-
-
-class InvalidOption(ServiceError):  # noqa: N818
-    """The model takes no such option, or not that value."""
-
-    code = "invalid_option"
 
 
 class EmptyUpload(ServiceError):  # noqa: N818
@@ -115,6 +110,10 @@ def register_error_handlers(app: APIFlask) -> None:
     def _from_service(error: ServiceError) -> Response:
         if error.retryable:
             log.warning("part_unavailable", path=request.path, error=str(error))
+        return problem(STATUS_OF.get(error.code, 400), error.code, str(error))
+
+    @app.errorhandler(MT3Error)
+    def _from_library(error: MT3Error) -> Response:
         return problem(STATUS_OF.get(error.code, 400), error.code, str(error))
 
     @app.errorhandler(OperationalError)

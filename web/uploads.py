@@ -8,15 +8,15 @@ import os
 from typing import Any
 from uuid import UUID
 
-from pydantic import ValidationError
 from uuid6 import uuid7
 from werkzeug.datastructures import FileStorage
 
 from mt3_infer.models import MODELS
+from shared.errors import IdempotencyConflict
 from shared.jobs import NewJob, create_job
 from shared.storage import StoredObject, upload_prefix
 from shared.tables import Job
-from web.errors import EmptyUpload, InvalidOption, InvalidRequest, UnknownModel
+from web.errors import EmptyUpload, InvalidRequest, UnknownModel
 from web.parts import OWNER, Parts
 from web.schemas import NewTranscription
 
@@ -25,11 +25,11 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
     """Store the recording, then the row; give back the job, or the one that this key made before.
 
     Raises:
-        UnknownModel, InvalidOption, InvalidRequest, EmptyUpload, IdempotencyConflict: the client's to mend.
+        UnknownModel, InvalidOptionError, InvalidRequest, EmptyUpload, IdempotencyConflict: the client's to mend.
         StorageUnavailable, OperationalError: nothing was accepted; trying again is safe.
     """
     model = resolve_model(parts, form.model)
-    options = check_options(model, form.options)
+    MODELS[model].check_options(form.options)
     metadata = read_metadata(form.metadata)
     if idempotency_key is not None and not 0 < len(idempotency_key) <= 255:
         raise InvalidRequest("The Idempotency-Key must have 1 to 255 characters.")
@@ -47,22 +47,24 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
         id=job_id,
         owner=OWNER,
         model=model,
-        options=options,
+        options=form.options,
         client_metadata=metadata,
         filename=display_name(upload.filename),
         upload_key=stored.key,
         upload_bytes=stored.size,
         idempotency_key=idempotency_key,
-        request_hash=request_hash(stored, model, options, metadata),
+        request_hash=request_hash(stored, model, form.options, metadata),
     )
-    created = False
     try:
         job, created = create_job(parts.sessions, new)
-    finally:
-        if not created:
-            parts.storage.delete_prefix(upload_prefix(job_id))
-    if created:
-        parts.queue.submit(job.id)
+    except IdempotencyConflict:
+        parts.storage.delete_prefix(upload_prefix(job_id))
+        raise
+    # After any other error the upload stays: a commit that seems to have failed may have been made.
+    if not created:
+        parts.storage.delete_prefix(upload_prefix(job_id))
+        return job
+    parts.queue.submit(job.id)
     return job
 
 
@@ -74,19 +76,6 @@ def resolve_model(parts: Parts, asked: str | None) -> str:
             return entry.name
     known = ", ".join(sorted(parts.catalog.entries))
     raise UnknownModel(f"There is no model {name!r}; there are: {known}.")
-
-
-def check_options(model: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options as given, once the model has agreed to them."""
-    try:
-        MODELS[model].options.model_validate(options)
-    except ValidationError as error:
-        known = ", ".join(MODELS[model].options.model_fields)
-        problems = "; ".join(
-            f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False)
-        )
-        raise InvalidOption(f"{problems}. Options of {model}: {known}.") from None
-    return options
 
 
 def read_metadata(text: str | None) -> dict[str, Any]:

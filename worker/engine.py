@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from checkpoints.store import CheckpointStore
+from mt3_infer.audio import open_audio
 from mt3_infer.loading import Model, load_model
 from mt3_infer.models import MODELS
 from mt3_infer.transcribe import Progress
 from mt3_infer.transcription import Transcription
+from worker.errors import SilentAudioError
 
 SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise of 14 bits, nobody means this to be heard
 
@@ -55,4 +57,12 @@ class TranscriptionEngine:
             MT3Error: the recording or the options are at fault; its `code` says how.
             SilentAudioError: the recording holds no sound at all.
         """
-        return model.transcribe(recording, progress=progress, max_seconds=self._max_audio_seconds, **options)
+        with open_audio(
+            recording, sample_rate=model.spec.sample_rate, max_seconds=self._max_audio_seconds
+        ) as audio:
+            transcription = model.transcribe(audio, progress=progress, **options)
+        if audio.peak < SILENCE_PEAK:
+            raise SilentAudioError(
+                "The recording is silent from beginning to end: check that the right track was exported."
+            )
+        return transcription

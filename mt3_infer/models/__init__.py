@@ -6,12 +6,15 @@ A new network is a new row here, a file beside this one with its `load`, and an 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mt3_infer.errors import InvalidOptionError, MissingDependencyError
 
 if TYPE_CHECKING:
     from mt3_infer.transcribe import Network
@@ -24,13 +27,16 @@ class ModelOptions(BaseModel):
 
 
 class BasicPitchOptions(ModelOptions):
-    """Note creation after Bittner et al. (ICASSP 2022), with the published defaults."""
+    """Note creation after Bittner et al. (ICASSP 2022), with the published defaults.
+
+    The thresholds stop short of 0, where every frame would sound and no note would end.
+    """
 
     onset_threshold: float = Field(
-        0.5, ge=0.0, le=1.0, description="Least onset posterior at which a note begins (0-1)."
+        0.5, ge=0.05, le=1.0, description="Least onset posterior at which a note begins (0.05-1)."
     )
     frame_threshold: float = Field(
-        0.3, ge=0.0, le=1.0, description="Least frame posterior at which a note goes on sounding (0-1)."
+        0.3, ge=0.05, le=1.0, description="Least frame posterior at which a note goes on sounding (0.05-1)."
     )
     minimum_note_length: float = Field(
         0.1277, ge=0.0, le=10.0, description="Shorter notes are left out (seconds)."
@@ -57,10 +63,36 @@ class ModelSpec:
     options: type[ModelOptions]
     network: str
 
+    def check_options(self, options: Mapping[str, Any]) -> ModelOptions:
+        """Check the options of one transcription against those that this model takes.
+
+        Raises:
+            InvalidOptionError: an unknown name or a value out of range.
+        """
+        try:
+            return self.options.model_validate(options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                known = ", ".join(self.options.model_fields) or "none"
+                raise InvalidOptionError(f"{self.name} takes no option {name!r}; it takes: {known}.") from error
+            raise InvalidOptionError(f"Option {name} of {self.name}: {first['msg']}.") from error
+
     def load(self, checkpoint: Path, **device_options: Any) -> Network:
-        """Build the network from a checkpoint directory."""
+        """Build the network from a checkpoint directory.
+
+        Raises:
+            MissingDependencyError: a package that it runs on is not installed.
+        """
         module, function = self.network.split(":")
-        network: Network = getattr(import_module(module), function)(checkpoint, **device_options)
+        try:
+            build = getattr(import_module(module), function)
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(
+                f"{self.name} needs the package {error.name}: pip install 'mt3-infer-service[infer]'"
+            ) from error
+        network: Network = build(checkpoint, **device_options)
         return network
 
 

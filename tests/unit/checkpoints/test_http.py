@@ -35,7 +35,7 @@ def part(tmp_path: Path) -> Path:
 @pytest.fixture
 def fetch(site: Site, part: Path) -> Callable[..., str | None]:
     def fetch(file: CheckpointFile = FILE, **options: object) -> str | None:
-        source = UrlSource(f"{site.url}/w", patience=HASTE, **options)  # type: ignore[arg-type]
+        source = UrlSource(f"{site.url}/w", patience=HASTE, **options)
         return source.fetch(file, part, lambda _: None)
 
     return fetch

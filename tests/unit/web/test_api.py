@@ -114,7 +114,11 @@ def test_a_model_may_be_named_by_its_alias(client: FlaskClient) -> None:
     ("form", "code", "said"),
     [
         ({"model": "nonesuch"}, "unknown_model", "There is no model 'nonesuch'; there are: basic_pitch"),
-        ({"options": '{"volume": 11}'}, "invalid_option", "Options of basic_pitch: onset_threshold"),
+        (
+            {"options": '{"volume": 11}'},
+            "invalid_option",
+            "takes no option 'volume'; it takes: onset_threshold",
+        ),
         ({"options": '{"onset_threshold": 2}'}, "invalid_option", "less than or equal to 1"),
         ({"options": "loud"}, "invalid_request", "options: Invalid JSON"),
         ({"options": "[1]"}, "invalid_request", "options"),

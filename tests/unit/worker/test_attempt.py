@@ -46,9 +46,7 @@ def add_job(any_sessions: Sessions, storage: ObjectStorage) -> Callable[[], UUID
 
 
 @pytest.fixture
-def make_attempts(
-    settings: Settings, any_sessions: Sessions, storage: ObjectStorage
-) -> Callable[..., Attempts]:
+def make_attempts(settings: Settings, any_sessions: Sessions, storage: ObjectStorage) -> Callable[..., Attempts]:
     def make(engine: FakeEngine | None = None, **changes: object) -> Attempts:
         parts: dict[str, object] = {
             "settings": settings,
@@ -86,7 +84,7 @@ def test_an_attempt_ends_with_artifacts_that_can_be_read(
     with storage.open(artifacts["notes.json"]["key"]) as notes:
         assert len(json.load(notes)["notes"]) == 3
     with any_sessions() as session:
-        assert session.scalars(select(ModelReport.realtime_factor)).one() > 0
+        assert (session.scalars(select(ModelReport.realtime_factor)).one() or 0) > 0
 
 
 def test_progress_reaches_the_row_while_the_attempt_runs(

@@ -1,0 +1,156 @@
+"""Name → row of the table → verified weights → network on a device.
+
+The only file of the library that knows `checkpoints`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from checkpoints.catalog import Catalog, Entry
+from checkpoints.errors import CheckpointError, CheckpointNotFoundError, UnknownCheckpointError
+from checkpoints.store import CheckpointStore, FetchProgress
+from mt3_infer.errors import UnknownModelError
+from mt3_infer.models import MODELS, ModelOptions, ModelSpec
+from mt3_infer.transcribe import Model
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "FetchProgress",
+    "Model",
+    "ModelInfo",
+    "download_model",
+    "get_model_info",
+    "list_models",
+    "load_model",
+]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What there is to know about a model before it is loaded; `size` in bytes, of all its files."""
+
+    name: str
+    title: str
+    description: str
+    aliases: tuple[str, ...]
+    licence: str
+    size: int
+    installed: bool
+    options: type[ModelOptions]
+
+
+def load_model(
+    name: str,
+    *,
+    auto_download: bool = True,
+    checkpoint_path: str | Path | None = None,
+    device: str = "auto",
+    store: CheckpointStore | None = None,
+    progress: Callable[[FetchProgress], None] | None = None,
+) -> Model:
+    """Put a network on a device, fetching its weights if they are not there.
+
+    Args:
+        name: a model or an alias.
+        auto_download: False to fail rather than fetch.
+        checkpoint_path: weights of your own, a file or a directory, instead of the published ones.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        store: where checkpoints are kept; the user's own without it.
+        progress: called while fetching.
+    Raises:
+        UnknownModelError: no such name.
+        CheckpointNotFoundError: the weights are not there and may not be fetched.
+        CheckpointError: they cannot be fetched; its branches say why.
+        InvalidOptionError: the model does not run on that device.
+        MissingDependencyError: a package that it runs on is not installed.
+    """
+    store = store or CheckpointStore.from_environment()
+    spec, entry = _find(name, store.catalog)
+    if checkpoint_path is not None:
+        path = Path(checkpoint_path)
+        weights_sha256 = _sha256(_weights_file(path, entry))
+    else:
+        path = store.fetch(entry.name, progress) if auto_download else store.require(entry.name)
+        weights_sha256 = entry.files[0].sha256
+    return Model(spec, spec.load(path, device=device), weights_sha256, entry.licence)
+
+
+def download_model(
+    name: str,
+    *,
+    store: CheckpointStore | None = None,
+    progress: Callable[[FetchProgress], None] | None = None,
+) -> Path:
+    """Fetch and verify the weights of a model if they are not there; give the directory that holds them.
+
+    Raises:
+        UnknownModelError: no such name.
+        CheckpointError: they cannot be fetched; its branches say why.
+    """
+    store = store or CheckpointStore.from_environment()
+    _, entry = _find(name, store.catalog)
+    return store.fetch(entry.name, progress)
+
+
+def list_models(store: CheckpointStore | None = None) -> list[ModelInfo]:
+    """All models, in the order of the table."""
+    store = store or CheckpointStore.from_environment()
+    return [_info(spec, store.catalog.entries[spec.name], store) for spec in MODELS.values()]
+
+
+def get_model_info(name: str, store: CheckpointStore | None = None) -> ModelInfo:
+    """One model, by name or alias.
+
+    Raises:
+        UnknownModelError: no such name.
+    """
+    store = store or CheckpointStore.from_environment()
+    return _info(*_find(name, store.catalog), store)
+
+
+def _find(name: str, catalog: Catalog) -> tuple[ModelSpec, Entry]:
+    try:
+        entry = catalog.resolve(name)
+        return MODELS[entry.name], entry
+    except (UnknownCheckpointError, KeyError) as error:
+        raise UnknownModelError(f"There is no model {name!r}; the models are: {_known(catalog)}.") from error
+
+
+def _known(catalog: Catalog) -> str:
+    """Names and aliases, for a person."""
+    names = []
+    for name in MODELS:
+        aliases = catalog.entries[name].aliases
+        names.append(f"{name} ({', '.join(aliases)})" if aliases else name)
+    return ", ".join(names)
+
+
+def _info(spec: ModelSpec, entry: Entry, store: CheckpointStore) -> ModelInfo:
+    return ModelInfo(
+        name=spec.name,
+        title=spec.title,
+        description=spec.description,
+        aliases=entry.aliases,
+        licence=entry.licence,
+        size=entry.size,
+        installed=store.is_installed(spec.name),
+        options=spec.options,
+    )
+
+
+def _weights_file(path: Path, entry: Entry) -> Path:
+    """The file that holds the weights of a custom checkpoint: itself, or under its usual name in a directory."""
+    file = path / entry.files[0].name if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointNotFoundError(f"There is no checkpoint of {entry.name} at {file}: check the path.")
+    return file
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest()

@@ -1,0 +1,152 @@
+"""The stages joined: options, progress, cancelling, provenance and the files that come out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mt3_infer
+from mt3_infer import InvalidOptionError, Model, Note, Progress, transcribe
+from mt3_infer.audio import Waveform
+from mt3_infer.models import MODELS, ModelOptions
+from mt3_infer.models.basic_pitch import EDGE_FRAMES, HOP, WINDOW_HOP, WINDOW_SAMPLES, split_windows
+from mt3_infer.transcribe import NetworkOutput
+from tests.unit.mt3_infer.recordings import tone
+
+RATE = 22050
+
+
+@dataclass
+class CountingNetwork:
+    """Hears one note, as long as the recording."""
+
+    device: str = "cpu"
+
+    def transcribe(
+        self, blocks: Iterable[Waveform], options: ModelOptions, progress: Callable[[float], None]
+    ) -> NetworkOutput:
+        seconds = 0.0
+        for block in blocks:
+            seconds += len(block) / RATE
+            progress(seconds)
+        return NetworkOutput([Note(0.0, seconds, 69, 100)], {"odd": 1})
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model(MODELS["basic_pitch"], CountingNetwork(), "ab" * 32, "Apache-2.0")
+
+
+def test_a_waveform_becomes_notes_with_provenance(model: Model) -> None:
+    result = transcribe(tone(2.0, 44100), 44100, model=model, onset_threshold=0.4)
+
+    (note,) = result.notes
+    assert (note.onset, note.pitch, note.velocity) == (0.0, 69, 100)
+    assert note.offset == pytest.approx(2.0, abs=1e-3)
+    assert result.duration == 2.0
+    assert result.provenance.model == "basic_pitch"
+    assert result.provenance.weights_sha256 == "ab" * 32
+    assert result.provenance.device == "cpu"
+    assert result.provenance.options["onset_threshold"] == 0.4
+    assert result.provenance.options["frame_threshold"] == 0.3
+    assert result.provenance.counters == {"odd": 1}
+
+
+def test_progress_counts_seconds_of_audio(model: Model) -> None:
+    seen: list[Progress] = []
+    model.transcribe(tone(5.0), RATE, progress=seen.append)
+    done = [progress.seconds_done for progress in seen]
+    assert len(seen) > 2
+    assert done == sorted(done)
+    assert seen[-1].seconds_done == pytest.approx(5.0)
+    assert seen[-1].seconds_total == 5.0
+
+
+def test_what_progress_raises_ends_the_transcription(model: Model) -> None:
+    def cancel(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.transcribe(tone(5.0), RATE, progress=cancel)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"onset_treshold": 0.5}, "onset_threshold"),
+        ({"onset_threshold": 2}, "less than or equal to 1"),
+        ({"frame_threshold": "loud"}, "frame_threshold"),
+    ],
+)
+def test_options_that_the_model_does_not_take_are_an_error(
+    model: Model, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidOptionError, match=words):
+        model.transcribe(tone(1.0), RATE, **options)
+
+
+def test_a_waveform_needs_a_sample_rate_and_a_file_must_not_have_one(model: Model, bach: Path) -> None:
+    with pytest.raises(InvalidOptionError, match="sample rate"):
+        model.transcribe(tone(1.0))
+    with pytest.raises(InvalidOptionError, match="sample rate"):
+        model.transcribe(bach, 44100)
+
+
+def test_the_file_that_is_saved_is_of_the_kind_it_is_named(model: Model, tmp_path: Path) -> None:
+    result = model.transcribe(tone(1.0), RATE)
+    for name in ("a.mid", "a.MIDI", "a.json"):
+        result.save(tmp_path / name)
+    assert (tmp_path / "a.mid").read_bytes() == (tmp_path / "a.MIDI").read_bytes() == result.to_midi()
+    saved = json.loads((tmp_path / "a.json").read_text())
+    assert (saved["format"], saved["version"], saved["duration"]) == ("mt3-infer/notes", 1, 1.0)
+    assert saved["provenance"]["model"] == "basic_pitch"
+    assert saved["notes"] == [
+        {"onset": 0.0, "offset": 1.0, "pitch": 69, "velocity": 100, "program": 0, "is_drum": False}
+    ]
+    with pytest.raises(InvalidOptionError, match=r"\.mid"):
+        result.save(tmp_path / "a.wav")
+
+
+def test_pretty_midi_has_the_notes(model: Model) -> None:
+    (part,) = model.transcribe(tone(1.0), RATE).to_pretty_midi().instruments
+    assert [note.pitch for note in part.notes] == [69]
+
+
+@pytest.mark.parametrize("samples", [1, WINDOW_HOP, WINDOW_SAMPLES, 100_000, 3 * WINDOW_HOP - EDGE_FRAMES * HOP])
+@pytest.mark.parametrize("size", [1000, 50_000, 1_000_000])
+def test_windows_are_the_same_however_the_blocks_fall(samples: int, size: int) -> None:
+    waveform = np.arange(1, samples + 1, dtype=np.float32)
+    windows = list(split_windows(waveform[at : at + size] for at in range(0, samples, size)))
+
+    padded = np.concatenate([np.zeros(EDGE_FRAMES * HOP), waveform, np.zeros(WINDOW_SAMPLES)])
+    starts = range(0, EDGE_FRAMES * HOP + samples, WINDOW_HOP)
+    assert len(windows) == len(starts)
+    for window, start in zip(windows, starts, strict=True):
+        np.testing.assert_array_equal(window, padded[start : start + WINDOW_SAMPLES])
+
+
+def test_everything_promised_is_there() -> None:
+    assert {"transcribe", "load_model", "download_model", "list_models", "get_model_info"} < set(mt3_infer.__all__)
+    for name in mt3_infer.__all__:
+        assert getattr(mt3_infer, name) is not None
+    assert callable(mt3_infer.transcribe)  # not the module of that name
+    with pytest.raises(AttributeError):
+        _ = mt3_infer.nothing
+
+
+def test_importing_is_light() -> None:
+    code = (
+        "import sys, mt3_infer; from mt3_infer.models import MODELS; import mt3_infer.cli;"
+        "heavy = {'numpy', 'onnxruntime', 'av', 'soxr', 'mido', 'torch'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

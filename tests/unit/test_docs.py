@@ -1,0 +1,66 @@
+"""What the documents promise, held against the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from checkpoints.catalog import load_catalog
+from mt3_infer.models import MODELS
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "THIRD_PARTY.md", "CHANGELOG.md")]
+DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+
+
+def test_the_readme_lists_the_models_with_their_aliases_and_licences() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .* \| .*?, (\S+), .*\|$", (ROOT / "README.md").read_text(), re.M)
+    entries = load_catalog().entries
+    assert {row[0]: (row[1], row[2]) for row in rows} == {
+        name: (", ".join(f"`{alias}`" for alias in entries[name].aliases), entries[name].licence)
+        for name in MODELS
+    }
+
+
+def test_every_model_has_a_checkpoint_and_its_terms_are_named() -> None:
+    terms = (ROOT / "THIRD_PARTY.md").read_text()
+    for name in MODELS:
+        assert load_catalog().entries[name].licence in terms
+        assert f"`{name}`" in terms
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_make_help_lists_every_target_that_the_documents_name() -> None:
+    listed = set(
+        re.findall(r"^  make (\S+)", subprocess.check_output(["make", "help"], cwd=ROOT, text=True), re.M)
+    )
+    named = {word for path in DOCUMENTS for word in re.findall(r"`?make ([a-z]+)", path.read_text())}
+    assert {"help", "setup", "run", "test", "lint", "types", "migrate", "soak"} <= listed
+    assert {word for word in named if word in ("run", "test", "setup", "lint", "soak", "migrate")} <= listed
+
+
+def test_the_folders_that_the_readme_explains_exist() -> None:
+    tree = (ROOT / "README.md").read_text().split("## What is where")[1]
+    folders = re.findall(r"^(\w+)/ ", tree, re.M)
+    assert len(folders) == 8
+    assert all((ROOT / folder).is_dir() for folder in folders)
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_pinned_versions_cover_what_is_asked_for() -> None:
+    pinned = set(re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text().lower(), re.M))
+    text = (ROOT / "pyproject.toml").read_text()
+    asked = set(re.findall(r'^    "([A-Za-z][\w.-]*)(?:\[\w+\])?[><=~]', text, re.M))
+    assert len(asked) > 20
+    assert {name.lower().replace("_", "-") for name in asked} <= {name.replace("_", "-") for name in pinned}
