@@ -266,10 +266,11 @@ def _connect(
             raise _InterruptedError("it cannot continue the download", pause=0) from error
         raise
     with response:
-        if response.status == HTTPStatus.PARTIAL_CONTENT:
+        # Some S3 servers send the range that was asked for, say so, and call it 200.
+        if response.status == HTTPStatus.PARTIAL_CONTENT or "Content-Range" in response.headers:
             if not ranged:
                 raise SourceError("it sends a part of the file without having been asked to")
-            if not _continues(response.headers.get("Content-Range", ""), out.size, file):
+            if not _continues(response, out, file):
                 out.restart()
                 raise _InterruptedError("it sends another part of the file than was asked for", pause=0)
         elif out.size:
@@ -278,10 +279,17 @@ def _connect(
         _copy(response, file, out, progress, patience)
 
 
-def _continues(content_range: str, size: int, file: CheckpointFile) -> bool:
-    """Whether a 206 begins where the part ends, and is of a file of the right size."""
-    match = _CONTENT_RANGE.fullmatch(content_range)
-    return match is not None and int(match[1]) == size and file.exact_size in (None, int(match[2]))
+def _continues(response: HTTPResponse, out: _Part, file: CheckpointFile) -> bool:
+    """Whether a part of the file begins where ours ends, and is of the right file."""
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != out.size or file.exact_size not in (None, int(match[2])):
+        return False
+    # Only a 206 says that the condition of If-Range was looked at.
+    return (
+        response.status == HTTPStatus.PARTIAL_CONTENT
+        or response.headers.get("ETag") == out.etag
+        or bool(file.sha256)
+    )
 
 
 def _copy(

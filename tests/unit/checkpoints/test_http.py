@@ -143,6 +143,19 @@ def test_another_range_than_was_asked_for_is_not_used(
     assert ranges(site) == [None, "bytes=3000-", None]
 
 
+@pytest.mark.parametrize(("etag", "asked"), [('"v1"', ["bytes=3000-"]), ('"v2"', ["bytes=3000-", None])])
+def test_a_range_that_is_called_200_is_used_if_it_is_of_the_same_version(
+    site: Site, part: Path, fetch: Callable[..., str], etag: str, asked: list[str | None]
+) -> None:
+    def odd(_: Request) -> Reply:
+        return Reply(200, WEIGHTS[3_000:], {"Content-Range": "bytes 3000-10239/10240", "ETag": etag})
+
+    site.routes["/w"] = in_turn(odd, static(WEIGHTS))
+    interrupted(part, f"{site.url}/w", WEIGHTS[:3_000])
+    assert fetch(UNKNOWN) == SHA256
+    assert ranges(site) == asked
+
+
 def test_a_part_that_is_too_long_starts_over(site: Site, part: Path, fetch: Callable[..., str]) -> None:
     site.routes["/w"] = static(WEIGHTS)
     part.write_bytes(WEIGHTS + b"?")
