@@ -9,7 +9,6 @@ import hashlib
 import os
 import random
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -222,7 +221,7 @@ def test_a_mirror_on_s3_is_filled_read_and_resumed(make_cluster: Callable[..., C
 
 @pytest.mark.soak
 def test_a_download_is_nearly_as_fast_as_curl(tmp_path: Path) -> None:
-    """With the sum taken, on the same file from the same server, in turns: the medians of seven."""
+    """With the sum taken, on the same file from the same server, in turns: the best of seven each."""
     (tmp_path / "www").mkdir()
     path = tmp_path / "www" / "weights.bin"
     path.write_bytes(random.randbytes(200_000_000))
@@ -244,5 +243,5 @@ def test_a_download_is_nearly_as_fast_as_curl(tmp_path: Path) -> None:
             assert UrlSource(url, Patience()).fetch(file, part, lambda _: None) == file.sha256
             ours.append(time.monotonic() - begun)
             part.unlink()
-    ratio = statistics.median(curls) / statistics.median(ours)
+    ratio = min(curls) / min(ours)
     assert ratio >= 0.8, f"{ratio:.2f} of curl's speed"
