@@ -8,7 +8,8 @@ MT3Error
 │   └── AudioTooLongError       audio_too_long
 ├── UnknownModelError           unknown_model
 ├── InvalidOptionError          invalid_option
-└── MissingDependencyError      missing_dependency
+├── MissingDependencyError      missing_dependency
+└── WeightsError                unusable_weights
 CheckpointError                 see `checkpoints.errors`: `mt3_infer` gives it out too, so that one import serves
 
 A `code` is stable: the service hands it to clients as it stands here.
@@ -71,3 +72,9 @@ class MissingDependencyError(MT3Error):
     """A Python package that this model runs on is not installed."""
 
     code = "missing_dependency"
+
+
+class WeightsError(MT3Error):
+    """The weight file is damaged, or belongs to another network."""
+
+    code = "unusable_weights"

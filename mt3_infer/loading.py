@@ -16,6 +16,7 @@ from checkpoints.store import CheckpointStore, FetchProgress
 from mt3_infer.errors import UnknownModelError
 from mt3_infer.models import MODELS, ModelOptions, ModelSpec
 from mt3_infer.transcribe import Model
+from mt3_infer.weights import as_safetensors
 
 __all__ = [
     "CheckpointError",
@@ -66,6 +67,7 @@ def load_model(
         UnknownModelError: no such name.
         CheckpointNotFoundError: the weights are not there and may not be fetched.
         CheckpointError: they cannot be fetched; its branches say why.
+        WeightsError: they are not weights, or damaged.
         InvalidOptionError: the model does not run on that device.
         MissingDependencyError: a package that it runs on is not installed.
     """
@@ -75,7 +77,7 @@ def load_model(
         path = Path(checkpoint_path)
         weights_sha256 = _sha256(_weights_file(path, entry))
     else:
-        path = store.fetch(entry.name, progress) if auto_download else store.require(entry.name)
+        path = as_safetensors(store.fetch(entry.name, progress) if auto_download else store.require(entry.name))
         weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
     return Model(spec, spec.load(path, device=device), weights_sha256, entry.licence)
 
