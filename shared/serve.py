@@ -30,7 +30,7 @@ from shared.supervisor import Child, Supervisor
 START_SECONDS = 60.0
 
 
-@click.command()
+@click.command(short_help="Run the whole service on this machine.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option(

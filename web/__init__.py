@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import flask_swagger_ui
 from apiflask import APIFlask
@@ -14,8 +15,9 @@ from shared.db import Sessions, make_engine, make_sessions
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
 from web import health, models, transcriptions
-from web.errors import register_error_handlers
+from web.errors import problem, register_error_handlers
 from web.parts import EXTENSION, Parts
+from web.schemas import Problem
 from web.uploads import resolve_model
 
 CONTENT_POLICY = (
@@ -47,6 +49,9 @@ def create_app(
         DESCRIPTION="Recordings in, notes and MIDI out.",
         LICENSE={"name": "Apache-2.0"},
         AUTO_SERVERS=False,
+        AUTO_OPERATION_ID=True,
+        HTTP_ERROR_SCHEMA=Problem.model_json_schema(),
+        VALIDATION_ERROR_SCHEMA=Problem.model_json_schema(),
         SWAGGER_UI_CSS="/docs/assets/swagger-ui.css",
         SWAGGER_UI_BUNDLE_JS="/docs/assets/swagger-ui-bundle.js",
         SWAGGER_UI_STANDALONE_PRESET_JS="/docs/assets/swagger-ui-standalone-preset.js",
@@ -63,8 +68,20 @@ def create_app(
     for part in (transcriptions, models, health):
         app.register_blueprint(part.blueprint)
     register_error_handlers(app)
+    app.spec_processor(_name_problems)
     _add_pages(app)
     return app
+
+
+def _name_problems(spec: dict[str, Any] | str) -> dict[str, Any] | str:
+    """In the documentation too, errors are `application/problem+json`."""
+    assert isinstance(spec, dict)
+    for path in spec["paths"].values():
+        for call in path.values():
+            for status, answer in call["responses"].items():
+                if status >= "400" and "application/json" in answer.get("content", {}):
+                    answer["content"] = {"application/problem+json": answer["content"]["application/json"]}
+    return spec
 
 
 def _add_pages(app: APIFlask) -> None:
@@ -77,6 +94,16 @@ def _add_pages(app: APIFlask) -> None:
     @app.doc(hide=True)
     def docs_asset(name: str) -> Response:
         return send_from_directory(SWAGGER_FILES, name)
+
+    @app.before_request
+    def refuse_other_sites() -> Response | None:
+        """A page of another site may not hand in or delete anything through its visitor's browser."""
+        if (
+            request.method not in ("GET", "HEAD", "OPTIONS")
+            and request.headers.get("Sec-Fetch-Site") == "cross-site"
+        ):
+            return problem(403, "cross_site", "Requests from pages of other sites are refused.")
+        return None
 
     @app.after_request
     def add_headers(response: Response) -> Response:

@@ -30,6 +30,24 @@ class NewTranscription(BaseModel):
     )
 
 
+class CreateHeaders(BaseModel):
+    """Headers of `POST /v1/transcriptions`."""
+
+    idempotency_key: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="Any text of yours: the same request sent twice with it makes one job.",
+    )
+
+
+class ShowHeaders(BaseModel):
+    """Headers of `GET /v1/transcriptions/{id}`."""
+
+    prefer: str | None = Field(None, description="`wait=N`: answer when the job ends, after N seconds at most.")
+    if_none_match: str | None = Field(None, description="The `ETag` seen last: 304 if nothing has changed.")
+
+
 class ListQuery(BaseModel):
     """The query of `GET /v1/transcriptions`."""
 

@@ -22,8 +22,10 @@ from shared.tables import Job
 from web.parts import OWNER, parts
 from web.schemas import (
     ArtifactQuery,
+    CreateHeaders,
     ListQuery,
     NewTranscription,
+    ShowHeaders,
     TranscriptionList,
     TranscriptionView,
     view_job,
@@ -39,15 +41,13 @@ WAITING = threading.BoundedSemaphore(8)  # threads that may sit in `Prefer: wait
 
 
 @blueprint.post("")
+@blueprint.input(CreateHeaders, location="headers", arg_name="headers")
 @blueprint.input(NewTranscription, location="form_and_files", arg_name="form")
 @blueprint.output(TranscriptionView, status_code=202, description="Accepted; poll the Location.")
-@blueprint.doc(
-    summary="Hand in a recording",
-    description="With an `Idempotency-Key` header, the same request sent twice makes one job.",
-)
-def create(form: NewTranscription) -> tuple[dict[str, Any], int, dict[str, str]]:
+@blueprint.doc(summary="Hand in a recording", responses=[413, 503])
+def create(headers: CreateHeaders, form: NewTranscription) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Accept a recording."""
-    job = receive(parts(), form, idempotency_key=request.headers.get("Idempotency-Key"))
+    job = receive(parts(), form, idempotency_key=headers.idempotency_key)
     return _dump(job), 202, {"Location": url_for(".show", job_id=job.id)}
 
 
@@ -75,15 +75,16 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
 
 
 @blueprint.get("/<uuid:job_id>")
+@blueprint.input(ShowHeaders, location="headers", arg_name="headers")
 @blueprint.output(TranscriptionView)
 @blueprint.doc(
     summary="Look at one transcription",
-    description="Has an `ETag`; `Prefer: wait=N` holds the answer until the job ends, N seconds at most.",
+    description="Poll this: `Retry-After` says when to come again, and is gone when the job has ended.",
     responses=[404],
 )
-def show(job_id: UUID) -> Response:
+def show(job_id: UUID, headers: ShowHeaders) -> Response:
     """The job as it stands."""
-    body = _view(job_id, wait_seconds=_wait_seconds())
+    body = _view(job_id, wait_seconds=wait_seconds(headers.prefer))
     text = json.dumps(body)
     response = Response(text, content_type="application/json")
     response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
@@ -171,15 +172,14 @@ def _download_name(job: Job, artifact: str) -> str:
     return f"{stem}{suffix}" if suffix == ".mid" else f"{stem}.{artifact}"
 
 
-def _wait_seconds() -> float:
+def wait_seconds(prefer: str | None) -> float:
     """N of `Prefer: wait=N` (RFC 7240), within bounds."""
-    for header in request.headers.getlist("Prefer"):
-        for preference in header.split(","):
-            _, options = parse_options_header(f"prefer;{preference}")
-            try:
-                return min(MAX_WAIT_SECONDS, max(0.0, float(options["wait"])))
-            except (KeyError, ValueError):
-                continue
+    for preference in (prefer or "").split(","):
+        _, options = parse_options_header(f"prefer;{preference}")
+        try:
+            return min(MAX_WAIT_SECONDS, max(0.0, float(options["wait"])))
+        except (KeyError, ValueError):
+            continue
     return 0.0
 
 

@@ -31,8 +31,6 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
     model = resolve_model(parts, form.model)
     MODELS[model].check_options(form.options)
     metadata = read_metadata(form.metadata)
-    if idempotency_key is not None and not 0 < len(idempotency_key) <= 255:
-        raise InvalidRequest("The Idempotency-Key must have 1 to 255 characters.")
     upload: FileStorage = form.file
     if is_empty(upload):
         raise EmptyUpload("The file is empty: choose the recording again.")

@@ -127,7 +127,11 @@ def test_a_model_may_be_named_by_its_alias(client: FlaskClient) -> None:
         ({"metadata": '{"a": "\\u0000"}'}, "invalid_request", "NUL"),
         ({"metadata": json.dumps({"a": "x" * 20_000})}, "invalid_request", "metadata"),
         ({"content": b""}, "empty_upload", "The file is empty"),
-        ({"headers": {"Idempotency-Key": "k" * 300}}, "invalid_request", "1 to 255 characters"),
+        (
+            {"headers": {"Idempotency-Key": "k" * 300}},
+            "invalid_request",
+            "idempotency_key: String should have at most 255",
+        ),
     ],
 )
 def test_a_wrong_request_is_refused_in_clear_words_and_leaves_nothing(
@@ -385,6 +389,12 @@ def test_the_documentation_describes_every_call_and_loads_nothing_from_elsewhere
     }
     form = spec["paths"]["/v1/transcriptions"]["post"]["requestBody"]["content"]
     assert "multipart/form-data" in form
+    for path in spec["paths"].values():
+        for call in path.values():
+            for status, answer in call["responses"].items():
+                if status >= "400" and "content" in answer:
+                    assert set(answer["content"]) == {"application/problem+json"}
+    assert spec["components"]["schemas"]["HTTPError"]["required"] == ["type", "title", "status", "detail", "code"]
     docs = client.get("/docs").text
     for address in re.findall(r'(?:src|href)="([^"]+)"', docs):
         assert address.startswith("/")
@@ -397,6 +407,11 @@ def test_every_answer_carries_the_security_headers(client: FlaskClient) -> None:
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert "unsafe-inline" not in client.get("/").headers["Content-Security-Policy"]
+
+
+def test_another_sites_page_can_change_nothing(client: FlaskClient) -> None:
+    assert_problem(post(client, headers={"Sec-Fetch-Site": "cross-site"}), 403, "cross_site")
+    assert post(client, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 202
 
 
 def test_a_wrong_default_model_stops_the_start(settings: Settings) -> None:
