@@ -85,7 +85,12 @@ def load_catalog(path: Path = _CATALOG) -> Catalog:
     Raises:
         CatalogError: what is wrong, and in which row.
     """
-    rows = tomllib.loads(path.read_text(encoding="utf-8"))
+    try:
+        rows = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CatalogError(f"The catalogue {path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise CatalogError(f"The catalogue {path} is no TOML: {error}.") from error
     catalog = Catalog({name: _entry(name, row) for name, row in rows.items()})
     names = Counter(name for entry in catalog.entries.values() for name in (entry.name, *entry.aliases))
     for name, count in names.items():

@@ -79,18 +79,18 @@ def install_file(
 
 
 @contextmanager
-def clear_refusals(folder: Path, advice: str) -> Iterator[None]:
+def clear_refusals(folder: Path, what: str, advice: str) -> Iterator[None]:
     """Turn what the file system refuses into sentences."""
     try:
         yield
     except OSError as error:
         if error.errno in _NOT_WRITABLE:
             raise StoreNotWritableError(
-                f"The checkpoint directory {folder} cannot be written to ({error.strerror}); {advice}."
+                f"The {what} {folder} cannot be written to ({error.strerror}); {advice}."
             ) from error
         if error.errno in _DISK_FULL:
             raise DiskSpaceError(
-                f"The disk of the checkpoint directory {folder} is full; what was downloaded is kept."
+                f"The disk of the {what} {folder} is full; what was downloaded is kept."
             ) from error
         raise
 

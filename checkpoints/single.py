@@ -40,6 +40,6 @@ def fetch_file(
             f"Offline mode (MT3_OFFLINE) forbids downloads: copy the file to {path} from another machine."
         )
     file = CheckpointFile(path.name, 0, sha256, ())
-    with clear_refusals(path.parent, "choose another place"):
+    with clear_refusals(path.parent, "folder", "choose another place"):
         install_file(path, file, [source], progress, title=f"The file {path}")
     return path

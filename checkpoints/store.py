@@ -320,7 +320,7 @@ class CheckpointStore:
         return [*([] if kind else mirror), *map(self._open_source, chosen or file.sources)]
 
     def _refusals(self) -> AbstractContextManager[None]:
-        return clear_refusals(self.root, "set MT3_CHECKPOINT_DIR to one that can")
+        return clear_refusals(self.root, "checkpoint directory", "set MT3_CHECKPOINT_DIR to one that can")
 
     @contextmanager
     def _locked(self, entry: Entry, report: ProgressCallback) -> Iterator[Lock]:

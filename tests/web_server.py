@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -91,8 +91,7 @@ class Site:
     def answer(self, request: Request) -> Reply:
         with self.lock:
             self.requests.append(request)
-            reply = self.routes.get(request.path, self.missing)(request)
-        return replace(reply, body=b"") if request.method == "HEAD" else reply
+            return self.routes.get(request.path, self.missing)(request)
 
     def asked(self, method: str = "GET") -> list[str]:
         """The paths that were asked for, in order."""
@@ -115,13 +114,13 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(headers.get("content-length", 0)))
         request = Request(self.command, unquote(parts.path), query, headers, body)
         reply = self.site.answer(request)
-        length = len(self.site.routes[request.path](request).body) if self.command == "HEAD" else len(reply.body)
         self.send_response(reply.status)
-        for name, value in {"Content-Length": str(length), **reply.headers}.items():
+        for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()
         with suppress(OSError):
-            self._send(reply)
+            if request.method != "HEAD":
+                self._send(reply)
 
     def _send(self, reply: Reply) -> None:
         end = min(
