@@ -25,7 +25,9 @@ _ALL = click.option("--all", "every", is_flag=True, help="All models.")
 @click.command()
 @_TO_NAME
 @_ALL
-@click.option("--source", metavar="KIND", help="Only from there: git_lfs, huggingface, url, wheel, t5x or mirror.")
+@click.option(
+    "--source", metavar="KIND", help="Only from there: git_lfs, git, huggingface, url, wheel, t5x or mirror."
+)
 @click.option("--force", is_flag=True, help="Download even what is installed.")
 def download(names: Sequence[str], every: bool, source: str | None, force: bool) -> None:
     """Fetch the weights of models ahead of their first use.

@@ -29,7 +29,7 @@ from checkpoints.errors import (
     OfflineError,
     SourceError,
 )
-from checkpoints.files import CheckpointFile, sha256_of, why_wrong
+from checkpoints.files import CheckpointFile, SourceSpec, sha256_of, why_wrong
 from checkpoints.install import clear_refusals, install_file
 from checkpoints.locks import HostLock, Lock, LockFactory
 from checkpoints.mirror import Mirror, open_mirror
@@ -302,7 +302,7 @@ class CheckpointStore:
         return self._folder(entry)
 
     def _require_kind(self, entry: Entry, kind: str) -> None:
-        kinds = {spec.kind for file in entry.files for spec in file.sources}
+        kinds = {spec.kind for file in entry.files for spec in _with_git(file)}
         if self._mirror is not None:
             kinds.add("mirror")
         if kind not in kinds:
@@ -316,7 +316,7 @@ class CheckpointStore:
         mirror = [self._mirror.source(entry.name, file.name)] if self._mirror else []
         if kind == "mirror":
             return mirror
-        chosen = [spec for spec in file.sources if spec.kind == kind]
+        chosen = [spec for spec in _with_git(file) if spec.kind == kind]
         return [*([] if kind else mirror), *map(self._open_source, chosen or file.sources)]
 
     def _refusals(self) -> AbstractContextManager[None]:
@@ -384,6 +384,12 @@ class CheckpointStore:
             self._mirror.put(entry.name, file.name, self._folder(entry) / file.name)
         except SourceError as error:
             _log.warning("the mirror does not take %s/%s: %s", entry.name, file.name, error)
+
+
+def _with_git(file: CheckpointFile) -> list[SourceSpec]:
+    """The sources of a file, and git itself for what we would get from a Git host without it."""
+    git = [SourceSpec("git", spec.options) for spec in file.sources if spec.kind == "git_lfs"]
+    return [*file.sources, *git]
 
 
 def _appearance(path: Path, file: CheckpointFile) -> dict[str, Any] | None:

@@ -95,7 +95,7 @@ def download_model(
     Args:
         name: a checkpoint or an alias, whether or not this version has a network for it.
         force: download even what is there.
-        source: only from this kind of source; "git_lfs", "huggingface", "url", "wheel", "t5x" or "mirror".
+        source: only from this kind of source; "git_lfs", "git", "huggingface", "url", "wheel", "t5x" or "mirror".
     Raises:
         UnknownModelError: no such name.
         CheckpointError: they cannot be fetched; its branches say why.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from checkpoints.files import CheckpointFile, SourceSpec
+from checkpoints.sources.git import GitSource
 from checkpoints.sources.git_lfs import GitLfsSource
 from checkpoints.sources.huggingface import HuggingFaceSource
 from checkpoints.sources.t5x import T5xSource
@@ -42,6 +43,7 @@ class Source(Protocol):
 SourceFactory = Callable[[SourceSpec], Source]
 
 SOURCES: dict[str, Callable[..., Source]] = {
+    "git": GitSource,
     "git_lfs": GitLfsSource,
     "huggingface": HuggingFaceSource,
     "t5x": T5xSource,
