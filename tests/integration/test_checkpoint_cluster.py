@@ -108,7 +108,7 @@ def test_sixteen_processes_on_four_machines_cost_the_publisher_one_download(
     make_cluster: Callable[..., Cluster], megabytes: int
 ) -> None:
     cluster = make_cluster(megabytes)
-    cluster.serve(seconds=3)
+    cluster.serve(seconds=2)
     assert ended_well([cluster.start(f"host{number % 4}") for number in range(16)])
     assert cluster.site.served == cluster.size
     assert len(cluster.site.requests) == 1
@@ -149,7 +149,7 @@ def _assert_lease_ends(cluster: Cluster) -> None:
 def test_redis_dying_in_mid_download_does_no_harm(make_cluster: Callable[..., Cluster]) -> None:
     with servers.redis_server() as redis_url:
         cluster = make_cluster(5, redis_url)
-        cluster.serve(seconds=3)
+        cluster.serve(seconds=2)
         first = cluster.start("host0")
         cluster.wait_for(0.2, first)
     second = cluster.start("host1")
@@ -159,7 +159,7 @@ def test_redis_dying_in_mid_download_does_no_harm(make_cluster: Callable[..., Cl
 
 def test_two_downloaders_after_a_lost_lease_both_end_well(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(5)
-    cluster.serve(seconds=3)
+    cluster.serve(seconds=2)
     first = cluster.start("host0")
     cluster.wait_for(0.2, first)
     with Redis.from_url(cluster.redis_url) as client:
@@ -172,7 +172,7 @@ def test_two_downloaders_after_a_lost_lease_both_end_well(make_cluster: Callable
 
 def test_waiters_on_another_machine_hear_of_the_progress(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(5)
-    cluster.serve(seconds=3)
+    cluster.serve(seconds=2)
     holder = cluster.start("host0")
     cluster.wait_for(0.1, holder)
     locks = ClusterLocks.from_url(cluster.redis_url, ttl=TTL)
@@ -183,7 +183,12 @@ def test_waiters_on_another_machine_hear_of_the_progress(make_cluster: Callable[
         mirror=open_mirror(f"{cluster.site.url}/mirror"),
     )
     seen: list[FetchProgress] = []
-    store.fetch("big", seen.append)
+
+    def see(progress: FetchProgress) -> None:
+        seen.append(progress)
+        cluster.serve(seconds=0.1)  # our own download, later, need not take long
+
+    store.fetch("big", see)
     assert ended_well([holder])
     heard = [progress for progress in seen if progress.waiting and progress.bytes_done]
     assert heard

@@ -223,6 +223,7 @@ def test_a_job_is_polled_with_etag_and_retry_after(
         "audio_seconds_total": 2.0,
         "fraction": 1.0,
         "eta_seconds": None,
+        "download": None,
     }
 
 
