@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -31,6 +32,9 @@ from checkpoints.sources import Source
 
 _log = logging.getLogger(__name__)
 
+_TRIES = 4
+_ABANDONED_SECONDS = 60.0  # without a write; a source gives up a connection that brings nothing sooner
+
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
@@ -46,8 +50,7 @@ def install_file(
 ) -> Source | None:
     """Download one file from the first source that delivers it; give that source.
 
-    Again if another process, let in by a lock that lies, swept our part away; None if it has installed the file
-    itself. Only the first try sweeps, so that processes cannot go on doing that to each other.
+    Again if another process removed our part; None if that one has installed the file itself.
 
     Args:
         path: its final place.
@@ -56,15 +59,17 @@ def install_file(
     Raises:
         DownloadError (names each source and why), ChecksumError (every source gave wrong bytes), OSError.
     """
-    for sweep in (True, False, False, False):
+    for _ in range(_TRIES):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = _begin_part(path, sweep=sweep)
+        part = _begin_part(path)
         try:
             source = _download(file, sources, part, progress, title)
             accept(part, source)
             _fsync(part)
             part.replace(path)
             _fsync(path.parent)
+            for leftover in _parts(path):  # who still writes one finds the file installed
+                _remove_part(leftover)
         except FileNotFoundError:
             if part.exists():
                 raise
@@ -129,9 +134,9 @@ def _fetch_verified(source: Source, file: CheckpointFile, part: Path, progress: 
             raise ChecksumError(f"what came is not {file.name}: {wrong}")
 
 
-def _begin_part(path: Path, *, sweep: bool) -> Path:
-    """Create a part of our own with the most that an earlier download left; sweep those away if asked to."""
-    leftovers = list(path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 32}.part"))
+def _begin_part(path: Path) -> Path:
+    """Create a part of our own with the most that an earlier download left; remove those that nobody writes."""
+    leftovers = _parts(path)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     part.touch()
     for leftover in sorted(leftovers, key=_size, reverse=True):
@@ -140,9 +145,14 @@ def _begin_part(path: Path, *, sweep: bool) -> Path:
             if _size(part) == 0:
                 shutil.copyfile(leftover, part)
                 shutil.copyfile(resume_note(leftover), resume_note(part))
-        if sweep:
-            _remove_part(leftover)
+        with suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
+                _remove_part(leftover)
     return part
+
+
+def _parts(path: Path) -> list[Path]:
+    return list(path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 32}.part"))
 
 
 def _size(path: Path) -> int:

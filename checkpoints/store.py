@@ -25,6 +25,7 @@ from checkpoints.errors import (
     CheckpointNotFoundError,
     ChecksumError,
     DiskSpaceError,
+    DownloadError,
     LockTimeoutError,
     OfflineError,
     SourceError,
@@ -159,6 +160,10 @@ class CheckpointStore:
             raise self._offline_error(entry)
         if source is not None:
             self._require_kind(entry, source)
+        if self._mirror is not None and source is None:
+            # A mirror is there to be asked by many at once: what it has needs no lock between machines.
+            with suppress(DownloadError, ChecksumError):
+                return self._fetch(entry, self._mirror_alone(entry), progress, locks=HostLock, force=force)
         return self._fetch(entry, lambda file: self._sources(entry, file, source), progress, force=force)
 
     def install(
@@ -234,7 +239,7 @@ class CheckpointStore:
         folder = self._folder(entry)
         if not folder.exists():
             return False
-        with self._refusals(), self._locked(entry, lambda _: None):
+        with self._refusals(), self._locked(entry, lambda _: None, self._locks):
             (folder / _MARKER).unlink(missing_ok=True)
             shutil.rmtree(folder)
         return True
@@ -290,10 +295,16 @@ class CheckpointStore:
     # Preparing
 
     def _fetch(
-        self, entry: Entry, sources_of: SourcesOf, progress: ProgressCallback | None, *, force: bool = False
+        self,
+        entry: Entry,
+        sources_of: SourcesOf,
+        progress: ProgressCallback | None,
+        *,
+        force: bool = False,
+        locks: LockFactory | None = None,
     ) -> Path:
         report = progress or (lambda _: None)
-        with self._refusals(), self._locked(entry, report) as lock:
+        with self._refusals(), self._locked(entry, report, locks or self._locks) as lock:
             # Another process may have installed it while we waited.
             missing = list(entry.files) if force else self._missing(self.entry(entry.name))
             if missing:
@@ -319,15 +330,18 @@ class CheckpointStore:
         chosen = [spec for spec in _with_git(file) if spec.kind == kind]
         return [*([] if kind else mirror), *map(self._open_source, chosen or file.sources)]
 
+    def _mirror_alone(self, entry: Entry) -> SourcesOf:
+        return lambda file: self._sources(entry, file, "mirror")
+
     def _refusals(self) -> AbstractContextManager[None]:
         return clear_refusals(self.root, "checkpoint directory", "set MT3_CHECKPOINT_DIR to one that can")
 
     @contextmanager
-    def _locked(self, entry: Entry, report: ProgressCallback) -> Iterator[Lock]:
+    def _locked(self, entry: Entry, report: ProgressCallback, locks: LockFactory) -> Iterator[Lock]:
         """Hold the checkpoint's lock; while another holds it, report how far that one is."""
         folder = self.root / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
-        lock = self._locks(entry.name, folder / f"{entry.name}.lock")
+        lock = locks(entry.name, folder / f"{entry.name}.lock")
         last_word, last_change = lock.heard(), time.monotonic()
         while not lock.acquire(_POLL_SECONDS):
             word = lock.heard()

@@ -6,12 +6,14 @@ systems, they hold between the processes of one machine alone.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from checkpoints.catalog import load_catalog
 from checkpoints.files import sha256_of
 from checkpoints.locks import ClusterLocks, RedisLock
+from checkpoints.mirror import open_mirror
 from checkpoints.store import CheckpointStore
 
 
@@ -24,7 +26,10 @@ def main() -> None:
         Path(host).mkdir(exist_ok=True)
         return cluster(key, Path(host) / path.name)
 
-    store = CheckpointStore(Path(root), catalog=load_catalog(Path(catalogue)), locks=locks)
+    url = os.environ.get("MT3_CHECKPOINT_MIRROR")
+    store = CheckpointStore(
+        Path(root), catalog=load_catalog(Path(catalogue)), locks=locks, mirror=open_mirror(url) if url else None
+    )
     directory = store.fetch("big")
     assert sha256_of(directory / "weights.bin") == store.entry("big").files[0].sha256
 

@@ -196,6 +196,17 @@ def test_waiters_on_another_machine_hear_of_the_progress(make_cluster: Callable[
     locks.client.close()
 
 
+def test_machines_with_one_directory_may_all_read_the_mirror(
+    make_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = make_cluster(5)
+    cluster.site.routes["/mirror/big/weights.bin"] = static(cluster.content, rate=5e6)
+    monkeypatch.setenv("MT3_CHECKPOINT_MIRROR", f"{cluster.site.url}/mirror")
+    assert ended_well([cluster.start(f"host{number % 3}") for number in range(6)])
+    assert set(cluster.site.asked()) == {"/mirror/big/weights.bin"}
+    cluster.assert_right()
+
+
 # S3
 
 

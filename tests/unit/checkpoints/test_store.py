@@ -175,6 +175,24 @@ def test_a_killed_download_leaves_only_a_part_that_the_next_continues(tmp_path: 
     assert sorted(path.name for path in (root / "tiny").iterdir()) == [".verified.json", "weights.bin"]
 
 
+def test_a_part_that_somebody_may_write_is_left_to_them_until_the_file_is_there(
+    tmp_path: Path, good: FakeSource
+) -> None:
+    young, old = (tmp_path / "tiny" / f".weights.bin.{digit * 32}.part" for digit in "01")
+    young.parent.mkdir()
+    young.write_bytes(WEIGHTS[:10])
+    old.write_bytes(WEIGHTS[:9])
+    os.utime(old, (0, 0))
+
+    def look(part: Path, progress: Callable[[int], None]) -> None:
+        assert part.read_bytes() == WEIGHTS[:10]
+        assert (young.exists(), old.exists()) == (True, False)
+        part.write_bytes(WEIGHTS)
+
+    make_store(tmp_path, {"s": FakeSource("s", look)}).fetch("tiny")
+    assert not young.exists()
+
+
 def test_a_cancel_ends_the_fetch_and_frees_the_lock(store: CheckpointStore) -> None:
     def cancel(_: FetchProgress) -> None:
         raise KeyboardInterrupt

@@ -25,6 +25,7 @@ from checkpoints.errors import (
     UnknownCheckpointError,
 )
 from checkpoints.http import Patience
+from checkpoints.locks import Lock
 from checkpoints.mirror import HttpMirror, S3Mirror, open_mirror
 from checkpoints.store import CheckpointStore
 from tests.unit.checkpoints.fakes import SHA256, WEIGHTS, FakeSource, delivers, fails, make_store
@@ -165,10 +166,22 @@ def test_the_first_to_fetch_fills_the_mirror_and_the_next_reads_it(
     make_store(tmp_path / "b", {"good": good}, mirror=mirror).fetch("tiny")
     assert good.calls == 1
     assert [(request.method, request.path) for request in site.requests] == [
+        ("GET", "/mirror/tiny/weights.bin"),  # before the lock between machines is taken, and after
         ("GET", "/mirror/tiny/weights.bin"),
         ("PUT", "/mirror/tiny/weights.bin"),
         ("GET", "/mirror/tiny/weights.bin"),
     ]
+
+
+def test_what_the_mirror_has_waits_for_no_other_machine(
+    mirror: HttpMirror, tmp_path: Path, good: FakeSource
+) -> None:
+    mirror.put("tiny", "weights.bin", _file(tmp_path, WEIGHTS))
+
+    def no_lock(key: str, path: Path) -> Lock:
+        raise AssertionError("the lock between machines was asked for")
+
+    assert make_store(tmp_path, {"good": good}, mirror=mirror, locks=no_lock).fetch("tiny")
 
 
 def test_a_mirror_that_holds_other_bytes_is_mended(
