@@ -228,6 +228,10 @@ class CheckpointStore:
                 raise CheckpointNotFoundError(
                     f"The checkpoint {entry.name} is not installed: {folder / file.name} is missing."
                 ) from None
+            if file.sha256 is None:
+                raise CheckpointNotFoundError(
+                    f"The checkpoint {entry.name} is not installed: nobody knows the sha256 of {folder / file.name}."
+                )
             if wrong:
                 self._verdicts.clear()
                 (folder / _MARKER).unlink(missing_ok=True)

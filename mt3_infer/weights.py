@@ -14,7 +14,8 @@ import pickle
 import shutil
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ def as_safetensors(folder: Path) -> Path:
             if path in pickled:
                 _convert(path, target / f"{path.stem}.safetensors")
             else:
-                shutil.copyfile(path, target / path.name)
+                _copy(path, target / path.name)
     except OSError as error:
         _log.warning("%s is read as it is: its safetensors cannot be written (%s)", folder, error)
         return folder
@@ -119,13 +120,28 @@ def _convert(path: Path, target: Path) -> None:
                 return
     # A copy each: tensors that share memory would be refused.
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in read_pickled(path).items()}
+    with _whole(target) as part:
+        save_file(tensors, part, metadata=origin)
+    _log.info("converted %s to %s", path, target)
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy a small file that lies beside weights, whole or not at all: others may be reading it."""
+    if target.exists() and target.read_bytes() == path.read_bytes():
+        return
+    with _whole(target) as part:
+        shutil.copyfile(path, part)
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """A file to write; it gets its name when that has gone well."""
     part = target.with_name(f".{target.name}.{uuid4().hex}.part")
     try:
-        save_file(tensors, part, metadata=origin)
+        yield part
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    _log.info("converted %s to %s", path, target)
 
 
 class _Inert:

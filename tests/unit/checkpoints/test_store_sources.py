@@ -140,6 +140,11 @@ def test_offline_a_file_of_unknown_sum_is_not_trusted(tmp_path: Path, good: Fake
     with pytest.raises(OfflineError) as caught:
         make_store(tmp_path, {"good": good}, catalog=catalog, offline=True).fetch("tiny")
     assert "sha256 not known yet; now it is there, but its sha256 is not known yet) to" in str(caught.value)
+    with pytest.raises(CheckpointNotFoundError) as unverified:
+        make_store(tmp_path, {"good": good}, catalog=catalog).verify("tiny")
+    assert str(unverified.value) == (
+        f"The checkpoint tiny is not installed: nobody knows the sha256 of {tmp_path / 'tiny' / 'weights.bin'}."
+    )
 
 
 # A mirror
