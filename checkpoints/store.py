@@ -230,7 +230,8 @@ class CheckpointStore:
                 ) from None
             if file.sha256 is None:
                 raise CheckpointNotFoundError(
-                    f"The checkpoint {entry.name} is not installed: nobody knows the sha256 of {folder / file.name}."
+                    f"The checkpoint {entry.name} is not installed: "
+                    f"nobody knows the sha256 of {folder / file.name}."
                 )
             if wrong:
                 self._verdicts.clear()
