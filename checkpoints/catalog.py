@@ -27,7 +27,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Entry:
-    """One checkpoint: the files that belong together, under one licence."""
+    """One checkpoint: the files that belong together, under one licence.
+
+    Attributes:
+        variant_of: the checkpoint that this one is another version of: not fetched unless it is named.
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -35,6 +39,7 @@ class Entry:
     licence_url: str
     attribution: str
     files: tuple[CheckpointFile, ...]
+    variant_of: str | None = None
 
     @property
     def size(self) -> int:
@@ -47,6 +52,11 @@ class Catalog:
     """All checkpoints by name."""
 
     entries: dict[str, Entry]
+
+    @property
+    def main_names(self) -> tuple[str, ...]:
+        """The names that "all" means: those of no variant."""
+        return tuple(name for name, entry in self.entries.items() if entry.variant_of is None)
 
     @cached_property
     def _names(self) -> dict[str, Entry]:
@@ -75,11 +85,22 @@ def load_catalog(path: Path = _CATALOG) -> Catalog:
     Raises:
         CatalogError: what is wrong, and in which row.
     """
-    rows = tomllib.loads(path.read_text(encoding="utf-8"))
+    try:
+        rows = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CatalogError(f"The catalogue {path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise CatalogError(f"The catalogue {path} is no TOML: {error}.") from error
     catalog = Catalog({name: _entry(name, row) for name, row in rows.items()})
     names = Counter(name for entry in catalog.entries.values() for name in (entry.name, *entry.aliases))
     for name, count in names.items():
         _require(count == 1, name, f"the name or alias is given {count} times")
+    for entry in catalog.entries.values():
+        _require(
+            entry.variant_of is None or entry.variant_of in catalog.main_names,
+            entry.name,
+            f"it is a variant of {entry.variant_of}, which there is not",
+        )
     return catalog
 
 
@@ -93,6 +114,7 @@ def _entry(name: str, row: Mapping[str, Any]) -> Entry:
             licence_url=row["licence_url"],
             attribution=row["attribution"],
             files=tuple(_file(name, file) for file in row["files"]),
+            variant_of=row.get("variant_of"),
         )
     except KeyError as missing:
         raise CatalogError(f"Catalogue row {name}: {missing} is missing.") from None
@@ -102,11 +124,12 @@ def _entry(name: str, row: Mapping[str, Any]) -> Entry:
 
 
 def _file(entry: str, row: Mapping[str, Any]) -> CheckpointFile:
-    file = CheckpointFile(row["name"], row["size"], row["sha256"], tuple(map(_source, row["sources"])))
+    file = CheckpointFile(row["name"], row["size"], row.get("sha256"), tuple(map(_source, row["sources"])))
     where = f"{entry}/{file.name}"
     _require(_FILE_NAME.fullmatch(file.name) is not None, where, "the file name is not plain")
     _require(isinstance(file.size, int) and file.size > 0, where, "the size must be a number of bytes")
-    _require(_SHA256.fullmatch(file.sha256) is not None, where, "the sha256 must be 64 hexadecimal digits")
+    sound = file.sha256 is None or _SHA256.fullmatch(file.sha256) is not None
+    _require(sound, where, "the sha256 must be 64 hexadecimal digits")
     _require(bool(file.sources), where, "it has no sources")
     for source in file.sources:
         try:

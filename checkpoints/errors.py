@@ -10,6 +10,7 @@ CheckpointError                     checkpoint_error
 ├── DiskSpaceError                  disk_full
 ├── StoreNotWritableError           checkpoint_dir_not_writable
 ├── LockTimeoutError                checkpoint_lock_timeout
+├── BundleError                     invalid_bundle
 └── SourceError                     checkpoint_source_failed   one source; the store then tries the next
 
 A `code` is stable: the service hands it to clients as it stands here. A message is one sentence for a person.
@@ -87,6 +88,12 @@ class LockTimeoutError(CheckpointError):
     """Another process has held the checkpoint's lock for too long."""
 
     code = "checkpoint_lock_timeout"
+
+
+class BundleError(CheckpointError):
+    """An archive is not a bundle of checkpoints that can be used here."""
+
+    code = "invalid_bundle"
 
 
 class SourceError(CheckpointError):

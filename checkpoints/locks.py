@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
 
 import filelock
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from redis.lock import Lock as RedisPyLock
 
 _log = logging.getLogger(__name__)
+
+_TELL_SECONDS = 1.0  # how often the holder's word is passed on to Redis
 
 
 class Lock(Protocol):
@@ -30,6 +34,12 @@ class Lock(Protocol):
 
     def release(self) -> None:
         """Give it back."""
+
+    def tell(self, note: str) -> None:
+        """While holding it: leave a word for those who wait. Never fails, may be lost."""
+
+    def heard(self) -> str:
+        """The holder's last word; "" without one."""
 
 
 class LockFactory(Protocol):
@@ -49,6 +59,7 @@ class HostLock:
 
     def __init__(self, key: str, path: Path) -> None:
         self._lock = filelock.FileLock(path, thread_local=False)
+        self._note = path.with_suffix(".json")
 
     def acquire(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds for the file."""
@@ -60,7 +71,25 @@ class HostLock:
 
     def release(self) -> None:
         """Give the file back. It stays where it is: removing it would let two in."""
+        with suppress(OSError):
+            self._note.unlink(missing_ok=True)
         self._lock.release()
+
+    def tell(self, note: str) -> None:
+        """Write a file beside the lock."""
+        part = self._note.with_name(f"{self._note.name}.{uuid4().hex}.part")
+        try:
+            part.write_text(note)
+            part.replace(self._note)
+        except OSError:
+            part.unlink(missing_ok=True)
+
+    def heard(self) -> str:
+        """Read that file."""
+        try:
+            return self._note.read_text()
+        except (OSError, UnicodeDecodeError):
+            return ""
 
 
 @dataclass(frozen=True)
@@ -89,8 +118,7 @@ class ClusterLocks:
 
     def __call__(self, key: str, path: Path) -> RedisLock:
         """Make the lock of one checkpoint."""
-        shared = self.client.lock(self.prefix + key, timeout=self.ttl, thread_local=False)
-        return RedisLock(shared, HostLock(key, path), self.ttl)
+        return RedisLock(self.client, self.prefix + key, HostLock(key, path), self.ttl)
 
 
 class RedisLock:
@@ -99,12 +127,15 @@ class RedisLock:
     Redis is asked for its favour only: away, it is logged and the lock file alone holds.
     """
 
-    def __init__(self, shared: RedisPyLock, host: HostLock, ttl: float) -> None:
-        self._shared = shared
+    def __init__(self, client: Redis, name: str, host: HostLock, ttl: float) -> None:
+        self._client = client
+        self._name = name
+        self._shared: RedisPyLock = client.lock(name, timeout=ttl, thread_local=False)
         self._host = host
         self._ttl = ttl
+        self._note = ""
         self._released = Event()
-        self._renewer: Thread | None = None
+        self._keeper: Thread | None = None
 
     def acquire(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds for both."""
@@ -125,8 +156,8 @@ class RedisLock:
             self._host.release()
             return False
         self._released.clear()
-        self._renewer = Thread(target=self._renew, name="checkpoint-lock-renewer", daemon=True)
-        self._renewer.start()
+        self._keeper = Thread(target=self._keep, name="checkpoint-lock-keeper", daemon=True)
+        self._keeper.start()
         return True
 
     def release(self) -> None:
@@ -134,10 +165,10 @@ class RedisLock:
         from redis.exceptions import LockError, RedisError
 
         try:
-            if self._renewer is not None:
+            if self._keeper is not None:
                 self._released.set()
-                self._renewer.join()
-                self._renewer = None
+                self._keeper.join()
+                self._keeper = None
                 self._shared.release()
         except LockError:
             _log.warning("the cluster-wide checkpoint lock %s ran out before its holder was done", self._name)
@@ -146,16 +177,35 @@ class RedisLock:
         finally:
             self._host.release()
 
-    @property
-    def _name(self) -> str:
-        return str(self._shared.name)
+    def tell(self, note: str) -> None:
+        """Leave it beside the lock file at once, and with Redis within a second: a slow Redis slows nobody."""
+        self._note = note
+        self._host.tell(note)
 
-    def _renew(self) -> None:
+    def heard(self) -> str:
+        """Ask this host, then Redis."""
+        from redis.exceptions import RedisError
+
+        if note := self._host.heard():
+            return note
+        try:
+            return str((self._client.get(f"{self._name}:note") or b"").decode())  # type: ignore[union-attr]
+        except RedisError:
+            return ""
+
+    def _keep(self) -> None:
+        """Renew the lock and pass the holder's word on, until it is released or lost."""
         from redis.exceptions import LockError, RedisError
 
-        while not self._released.wait(self._ttl / 3):
+        renewed, told = time.monotonic(), ""
+        while not self._released.wait(min(self._ttl / 3, _TELL_SECONDS)):
             try:
-                self._shared.extend(self._ttl, replace_ttl=True)
+                if self._note != told:
+                    told = self._note
+                    self._client.set(f"{self._name}:note", told, px=int(self._ttl * 1000))
+                if time.monotonic() - renewed >= self._ttl / 3:
+                    self._shared.extend(self._ttl, replace_ttl=True)
+                    renewed = time.monotonic()
             except LockError:
                 _log.warning("the cluster-wide checkpoint lock %s is lost; its holder goes on", self._name)
                 return

@@ -1,4 +1,4 @@
-"""The command `mt3-infer`: transcribe, list, download, and what other packages add.
+"""The command `mt3-infer`: transcribe, list, the commands for checkpoints, and what other packages add.
 
 Commands of others are entry points of the group `mt3_infer.commands`, so that this package need not know them.
 Results go to files, tables to stdout, progress and errors to stderr. An error is one sentence and exit code 1.
@@ -7,9 +7,7 @@ Results go to files, tables to stdout, progress and errors to stderr. An error i
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -17,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from checkpoints.cli import COMMANDS as CHECKPOINT_COMMANDS
+from checkpoints.cli import Bar, fetch_bar, human_size
 from mt3_infer.errors import MT3Error
 from mt3_infer.models import MODELS
 from mt3_infer.transcribe import DISTRIBUTION, Model, Progress, library_version
 
 if TYPE_CHECKING:
-    from mt3_infer.loading import FetchProgress, ModelInfo
+    from mt3_infer.loading import ModelInfo
 
 COMMANDS = "mt3_infer.commands"
 SUFFIXES = {"mid": ".mid", "json": ".json"}
@@ -160,32 +160,14 @@ def list_command(as_json: bool) -> None:
     for info in models:
         installed = "yes" if info.installed else "no"
         aliases = ", ".join(info.aliases) or "–"
-        rows.append((info.name, aliases, installed, _size(info.size), info.licence, info.description))
+        rows.append((info.name, aliases, installed, human_size(info.size), info.licence, info.description))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-@main.command()
-@click.argument("names", nargs=-1, metavar="NAMES...")
-@click.option("--all", "every", is_flag=True, help="All models.")
-def download(names: tuple[str, ...], every: bool) -> None:
-    """Fetch the weights of models ahead of their first use."""
-    from mt3_infer.loading import CheckpointError, download_model
-
-    if every == bool(names):
-        raise click.UsageError("Name the models to download, or say --all.")
-    failed = 0
-    for name in MODELS if every else names:
-        try:
-            with _fetch_bar() as progress:
-                path = download_model(name, progress=progress)
-            click.echo(f"{name}: {path}")
-        except (MT3Error, CheckpointError, OSError) as error:
-            failed += 1
-            click.echo(f"{name}: {_sentence(error)}", err=True)
-    if failed:
-        raise SystemExit(1)
+for _command in CHECKPOINT_COMMANDS:
+    main.add_command(_command)
 
 
 def _targets(files: tuple[Path, ...], output: Path | None, file_format: str | None) -> list[tuple[Path, Path]]:
@@ -213,12 +195,12 @@ def _targets(files: tuple[Path, ...], output: Path | None, file_format: str | No
 def _load(name: str, checkpoint: Path | None, **device_options: Any) -> Model:
     from mt3_infer.loading import load_model
 
-    with _fetch_bar() as progress:
+    with fetch_bar() as progress:
         return load_model(name, checkpoint_path=checkpoint, progress=progress, **device_options)
 
 
 def _transcribe_file(model: Model, source: Path, target: Path, options: dict[str, Any]) -> None:
-    with _Bar(source.name) as bar:
+    with Bar(source.name) as bar:
 
         def report(progress: Progress) -> None:
             bar.show(progress.seconds_done, progress.seconds_total, f"{progress.seconds_done:.0f} s")
@@ -228,59 +210,10 @@ def _transcribe_file(model: Model, source: Path, target: Path, options: dict[str
     click.echo(f"{target}: {len(result.notes)} notes", err=True)
 
 
-class _Bar:
-    """A progress bar on stderr, which appears with the first report; without a total, a running figure."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._bar: Any = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-
-    def show(self, done: float, total: float | None, figure: str) -> None:
-        if not sys.stderr.isatty():
-            return
-        if self._bar is None:
-            self._bar = click.progressbar(length=1000, label=self._label, file=sys.stderr, item_show_func=_shown)
-            self._bar.__enter__()
-        fraction = min(done / total, 1.0) if total else 0.0
-        self._bar.update(round(fraction * 1000) - self._bar.pos, figure)
-
-
-def _shown(figure: Any) -> str:
-    return figure or ""
-
-
-@contextmanager
-def _fetch_bar() -> Iterator[Callable[[FetchProgress], None]]:
-    """A bar for the bytes of a download."""
-    with _Bar("Fetching weights") as bar:
-
-        def report(progress: FetchProgress) -> None:
-            waiting = "waiting for another process, " if progress.waiting else ""
-            done, total = progress.bytes_done, progress.bytes_total
-            bar.show(done, total, f"{waiting}{_size(done)} of {_size(total)}")
-
-        yield report
-
-
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}."
     return str(error)
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 def _as_json(info: ModelInfo) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Name → row of the table → verified weights → network on a device.
 
-The only file of the library that knows `checkpoints`.
+With `utils/download.py` and the command, all of the library that knows `checkpoints`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from checkpoints.store import CheckpointStore, FetchProgress
 from mt3_infer.errors import UnknownModelError
 from mt3_infer.models import MODELS, ModelOptions, ModelSpec
 from mt3_infer.transcribe import Model
+from mt3_infer.weights import as_safetensors
 
 __all__ = [
     "CheckpointError",
@@ -80,28 +81,37 @@ def load_model(
         path = Path(checkpoint_path)
         weights_sha256 = _sha256(_weights_file(path, spec))
     else:
-        path = store.fetch(entry.name, progress) if auto_download else store.require(entry.name)
-        weights_sha256 = entry.files[0].sha256
-    return Model(
-        spec, spec.load(path, device=device, dtype=dtype, batch_size=batch_size), weights_sha256, entry.licence
-    )
+        path = as_safetensors(store.fetch(entry.name, progress) if auto_download else store.require(entry.name))
+        weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
+    network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size)
+    return Model(spec, network, weights_sha256, entry.licence)
 
 
 def download_model(
     name: str,
     *,
+    force: bool = False,
+    source: str | None = None,
     store: CheckpointStore | None = None,
     progress: Callable[[FetchProgress], None] | None = None,
 ) -> Path:
-    """Fetch and verify the weights of a model if they are not there; give the directory that holds them.
+    """Fetch and verify weights if they are not there; give the directory that holds them.
 
+    Args:
+        name: a checkpoint or an alias, whether or not this version has a network for it.
+        force: download even what is there.
+        source: only from this kind of source; "git_lfs", "git", "huggingface", "url", "wheel", "t5x" or "mirror".
     Raises:
         UnknownModelError: no such name.
         CheckpointError: they cannot be fetched; its branches say why.
     """
     store = store or CheckpointStore.from_environment()
-    _, entry = _find(name, store.catalog)
-    return store.fetch(entry.name, progress)
+    try:
+        entry = store.entry(name)
+    except UnknownCheckpointError as error:
+        known = ", ".join(store.catalog.entries)
+        raise UnknownModelError(f"There is no model {name!r} to download; there are: {known}.") from error
+    return store.fetch(entry.name, progress, force=force, source=source)
 
 
 def list_models(store: CheckpointStore | None = None) -> list[ModelInfo]:

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     link_seconds: Annotated[int, Field(gt=0, le=300)] = 300
 
     checkpoint_dir: Path | None = None
+    checkpoint_mirror: str | None = None
     offline: bool = False
     default_model: str = "basic_pitch"
     device: str = "auto"
@@ -76,6 +77,13 @@ class Settings(BaseSettings):
         if parts.scheme == "s3" and parts.netloc:
             return url
         raise ValueError("must be file:///an/absolute/folder or s3://bucket/prefix")
+
+    @field_validator("checkpoint_mirror")
+    @classmethod
+    def _checkpoint_mirror_is_known(cls, url: str | None) -> str | None:
+        if url is None or (urlsplit(url).scheme in ("s3", "http", "https") and urlsplit(url).netloc):
+            return url
+        raise ValueError("must be s3://bucket/prefix or an http address")
 
 
 def read_settings() -> Settings:

@@ -14,7 +14,7 @@ All functions take a session within a transaction, and write before they read (s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -68,6 +68,16 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Download:
+    """How far the checkpoint's download is; `waiting`: another process does it, and these are its figures."""
+
+    bytes_done: int
+    bytes_total: int
+    bytes_per_second: float
+    waiting: bool
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far an attempt is. `moved` counts every sign of progress, so that a hang can be told from work."""
 
@@ -75,6 +85,7 @@ class Progress:
     audio_seconds_done: float = 0.0
     audio_seconds_total: float | None = None
     moved: int = 0
+    download: Download | None = None
 
 
 # --- the client's side -------------------------------------------------------------------------------------
@@ -264,6 +275,7 @@ def claim_job(
             started_at=func.coalesce(Job.started_at, now_plus()),
             progress_at=now_plus(),
             phase=None,
+            download=None,
             audio_seconds_done=0.0,
             transcribing_since=None,
         )
@@ -288,6 +300,7 @@ def renew_lease(
             "phase": progress.phase,
             "audio_seconds_done": progress.audio_seconds_done,
             "audio_seconds_total": progress.audio_seconds_total,
+            "download": asdict(progress.download) if progress.download else None,
         }
         if progress.phase is Phase.TRANSCRIBING:
             values["transcribing_since"] = func.coalesce(Job.transcribing_since, now_plus())
@@ -441,7 +454,7 @@ def forget_garbage(session: Session, prefix: str) -> None:
 
 # --- pieces ------------------------------------------------------------------------------------------------
 
-_AT_REST: dict[str, Any] = {"phase": None, "worker": None, "lease_until": None}
+_AT_REST: dict[str, Any] = {"phase": None, "download": None, "worker": None, "lease_until": None}
 _QUEUED_AGAIN: dict[str, Any] = {
     **_AT_REST,
     "status": Status.QUEUED,

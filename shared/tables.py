@@ -92,6 +92,8 @@ class Job(Base):
     audio_seconds_total: Mapped[float | None]
     progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when something last moved
     transcribing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # of the checkpoint, while it is fetched: the fields of `shared.jobs.Download`
+    download: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

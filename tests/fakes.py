@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
+from checkpoints.progress import FetchProgress, ProgressCallback
 from mt3_infer.loading import Model
 from mt3_infer.notes import Note
 from mt3_infer.transcribe import Progress
@@ -43,9 +44,11 @@ class FakeEngine:
     heard: list[bytes] = field(default_factory=list)
     running: threading.Event = field(default_factory=threading.Event)
 
-    def fetch(self, name: str, alive: Callable[[], None]) -> None:
+    def fetch(self, name: str, progress: ProgressCallback) -> None:
+        at = FetchProgress(name, "weights.bin", 50_000_000, 200_000_000, 10_000_000.0, waiting=True)
+        progress(at)
         self.on_fetch()
-        alive()
+        progress(at)
 
     def load(self, name: str) -> Model:
         self.on_load()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from apiflask.fields import UploadFile
 from pydantic import BaseModel, Field, Json, StringConstraints
 
-from shared.jobs import eta_seconds
+from shared.jobs import Download, eta_seconds
 from shared.tables import Job, Phase, Status
 
 Metadata = dict[str, Any]
@@ -65,13 +65,24 @@ class ArtifactQuery(BaseModel):
     )
 
 
+class DownloadView(BaseModel):
+    """How far the download of the model's checkpoint is."""
+
+    bytes_done: int
+    bytes_total: int
+    bytes_per_second: float
+    eta_seconds: float | None
+    waiting: bool = Field(description="Another worker downloads, and these are its figures.")
+
+
 class ProgressView(BaseModel):
-    """How far a job is, in seconds of audio."""
+    """How far a job is, in seconds of audio; and in bytes, while its model's checkpoint is fetched."""
 
     audio_seconds_done: float
     audio_seconds_total: float | None
     fraction: float | None
     eta_seconds: float | None
+    download: DownloadView | None
 
 
 class QueueView(BaseModel):
@@ -158,6 +169,15 @@ class Problem(BaseModel):
     code: str
 
 
+def _download(job: Job) -> DownloadView | None:
+    if job.download is None:
+        return None
+    at = Download(**job.download)
+    left = max(0, at.bytes_total - at.bytes_done)
+    eta = round(left / at.bytes_per_second, 1) if at.bytes_per_second else None
+    return DownloadView(**job.download, eta_seconds=eta)
+
+
 def view_job(job: Job, *, position: int | None = None) -> TranscriptionView:
     """A job as clients see it."""
     fraction = None
@@ -177,6 +197,7 @@ def view_job(job: Job, *, position: int | None = None) -> TranscriptionView:
             audio_seconds_total=job.audio_seconds_total,
             fraction=fraction,
             eta_seconds=eta_seconds(job, datetime.now(UTC)),
+            download=_download(job),
         ),
         queue=QueueView(position=position) if position else None,
         model=job.model,

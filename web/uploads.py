@@ -67,12 +67,13 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
 
 
 def resolve_model(parts: Parts, asked: str | None) -> str:
-    """The model's own name, from a name or an alias."""
+    """The model's own name, from a name or an alias; a checkpoint without a network is no model."""
     name = asked or parts.settings.default_model
-    for entry in parts.catalog.entries.values():
+    models = [entry for entry in parts.catalog.entries.values() if entry.name in MODELS]
+    for entry in models:
         if name == entry.name or name in entry.aliases:
             return entry.name
-    known = ", ".join(sorted(parts.catalog.entries))
+    known = ", ".join(sorted(entry.name for entry in models))
     raise UnknownModel(f"There is no model {name!r}; there are: {known}.")
 
 

@@ -14,6 +14,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
 
 from checkpoints.locks import ClusterLocks
+from checkpoints.mirror import open_mirror
 from checkpoints.store import CheckpointStore
 from shared import jobs
 from shared.config import read_settings
@@ -45,6 +46,7 @@ def attempts() -> Attempts:
                 settings.checkpoint_dir,
                 offline=settings.offline,
                 locks=ClusterLocks.from_url(settings.redis_url),
+                mirror=open_mirror(settings.checkpoint_mirror) if settings.checkpoint_mirror else None,
             ),
             device=settings.device,
             max_audio_seconds=settings.max_audio_seconds,

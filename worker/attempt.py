@@ -16,13 +16,14 @@ from uuid import UUID
 
 import structlog
 
+from checkpoints.progress import FetchProgress
 from mt3_infer.transcribe import Progress
 from mt3_infer.transcription import Transcription
 from shared import jobs
 from shared.config import Settings
 from shared.db import Sessions
 from shared.errors import ServiceError
-from shared.jobs import Claim
+from shared.jobs import Claim, Download
 from shared.logs import get_logger
 from shared.storage import ObjectStorage, StoredObject, result_prefix
 from shared.tables import Phase
@@ -100,7 +101,12 @@ class Attempts:
 
     def _transcribe(self, claim: Claim, heartbeat: Heartbeat) -> Transcription:
         heartbeat.report(Phase.FETCHING_CHECKPOINT)
-        self.engine.fetch(claim.model, lambda: heartbeat.report(Phase.FETCHING_CHECKPOINT))
+
+        def fetching(at: FetchProgress) -> None:
+            download = Download(at.bytes_done, at.bytes_total, round(at.bytes_per_second), at.waiting)
+            heartbeat.report(Phase.FETCHING_CHECKPOINT, download=download)
+
+        self.engine.fetch(claim.model, fetching)
         heartbeat.report(Phase.LOADING_MODEL)
         model = self.engine.load(claim.model)
         heartbeat.report(Phase.DECODING_AUDIO)

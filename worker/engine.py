@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from checkpoints.progress import ProgressCallback
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import open_audio
 from mt3_infer.loading import Model, load_model
@@ -32,10 +33,10 @@ class TranscriptionEngine:
         """Which models' weights are verified on this machine."""
         return {name: self._store.is_installed(name) for name in MODELS}
 
-    def fetch(self, name: str, alive: Callable[[], None]) -> None:
-        """Make sure that a model's weights are here; `alive` is called as bytes arrive, and may raise."""
+    def fetch(self, name: str, progress: ProgressCallback) -> None:
+        """Make sure that a model's weights are here; `progress` is called as bytes arrive, and may raise."""
         if name not in self._models:
-            self._store.fetch(name, progress=lambda _: alive())
+            self._store.fetch(name, progress)
 
     def load(self, name: str) -> Model:
         """The network, ready to run; loaded once, however many threads ask."""

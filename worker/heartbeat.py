@@ -9,7 +9,7 @@ from types import TracebackType
 
 from shared import jobs
 from shared.db import Sessions
-from shared.jobs import Claim, Progress
+from shared.jobs import Claim, Download, Progress
 from shared.logs import get_logger
 from shared.tables import Phase
 
@@ -59,8 +59,10 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
 
-    def report(self, phase: Phase, *, done: float = 0.0, total: float | None = None) -> None:
-        """Say where the attempt is, in seconds of audio.
+    def report(
+        self, phase: Phase, *, done: float = 0.0, total: float | None = None, download: Download | None = None
+    ) -> None:
+        """Say where the attempt is, in seconds of audio, or in bytes of the checkpoint while that is fetched.
 
         Raises:
             LeaseLost, ShuttingDown: stop now.
@@ -72,6 +74,7 @@ class Heartbeat:
             audio_seconds_done=done,
             audio_seconds_total=total if total is not None else before.audio_seconds_total,
             moved=before.moved + 1,
+            download=download,
         )
         if self._lost:
             raise LeaseLost

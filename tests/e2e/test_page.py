@@ -157,6 +157,15 @@ def test_progress_is_told_in_words_and_in_a_bar(open_tab: OpenTab, bach: Path) -
     expect(tab.page.get_by_role("button", name="Cancel")).to_be_visible()
     tab.screenshot("working")
 
+    download = {"bytes_done": 45e6, "bytes_total": 183.7e6, "bytes_per_second": 11.5e6, "eta_seconds": 12.1}
+    fetching = dict.fromkeys(progress) | {"download": download | {"waiting": True}}
+    job |= {"phase": "fetching_checkpoint", "progress": fetching}
+    tab.open(f"#/t/{job_id}")
+    expect(tab.page.locator("#job-phase")).to_have_text(
+        "Another worker fetches the checkpoint: 45.0 MB of 184 MB, 11.5 MB/s"
+    )
+    expect(tab.page.get_by_text("about 13 s left")).to_be_visible()
+
     tab.page.unroute(f"**/v1/transcriptions/{job_id}")
     tab.note_count.wait_for()  # without a reload: the page goes on by itself
 

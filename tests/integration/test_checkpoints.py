@@ -17,11 +17,18 @@ from tests import servers
 pytestmark = pytest.mark.integration
 
 
-def test_basic_pitch_comes_out_of_its_wheel(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("light", ["nmp.onnx"]),
+        pytest.param("piano", ["2.0.conf", "2.0.pt"], marks=pytest.mark.soak, id="transkun, 50 MB"),
+    ],
+)
+def test_a_checkpoint_comes_out_of_its_wheel(tmp_path: Path, name: str, files: list[str]) -> None:
     store = CheckpointStore(tmp_path)
-    directory = store.fetch("light")
-    assert [path.name for path in directory.iterdir() if path.suffix == ".onnx"] == ["nmp.onnx"]
-    store.verify("basic_pitch")
+    directory = store.fetch(name)
+    assert sorted(path.name for path in directory.iterdir() if path.name[0] != ".") == files
+    store.verify(name)
 
 
 @pytest.fixture

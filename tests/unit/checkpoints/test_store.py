@@ -28,8 +28,8 @@ from checkpoints.errors import (
     StoreNotWritableError,
     UnknownCheckpointError,
 )
+from checkpoints.files import resume_note
 from checkpoints.locks import HostLock
-from checkpoints.sources import resume_note
 from checkpoints.store import CheckpointStore, FetchProgress, default_root
 from tests.unit.checkpoints import fakes
 from tests.unit.checkpoints.fakes import SHA256, WEIGHTS, FakeSource, delivers, fails, make_store
@@ -114,7 +114,7 @@ def test_the_error_names_every_source_and_why(tmp_path: Path) -> None:
             "it is a Git LFS pointer, not the weights",
         ),
         (b"\n<!DOCTYPE html><html>Sign in</html>", "it is a web page, not the weights"),
-        (b"", "it has 0 bytes, not 10,240"),
+        (b"", "it is empty"),
     ],
     ids=["truncated", "flipped", "pointer", "html", "empty"],
 )
@@ -173,6 +173,24 @@ def test_a_killed_download_leaves_only_a_part_that_the_next_continues(tmp_path: 
     assert start(root, calls).wait() == 0
     assert calls.read_text().split() == ["0", str(half)]
     assert sorted(path.name for path in (root / "tiny").iterdir()) == [".verified.json", "weights.bin"]
+
+
+def test_a_part_that_somebody_may_write_is_left_to_them_until_the_file_is_there(
+    tmp_path: Path, good: FakeSource
+) -> None:
+    young, old = (tmp_path / "tiny" / f".weights.bin.{digit * 32}.part" for digit in "01")
+    young.parent.mkdir()
+    young.write_bytes(WEIGHTS[:10])
+    old.write_bytes(WEIGHTS[:9])
+    os.utime(old, (0, 0))
+
+    def look(part: Path, progress: Callable[[int], None]) -> None:
+        assert part.read_bytes() == WEIGHTS[:10]
+        assert (young.exists(), old.exists()) == (True, False)
+        part.write_bytes(WEIGHTS)
+
+    make_store(tmp_path, {"s": FakeSource("s", look)}).fetch("tiny")
+    assert not young.exists()
 
 
 def test_a_cancel_ends_the_fetch_and_frees_the_lock(store: CheckpointStore) -> None:

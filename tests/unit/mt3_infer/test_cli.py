@@ -108,7 +108,7 @@ def test_download_wants_names_or_all() -> None:
 def test_download_of_an_unknown_name_lists_the_known_ones() -> None:
     result = run("download", "nothing")
     assert result.exit_code == 1
-    assert "basic_pitch (light)" in result.stderr
+    assert "There is no checkpoint called 'nothing'; the names are: " in result.stderr
 
 
 def test_a_command_whose_packages_are_not_installed_says_which_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
             "MT3_DATABASE_URL is wrong: must start with postgresql:// or sqlite:///",
         ),
         ("MT3_REDIS_URL", "localhost", "MT3_REDIS_URL is wrong: must start with redis:// or rediss://"),
+        ("MT3_CHECKPOINT_MIRROR", "/srv", "MT3_CHECKPOINT_MIRROR is wrong: must be s3://bucket/prefix or an http"),
         ("MT3_STORAGE_URL", "/srv", "MT3_STORAGE_URL is wrong: must be file:///an/absolute/folder or s3://"),
         ("MT3_LEASE_SECONDS", "soon", "MT3_LEASE_SECONDS is wrong: Input should be a valid number"),
         ("MT3_MAX_ATTEMPTS", "0", "MT3_MAX_ATTEMPTS is wrong: Input should be greater than or equal to 1"),

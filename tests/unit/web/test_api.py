@@ -114,6 +114,7 @@ def test_a_model_may_be_named_by_its_alias(client: FlaskClient) -> None:
     ("form", "code", "said"),
     [
         ({"model": "nonesuch"}, "unknown_model", "There is no model 'nonesuch'; there are: basic_pitch"),
+        ({"model": "mt3_t5x"}, "unknown_model", "There is no model 'mt3_t5x'"),  # a checkpoint without a network
         (
             {"options": '{"volume": 11}'},
             "invalid_option",
@@ -222,6 +223,7 @@ def test_a_job_is_polled_with_etag_and_retry_after(
         "audio_seconds_total": 2.0,
         "fraction": 1.0,
         "eta_seconds": None,
+        "download": None,
     }
 
 

@@ -25,6 +25,7 @@ from shared.storage import ObjectStorage, make_storage, upload_prefix
 from shared.tables import Attempt, Job, ModelReport, Phase, Status
 from tests.fakes import FakeEngine
 from tests.servers import wait_until
+from web.schemas import DownloadView, view_job
 from worker.attempt import Attempts
 
 
@@ -99,6 +100,28 @@ def test_progress_reaches_the_row_while_the_attempt_runs(
 
     assert make_attempts(FakeEngine(on_half=look)).run(job_id) == "succeeded"
     assert seen == [(1.0, 2.0)]
+
+
+def test_the_download_of_the_checkpoint_reaches_the_row_and_leaves_it(
+    any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
+) -> None:
+    job_id, seen = add_job(), []
+
+    def look() -> None:
+        wait_until(lambda: get(any_sessions, job_id).download, what="figures of the download")
+        seen.append(view_job(get(any_sessions, job_id)).progress.download)
+
+    assert make_attempts(FakeEngine(on_fetch=look)).run(job_id) == "succeeded"
+    assert seen == [
+        DownloadView(
+            bytes_done=50_000_000,
+            bytes_total=200_000_000,
+            bytes_per_second=10_000_000,
+            eta_seconds=15.0,
+            waiting=True,
+        )
+    ]
+    assert get(any_sessions, job_id).download is None
 
 
 def test_the_heartbeat_keeps_a_lease_that_is_shorter_than_the_work(

@@ -103,8 +103,17 @@ export function phaseWords(job) {
   const { audio_seconds_done: done, audio_seconds_total: total } = job.progress ?? {};
   if (job.phase === "transcribing" && total) return `Transcribing ${clock(done ?? 0)} of ${clock(total)}`;
   if (job.phase === "transcribing" && done) return `Transcribing, ${clock(done)} so far`;
+  if (job.progress?.download) return downloadWords(job.progress.download);
   if (!job.phase) return "Starting…";
   return PHASE_WORDS[/** @type {keyof PHASE_WORDS} */ (job.phase)] ?? `${label(job.phase)}…`;
+}
+
+/** @param {import("./api.js").Download} download */
+function downloadWords(download) {
+  const bytes = `${fileSize(download.bytes_done)} of ${fileSize(download.bytes_total)}`;
+  const speed = download.bytes_per_second ? `, ${fileSize(download.bytes_per_second)}/s` : "";
+  const who = download.waiting ? "Another worker fetches the checkpoint" : "Fetching the checkpoint";
+  return `${who}: ${bytes}${speed}`;
 }
 
 /** @param {import("./api.js").Job} job */
@@ -116,7 +125,7 @@ function queueWords(job) {
 
 /** Time left, or "" where nothing is known. @param {import("./api.js").Job} job */
 export function etaWords(job) {
-  const eta = job.status === "queued" ? job.queue?.eta_seconds : job.progress?.eta_seconds;
+  const eta = job.status === "queued" ? job.queue?.eta_seconds : (job.progress?.eta_seconds ?? job.progress?.download?.eta_seconds);
   if (eta === null || eta === undefined) return "";
   if (job.status === "queued") return `starts in about ${span(Math.max(1, eta))}`;
   return eta < 1.5 ? "almost done" : `about ${span(Math.ceil(eta))} left`;

@@ -1,0 +1,88 @@
+"""Sums learnt on the first download of a file that the catalogue cannot know, pinned from then on.
+
+    ROOT/.pins/mr_mt3.json     {"mr_mt3.ckpt": {"size": 582511409, "sha256": "…"}}
+
+They outlive the checkpoint's removal: what is downloaded again must be the same bytes. Deleting the file unlearns.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from checkpoints.catalog import Entry
+from checkpoints.errors import ChecksumError
+from checkpoints.files import CheckpointFile
+
+_log = logging.getLogger(__name__)
+
+
+def with_pins(root: Path, entry: Entry) -> Entry:
+    """The entry with the sums that this store has learnt."""
+    if all(file.sha256 for file in entry.files):
+        return entry
+    pins = read_json(_path(root, entry))
+    return replace(entry, files=tuple(_pinned(file, pins.get(file.name)) for file in entry.files))
+
+
+def pin(root: Path, entry: Entry, file: CheckpointFile, size: int, sha256: str, *, origin: str) -> None:
+    """Remember what a file is.
+
+    Raises:
+        ChecksumError: it is known to be another one.
+    """
+    path = _path(root, entry)
+    pins = read_json(path)
+    known = _pinned(file, pins.get(file.name)).sha256
+    if known == sha256:
+        return
+    if known is not None:
+        raise ChecksumError(
+            f"The file {file.name} of the checkpoint {entry.name} from {origin} has the sha256 {sha256}, "
+            f"but {known} is pinned in {path}."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**pins, file.name: {"size": size, "sha256": sha256}})
+    _log.warning(
+        "the catalogue does not know the sum of %s: the %s bytes from %s with the sha256 %s are trusted, "
+        "and pinned in %s from now on",
+        file.name,
+        f"{size:,}",
+        origin,
+        sha256,
+        path,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Give the object in a file; {} where there is none that can be read."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a file as a whole."""
+    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
+    try:
+        part.write_text(json.dumps(content))
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _path(root: Path, entry: Entry) -> Path:
+    return root / ".pins" / f"{entry.name}.json"
+
+
+def _pinned(file: CheckpointFile, known: Any) -> CheckpointFile:
+    if file.sha256 or not isinstance(known, dict):
+        return file
+    return replace(file, size=known["size"], sha256=known["sha256"])

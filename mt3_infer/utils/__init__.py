@@ -1,0 +1,1 @@
+"""Names that people's scripts use."""
