@@ -50,7 +50,7 @@ def test_make_help_lists_every_target_that_the_documents_name() -> None:
 def test_the_folders_that_the_readme_explains_exist() -> None:
     tree = (ROOT / "README.md").read_text().split("## What is where")[1]
     folders = re.findall(r"^(\w+)/ ", tree, re.M)
-    assert len(folders) == 8
+    assert {"mt3_infer", "checkpoints", "shared", "web", "worker", "tests", "docs"} <= set(folders)
     assert all((ROOT / folder).is_dir() for folder in folders)
 
 
