@@ -20,6 +20,7 @@ from mt3_infer.models.t5 import Decoder
 from mt3_infer.vocabulary import END, PAD
 
 Ticket = TypeVar("Ticket")
+SegmentT = TypeVar("SegmentT")
 
 FIRST_CAPACITY = 128
 """Tokens that the cache has room for at first; it doubles when a sequence needs more. Few segments say 100."""
@@ -198,3 +199,34 @@ class SlotDecoder(Generic[Ticket]):
         config = self._decoder.config
         shape = (2, self.slots, config.num_heads, length, config.d_kv)
         return torch.zeros(shape, dtype=self._dtype, device=self._device)
+
+
+class EncoderDecoder(Generic[SegmentT, Ticket]):
+    """A network of both kinds as `mt3_infer.engine` drives one: it encodes what it admits, then decodes in slots.
+
+    A segment comes with its penalty: what is added to the logits, shape (V,), 0 or -inf for forbidden tokens.
+    """
+
+    def __init__(self, encode: Callable[[Sequence[SegmentT]], Tensor], decoder: SlotDecoder[Ticket]) -> None:
+        """Args: encode: makes of B segments what the decoder looks at, shape (B, T, D)."""
+        self._encode = encode
+        self._decoder = decoder
+        self.slots = decoder.slots
+        self.step = decoder.step
+        self.drop = decoder.drop
+
+    @property
+    def active(self) -> int:
+        """Sequences under way."""
+        return self._decoder.active
+
+    @property
+    def free(self) -> int:
+        """Slots that could take a segment."""
+        return self._decoder.free
+
+    @torch.inference_mode()
+    def admit(self, segments: Sequence[tuple[SegmentT, Tensor | None]], tickets: Sequence[Ticket]) -> None:
+        """Encode segments and give them a slot each."""
+        encoded = self._encode([segment for segment, _ in segments])
+        self._decoder.admit(encoded, tickets, [penalty for _, penalty in segments])

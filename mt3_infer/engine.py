@@ -1,8 +1,8 @@
-"""One network serving several callers at once: segments in, token ids out.
+"""One network serving several callers at once: segments in, results out.
 
-Each caller hands over the segments of one recording and gets their tokens back in order. The segments of all
-callers share the decoder's slots. Between callers the next free slot goes round; what one of them does, fails
-at, or gives up leaves the others as they are.
+Each caller hands over the segments of one recording and gets what the network makes of them back in order. The
+segments of all callers share the network's slots. Between callers the next free slot goes round; what one of
+them does, fails at, or gives up leaves the others as they are.
 
 A caller decodes its audio on its own thread while the network works on earlier segments, and never runs
 further ahead than `ahead` of them: memory stays the same however long the recording is. All arithmetic is done
@@ -15,77 +15,87 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
-
-import torch
-from torch import Tensor
-
-from mt3_infer.decoding import SlotDecoder
+from typing import Any, Generic, Protocol, TypeVar
 
 SegmentT = TypeVar("SegmentT")
+ResultT = TypeVar("ResultT")
+SegmentIn = TypeVar("SegmentIn", contravariant=True)
+ResultOut = TypeVar("ResultOut", covariant=True)
 
 
 @dataclass(eq=False)
-class _Caller(Generic[SegmentT]):
+class _Caller(Generic[SegmentT, ResultT]):
     """A recording under way.
 
     Attributes:
         waiting: segments, by index, that no slot has been found for yet.
-        results: token ids by segment, or why there are none, until they are called for.
+        results: results by segment, or why there are none, until they are called for.
     """
 
-    penalty: Tensor | None
     waiting: deque[tuple[int, SegmentT]] = field(default_factory=deque)
-    results: dict[int, list[int] | Exception] = field(default_factory=dict)
+    results: dict[int, ResultT | Exception] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
-class Ticket(Generic[SegmentT]):
+class Ticket:
     """Whose segment a slot works on."""
 
-    caller: _Caller[SegmentT]
+    caller: _Caller[Any, Any]
     index: int
 
 
-class Engine(Generic[SegmentT]):
+class Slots(Protocol[SegmentIn, ResultOut]):
+    """A network with room for some segments at a time. All of it is called from one thread."""
+
+    @property
+    def slots(self) -> int:
+        """Segments that there is room for."""
+
+    @property
+    def active(self) -> int:
+        """Segments under way."""
+
+    @property
+    def free(self) -> int:
+        """Segments that it could take."""
+
+    def admit(self, segments: Sequence[SegmentIn], tickets: Sequence[Ticket]) -> None:
+        """Take segments in. If it raises, `drop` can still be called for their tickets."""
+
+    def step(self) -> Sequence[tuple[Ticket, ResultOut]]:
+        """Go on with all that are under way, and give the results of those that ended with it."""
+
+    def drop(self, unwanted: Callable[[Ticket], bool]) -> list[Ticket]:
+        """Give up segments by their tickets; returns those."""
+
+
+class Engine(Generic[SegmentT, ResultT]):
     """Runs a network for any number of threads.
 
     Its own thread lives as long as there are callers; nothing needs to be closed.
     """
 
-    def __init__(
-        self,
-        encode: Callable[[Sequence[SegmentT]], Tensor],
-        decoder: SlotDecoder[Ticket[SegmentT]],
-        *,
-        encode_at_once: int,
-    ) -> None:
+    def __init__(self, network: Slots[SegmentT, ResultT], *, admit_at_once: int) -> None:
         """Nothing runs yet.
 
         Args:
-            encode: makes of B segments what the decoder looks at, shape (B, T, D).
-            decoder: its slots are those that the callers share.
-            encode_at_once: segments encoded at once.
+            network: its slots are those that the callers share.
+            admit_at_once: segments that it is given at once, if so many wait.
         """
-        self.ahead = 2 * decoder.slots
-        self._encode_segments = encode
-        self._decoder = decoder
-        self._encode_at_once = min(encode_at_once, decoder.slots)
-        self._callers: deque[_Caller[SegmentT]] = deque()  # the next one to be served first
+        self.ahead = 2 * network.slots
+        self._network = network
+        self._admit_at_once = min(admit_at_once, network.slots)
+        self._callers: deque[_Caller[SegmentT, ResultT]] = deque()  # the next one to be served first
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def generate(self, segments: Iterable[SegmentT], *, penalty: Tensor | None = None) -> Generator[list[int]]:
-        """Token ids of a recording's segments, in order.
+    def generate(self, segments: Iterable[SegmentT]) -> Generator[ResultT]:
+        """Results of a recording's segments, in order.
 
         Segments are taken on the calling thread, as there is room for them; what taking them raises reaches
         the caller. Closing the generator gives up what is left.
-
-        Args:
-            segments: as `encode` takes them.
-            penalty: added to the logits, shape (V,): 0, or -inf for forbidden tokens.
         """
-        caller: _Caller[SegmentT] = _Caller(penalty)
+        caller: _Caller[SegmentT, ResultT] = _Caller()
         source = iter(segments)
         submitted = delivered = 0
         more = True
@@ -106,25 +116,25 @@ class Engine(Generic[SegmentT]):
         finally:
             self._leave(caller)
 
-    def _enter(self, caller: _Caller[SegmentT]) -> None:
+    def _enter(self, caller: _Caller[SegmentT, ResultT]) -> None:
         with self._changed:
             self._callers.append(caller)
             # Not alive either in a process that was forked from one with callers.
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._serve, name="mt3-engine", daemon=True)
+                self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
                 self._thread.start()
 
-    def _leave(self, caller: _Caller[SegmentT]) -> None:
+    def _leave(self, caller: _Caller[SegmentT, ResultT]) -> None:
         with self._changed:
             self._callers.remove(caller)
             self._changed.notify_all()
 
-    def _submit(self, caller: _Caller[SegmentT], index: int, segment: SegmentT) -> None:
+    def _submit(self, caller: _Caller[SegmentT, ResultT], index: int, segment: SegmentT) -> None:
         with self._changed:
             caller.waiting.append((index, segment))
             self._changed.notify_all()
 
-    def _take(self, caller: _Caller[SegmentT], index: int) -> list[int]:
+    def _take(self, caller: _Caller[SegmentT, ResultT], index: int) -> ResultT:
         with self._changed:
             self._changed.wait_for(lambda: index in caller.results)
             result = caller.results.pop(index)
@@ -136,31 +146,31 @@ class Engine(Generic[SegmentT]):
     # -----------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Encode and decode until no caller is left."""
+        """Keep the slots filled and go on until no caller is left."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._decoder.active or not self._idle())
-                self._decoder.drop(lambda ticket: ticket.caller not in self._callers)
+                self._changed.wait_for(lambda: self._network.active or not self._idle())
+                self._network.drop(lambda ticket: ticket.caller not in self._callers)
                 if not self._callers:
                     self._thread = None
                     return
                 batch = self._next_batch()
             if batch:
-                self._encode(batch)
+                self._admit(batch)
             else:
-                self._decode()
+                self._step()
 
     def _idle(self) -> bool:
         """Whether there are callers, but nothing to do for them."""
         return bool(self._callers) and not any(caller.waiting for caller in self._callers)
 
-    def _next_batch(self) -> list[tuple[Ticket[SegmentT], SegmentT]]:
-        """Segments to encode now, one of each caller in turn; none while too few slots are free."""
+    def _next_batch(self) -> list[tuple[Ticket, SegmentT]]:
+        """Segments to admit now, one of each caller in turn; none while too few slots are free."""
         waiting = sum(len(caller.waiting) for caller in self._callers)
-        size = min(self._encode_at_once, waiting)
-        if self._decoder.free < size:
+        size = min(self._admit_at_once, waiting)
+        if self._network.free < size:
             return []
-        batch: list[tuple[Ticket[SegmentT], SegmentT]] = []
+        batch: list[tuple[Ticket, SegmentT]] = []
         while len(batch) < size:
             caller = self._callers[0]
             self._callers.rotate(-1)
@@ -169,29 +179,27 @@ class Engine(Generic[SegmentT]):
                 batch.append((Ticket(caller, index), segment))
         return batch
 
-    def _encode(self, batch: list[tuple[Ticket[SegmentT], SegmentT]]) -> None:
-        """Encode segments and give them their slots. If that fails each is tried alone."""
+    def _admit(self, batch: list[tuple[Ticket, SegmentT]]) -> None:
+        """Give segments their slots. If that fails each is tried alone."""
         tickets = [ticket for ticket, _ in batch]
         try:
-            with torch.inference_mode():
-                encoded = self._encode_segments([segment for _, segment in batch])
-                self._decoder.admit(encoded, tickets, [ticket.caller.penalty for ticket in tickets])
+            self._network.admit([segment for _, segment in batch], tickets)
         except Exception as error:  # whatever it is, it belongs to these segments' callers
-            self._decoder.drop(lambda ticket: ticket in tickets)
+            self._network.drop(lambda ticket: ticket in tickets)
             if len(batch) > 1:
                 for one in batch:
-                    self._encode([one])
+                    self._admit([one])
             else:
                 self._deliver([(tickets[0], error)])
 
-    def _decode(self) -> None:
-        """One step of all slots. If that fails every sequence under way has failed."""
+    def _step(self) -> None:
+        """One step of all slots. If that fails every segment under way has failed."""
         try:
-            self._deliver(self._decoder.step())
+            self._deliver(self._network.step())
         except Exception as error:
-            self._deliver([(ticket, error) for ticket in self._decoder.drop(lambda _: True)])
+            self._deliver([(ticket, error) for ticket in self._network.drop(lambda _: True)])
 
-    def _deliver(self, results: Sequence[tuple[Ticket[SegmentT], list[int] | Exception]]) -> None:
+    def _deliver(self, results: Sequence[tuple[Ticket, ResultT | Exception]]) -> None:
         if not results:
             return
         with self._changed:

@@ -9,8 +9,8 @@ Multipitch Estimation (ICASSP 2022), and the behaviour of the package basic-pitc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import onnxruntime
 
 from mt3_infer.audio import Waveform
 from mt3_infer.cpus import available_cpus
+from mt3_infer.engine import Engine, Ticket
 from mt3_infer.errors import InvalidOptionError
 from mt3_infer.models import BasicPitchOptions, ModelOptions
 from mt3_infer.models.note_creation import NoteCreator, NoteEvent
@@ -32,8 +33,8 @@ EDGE_FRAMES = 15  # left away at each end of a window
 WINDOW_HOP = WINDOW_SAMPLES - 2 * EDGE_FRAMES * HOP  # 36164 samples from window to window
 LOWEST_PITCH = 21  # A0
 
-BATCH_WINDOWS = 4
-"""Measured on 2 cores: no slower than 16, and the network's memory stays under 150 MB."""
+Posteriors = tuple[Waveform, Waveform]
+"""Of frames and of onsets, each of shape (T, 88)."""
 
 WINDOW_DRIFT = HOP / SAMPLE_RATE * (WINDOW_FRAMES - WINDOW_SAMPLES / HOP) + 0.0018
 """Seconds by which 172 frames run ahead of the recording, as published.
@@ -63,6 +64,9 @@ class BasicPitch:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = available_cpus()
         self._session = onnxruntime.InferenceSession(onnx_file, settings, providers=["CPUExecutionProvider"])
+        # One at a time, so that what a recording gives does not depend on what runs beside it: the last digits of
+        # onnxruntime's results are others in other batches. A batch of four would be a sixth faster.
+        self._engine: Engine[Waveform, Posteriors] = Engine(_Windows(self.posteriors), admit_at_once=1)
 
     def transcribe(
         self, blocks: Iterable[Waveform], options: ModelOptions, progress: Callable[[float], None]
@@ -75,16 +79,14 @@ class BasicPitch:
             minimum_frames=round(options.minimum_note_length * SAMPLE_RATE / HOP),
         )
         heard = _Meter(blocks)
-        windows = split_windows(heard)
-        done = 0
-        while batch := list(islice(windows, BATCH_WINDOWS)):
-            creator.feed(*self.posteriors(np.stack(batch)))
-            done += len(batch)
-            progress(min(done * WINDOW_HOP, heard.samples) / SAMPLE_RATE)
+        with closing(self._engine.generate(split_windows(heard))) as windows:
+            for done, (frames, onsets) in enumerate(windows, start=1):
+                creator.feed(frames, onsets)
+                progress(min(done * WINDOW_HOP, heard.samples) / SAMPLE_RATE)
         events = creator.finish(count_frames(heard.samples))
         return NetworkOutput(notes=sort_notes(_note(event) for event in events), counters={})
 
-    def posteriors(self, windows: Waveform) -> tuple[Waveform, Waveform]:
+    def posteriors(self, windows: Waveform) -> Posteriors:
         """Run the network on windows of shape (N, 43844).
 
         Returns:
@@ -97,6 +99,36 @@ class BasicPitch:
         )  # each (N, 172, 88)
         kept = slice(EDGE_FRAMES, -EDGE_FRAMES)
         return frames[:, kept].reshape(-1, frames.shape[2]), onsets[:, kept].reshape(-1, onsets.shape[2])
+
+
+class _Windows:
+    """The network as `mt3_infer.engine` drives one: a window is done as soon as it is admitted."""
+
+    slots = 2
+
+    def __init__(self, run: Callable[[Waveform], Posteriors]) -> None:
+        self._run = run
+        self._done: list[tuple[Ticket, Posteriors]] = []
+
+    @property
+    def active(self) -> int:
+        return len(self._done)
+
+    @property
+    def free(self) -> int:
+        return self.slots - self.active
+
+    def admit(self, segments: Sequence[Waveform], tickets: Sequence[Ticket]) -> None:
+        self._done += [(ticket, self._run(w[np.newaxis])) for ticket, w in zip(tickets, segments, strict=True)]
+
+    def step(self) -> list[tuple[Ticket, Posteriors]]:
+        done, self._done = self._done, []
+        return done
+
+    def drop(self, unwanted: Callable[[Ticket], bool]) -> list[Ticket]:
+        dropped = [ticket for ticket, _ in self._done if unwanted(ticket)]
+        self._done = [(ticket, result) for ticket, result in self._done if ticket not in dropped]
+        return dropped
 
 
 class _Meter:

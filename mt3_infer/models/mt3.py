@@ -18,7 +18,7 @@ from torch import Tensor
 from mt3_infer.audio import Waveform
 from mt3_infer.block_decoding import BlockDecoder
 from mt3_infer.cpus import available_cpus
-from mt3_infer.decoding import SlotDecoder
+from mt3_infer.decoding import EncoderDecoder, SlotDecoder
 from mt3_infer.engine import Engine, Ticket
 from mt3_infer.errors import InvalidOptionError
 from mt3_infer.models import ModelOptions, MT3Options
@@ -88,7 +88,7 @@ class MT3:
         prepare(network, device=device, dtype=dtype, keep=("decoder.logits",))
         self.network = network
         on_cpu = device.type == "cpu"
-        decoder: SlotDecoder[Ticket[Segment]] = (SlotDecoder if on_cpu else BlockDecoder)(
+        decoder: SlotDecoder[Ticket] = (SlotDecoder if on_cpu else BlockDecoder)(
             network.decoder,
             slots=batch_size or (24 if on_cpu else 64),
             frames=self.segments.frames,
@@ -97,7 +97,9 @@ class MT3:
             # On a CPU attention is as fast in float32, and more exact.
             dtype=torch.float32 if on_cpu else dtype,
         )
-        self._engine = Engine(self.encode, decoder, encode_at_once=1 if on_cpu else 16)
+        self._engine: Engine[tuple[Segment, Tensor | None], list[int]] = Engine(
+            EncoderDecoder(self.encode, decoder), admit_at_once=1 if on_cpu else 16
+        )
 
     def transcribe(
         self, blocks: Iterable[Waveform], options: ModelOptions, progress: Callable[[float], None]
@@ -130,7 +132,7 @@ class MT3:
     def tokens(self, blocks: Iterable[Waveform], instruments: Sequence[Instrument] = ()) -> Generator[list[int]]:
         """Token ids of each segment of a recording, see `Engine.generate`."""
         penalty = self._penalty(instruments) if instruments else None
-        return self._engine.generate(split_segments(blocks, self.segments), penalty=penalty)
+        return self._engine.generate((segment, penalty) for segment in split_segments(blocks, self.segments))
 
     @torch.inference_mode()
     def encode(self, segments: Sequence[Segment]) -> Tensor:

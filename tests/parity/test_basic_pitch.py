@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mir_eval
@@ -10,7 +11,7 @@ import pretty_midi
 import pytest
 
 from checkpoints.store import CheckpointStore
-from mt3_infer import Model, Transcription, load_model
+from mt3_infer import Model, Progress, Transcription, load_model
 from tests.unit.mt3_infer.recordings import encode
 
 REFERENCE = Path(__file__).with_name("basic_pitch_bach_piano.npz")
@@ -93,3 +94,19 @@ def test_compressed_copies_give_the_same_notes(
         offset_ratio=None,
     )
     assert len(pairs) >= 0.95 * len(expected)
+
+
+def test_recordings_side_by_side_give_each_the_notes_it_gets_alone(
+    model: Model, transcription: Transcription, bach: Path
+) -> None:
+    """To the last digit: windows of several recordings share the network, one at a time."""
+
+    def give_up(_: Progress) -> None:
+        raise InterruptedError("canceled")
+
+    with ThreadPoolExecutor(4) as threads:
+        runs = [threads.submit(model.transcribe, bach) for _ in range(3)]
+        canceled = threads.submit(model.transcribe, bach, progress=give_up)
+        with pytest.raises(InterruptedError, match="canceled"):
+            canceled.result()
+        assert all(run.result().notes == transcription.notes for run in runs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt3_infer.decoding import SlotDecoder
+from mt3_infer.decoding import EncoderDecoder, SlotDecoder
 from mt3_infer.engine import Engine, Ticket
 from mt3_infer.models.linear import prepare
 from mt3_infer.models.t5 import T5
@@ -24,6 +24,15 @@ FEATURES = torch.randn(10, FRAMES, 12, generator=torch.Generator().manual_seed(2
 EVEN_ONLY = torch.tensor([0.0 if token % 2 == 0 or token == END else -torch.inf for token in range(96)])
 
 
+class TokenEngine(Engine[tuple[torch.Tensor, torch.Tensor | None], list[int]]):
+    """With segments that are features alone, or share a penalty."""
+
+    def tokens(
+        self, segments: Iterable[torch.Tensor], penalty: torch.Tensor | None = None
+    ) -> Generator[list[int]]:
+        return self.generate((segment, penalty) for segment in segments)
+
+
 @pytest.fixture(scope="module")
 def network(random_t5: Callable[[], T5]) -> T5:
     made = random_t5()
@@ -32,9 +41,9 @@ def network(random_t5: Callable[[], T5]) -> T5:
 
 
 @pytest.fixture(scope="module")
-def engine(network: T5) -> Callable[..., Engine[torch.Tensor]]:
-    def make(slots: int = 4, encode_at_once: int = 1) -> Engine[torch.Tensor]:
-        decoder: SlotDecoder[Ticket[torch.Tensor]] = SlotDecoder(
+def engine(network: T5) -> Callable[..., TokenEngine]:
+    def make(slots: int = 4, encode_at_once: int = 1) -> TokenEngine:
+        decoder: SlotDecoder[Ticket] = SlotDecoder(
             network.decoder, slots=slots, frames=FRAMES, max_tokens=MAX_TOKENS, device=CPU, dtype=torch.float32
         )
 
@@ -42,7 +51,7 @@ def engine(network: T5) -> Callable[..., Engine[torch.Tensor]]:
             encoded: torch.Tensor = network.encoder(torch.stack(list(segments)))
             return encoded
 
-        return Engine(encode, decoder, encode_at_once=encode_at_once)
+        return TokenEngine(EncoderDecoder(encode, decoder), admit_at_once=encode_at_once)
 
     return make
 
@@ -53,7 +62,7 @@ def alone(engine):
 
     @cache
     def tokens(index: int, masked: bool = False) -> list[int]:
-        return next(engine(slots=1).generate([FEATURES[index]], penalty=EVEN_ONLY if masked else None))
+        return next(engine(slots=1).tokens([FEATURES[index]], penalty=EVEN_ONLY if masked else None))
 
     return tokens
 
@@ -70,7 +79,7 @@ def test_any_mix_of_callers_gives_each_the_tokens_it_gets_alone(engine, alone, c
 
     def run(caller):
         segments, masked = caller
-        return list(shared.generate((FEATURES[i] for i in segments), penalty=EVEN_ONLY if masked else None))
+        return list(shared.tokens((FEATURES[i] for i in segments), penalty=EVEN_ONLY if masked else None))
 
     with ThreadPoolExecutor(len(callers)) as threads:
         results = list(threads.map(run, callers))
@@ -83,7 +92,7 @@ def test_the_reference_has_sequences_of_several_lengths(alone):
 
 def test_failing_source_reaches_its_caller_and_nobody_else(engine, alone):
     shared = engine()
-    other = shared.generate(FEATURES[i] for i in range(10))
+    other = shared.tokens(FEATURES[i] for i in range(10))
     first = next(other)
 
     def broken():
@@ -91,7 +100,7 @@ def test_failing_source_reaches_its_caller_and_nobody_else(engine, alone):
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        list(shared.generate(broken()))
+        list(shared.tokens(broken()))
     assert [first, *other] == [alone(i) for i in range(10)]
 
 
@@ -107,8 +116,8 @@ def test_encoding_error_hits_only_the_segment_that_causes_it(engine, alone, netw
     monkeypatch.setattr(network.encoder, "forward", picky)
     poisoned = [FEATURES[0], torch.full_like(FEATURES[0], torch.nan)]
     with ThreadPoolExecutor(2) as threads:
-        good = threads.submit(lambda: list(shared.generate(FEATURES[i] for i in range(8))))
-        bad = threads.submit(lambda: list(shared.generate(poisoned)))
+        good = threads.submit(lambda: list(shared.tokens(FEATURES[i] for i in range(8))))
+        bad = threads.submit(lambda: list(shared.tokens(poisoned)))
         with pytest.raises(RuntimeError, match="not a number"):
             bad.result()
         assert good.result() == [alone(i) for i in range(8)]
@@ -117,23 +126,23 @@ def test_encoding_error_hits_only_the_segment_that_causes_it(engine, alone, netw
 def test_engine_goes_on_after_a_failed_step(engine, alone, monkeypatch):
     shared = engine()
     with monkeypatch.context() as patched:
-        patched.setattr(shared._decoder, "step", lambda: 1 / 0)
+        patched.setattr(shared._network, "step", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            list(shared.generate([FEATURES[0]]))
-    assert list(shared.generate([FEATURES[0]])) == [alone(0)]
+            list(shared.tokens([FEATURES[0]]))
+    assert list(shared.tokens([FEATURES[0]])) == [alone(0)]
 
 
 def test_closing_early_frees_the_slots_and_ends_the_thread(engine, alone):
     shared = engine(slots=2)
-    given_up = shared.generate(FEATURES[i % 10] for i in range(1000))
+    given_up = shared.tokens(FEATURES[i % 10] for i in range(1000))
     next(given_up)
     given_up.close()
-    assert list(shared.generate([FEATURES[3]])) == [alone(3)]
+    assert list(shared.tokens([FEATURES[3]])) == [alone(3)]
     for thread in threading.enumerate():
-        if thread.name == "mt3-engine":
+        if thread.name == "engine":
             thread.join(timeout=10)
     assert shared._thread is None
-    assert shared._decoder.active == 0
+    assert shared._network.active == 0
 
 
 def test_caller_is_never_far_ahead_of_the_network(engine):
@@ -146,7 +155,7 @@ def test_caller_is_never_far_ahead_of_the_network(engine):
             taken += 1
             yield FEATURES[i % 10]
 
-    for delivered, _ in enumerate(shared.generate(counted())):
+    for delivered, _ in enumerate(shared.tokens(counted())):
         assert taken - delivered <= shared.ahead
 
 
@@ -155,7 +164,7 @@ def test_short_recording_does_not_wait_for_a_long_one(engine):
     order: list[str] = []
 
     def run(name: str, count: int) -> None:
-        for _ in shared.generate(FEATURES[i % 10] for i in range(count)):
+        for _ in shared.tokens(FEATURES[i % 10] for i in range(count)):
             pass
         order.append(name)
 
