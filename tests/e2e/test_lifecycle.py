@@ -14,18 +14,22 @@ import numpy as np
 import psutil
 import pytest
 
-from tests import audio_files, servers
+from mt3_infer.audio import open_audio
+from tests import servers
 from tests.client import ServiceClient
+from tests.recordings import write
 
 pytestmark = pytest.mark.e2e
 LEASE_SECONDS = 3
 
 
 @pytest.fixture(scope="module")
-def long_recording(bach: Path) -> bytes:
+def long_recording(bach: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Eight minutes: long enough to be interrupted."""
-    once = audio_files.read_mono(bach, 22050)
-    return audio_files.encode(np.tile(once, 20), 22050, "flac", "flac")
+    with open_audio(bach, sample_rate=22050) as audio:
+        once = np.concatenate(list(audio))
+    path = tmp_path_factory.mktemp("long") / "long.flac"
+    return write(path, np.tile(once, 20), 22050, "flac").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from checkpoints.store import CheckpointStore
 from mt3_infer import Model, Progress, Transcription, load_model
-from tests.unit.mt3_infer.recordings import encode
+from tests.recordings import encode
 
 REFERENCE = Path(__file__).with_name("basic_pitch_bach_piano.npz")
 

@@ -21,7 +21,7 @@ from mt3_infer import (
     TruncatedAudioError,
 )
 from mt3_infer.audio import AudioStream, Waveform, array_audio, open_audio
-from tests.unit.mt3_infer.recordings import encode, tone, write, write_silent_video
+from tests.recordings import encode, tone, write, write_silent_video
 
 RATE = 22050
 KINDS = {  # file name → codec and sample rate

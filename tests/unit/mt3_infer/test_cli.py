@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from mt3_infer import Model
 from mt3_infer.cli import main
 from mt3_infer.models import MODELS
-from tests.unit.mt3_infer.recordings import tone, write
+from tests.recordings import tone, write
 from tests.unit.mt3_infer.test_transcribe import CountingNetwork
 
 

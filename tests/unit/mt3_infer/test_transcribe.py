@@ -19,7 +19,7 @@ from mt3_infer.audio import Waveform
 from mt3_infer.models import MODELS, ModelOptions
 from mt3_infer.models.basic_pitch import EDGE_FRAMES, HOP, WINDOW_HOP, WINDOW_SAMPLES, split_windows
 from mt3_infer.transcribe import NetworkOutput
-from tests.unit.mt3_infer.recordings import tone
+from tests.recordings import tone
 
 RATE = 22050
 
