@@ -26,10 +26,12 @@ import numpy as np
 import torch
 
 from mt3_infer.audio import open_audio
+from mt3_infer.block_decoding import STEPS, BlockDecoder
 from mt3_infer.models.mt3 import DTYPES, MT3, load
 from mt3_infer.models.state_dicts import read_weights
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.segments import Segment, split_segments
+from mt3_infer.vocabulary import END
 
 ROOT = Path(__file__).parents[1]
 SAMPLE_RATE = 16_000  # Hz
@@ -47,6 +49,8 @@ class Measurement:
     memory: int
     encoder_rate: float = 0.0
     encoder_limit: float = 0.0
+    decoder_reads: float = 0.0  # bytes a second, while all slots are taken
+    memory_limit: float = 0.0
 
 
 def recording(audio: Path, minutes: float | None) -> np.ndarray:
@@ -112,6 +116,34 @@ def encoder_rate(model: MT3, segments: list[Segment], device: torch.device) -> f
     return work / best_of(encode, device, times=10)
 
 
+def decoder_reads(model: MT3, segments: list[Segment], device: torch.device, dtype: torch.dtype) -> float:
+    """Bytes a second that decoding reads while all slots are taken: weights, and the segments' keys and values.
+
+    Those of the tokens, a tenth of the segments' at the end of this, are left out.
+    """
+    decoder, config = model.decoder, model.network.config
+    with torch.inference_mode():
+        encoded = model.encode(segments[:1]).repeat(decoder.slots, 1, 1)
+    endless = torch.zeros(config.vocabulary_size, device=device)
+    endless[END] = -torch.inf
+    decoder.admit(encoded, range(decoder.slots), [endless] * decoder.slots)
+    tokens_each = STEPS if isinstance(decoder, BlockDecoder) else 1
+    seconds = best_of(decoder.step, device, times=10) / tokens_each
+    decoder.drop(lambda _: True)
+    layer = 6 * config.d_model * config.d_inner + 3 * config.d_model * config.d_ff
+    weights = (config.num_decoder_layers * layer + config.vocabulary_size * config.d_model) * dtype.itemsize
+    frames = model.segments.frames
+    seen = 2 * config.num_decoder_layers * config.d_inner * frames * decoder.slots * decoder.cache_dtype.itemsize
+    return (weights + seen) / seconds
+
+
+def memory_limit(device: torch.device) -> float:
+    """Bytes a second that a large copy reads and writes: what the machine can do."""
+    source = torch.ones(2**26 if device.type == "cpu" else 2**30, device=device)
+    target = torch.empty_like(source)
+    return 2.0 * source.nbytes / best_of(lambda: target.copy_(source), device, times=7)
+
+
 def measure_ours(weights: Path, waveform: np.ndarray, device: torch.device, dtype: str, runs: int) -> Measurement:
     """Waveform to tokens; decoding of the audio file is not in it."""
     model = load(weights, device=str(device), dtype=dtype)
@@ -129,6 +161,8 @@ def measure_ours(weights: Path, waveform: np.ndarray, device: torch.device, dtyp
         memory=peak_memory(device),
         encoder_rate=encoder_rate(model, list(split_segments([waveform])), device),
         encoder_limit=matrix_limit(device, DTYPES[dtype]),
+        decoder_reads=decoder_reads(model, list(split_segments([waveform])), device, DTYPES[dtype]),
+        memory_limit=memory_limit(device),
     )
 
 
@@ -158,6 +192,8 @@ def shown(measured: Measurement, peer: Measurement | None) -> str:
     if measured.encoder_limit:
         line += f"  encoder {measured.encoder_rate / 1e9:.0f} GFLOP/s"
         line += f" = {measured.encoder_rate / measured.encoder_limit:.0%} of a matrix product's"
+        line += f"  decoder {measured.decoder_reads / 1e9:.0f} GB/s"
+        line += f" = {measured.decoder_reads / measured.memory_limit:.0%} of a copy's"
     if peer is not None and measured is not peer:
         line += f"  {peer.seconds / measured.seconds:.1f} times the peer"
     return line

@@ -59,7 +59,7 @@ class SlotDecoder(Generic[Ticket]):
         self._decoder = decoder
         self._max_tokens = max_tokens
         self._device = device
-        self._dtype = dtype
+        self.cache_dtype = dtype
         self._segments = self._rooms_for(frames)
         self._tokens = self._rooms_for(min(FIRST_CAPACITY, max_tokens))
         self._penalty: Tensor | None = None
@@ -198,7 +198,7 @@ class SlotDecoder(Generic[Ticket]):
         """Keys and values of a length for every slot, in one layer, shape (2, S, H, length, K)."""
         config = self._decoder.config
         shape = (2, self.slots, config.num_heads, length, config.d_kv)
-        return torch.zeros(shape, dtype=self._dtype, device=self._device)
+        return torch.zeros(shape, dtype=self.cache_dtype, device=self._device)
 
 
 class EncoderDecoder(Generic[SegmentT, Ticket]):

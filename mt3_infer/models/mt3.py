@@ -97,6 +97,8 @@ class MT3:
             # On a CPU attention is as fast in float32, and more exact.
             dtype=torch.float32 if on_cpu else dtype,
         )
+        self.decoder = decoder
+        self.decoder = decoder
         self._engine: Engine[tuple[Segment, Tensor | None], list[int]] = Engine(
             EncoderDecoder(self.encode, decoder), admit_at_once=1 if on_cpu else 16
         )
