@@ -14,7 +14,8 @@
  *             note_count: number | null, error: { code: string, detail: string } | null,
  *             artifacts: Artifact[] }} Job
  * @typedef {{ type?: string, default?: any, minimum?: number, maximum?: number, multipleOf?: number,
- *             enum?: string[], title?: string, description?: string, anyOf?: OptionSchema[] }} OptionSchema
+ *             enum?: string[], title?: string, description?: string, anyOf?: OptionSchema[],
+ *             items?: OptionSchema }} OptionSchema
  * @typedef {{ name: string, title: string, description: string, licence: string, size: number,
  *             installed: boolean, default: boolean, options: Record<string, OptionSchema>,
  *             realtime_factor: number | null }} Model

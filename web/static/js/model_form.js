@@ -61,7 +61,7 @@ export class ModelForm {
     const model = this.#current();
     for (const [name, field] of this.#fields) {
       const value = field.value();
-      if (value !== null && value !== schemaOf(model?.options[name] ?? {}).default) options[name] = value;
+      if (value !== null && !same(value, schemaOf(model?.options[name] ?? {}).default)) options[name] = value;
     }
     return { model: model?.name ?? null, options };
   }
@@ -112,6 +112,7 @@ function same(a, b) {
 function field(name, schema) {
   if (schema.type === "boolean") return checkbox(name, schema);
   if (schema.enum) return choice(name, schema);
+  if (schema.type === "array" && schema.items?.enum) return severalOf(name, schema);
   if (schema.type === "number" || schema.type === "integer") return number(name, schema);
   return text(name, schema);
 }
@@ -138,6 +139,22 @@ function choice(name, schema) {
   const reset = () => (select.value = String(schema.default ?? ""));
   reset();
   return { node: labelled(name, schema, select), value: () => select.value || null, reset };
+}
+
+/** Any number of words out of a list, each one to be ticked. @returns {Field} */
+function severalOf(/** @type {string} */ name, /** @type {OptionSchema} */ schema) {
+  const boxes = schema.items.enum.map((/** @type {string} */ value) => element("input", { type: "checkbox", value }));
+  const hint = element("p", { className: "hint", id: `hint-${name}` }, schema.description ?? "");
+  const node = element(
+    "fieldset",
+    { className: "field wide", "aria-describedby": hint.id },
+    element("legend", {}, label(name)),
+    element("div", { className: "ticks" }, ...boxes.map((box) => element("label", {}, box, label(box.value)))),
+    hint,
+  );
+  const reset = () => boxes.forEach((box) => (box.checked = (schema.default ?? []).includes(box.value)));
+  reset();
+  return { node, value: () => boxes.filter((box) => box.checked).map((box) => box.value), reset };
 }
 
 /** @param {string} name @param {OptionSchema} schema @returns {Field} */
