@@ -97,6 +97,14 @@ def test_every_setting_in_the_file_exists(compose: dict[str, Any]) -> None:
         assert set(compose["services"][name]["environment"]) <= known
 
 
+def test_every_process_of_ours_reads_the_settings_in_the_env_file(compose: dict[str, Any]) -> None:
+    for name in (*OURS, "worker-gpu"):
+        assert compose["services"][name]["env_file"] == [{"path": ".env", "required": False}]
+    named = set(re.findall(r"\$\{(\w+):-", (ROOT / "docker-compose.yml").read_text()))
+    example = set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.M))
+    assert named <= example, "what the file takes from .env is explained in .env.example"
+
+
 def test_services_start_after_what_they_need(compose: dict[str, Any]) -> None:
     services = compose["services"]
     assert services["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
