@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ FLAGS = [
 ]
 # Read at import: a fixture clears MT3_ settings of the shell before each test.
 SCREENSHOTS = os.environ.get("MT3_SCREENSHOTS")
+PAINT_SECONDS = 10
 PATIENCE_MS = 120_000  # a first job may fetch its checkpoint
 
 WATCH_SCRIPT = """
@@ -122,6 +124,13 @@ class ServicePage:
     def coloured_pixels(self) -> int:
         """Pixels of the roll that belong to notes."""
         return int(self.page.locator(".roll-base").evaluate(COLOURED_PIXELS_SCRIPT))
+
+    def expect_colour(self, *, over: float = -1, under: float = float("inf")) -> None:
+        """Wait until so many pixels of the roll belong to notes; it is painted a frame later than asked for."""
+        until = time.monotonic() + PAINT_SECONDS
+        while not over < (shown := self.coloured_pixels()) < under:
+            assert time.monotonic() < until, f"{shown} coloured pixels: not over {over} and under {under}"
+            self.page.wait_for_timeout(50)
 
     def screenshot(self, name: str) -> None:
         """Keep what is seen, where MT3_SCREENSHOTS names a folder."""
