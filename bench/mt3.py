@@ -27,7 +27,7 @@ import torch
 
 from mt3_infer.audio import open_audio
 from mt3_infer.block_decoding import STEPS, BlockDecoder
-from mt3_infer.models.mt3 import DTYPES, MT3, load
+from mt3_infer.models.mt3 import DTYPES, FRAMES, GRID, MT3, load
 from mt3_infer.models.state_dicts import read_weights
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.segments import Segment, split_segments
@@ -112,7 +112,7 @@ def encoder_rate(model: MT3, segments: list[Segment], device: torch.device) -> f
     def encode() -> None:
         model.network.decoder.segment_keys_values(model.encode(batch))
 
-    work = encoder_work(model.network.config, model.segments.frames) * len(batch)
+    work = encoder_work(model.network.config, FRAMES) * len(batch)
     return work / best_of(encode, device, times=10)
 
 
@@ -132,7 +132,7 @@ def decoder_reads(model: MT3, segments: list[Segment], device: torch.device, dty
     decoder.drop(lambda _: True)
     layer = 6 * config.d_model * config.d_inner + 3 * config.d_model * config.d_ff
     weights = (config.num_decoder_layers * layer + config.vocabulary_size * config.d_model) * dtype.itemsize
-    frames = model.segments.frames
+    frames = FRAMES
     seen = 2 * config.num_decoder_layers * config.d_inner * frames * decoder.slots * decoder.cache_dtype.itemsize
     return (weights + seen) / seconds
 
@@ -159,9 +159,9 @@ def measure_ours(weights: Path, waveform: np.ndarray, device: torch.device, dtyp
         seconds=statistics.median(taken),
         tokens=tokens,
         memory=peak_memory(device),
-        encoder_rate=encoder_rate(model, list(split_segments([waveform])), device),
+        encoder_rate=encoder_rate(model, list(split_segments([waveform], GRID)), device),
         encoder_limit=matrix_limit(device, DTYPES[dtype]),
-        decoder_reads=decoder_reads(model, list(split_segments([waveform])), device, DTYPES[dtype]),
+        decoder_reads=decoder_reads(model, list(split_segments([waveform], GRID)), device, DTYPES[dtype]),
         memory_limit=memory_limit(device),
     )
 
@@ -169,7 +169,7 @@ def measure_ours(weights: Path, waveform: np.ndarray, device: torch.device, dtyp
 def measure_peer(python: Path, weights: Path, waveform: np.ndarray) -> Measurement:
     """The peer's network, fed with our features: its own front end would have it transcribe noise."""
     model = load(weights, device="cpu", dtype="float32")
-    features = np.stack([model.features([segment])[0].numpy() for segment in split_segments([waveform])])
+    features = np.stack([model.features([segment])[0].numpy() for segment in split_segments([waveform], GRID)])
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "features.npy", features)
         torch.save({name: w.float() for name, w in read_weights(weights).items()}, Path(folder) / "weights.pt")

@@ -1,46 +1,52 @@
-"""Waveform → the equal segments that MT3 hears, and where each one starts.
-
-A recording of N samples has T = floor(N / hop) + 1 frames: zeros fill the last hop, and a whole hop of zeros
-follows where N is a multiple of it. Segments hold `frames` frames each, the last one what is left.
-Source: Gardner et al., MT3 (ICLR 2022), and the preprocessing published with it.
-"""
+"""Waveform → the equal pieces that a network hears, on a grid that does not depend on where reading begins."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
 from mt3_infer.audio import Waveform
-from mt3_infer.vocabulary import STEPS_PER_SECOND
 
 
 @dataclass(frozen=True)
-class SegmentConfig:
-    """256 frames × hop 128 = 32,768 samples = 2.048 s at 16 kHz."""
+class SegmentGrid:
+    """How a network cuts a recording. Segment k hears samples [k · hop - lead, k · hop - lead + length).
 
-    sample_rate: int = 16_000  # Hz
-    hop_length: int = 128  # samples
-    frames: int = 256
+    What lies outside of the recording is silence.
 
-    @property
-    def samples(self) -> int:
-        """Samples in a segment."""
-        return self.frames * self.hop_length
+    Attributes:
+        sample_rate: Hz.
+        hop: samples from segment to segment.
+        length: samples in a segment, at least a hop.
+        lead: samples by which the first segment begins before the recording, at most a hop.
+        tail: samples beyond the end of the recording for which there are segments still.
+    """
+
+    sample_rate: int
+    hop: int
+    length: int
+    lead: int = 0
+    tail: int = 0
 
     @property
     def seconds(self) -> float:
-        """Length of a segment in seconds."""
-        return self.samples / self.sample_rate
+        """From segment to segment."""
+        return self.hop / self.sample_rate
 
-    def start_step(self, index: int) -> int:
-        """Where a segment starts, in steps of 10 ms, rounded down: 0, 204, 409, 614, …
+    def count(self, samples: int) -> int:
+        """Segments of a recording of so many samples, at least one."""
+        return max(1, -(-(samples + self.tail) // self.hop))
 
-        Exact. The published code rounds in floating point and comes out one step early for some segments
-        (the 15th, 30th, 45th, …); the network was trained on the exact grid.
-        """
-        return index * self.samples * STEPS_PER_SECOND // self.sample_rate
+    def span(self, first: int, stop: int, samples: int) -> tuple[int, int]:
+        """Which samples the segments first, …, stop - 1 hear of a recording of so many: from, up to."""
+        end = min(samples, (stop - 1) * self.hop - self.lead + self.length)
+        return min(self._start(first), end), end
+
+    def _start(self, index: int) -> int:
+        return max(0, index * self.hop - self.lead)
 
 
 @dataclass(frozen=True)
@@ -49,36 +55,40 @@ class Segment:
 
     Attributes:
         index: 0, 1, 2, …
-        waveform: shape (samples,), zero-padded.
-        frames: how many of its frames belong to the recording; the rest of the last segment does not.
+        waveform: shape (length,), zero-padded.
+        samples: how many of its samples come before the end of the recording.
     """
 
     index: int
     waveform: Waveform
-    frames: int
+    samples: int
 
 
-def split_segments(blocks: Iterable[Waveform], config: SegmentConfig | None = None) -> Iterator[Segment]:
+def split_segments(
+    blocks: Iterable[Waveform], grid: SegmentGrid, *, first: int = 0, stop: int | None = None
+) -> Iterator[Segment]:
     """Cut a waveform into segments as it comes in.
 
     Args:
-        blocks: mono at the segments' sample rate, each of shape (S,), of any length.
+        blocks: mono at the grid's sample rate, each of shape (S,), of any length. They begin with the first
+            sample that segment `first` hears (see `SegmentGrid.span`).
+        first: index of the first segment.
+        stop: index after the last segment; without it the blocks go on to the end of the recording.
     Returns:
-        Segments in order, at least one. A recording that ends with a full segment is followed by one of a
-        single silent frame, in which the network closes the notes that still sound.
+        Segments in order, at least one.
     """
-    config = config or SegmentConfig()
-    index, filled = 0, 0
-    buffer = np.zeros(config.samples, np.float32)
+    indices = iter(count(first) if stop is None else range(first, stop))
+    index = next(indices, None)
+    pending = np.zeros(max(0, grid.lead - first * grid.hop), np.float32)
+    heard = grid._start(first)
     for block in blocks:
-        taken = 0
-        while taken < len(block):
-            piece = block[taken : taken + config.samples - filled]
-            buffer[filled : filled + len(piece)] = piece
-            filled += len(piece)
-            taken += len(piece)
-            if filled == config.samples:
-                yield Segment(index, buffer, config.frames)
-                index, filled = index + 1, 0
-                buffer = np.zeros(config.samples, np.float32)
-    yield Segment(index, buffer, filled // config.hop_length + 1)
+        heard += len(block)
+        pending = np.concatenate([pending, block])
+        while index is not None and len(pending) >= grid.length:
+            yield Segment(index, pending[: grid.length], grid.length)
+            index, pending = next(indices, None), pending[grid.hop :]
+    while index is not None and (stop is not None or index < grid.count(heard)):
+        waveform = np.zeros(grid.length, np.float32)
+        waveform[: len(pending)] = pending
+        yield Segment(index, waveform, len(pending))
+        index, pending = next(indices, None), pending[grid.hop :]

@@ -1,4 +1,4 @@
-"""Joins the stages: a recording → mono blocks → network → notes, with progress and the way to cancel.
+"""Joins the stages: a recording → segments → network → results → notes, with progress and the way to cancel.
 
 Nothing heavy is imported before the first transcription.
 """
@@ -6,12 +6,13 @@ Nothing heavy is imported before the first transcription.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeVar, cast
 
 from mt3_infer.errors import InvalidOptionError
 from mt3_infer.models import ModelOptions, ModelSpec
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mt3_infer.audio import AudioStream, Waveform
+    from mt3_infer.segments import Segment, SegmentGrid
 
     Audio: TypeAlias = str | PathLike[str] | BinaryIO | NDArray[np.number[Any]] | AudioStream
 
 DISTRIBUTION = "mt3-infer-service"
+
+ResultT = TypeVar("ResultT")
+ResultIn = TypeVar("ResultIn", contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -42,21 +47,49 @@ class NetworkOutput:
     counters: Mapping[str, int]
 
 
-class Network(Protocol):
-    """A network on a device, ready to run; the same one may serve several threads."""
+class Collector(Protocol[ResultIn]):
+    """Makes notes of what a network gave for the segments of one recording."""
 
-    device: str
+    def feed(self, result: ResultIn) -> None:
+        """Take the next segment's result; the first one is that of segment 0."""
 
-    def transcribe(
-        self, blocks: Iterable[Waveform], options: ModelOptions, progress: Callable[[float], None]
-    ) -> NetworkOutput:
-        """Turn a recording into notes.
+    def finish(self, samples: int) -> NetworkOutput:
+        """The notes of the whole recording, which has so many samples at the network's rate."""
+
+
+class Network(Protocol[ResultT]):
+    """A network on a device, ready to run; the same one may serve several threads.
+
+    It is in two halves, so that the segments of a long recording can be read in several places: `read` is the
+    work, `collect` takes no time and needs the results in order. `mt3_infer.results` keeps them in between.
+    """
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    @property
+    def grid(self) -> SegmentGrid:
+        """How it cuts a recording."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether a segment can only be read when the result of the one before it is known."""
+
+    def read(
+        self, segments: Iterable[Segment], options: ModelOptions, *, before: ResultT | None = None
+    ) -> Generator[ResultT]:
+        """Results of consecutive segments, in order. Closing the generator gives up what is left.
 
         Args:
-            blocks: mono float32 at the model's sample rate, in pieces of any length.
+            segments: taken on the calling thread, as there is room for them.
             options: of the type that the model's row names.
-            progress: called with the seconds of audio done after each batch. It may raise, to cancel.
+            before: the result of the segment before the first of these; None at the start of a recording, and
+                of no concern where `in_order` is false.
         """
+
+    def collect(self, options: ModelOptions) -> Collector[ResultT]:
+        """A collector for one recording, with the options that it is read with."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +105,7 @@ class Model:
     """A network with what is known about its weights."""
 
     spec: ModelSpec
-    network: Network
+    network: Network[Any]
     weights_sha256: str
     licence: str
 
@@ -86,29 +119,54 @@ class Model:
         **options: Any,
     ) -> Transcription:
         """Transcribe one recording; see `mt3_infer.transcribe` for arguments and errors."""
+        from mt3_infer.segments import split_segments
+
         checked = self.spec.check_options(options)
         started = time.monotonic()
+        grid = self.network.grid
+        collector = self.network.collect(checked)
         with _open(audio, sr, sample_rate=self.spec.sample_rate, max_seconds=max_seconds) as stream:
+            heard = _Meter(stream)
+            with closing(self.network.read(split_segments(heard, grid), checked)) as results:
+                for done, result in enumerate(results, start=1):
+                    collector.feed(result)
+                    if progress is not None:
+                        seconds = min(done * grid.hop, heard.samples) / grid.sample_rate
+                        progress(Progress(seconds, stream.duration))
+        output = collector.finish(heard.samples)
+        return self.sign(output, stream.seconds, checked, seconds_taken=time.monotonic() - started)
 
-            def report(seconds_done: float) -> None:
-                if progress is not None:
-                    progress(Progress(seconds_done, stream.duration))
-
-            output = self.network.transcribe(stream, checked, report)
+    def sign(
+        self, output: NetworkOutput, duration: float, options: ModelOptions, *, seconds_taken: float
+    ) -> Transcription:
+        """Put the provenance to what the network made of a recording that lasts `duration` seconds."""
         return Transcription(
             notes=output.notes,
-            duration=stream.seconds,
+            duration=duration,
             provenance=Provenance(
                 model=self.spec.name,
                 weights_sha256=self.weights_sha256,
                 licence=self.licence,
                 library_version=library_version(),
                 device=self.network.device,
-                seconds_taken=round(time.monotonic() - started, 3),
-                options=checked.model_dump(),
+                seconds_taken=round(seconds_taken, 3),
+                options=options.model_dump(),
                 counters=dict(output.counters),
             ),
         )
+
+
+class _Meter:
+    """Passes blocks on and counts their samples."""
+
+    def __init__(self, blocks: Iterable[Waveform]) -> None:
+        self._blocks = blocks
+        self.samples = 0
+
+    def __iter__(self) -> Iterator[Waveform]:
+        for block in self._blocks:
+            self.samples += len(block)
+            yield block
 
 
 def transcribe(

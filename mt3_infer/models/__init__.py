@@ -103,7 +103,7 @@ class ModelSpec:
                 raise InvalidOptionError(f"{self.name} takes no option {name!r}; it takes: {known}.") from error
             raise InvalidOptionError(f"Option {name} of {self.name}: {first['msg']}.") from error
 
-    def load(self, checkpoint: Path, **device_options: Any) -> Network:
+    def load(self, checkpoint: Path, **device_options: Any) -> Network[Any]:
         """Build the network from a checkpoint.
 
         Args:
@@ -123,7 +123,7 @@ class ModelSpec:
             raise MissingDependencyError(
                 f"{self.name} needs the package {error.name}: pip install 'mt3-infer-service[infer]'"
             ) from error
-        network: Network = build(checkpoint, **given)
+        network: Network[Any] = build(checkpoint, **given)
         return network
 
 

@@ -9,8 +9,7 @@ Multipitch Estimation (ICASSP 2022), and the behaviour of the package basic-pitc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from mt3_infer.errors import InvalidOptionError
 from mt3_infer.models import BasicPitchOptions, ModelOptions
 from mt3_infer.models.note_creation import NoteCreator, NoteEvent
 from mt3_infer.notes import Note, sort_notes
+from mt3_infer.segments import Segment, SegmentGrid
 from mt3_infer.transcribe import NetworkOutput
 
 SAMPLE_RATE = 22050  # Hz
@@ -32,6 +32,11 @@ WINDOW_FRAMES = 2 * (SAMPLE_RATE // HOP)  # 172
 EDGE_FRAMES = 15  # left away at each end of a window
 WINDOW_HOP = WINDOW_SAMPLES - 2 * EDGE_FRAMES * HOP  # 36164 samples from window to window
 LOWEST_PITCH = 21  # A0
+
+# The edge frames that are left away of the first window lie before the recording, as silence.
+GRID = SegmentGrid(
+    SAMPLE_RATE, hop=WINDOW_HOP, length=WINDOW_SAMPLES, lead=EDGE_FRAMES * HOP, tail=EDGE_FRAMES * HOP
+)
 
 Posteriors = tuple[Waveform, Waveform]
 """Of frames and of onsets, each of shape (T, 88)."""
@@ -59,6 +64,8 @@ class BasicPitch:
     """The network in one onnxruntime session, which several threads may use at once."""
 
     device = "cpu"
+    grid = GRID
+    in_order = False
 
     def __init__(self, onnx_file: Path) -> None:
         settings = onnxruntime.SessionOptions()
@@ -68,23 +75,16 @@ class BasicPitch:
         # onnxruntime's results are others in other batches. A batch of four would be a sixth faster.
         self._engine: Engine[Waveform, Posteriors] = Engine(_Windows(self.posteriors), admit_at_once=1)
 
-    def transcribe(
-        self, blocks: Iterable[Waveform], options: ModelOptions, progress: Callable[[float], None]
-    ) -> NetworkOutput:
-        """Turn mono audio at 22050 Hz into notes."""
+    def read(
+        self, segments: Iterable[Segment], options: ModelOptions, *, before: Posteriors | None = None
+    ) -> Generator[Posteriors]:
+        """Posteriors of each window: frames and onsets."""
+        return self._engine.generate(segment.waveform for segment in segments)
+
+    def collect(self, options: ModelOptions) -> BasicPitchCollector:
+        """See `Network`."""
         assert isinstance(options, BasicPitchOptions)
-        creator = NoteCreator(
-            onset_threshold=options.onset_threshold,
-            frame_threshold=options.frame_threshold,
-            minimum_frames=round(options.minimum_note_length * SAMPLE_RATE / HOP),
-        )
-        heard = _Meter(blocks)
-        with closing(self._engine.generate(split_windows(heard))) as windows:
-            for done, (frames, onsets) in enumerate(windows, start=1):
-                creator.feed(frames, onsets)
-                progress(min(done * WINDOW_HOP, heard.samples) / SAMPLE_RATE)
-        events = creator.finish(count_frames(heard.samples))
-        return NetworkOutput(notes=sort_notes(_note(event) for event in events), counters={})
+        return BasicPitchCollector(options)
 
     def posteriors(self, windows: Waveform) -> Posteriors:
         """Run the network on windows of shape (N, 43844).
@@ -99,6 +99,27 @@ class BasicPitch:
         )  # each (N, 172, 88)
         kept = slice(EDGE_FRAMES, -EDGE_FRAMES)
         return frames[:, kept].reshape(-1, frames.shape[2]), onsets[:, kept].reshape(-1, onsets.shape[2])
+
+
+class BasicPitchCollector:
+    """Posteriors of the windows of a recording → notes."""
+
+    def __init__(self, options: BasicPitchOptions) -> None:
+        self._creator = NoteCreator(
+            onset_threshold=options.onset_threshold,
+            frame_threshold=options.frame_threshold,
+            minimum_frames=round(options.minimum_note_length * SAMPLE_RATE / HOP),
+        )
+
+    def feed(self, result: Posteriors) -> None:
+        """Take the next window's posteriors."""
+        frames, onsets = result
+        self._creator.feed(frames, onsets)
+
+    def finish(self, samples: int) -> NetworkOutput:
+        """The notes of the recording."""
+        events = self._creator.finish(count_frames(samples))
+        return NetworkOutput(notes=sort_notes(_note(event) for event in events), counters={})
 
 
 class _Windows:
@@ -129,43 +150,6 @@ class _Windows:
         dropped = [ticket for ticket, _ in self._done if unwanted(ticket)]
         self._done = [(ticket, result) for ticket, result in self._done if ticket not in dropped]
         return dropped
-
-
-class _Meter:
-    """Passes blocks on and counts their samples."""
-
-    def __init__(self, blocks: Iterable[Waveform]) -> None:
-        self._blocks = blocks
-        self.samples = 0
-
-    def __iter__(self) -> Iterator[Waveform]:
-        for block in self._blocks:
-            self.samples += len(block)
-            yield block
-
-
-def split_windows(blocks: Iterable[Waveform]) -> Iterator[Waveform]:
-    """Cut a waveform into the windows that the network hears.
-
-    The edge frames that are left away lie before the recording, which therefore starts with as much silence.
-    A window begins every 36164 samples as long as there is audio left; those at the end are zero-padded.
-
-    Args:
-        blocks: mono at 22050 Hz, in pieces of any length.
-    Returns:
-        Windows of shape (43844,).
-    """
-    pending = np.zeros(EDGE_FRAMES * HOP, np.float32)
-    for block in blocks:
-        pending = np.concatenate([pending, block])
-        start = 0
-        for start in range(0, len(pending) - WINDOW_SAMPLES + 1, WINDOW_HOP):
-            yield pending[start : start + WINDOW_SAMPLES]
-        if len(pending) >= WINDOW_SAMPLES:
-            pending = pending[start + WINDOW_HOP :]
-    for start in range(0, len(pending), WINDOW_HOP):
-        window = pending[start : start + WINDOW_SAMPLES]
-        yield np.pad(window, (0, WINDOW_SAMPLES - len(window)))
 
 
 def count_frames(samples: int) -> int:

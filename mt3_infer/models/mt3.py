@@ -7,8 +7,7 @@ Apache-2.0.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,13 +25,30 @@ from mt3_infer.models.linear import prepare
 from mt3_infer.models.state_dicts import from_published_mt3, read_config, read_weights
 from mt3_infer.models.t5 import T5, Positions
 from mt3_infer.notes import NoteDecoder, sort_notes
-from mt3_infer.segments import Segment, SegmentConfig, split_segments
+from mt3_infer.segments import Segment, SegmentGrid, split_segments
 from mt3_infer.spectrogram import LogMel
 from mt3_infer.transcribe import NetworkOutput
-from mt3_infer.vocabulary import END, MT3_CODEC, Instrument, allowed_token_ids, first_program
+from mt3_infer.vocabulary import (
+    END,
+    MT3_CODEC,
+    STEPS_PER_SECOND,
+    Instrument,
+    allowed_token_ids,
+    first_program,
+)
 
 MAX_TOKENS = 1024
 """That a segment can have, as published; usual are 40 to 100."""
+
+FRAMES = 256
+"""In a segment."""
+
+HOP_LENGTH = 128
+"""Samples from frame to frame, 8 ms."""
+
+# 2.048 s. A recording that ends with a full segment is followed by one of a single silent frame, in which the
+# network closes the notes that still sound.
+GRID = SegmentGrid(16_000, hop=FRAMES * HOP_LENGTH, length=FRAMES * HOP_LENGTH, tail=1)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -70,6 +86,9 @@ def load(
 class MT3:
     """The network on a device; several threads may transcribe at once and share its slots."""
 
+    grid = GRID
+    in_order = False
+
     def __init__(
         self,
         network: T5,
@@ -79,7 +98,6 @@ class MT3:
         batch_size: int | None = None,
     ) -> None:
         self.device = str(device)
-        self.segments = SegmentConfig()
         self._where = device
         self._front_end = LogMel(device=device)
         if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
@@ -91,50 +109,33 @@ class MT3:
         decoder: SlotDecoder[Ticket] = (SlotDecoder if on_cpu else BlockDecoder)(
             network.decoder,
             slots=batch_size or (24 if on_cpu else 64),
-            frames=self.segments.frames,
+            frames=FRAMES,
             max_tokens=MAX_TOKENS,
             device=device,
             # On a CPU attention is as fast in float32, and more exact.
             dtype=torch.float32 if on_cpu else dtype,
         )
         self.decoder = decoder
-        self.decoder = decoder
         self._engine: Engine[tuple[Segment, Tensor | None], list[int]] = Engine(
             EncoderDecoder(self.encode, decoder), admit_at_once=1 if on_cpu else 16
         )
 
-    def transcribe(
-        self, blocks: Iterable[Waveform], options: ModelOptions, progress: Callable[[float], None]
-    ) -> NetworkOutput:
-        """Turn mono audio at 16 kHz into notes."""
+    def read(
+        self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
+    ) -> Generator[list[int]]:
+        """Token ids of each segment."""
         assert isinstance(options, MT3Options)
-        instruments = options.instruments
-        decoder = NoteDecoder(program=first_program(instruments))
-        unfinished = 0
-        before: list[int] | None = None
-        index = -1
-        with closing(self.tokens(blocks, instruments)) as segments:
-            for index, token_ids in enumerate(segments):
-                unfinished += END not in token_ids
-                # A segment is decoded when it is known where the next one starts.
-                if before is not None:
-                    decoder.feed(before, start=self._start(index - 1), limit=self._start(index))
-                before = token_ids
-                progress((index + 1) * self.segments.seconds)
-        decoder.feed(before or (), start=self._start(index), limit=None)
-        return NetworkOutput(
-            notes=sort_notes(decoder.finish()),
-            counters={
-                "invalid_tokens": decoder.invalid_tokens,
-                "dropped_tokens": decoder.dropped_tokens,
-                "unfinished_segments": unfinished,
-            },
-        )
+        penalty = self._penalty(options.instruments) if options.instruments else None
+        return self._engine.generate((segment, penalty) for segment in segments)
 
-    def tokens(self, blocks: Iterable[Waveform], instruments: Sequence[Instrument] = ()) -> Generator[list[int]]:
-        """Token ids of each segment of a recording, see `Engine.generate`."""
-        penalty = self._penalty(instruments) if instruments else None
-        return self._engine.generate((segment, penalty) for segment in split_segments(blocks, self.segments))
+    def collect(self, options: ModelOptions) -> MT3Collector:
+        """See `Network`."""
+        assert isinstance(options, MT3Options)
+        return MT3Collector(options)
+
+    def tokens(self, blocks: Iterable[Waveform], options: MT3Options | None = None) -> Generator[list[int]]:
+        """Token ids of each segment of a whole recording, mono at 16 kHz."""
+        return self.read(split_segments(blocks, GRID), options or MT3Options())
 
     @torch.inference_mode()
     def encode(self, segments: Sequence[Segment]) -> Tensor:
@@ -147,7 +148,7 @@ class MT3:
         waveforms = torch.stack([torch.from_numpy(segment.waveform) for segment in segments])
         features = self._front_end(waveforms.to(self._where))
         for row, segment in zip(features, segments, strict=True):
-            row[segment.frames :] = 0.0  # as in training: neither silence nor masked
+            row[real_frames(segment) :] = 0.0  # as in training: neither silence nor masked
         return features
 
     def _penalty(self, instruments: Sequence[Instrument]) -> Tensor:
@@ -155,8 +156,52 @@ class MT3:
         penalty[allowed_token_ids(MT3_CODEC, instruments)] = 0.0
         return penalty
 
-    def _start(self, index: int) -> int:
-        return self.segments.start_step(index)
+
+class MT3Collector:
+    """Token ids of the segments of a recording → notes."""
+
+    def __init__(self, options: MT3Options) -> None:
+        self._decoder = NoteDecoder(program=first_program(options.instruments))
+        self._unfinished = 0
+        self._segments = 0
+        self._newest: list[int] = []
+
+    def feed(self, result: list[int]) -> None:
+        """Take the next segment's token ids. It is decoded when it is known that another one follows."""
+        if self._segments:
+            self._decode_newest(limit=start_step(self._segments))
+        self._newest = result
+        self._segments += 1
+        self._unfinished += END not in result
+
+    def finish(self, samples: int) -> NetworkOutput:
+        """The notes of the recording."""
+        self._decode_newest(limit=None)
+        return NetworkOutput(
+            notes=sort_notes(self._decoder.finish()),
+            counters={
+                "invalid_tokens": self._decoder.invalid_tokens,
+                "dropped_tokens": self._decoder.dropped_tokens,
+                "unfinished_segments": self._unfinished,
+            },
+        )
+
+    def _decode_newest(self, limit: int | None) -> None:
+        self._decoder.feed(self._newest, start=start_step(self._segments - 1), limit=limit)
+
+
+def start_step(index: int) -> int:
+    """Where a segment starts, in steps of 10 ms, rounded down: 0, 204, 409, 614, …
+
+    Exact. The published code rounds in floating point and comes out one step early for some segments
+    (the 15th, 30th, 45th, …); the network was trained on the exact grid.
+    """
+    return index * GRID.hop * STEPS_PER_SECOND // GRID.sample_rate
+
+
+def real_frames(segment: Segment) -> int:
+    """Frames of a segment that belong to the recording: floor(N / hop) + 1 for N samples, at most all of them."""
+    return min(segment.samples // HOP_LENGTH + 1, FRAMES)
 
 
 def _device(name: str) -> torch.device:

@@ -5,39 +5,49 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import mt3_infer
 from mt3_infer import InvalidOptionError, Model, Note, Progress, transcribe
-from mt3_infer.audio import Waveform
 from mt3_infer.models import MODELS, ModelOptions
-from mt3_infer.models.basic_pitch import EDGE_FRAMES, HOP, WINDOW_HOP, WINDOW_SAMPLES, split_windows
+from mt3_infer.segments import Segment, SegmentGrid
 from mt3_infer.transcribe import NetworkOutput
 from tests.recordings import tone
 
 RATE = 22050
 
 
-@dataclass
 class CountingNetwork:
-    """Hears one note, as long as the recording."""
+    """Counts the segments, and hears one note, as long as the recording."""
 
-    device: str = "cpu"
+    device = "cpu"
+    grid = SegmentGrid(RATE, hop=RATE, length=RATE)
+    in_order = False
 
-    def transcribe(
-        self, blocks: Iterable[Waveform], options: ModelOptions, progress: Callable[[float], None]
-    ) -> NetworkOutput:
-        seconds = 0.0
-        for block in blocks:
-            seconds += len(block) / RATE
-            progress(seconds)
-        return NetworkOutput([Note(0.0, seconds, 69, 100)], {"odd": 1})
+    def read(
+        self, segments: Iterable[Segment], options: ModelOptions, *, before: int | None = None
+    ) -> Generator[int]:
+        for segment in segments:
+            yield segment.index
+
+    def collect(self, options: ModelOptions) -> CountingCollector:
+        return CountingCollector()
+
+
+class CountingCollector:
+    def __init__(self) -> None:
+        self._results: list[int] = []
+
+    def feed(self, result: int) -> None:
+        self._results.append(result)
+
+    def finish(self, samples: int) -> NetworkOutput:
+        assert self._results == list(range(CountingNetwork.grid.count(samples)))
+        return NetworkOutput([Note(0.0, samples / RATE, 69, 100)], {"odd": 1})
 
 
 @pytest.fixture
@@ -118,19 +128,6 @@ def test_the_file_that_is_saved_is_of_the_kind_it_is_named(model: Model, tmp_pat
 def test_pretty_midi_has_the_notes(model: Model) -> None:
     (part,) = model.transcribe(tone(1.0), RATE).to_pretty_midi().instruments
     assert [note.pitch for note in part.notes] == [69]
-
-
-@pytest.mark.parametrize("samples", [1, WINDOW_HOP, WINDOW_SAMPLES, 100_000, 3 * WINDOW_HOP - EDGE_FRAMES * HOP])
-@pytest.mark.parametrize("size", [1000, 50_000, 1_000_000])
-def test_windows_are_the_same_however_the_blocks_fall(samples: int, size: int) -> None:
-    waveform = np.arange(1, samples + 1, dtype=np.float32)
-    windows = list(split_windows(waveform[at : at + size] for at in range(0, samples, size)))
-
-    padded = np.concatenate([np.zeros(EDGE_FRAMES * HOP), waveform, np.zeros(WINDOW_SAMPLES)])
-    starts = range(0, EDGE_FRAMES * HOP + samples, WINDOW_HOP)
-    assert len(windows) == len(starts)
-    for window, start in zip(windows, starts, strict=True):
-        np.testing.assert_array_equal(window, padded[start : start + WINDOW_SAMPLES])
 
 
 def test_everything_promised_is_there() -> None:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mt3_infer import InvalidOptionError, load_model
+from mt3_infer import InvalidOptionError, Model, Progress, load_model
 from mt3_infer.models import MODELS, MT3Options
-from mt3_infer.models.mt3 import MT3, load
+from mt3_infer.models.mt3 import GRID, MT3, load, real_frames, start_step
 from mt3_infer.models.state_dicts import published_shapes
 from mt3_infer.models.t5 import T5Config
+from mt3_infer.segments import split_segments
 from mt3_infer.vocabulary import MT3_CODEC, EventType, Instrument
 
 CONFIG = T5Config(
@@ -53,31 +54,50 @@ def model(checkpoint: Path) -> MT3:
     return load(checkpoint, device="cpu", batch_size=3)
 
 
+def whole(model: MT3) -> Model:
+    return Model(MODELS["mt3_pytorch"], model, "ab" * 32, "Apache-2.0")
+
+
 def test_progress_counts_the_seconds_and_what_it_raises_ends_the_run(model):
     heard: list[float] = []
 
-    def stop_after_two(seconds: float) -> None:
-        heard.append(seconds)
+    def stop_after_two(progress: Progress) -> None:
+        heard.append(progress.seconds_done)
         if len(heard) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        model.transcribe([WAVEFORM], MT3Options(), stop_after_two)
+        whole(model).transcribe(WAVEFORM, 16_000, progress=stop_after_two)
     assert heard == [2.048, 4.096]
 
 
 def test_every_segment_gives_tokens_and_every_odd_one_is_counted(model):
-    output = model.transcribe([WAVEFORM], MT3Options(), lambda _: None)
+    counters = whole(model).transcribe(WAVEFORM, 16_000).provenance.counters
     assert len(list(model.tokens([WAVEFORM]))) == 4
-    assert set(output.counters) == {"invalid_tokens", "dropped_tokens", "unfinished_segments"}
-    assert sum(output.counters.values()) > 0
+    assert set(counters) == {"invalid_tokens", "dropped_tokens", "unfinished_segments"}
+    assert sum(counters.values()) > 0
+
+
+def test_segments_start_on_the_grid_of_10_ms_rounded_down():
+    assert GRID.seconds == 2.048
+    assert [start_step(index) for index in range(8)] == [0, 204, 409, 614, 819, 1024, 1228, 1433]
+    assert start_step(15) == 3072
+
+
+def test_frames_of_the_last_segment_end_with_the_recording():
+    def frames(samples: int) -> list[int]:
+        return [real_frames(segment) for segment in split_segments([np.ones(samples, np.float32)], GRID)]
+
+    assert [frames(samples) for samples in (0, 1, 127, 128)] == [[1], [1], [1], [2]]
+    assert [frames(32_768 + more) for more in (-1, 0, 1)] == [[256], [256, 1], [256, 1]]
+    assert frames(2 * 32_768 + 1_000) == [256, 256, 8]
 
 
 @pytest.mark.parametrize("instruments", [["bass"], ["piano", "drums"], ["drums"]])
 def test_forbidden_instruments_are_never_said(model, instruments):
     options = MT3Options(instruments=instruments)
     programs = {program for instrument in options.instruments for program in instrument.programs}
-    for token_ids in model.tokens([WAVEFORM], options.instruments):
+    for token_ids in model.tokens([WAVEFORM], options):
         for event in map(MT3_CODEC.decode, token_ids):
             if event is None:
                 continue
@@ -85,8 +105,8 @@ def test_forbidden_instruments_are_never_said(model, instruments):
                 assert event.value in programs
             assert (event.type is EventType.DRUM) <= ("drums" in instruments)
             assert (event.type is EventType.PITCH) <= bool(programs)
-    output = model.transcribe([WAVEFORM], options, lambda _: None)
-    assert {note.program for note in output.notes if not note.is_drum} <= programs
+    notes = whole(model).transcribe(WAVEFORM, 16_000, instruments=instruments).notes
+    assert {note.program for note in notes if not note.is_drum} <= programs
 
 
 def test_instruments_come_as_a_list_or_as_one_text():
