@@ -7,6 +7,9 @@ them does, fails at, or gives up leaves the others as they are.
 A caller decodes its audio on its own thread while the network works on earlier segments, and never runs
 further ahead than `ahead` of them: memory stays the same however long the recording is. All arithmetic is done
 on the engine's thread: two threads with a pool of workers each get in each other's way on the same cores.
+
+Where a segment needs the result of the one before it, a caller says how (`chain`), and has one segment under way
+at a time; the slots are then filled by as many recordings.
 """
 
 from __future__ import annotations
@@ -30,10 +33,37 @@ class _Caller(Generic[SegmentT, ResultT]):
     Attributes:
         waiting: segments, by index, that no slot has been found for yet.
         results: results by segment, or why there are none, until they are called for.
+        chain: what makes of a segment and the result of the one before it what the network is given; None where
+            segments do not depend on each other.
+        before: the latest result, where they do.
+        blocked: whether the next segment must wait for that of one under way, or will never have one.
     """
 
     waiting: deque[tuple[int, SegmentT]] = field(default_factory=deque)
     results: dict[int, ResultT | Exception] = field(default_factory=dict)
+    chain: Callable[[SegmentT, ResultT], SegmentT] | None = None
+    before: ResultT | None = None
+    blocked: bool = False
+
+    @property
+    def ready(self) -> int:
+        """Segments that could be admitted now."""
+        return len(self.waiting) if self.chain is None else int(bool(self.waiting) and not self.blocked)
+
+    def take(self) -> tuple[int, SegmentT]:
+        """Hand out the next segment, with its index."""
+        index, segment = self.waiting.popleft()
+        if self.chain is not None:
+            self.blocked = True
+            if self.before is not None:
+                segment = self.chain(segment, self.before)
+        return index, segment
+
+    def deliver(self, index: int, result: ResultT | Exception) -> None:
+        """Take in a result. After an error the segments of a chain stay where they are."""
+        self.results[index] = result
+        if not isinstance(result, Exception):
+            self.before, self.blocked = result, False
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +119,19 @@ class Engine(Generic[SegmentT, ResultT]):
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def generate(self, segments: Iterable[SegmentT]) -> Generator[ResultT]:
+    def generate(
+        self, segments: Iterable[SegmentT], *, chain: Callable[[SegmentT, ResultT], SegmentT] | None = None
+    ) -> Generator[ResultT]:
         """Results of a recording's segments, in order.
 
         Segments are taken on the calling thread, as there is room for them; what taking them raises reaches
         the caller. Closing the generator gives up what is left.
+
+        Args:
+            chain: for segments that need the result of the one before: gives the network's own input, of a
+                segment (not the first) and that result.
         """
-        caller: _Caller[SegmentT, ResultT] = _Caller()
+        caller: _Caller[SegmentT, ResultT] = _Caller(chain=chain)
         source = iter(segments)
         submitted = delivered = 0
         more = True
@@ -162,11 +198,11 @@ class Engine(Generic[SegmentT, ResultT]):
 
     def _idle(self) -> bool:
         """Whether there are callers, but nothing to do for them."""
-        return bool(self._callers) and not any(caller.waiting for caller in self._callers)
+        return bool(self._callers) and not any(caller.ready for caller in self._callers)
 
     def _next_batch(self) -> list[tuple[Ticket, SegmentT]]:
         """Segments to admit now, one of each caller in turn; none while too few slots are free."""
-        waiting = sum(len(caller.waiting) for caller in self._callers)
+        waiting = sum(caller.ready for caller in self._callers)
         size = min(self._admit_at_once, waiting)
         if self._network.free < size:
             return []
@@ -174,8 +210,8 @@ class Engine(Generic[SegmentT, ResultT]):
         while len(batch) < size:
             caller = self._callers[0]
             self._callers.rotate(-1)
-            if caller.waiting:
-                index, segment = caller.waiting.popleft()
+            if caller.ready:
+                index, segment = caller.take()
                 batch.append((Ticket(caller, index), segment))
         return batch
 
@@ -204,5 +240,5 @@ class Engine(Generic[SegmentT, ResultT]):
             return
         with self._changed:
             for ticket, result in results:
-                ticket.caller.results[ticket.index] = result
+                ticket.caller.deliver(ticket.index, result)
             self._changed.notify_all()

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from checkpoints.catalog import Catalog, Entry
 from checkpoints.errors import CheckpointError, CheckpointNotFoundError, UnknownCheckpointError
@@ -55,6 +56,7 @@ def load_model(
     batch_size: int | None = None,
     store: CheckpointStore | None = None,
     progress: Callable[[FetchProgress], None] | None = None,
+    **training: Any,
 ) -> Model:
     """Put a network on a device, fetching its weights if they are not there.
 
@@ -67,8 +69,11 @@ def load_model(
         batch_size: segments worked on at once, of a model that can choose.
         store: where checkpoints are kept; the user's own without it.
         progress: called while fetching.
+        training: what the weights were trained with, of models whose files do not say it: `front_end` ("tf",
+            "torch_legacy", "torch_current"), `min_max`, `positions` ("magenta", "mt3_pytorch"), and of mr_mt3
+            `memory_rows` and `memory_start` ("with_prev", "v2"). Published files are known by their names.
     Raises:
-        UnknownModelError: no such name.
+        UnknownModelError: no such name, or no network for it in this version.
         CheckpointNotFoundError: the weights are not there and may not be fetched.
         CheckpointError: they cannot be fetched; its branches say why.
         InvalidOptionError: the model does not run on that device, or has no such choice.
@@ -83,7 +88,7 @@ def load_model(
     else:
         path = as_safetensors(store.fetch(entry.name, progress) if auto_download else store.require(entry.name))
         weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
-    network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size)
+    network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
     return Model(spec, network, weights_sha256, entry.licence)
 
 
@@ -133,9 +138,19 @@ def get_model_info(name: str, store: CheckpointStore | None = None) -> ModelInfo
 def _find(name: str, catalog: Catalog) -> tuple[ModelSpec, Entry]:
     try:
         entry = catalog.resolve(name)
-        return MODELS[entry.name], entry
-    except (UnknownCheckpointError, KeyError) as error:
+    except UnknownCheckpointError as error:
         raise UnknownModelError(f"There is no model {name!r}; the models are: {_known(catalog)}.") from error
+    if entry.name in MODELS:
+        return MODELS[entry.name], entry
+    if entry.variant_of in MODELS:
+        raise UnknownModelError(
+            f"{entry.name} is another checkpoint of {entry.variant_of}: "
+            f"load_model({entry.variant_of!r}, checkpoint_path=download_model({entry.name!r}))."
+        )
+    raise UnknownModelError(
+        f"{entry.name} can be downloaded, but this version has no network for it; "
+        f"the models are: {_known(catalog)}."
+    )
 
 
 def _known(catalog: Catalog) -> str:

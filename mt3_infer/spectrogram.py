@@ -4,7 +4,8 @@ Each segment is transformed from its own samples alone: its last frames see zero
 
 Source: Gardner et al., MT3 (ICLR 2022), model inputs; the mel matrix as TensorFlow's
 `linear_to_mel_weight_matrix` defines it. A mel axis that is only nearly right ruins the transcription: an
-upper edge of 8000 Hz instead of 7600 Hz takes the onset F1 from 0.72 to 0.08.
+upper edge of 8000 Hz instead of 7600 Hz takes the onset F1 from 0.72 to 0.08. So a network
+hears with the front end that it was trained with: see `mt3_infer.models.conventions`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ class SpectrogramConfig:
     low_edge: float = 20.0  # Hz
     high_edge: float = 7600.0  # Hz; not Nyquist
     floor: float = 1e-5  # takes the place of a band without any energy, before the logarithm
+    offset: float | None = None  # added to every band before the logarithm, in place of the floor
+    triangles_in_hertz: bool = False  # the bands' slopes are straight in Hz, not in mel
+    centred: bool = False  # frame t lies around sample t × hop, the segment mirrored at its ends: one frame more
+    scale: tuple[float, float] | None = None  # what becomes 0 and 1 in the end; beyond it is cut off
 
     @property
     def frames_per_second(self) -> float:
@@ -37,6 +42,10 @@ class SpectrogramConfig:
     def n_bins(self) -> int:
         """Bins of the one-sided spectrum, 1025 with the defaults."""
         return self.n_fft // 2 + 1
+
+    def frames(self, samples: int) -> int:
+        """Frames of a segment whose length is a multiple of the hop."""
+        return samples // self.hop_length + self.centred
 
 
 class LogMel:
@@ -58,35 +67,49 @@ class LogMel:
         Args:
             segments: float32 in [-1, 1], shape (B, S), S a multiple of the hop.
         Returns:
-            Shape (B, T, F), T = S / hop: frame t begins at sample t × hop.
+            Shape (B, T, F), T = S / hop: frame t begins at sample t × hop. Centred ones: T = S / hop + 1, and
+            frame t has that sample in its middle.
         """
+        config = self.config
         magnitudes = self.magnitudes(segments)  # (B, T, F bins)
         mel = magnitudes @ self._matrix
-        # Positive values below the floor stay as they are: this is no clamp.
-        return torch.where(mel > 0, mel, self.config.floor).log_()
+        if config.offset is not None:
+            logarithms = mel.add_(config.offset).log_()
+        else:
+            # Positive values below the floor stay as they are: this is no clamp.
+            logarithms = torch.where(mel > 0, mel, config.floor).log_()
+        if config.scale is not None:
+            low, high = config.scale
+            logarithms = logarithms.clamp_(low, high).sub_(low).div_(high - low)
+        return logarithms
 
     def magnitudes(self, segments: Tensor) -> Tensor:
         """Magnitudes (not powers) of the bins that the mel bands cover, shape (B, T, bins)."""
         config = self.config
-        padded = torch.nn.functional.pad(segments, (0, config.n_fft - config.hop_length))
+        if config.centred:
+            padded = torch.nn.functional.pad(segments, (config.n_fft // 2, config.n_fft // 2), mode="reflect")
+        else:
+            padded = torch.nn.functional.pad(segments, (0, config.n_fft - config.hop_length))
         frames = padded.unfold(1, config.n_fft, config.hop_length)  # (B, T, n_fft)
         magnitudes: Tensor = torch.fft.rfft(frames * self._window)[..., : self._bins].abs()
         return magnitudes
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def mel_matrix(config: SpectrogramConfig) -> Tensor:
     """Weights from FFT bins to mel bands, float32, shape (n_bins, n_mels).
 
-    Triangles that are linear in mel (not in Hz), of height 1; the bin at 0 Hz belongs to no band. Computed in
-    float64: against TensorFlow's float32 matrix no weight differs by more than 6.8e-5.
+    Triangles of height 1 that are linear in mel, or where the numbers say so in Hz; the bin at 0 Hz belongs to no
+    band. Computed in float64: against TensorFlow's float32 matrix no weight differs by more than 6.8e-5.
     """
     bins = torch.arange(1, config.n_bins, dtype=torch.float64) * (config.sample_rate / config.n_fft)
-    mels = _mel(bins)[:, None]  # (n_bins - 1, 1)
     low, high = _mel(torch.tensor([config.low_edge, config.high_edge], dtype=torch.float64)).tolist()
     edges = low + torch.arange(config.n_mels + 2, dtype=torch.float64) * ((high - low) / (config.n_mels + 1))
-    rising = (mels - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - mels) / (edges[2:] - edges[1:-1])
+    places = _mel(bins)
+    if config.triangles_in_hertz:
+        places, edges = bins, 700.0 * torch.expm1(edges / 1127.0)
+    rising = (places[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - places[:, None]) / (edges[2:] - edges[1:-1])
     weights = torch.minimum(rising, falling).clamp(min=0)  # (n_bins - 1, n_mels)
     return torch.nn.functional.pad(weights, (0, 0, 1, 0)).to(torch.float32)
 

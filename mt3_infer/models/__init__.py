@@ -74,7 +74,8 @@ class ModelSpec:
             (file names as in the catalogue) or a weight file, and `device_options`, and returns a `Network`.
         weight_files: which files in a directory of somebody's own are its weights, as patterns.
         device_options: how it may be told to run: always on which "device", perhaps in which "dtype" and with
-            which "batch_size".
+            which "batch_size"; and, where a file does not say how it was trained, what `load_model` may be told of
+            it.
     """
 
     name: str
@@ -148,8 +149,22 @@ MODELS: dict[str, ModelSpec] = {
             segment_seconds=2.048,
             options=MT3Options,
             network="mt3_infer.models.mt3:load",
-            weight_files=("*.safetensors", "*.pth", "*.pt", "checkpoint"),
-            device_options=("device", "dtype", "batch_size"),
+            weight_files=("*.safetensors", "*.pth", "*.pt", "*.ckpt", "checkpoint", "*.tar"),
+            device_options=("device", "dtype", "batch_size", "front_end", "min_max", "positions"),
+        ),
+        ModelSpec(
+            name="mr_mt3",
+            title="MR-MT3",
+            description="MT3 with a memory: an instrument stays the same from segment to segment.",
+            sample_rate=16000,
+            segment_seconds=2.048,
+            options=MT3Options,
+            network="mt3_infer.models.mr_mt3:load",
+            weight_files=("*.safetensors", "*.ckpt", "*.pth", "*.pt"),
+            device_options=(
+                *("device", "dtype", "batch_size", "front_end", "min_max", "positions"),
+                *("memory_rows", "memory_start"),
+            ),
         ),
     )
 }

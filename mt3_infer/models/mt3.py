@@ -10,6 +10,7 @@ import os
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -21,9 +22,11 @@ from mt3_infer.decoding import EncoderDecoder, SlotDecoder
 from mt3_infer.engine import Engine, Ticket
 from mt3_infer.errors import InvalidOptionError
 from mt3_infer.models import ModelOptions, MT3Options
+from mt3_infer.models import conventions as known
+from mt3_infer.models.conventions import Conventions, conventions_of
 from mt3_infer.models.linear import prepare
-from mt3_infer.models.state_dicts import from_published_mt3, read_config, read_weights
-from mt3_infer.models.t5 import T5, Positions
+from mt3_infer.models.state_dicts import Weights, find_weights, from_published_mt3, read_config, read_weights
+from mt3_infer.models.t5 import T5, T5Config
 from mt3_infer.notes import NoteDecoder, sort_notes
 from mt3_infer.segments import Segment, SegmentGrid, split_segments
 from mt3_infer.spectrogram import LogMel
@@ -32,7 +35,6 @@ from mt3_infer.vocabulary import (
     END,
     MT3_CODEC,
     STEPS_PER_SECOND,
-    Instrument,
     allowed_token_ids,
     first_program,
 )
@@ -53,34 +55,9 @@ GRID = SegmentGrid(16_000, hop=FRAMES * HOP_LENGTH, length=FRAMES * HOP_LENGTH, 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load(
-    checkpoint: Path,
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    batch_size: int | None = None,
-    positions: Positions = Positions.MAGENTA,
-) -> MT3:
-    """Build the network from a checkpoint.
-
-    Args:
-        checkpoint: a weight file, or a directory with one (and its `config.json`), or a T5X checkpoint
-        directory. device: "auto", "cpu", "cuda" or "cuda:1". dtype: "float32", "bfloat16" or "float16";
-        "auto" is float32 on a CPU and bfloat16 on a GPU. batch_size: segments decoded at once. positions:
-        other than Magenta's for weights that were trained with them.
-    Raises:
-        WeightsError: the checkpoint is damaged or holds another network.
-        InvalidOptionError: a device or type that does not exist here.
-    """
-    where = _device(device)
-    products = _dtype(dtype, where)
-    if batch_size is not None and batch_size < 1:
-        raise InvalidOptionError(f"batch_size is {batch_size}, but must be at least 1.")
-    config = replace(read_config(checkpoint), positions=positions)
-    weights = from_published_mt3(read_weights(checkpoint), config)
-    network = T5(config).eval()
-    network.load_state_dict(weights, strict=True, assign=True)
-    return MT3(network, device=where, dtype=products, batch_size=batch_size)
+def load(checkpoint: Path, **options: Any) -> MT3:
+    """Build the network from a checkpoint; see `MT3.load`."""
+    return MT3.load(checkpoint, **options)
 
 
 class MT3:
@@ -88,18 +65,61 @@ class MT3:
 
     grid = GRID
     in_order = False
+    usual = known.MT3
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int | None = None,
+        **conventions: Any,
+    ) -> Self:
+        """Build the network from a checkpoint.
+
+        Args:
+            checkpoint: a weight file, or a directory with one (and its `config.json`), or a T5X checkpoint, as a
+                directory or an archive.
+            device: "auto", "cpu", "cuda" or "cuda:1".
+            dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and bfloat16 on a GPU.
+            batch_size: segments decoded at once.
+            conventions: what the weights were trained with, by attribute of `Conventions`, where its table is
+                not right.
+        Raises:
+            WeightsError: the checkpoint is damaged or holds another network.
+            InvalidOptionError: a device, a type or a convention that does not exist here.
+        """
+        where = _device(device)
+        products = _dtype(dtype, where)
+        if batch_size is not None and batch_size < 1:
+            raise InvalidOptionError(f"batch_size is {batch_size}, but must be at least 1.")
+        trained = conventions_of(find_weights(checkpoint).stem, cls.usual, conventions)
+        config = replace(read_config(checkpoint), positions=trained.positions)
+        network = cls.build(read_weights(checkpoint), config, trained)
+        return cls(network, trained, device=where, dtype=products, batch_size=batch_size)
+
+    @staticmethod
+    def build(weights: Weights, config: T5Config, conventions: Conventions) -> T5:
+        """The network with published weights, not yet prepared for a device."""
+        network = T5(config).eval()
+        network.load_state_dict(from_published_mt3(weights, config), strict=True, assign=True)
+        return network
 
     def __init__(
         self,
         network: T5,
+        conventions: Conventions = known.MT3,
         *,
         device: torch.device,
         dtype: torch.dtype,
         batch_size: int | None = None,
     ) -> None:
+        self.conventions = conventions
         self.device = str(device)
         self._where = device
-        self._front_end = LogMel(device=device)
+        self._front_end = LogMel(conventions.spectrogram, device=device)
         if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(available_cpus())
         # The logits decide between tokens: their product is a fiftieth of the work, and keeps all its digits.
@@ -109,8 +129,8 @@ class MT3:
         decoder: SlotDecoder[Ticket] = (SlotDecoder if on_cpu else BlockDecoder)(
             network.decoder,
             slots=batch_size or (24 if on_cpu else 64),
-            frames=FRAMES,
-            max_tokens=MAX_TOKENS,
+            frames=conventions.spectrogram.frames(GRID.length) + conventions.memory_rows,
+            max_tokens=min(MAX_TOKENS, network.config.max_length),
             device=device,
             # On a CPU attention is as fast in float32, and more exact.
             dtype=torch.float32 if on_cpu else dtype,
@@ -124,8 +144,7 @@ class MT3:
         self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
     ) -> Generator[list[int]]:
         """Token ids of each segment."""
-        assert isinstance(options, MT3Options)
-        penalty = self._penalty(options.instruments) if options.instruments else None
+        penalty = self._penalty(options)
         return self._engine.generate((segment, penalty) for segment in segments)
 
     def collect(self, options: ModelOptions) -> MT3Collector:
@@ -151,9 +170,12 @@ class MT3:
             row[real_frames(segment) :] = 0.0  # as in training: neither silence nor masked
         return features
 
-    def _penalty(self, instruments: Sequence[Instrument]) -> Tensor:
+    def _penalty(self, options: ModelOptions) -> Tensor | None:
+        assert isinstance(options, MT3Options)
+        if not options.instruments:
+            return None
         penalty = torch.full((self.network.config.vocabulary_size,), -torch.inf)
-        penalty[allowed_token_ids(MT3_CODEC, instruments)] = 0.0
+        penalty[allowed_token_ids(MT3_CODEC, options.instruments)] = 0.0
         return penalty
 
 
@@ -212,7 +234,7 @@ def _device(name: str) -> torch.device:
     except RuntimeError as error:
         raise InvalidOptionError(f"There is no device {name!r}: say 'auto', 'cpu', 'cuda' or 'cuda:1'.") from error
     if device.type not in ("cpu", "cuda"):
-        raise InvalidOptionError(f"mt3_pytorch runs on 'cpu' or 'cuda', not on {name!r}.")
+        raise InvalidOptionError(f"This network runs on 'cpu' or 'cuda', not on {name!r}.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InvalidOptionError(f"This machine has no device {name!r}.")
     return device

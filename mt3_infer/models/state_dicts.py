@@ -1,7 +1,7 @@
 """Weight files and published parameter names → ours.
 
-Read here: PyTorch state dicts, safetensors, and T5X checkpoint directories (a msgpack index, one zarr array a
-matrix). Nothing in a file is ever executed: pickles are opened with `weights_only=True`.
+Read here: PyTorch state dicts, Lightning checkpoints, safetensors, and T5X checkpoints (a msgpack index, one zarr
+array a matrix), as a directory or as the tar archive that our downloads leave. Nothing in a file is ever executed.
 
 Every parameter must be there, in its shape, and nothing else: a file of another network is an error, not a
 bad transcription.
@@ -12,8 +12,10 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import tarfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,14 @@ from torch import Tensor
 
 from mt3_infer.errors import MissingDependencyError, WeightsError
 from mt3_infer.models.t5 import T5Config
+from mt3_infer.weights import read_pickled
 
 Weights = dict[str, Tensor]
 
 T5X_INDEX = "checkpoint"
-"""Name of the msgpack file in a T5X checkpoint directory."""
+"""Name of the msgpack file in a T5X checkpoint."""
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".tar")
 
 LFS_POINTER = b"version https://git-lfs"
 
@@ -40,10 +45,9 @@ def read_weights(path: Path) -> Weights:
     Raises:
         WeightsError: there is none, it is damaged, or it is no weight file.
     """
-    if path.is_dir():
-        if (path / T5X_INDEX).is_file():
-            return from_t5x_names(read_t5x(path))
-        path = find_weight_file(path)
+    path = find_weights(path)
+    if path.is_dir() or path.suffix == ".tar":
+        return from_t5x_names(read_t5x(path))
     if not path.is_file():
         raise WeightsError(f"There is no weight file {path}.")
     with path.open("rb") as file:
@@ -52,20 +56,30 @@ def read_weights(path: Path) -> Weights:
         raise WeightsError(
             f"{path} is a Git LFS pointer, not the weights that it stands for: fetch the object itself."
         )
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_state_dict(path)
+    readers = {".safetensors": read_safetensors, ".ckpt": read_pickled}
+    return _without_prefix(readers.get(path.suffix, read_state_dict)(path))
 
 
-def find_weight_file(directory: Path) -> Path:
-    """The one weight file in a directory.
+def _without_prefix(weights: Weights) -> Weights:
+    """Lightning puts the name of an attribute before all names."""
+    if not all(name.startswith("model.") for name in weights):
+        return weights
+    return {name.removeprefix("model."): weight for name, weight in weights.items()}
+
+
+def find_weights(path: Path) -> Path:
+    """The path itself where it is a file or a T5X checkpoint, else the one weight file in the directory.
 
     Raises:
         WeightsError: there is none, or more than one.
     """
-    found = sorted(p for p in directory.iterdir() if p.suffix in {".safetensors", ".pth", ".pt"})
+    if not path.is_dir() or (path / T5X_INDEX).is_file():
+        return path
+    found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise WeightsError(
-            f"{directory} must hold one weight file (.safetensors, .pth or .pt) or a T5X checkpoint; "
+            f"{path} must hold one weight file (.safetensors, .pth, .pt or .ckpt) or a T5X checkpoint; "
             f"it holds {names}."
         )
     return found[0]
@@ -143,16 +157,19 @@ def read_config(path: Path) -> T5Config:
 # ---------------------------------------------------------------------------------------------
 
 
-def from_published_mt3(weights: Mapping[str, Tensor], config: T5Config) -> Weights:
+def from_published_mt3(weights: Mapping[str, Tensor], config: T5Config, *, memory: bool = False) -> Weights:
     """MT3-PyTorch's names → those of `mt3_infer.models.t5.T5`, matrices that are multiplied together joined.
 
     Copies of other parameters and the buffers of positions, which the network computes itself, are left out.
 
+    Args:
+        memory: whether they are MR-MT3's, for `mt3_infer.models.mr_mt3.RememberingT5`.
     Raises:
         WeightsError: parameters are missing, unknown, or of another shape.
     """
     weights = _without_copies(weights)
-    _check_names_and_shapes(weights, published_shapes(config))
+    _check_kind(weights, memory=memory)
+    _check_names_and_shapes(weights, published_shapes(config, memory=memory))
     ours: Weights = {
         "encoder.projection.weight": weights["proj.weight"],
         "encoder.norm.weight": weights["encoder.final_layer_norm.weight"],
@@ -178,6 +195,12 @@ def from_published_mt3(weights: Mapping[str, Tensor], config: T5Config) -> Weigh
         ours[f"{our}.cross_query.weight"] = weights[f"{theirs}.1.EncDecAttention.q.weight"]
         ours[f"{our}.cross_out.weight"] = weights[f"{theirs}.1.EncDecAttention.o.weight"]
         ours |= _feed_forward(weights, f"{theirs}.2", our)
+    if memory:
+        theirs = "segmem_encoder.block.0.layer"
+        ours |= _self_attention(weights, f"{theirs}.0", "memory.layer")
+        ours |= _feed_forward(weights, f"{theirs}.1", "memory.layer")
+        ours["memory.projection.weight"] = weights["segmem_proj.weight"]
+        ours["memory.norm.weight"] = weights["segmem_encoder.final_layer_norm.weight"]
     return {name: weight.to(torch.float32) for name, weight in ours.items()}
 
 
@@ -198,8 +221,8 @@ def _feed_forward(weights: Mapping[str, Tensor], theirs: str, ours: str) -> Weig
     }
 
 
-def published_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
-    """Every parameter of the network under MT3-PyTorch's names, with its shape."""
+def published_shapes(config: T5Config, *, memory: bool = False) -> dict[str, tuple[int, ...]]:
+    """Every parameter of the network under MT3-PyTorch's names, and MR-MT3's for the memory, with its shape."""
     width, inner, hidden = config.d_model, config.d_inner, config.d_ff
     shapes: dict[str, tuple[int, ...]] = {
         "proj.weight": (width, config.n_features),
@@ -225,16 +248,22 @@ def published_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
         attention(f"decoder.block.{layer}.layer.1", "EncDecAttention")
         feed_forward(f"decoder.block.{layer}.layer.2")
     shapes["encoder.final_layer_norm.weight"] = shapes["decoder.final_layer_norm.weight"] = (width,)
+    if memory:
+        attention("segmem_encoder.block.0.layer.0", "SelfAttention")
+        feed_forward("segmem_encoder.block.0.layer.1")
+        shapes["segmem_encoder.final_layer_norm.weight"] = (width,)
+        shapes["segmem_proj.weight"] = (width, width)
     return shapes
 
 
 COPIES = {
     "encoder.embed_tokens.weight": "proj.weight",
     "decoder.embed_tokens.weight": "decoder_embed_tokens.weight",
+    "segmem_encoder.embed_tokens.weight": "segmem_proj.weight",
 }
 """Parameters that the published file holds twice; either name will do."""
 
-BUFFERS = ("encoder.pos_emb.inv_freq", "decoder.pos_emb.inv_freq")
+BUFFERS = tuple(f"{stack}.pos_emb.inv_freq" for stack in ("encoder", "decoder", "segmem_encoder"))
 
 
 def _without_copies(weights: Mapping[str, Tensor]) -> Weights:
@@ -246,6 +275,15 @@ def _without_copies(weights: Mapping[str, Tensor]) -> Weights:
         if not torch.equal(kept.setdefault(original, weight), weight):
             raise WeightsError(f"The weights hold {original} twice, and {copy} differs from it.")
     return kept
+
+
+def _check_kind(weights: Mapping[str, Tensor], *, memory: bool) -> None:
+    """Tell networks apart that are the same but for the memory: others give MT3's weights out as MR-MT3's."""
+    has_memory = any(name.startswith("segmem_") for name in weights)
+    if has_memory and not memory:
+        raise WeightsError('These are weights of MR-MT3, which has a memory: load them with model="mr_mt3".')
+    if memory and not has_memory and "proj.weight" in weights:
+        raise WeightsError('These are weights of MT3, which has no memory: load them with model="mt3_pytorch".')
 
 
 def _check_names_and_shapes(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -327,12 +365,14 @@ def _from_t5x_name(name: str) -> str:
     return f"{stack}.block.{number}.layer.{theirs}{part}.weight"
 
 
-def read_t5x(directory: Path) -> dict[str, NDArray[Any]]:
-    """Read a T5X checkpoint directory: arrays by name, `encoder/layers_0/attention/key/kernel` and so on.
+def read_t5x(checkpoint: Path) -> dict[str, NDArray[Any]]:
+    """Read a T5X checkpoint: arrays by name, `encoder/layers_0/attention/key/kernel` and so on.
 
-    Vectors lie in the index itself, matrices in a zarr directory each, named with dots for slashes. What the
-    optimiser kept is left out.
+    Vectors lie in the index itself, matrices in a zarr array each, named with dots for slashes. What the optimiser
+    kept is left out.
 
+    Args:
+        checkpoint: its directory, or a tar archive of it. Archives are read in place, nothing is unpacked.
     Raises:
         WeightsError: the index or an array is missing, damaged, or of a kind that T5X does not write.
         MissingDependencyError: the package msgpack is not installed.
@@ -341,16 +381,43 @@ def read_t5x(directory: Path) -> dict[str, NDArray[Any]]:
         import msgpack
     except ImportError as error:
         raise MissingDependencyError("Reading a T5X checkpoint takes the package msgpack.") from error
-    index = directory / T5X_INDEX
+    with _files_of(checkpoint) as read:
+        try:
+            tree = msgpack.unpackb(read(T5X_INDEX), ext_hook=_array_in_index, strict_map_key=False)
+            target = tree["optimizer"]["target"]
+        except (OSError, ValueError, KeyError, TypeError, msgpack.exceptions.UnpackException) as error:
+            raise WeightsError(f"{checkpoint / T5X_INDEX} is damaged, or no index of a T5X checkpoint.") from error
+        return {
+            name: value if isinstance(value, np.ndarray) else read_zarr(checkpoint, _zarr_name(name), read)
+            for name, value in _leaves(target, "")
+        }
+
+
+ReadFile = Callable[[str], bytes]
+
+
+@contextmanager
+def _files_of(checkpoint: Path) -> Iterator[ReadFile]:
+    """A function that reads a file of a T5X checkpoint by its name; KeyError or OSError where there is none."""
+    if checkpoint.is_dir():
+        yield lambda name: (checkpoint / name).read_bytes()
+        return
     try:
-        tree = msgpack.unpackb(index.read_bytes(), ext_hook=_array_in_index, strict_map_key=False)
-        target = tree["optimizer"]["target"]
-    except (OSError, ValueError, KeyError, TypeError, msgpack.exceptions.UnpackException) as error:
-        raise WeightsError(f"{index} is damaged, or no index of a T5X checkpoint.") from error
-    return {
-        name: value if isinstance(value, np.ndarray) else read_zarr(directory / _zarr_name(name))
-        for name, value in _leaves(target, "")
-    }
+        with tarfile.open(checkpoint, "r:") as archive:
+            members = {
+                member.name.removeprefix("./"): member for member in archive if member.type == tarfile.REGTYPE
+            }
+            index = next((name for name in members if name.rpartition("/")[2] == T5X_INDEX), T5X_INDEX)
+            folder = index.removesuffix(T5X_INDEX)
+
+            def read(name: str) -> bytes:
+                stream = archive.extractfile(members[f"{folder}{name}"])
+                assert stream is not None, "A regular file has content."
+                return stream.read()
+
+            yield read
+    except tarfile.TarError as error:
+        raise WeightsError(f"{checkpoint} is cut off or damaged: fetch it again.") from error
 
 
 def _zarr_name(name: str) -> str:
@@ -377,28 +444,32 @@ def _array_in_index(code: int, payload: bytes) -> Any:
     return np.frombuffer(content, np.dtype(dtype)).reshape(shape)
 
 
-def read_zarr(directory: Path) -> NDArray[Any]:
+def read_zarr(checkpoint: Path, name: str, read: ReadFile) -> NDArray[Any]:
     """Read a zarr (version 2) array in C order, its chunks as they are or compressed by gzip or zlib.
 
+    Args:
+        name: of the array in the checkpoint.
+        read: gives the content of a file there.
     Raises:
         WeightsError: something is missing, damaged or of another kind.
     """
     try:
-        about = json.loads((directory / ".zarray").read_text(encoding="utf-8"))
+        about = json.loads(read(f"{name}/.zarray"))
         shape, chunks = tuple(about["shape"]), tuple(about["chunks"])
         dtype = np.dtype(about["dtype"])
         compressor = (about["compressor"] or {"id": None})["id"]
-        if about["zarr_format"] != 2 or about["order"] != "C" or about.get("filters") or dtype.hasobject:
-            raise WeightsError(f"{directory} is a zarr array of a kind that T5X does not write.")
         separator = about.get("dimension_separator", ".")
+        usual = about["zarr_format"] == 2 and about["order"] == "C" and separator in (".", "/")
+        if not usual or about.get("filters") or dtype.hasobject:
+            raise WeightsError(f"{checkpoint / name} is a zarr array of a kind that T5X does not write.")
         whole = np.empty(shape, dtype)
         for place in product(*(range(-(-n // c)) for n, c in zip(shape, chunks, strict=True))):
-            stored = (directory / separator.join(map(str, place))).read_bytes()
+            stored = read(f"{name}/{separator.join(map(str, place))}")
             chunk = np.frombuffer(_unpacked(stored, compressor), dtype).reshape(chunks)
             spot = tuple(slice(p * c, min((p + 1) * c, n)) for p, c, n in zip(place, chunks, shape, strict=True))
             whole[spot] = chunk[tuple(slice(0, s.stop - s.start) for s in spot)]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
-        raise WeightsError(f"{directory} is damaged or incomplete: fetch the checkpoint again.") from error
+        raise WeightsError(f"{checkpoint / name} is damaged or incomplete: fetch the checkpoint again.") from error
     return whole
 
 

@@ -1,0 +1,157 @@
+"""How checkpoints were trained, where their weights do not say it: one table, by the names of the files.
+
+A network works only with the front end, the positions and the memory that it was trained with. Where somebody
+knows better than the table, `load_model` takes each of them as an option; `tools/compare_front_ends.py` shows on a
+recording with known notes which is right.
+
+Source: Tan et al., MR-MT3 (2024); names and dates of the checkpoints, configurations and code published with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mt3_infer.errors import InvalidOptionError
+from mt3_infer.models.t5 import Positions
+from mt3_infer.spectrogram import SpectrogramConfig
+from mt3_infer.vocabulary import END, MT3_CODEC, Event, EventType
+
+_log = logging.getLogger(__name__)
+
+
+class FrontEnd(StrEnum):
+    """The three that networks of this family were trained with, `TF` being MT3's own.
+
+    `TORCH_LEGACY` is MR-MT3's from November 2023 to June 2024, `TORCH_CURRENT` the one since: all but the same
+    as `TF`. Source: Tan et al., MR-MT3 (2024), and the history of the code published with it.
+    """
+
+    TF = "tf"
+    TORCH_LEGACY = "torch_legacy"
+    TORCH_CURRENT = "torch_current"
+
+    def config(self, *, min_max: bool = False) -> SpectrogramConfig:
+        """Its numbers; `min_max` to scale the logarithms -12 … 5 to 0 … 1, as MR-MT3's networks want them."""
+        scale = (-12.0, 5.0) if min_max else None
+        match self:
+            case FrontEnd.TF:
+                return SpectrogramConfig(scale=scale)
+            case FrontEnd.TORCH_CURRENT:
+                return SpectrogramConfig(triangles_in_hertz=True, scale=scale)
+            case FrontEnd.TORCH_LEGACY:
+                return SpectrogramConfig(
+                    triangles_in_hertz=True, scale=scale, high_edge=8000.0, offset=1e-6, centred=True
+                )
+
+
+class MemoryStart(StrEnum):
+    """What the first segment of a recording remembers: `WITH_PREV` as in all published networks, or `V2`."""
+
+    WITH_PREV = "with_prev"
+    V2 = "v2"
+
+    @property
+    def token_ids(self) -> list[int]:
+        """As if they had been said for a segment before; padding follows."""
+        return [MT3_CODEC.encode(Event(EventType.TIE, 0)), END] if self is MemoryStart.WITH_PREV else [END]
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What must be known of a checkpoint.
+
+    Attributes:
+        min_max: whether the spectrogram is scaled to 0 … 1.
+        memory_rows: how many rows of the memory the decoder looks at; 0 in networks without one.
+    """
+
+    front_end: FrontEnd = FrontEnd.TF
+    min_max: bool = False
+    positions: Positions = Positions.MAGENTA
+    memory_rows: int = 0
+    memory_start: MemoryStart = MemoryStart.WITH_PREV
+
+    @property
+    def spectrogram(self) -> SpectrogramConfig:
+        """The numbers of the front end."""
+        return self.front_end.config(min_max=self.min_max)
+
+
+MT3 = Conventions()
+"""Of the published MT3, and of every file of that network which the table does not name."""
+
+_LEGACY = Conventions(FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH)
+_FROM_MT3 = replace(_LEGACY, front_end=FrontEnd.TF)
+
+MR_MT3 = replace(_LEGACY, memory_rows=64)
+"""Of the checkpoint in our catalogue, and of every file of that network which the table does not name."""
+
+# The first that fits counts. Which front end the memory networks want is inferred from dates: their names were in
+# use by April 2024. What was trained on from MT3's own weights kept MT3's front end. The number of rows is in the
+# name.
+PUBLISHED = {
+    "*segmemV2_prev*_MT3_*": _FROM_MT3,
+    "*segmemV2_prev*": MR_MT3,
+    "slakh_f1_0.65*": _LEGACY,
+    "commu_mt3*": _FROM_MT3,
+}
+"""Conventions by pattern of the file name, its suffix left out."""
+
+MOST_ROWS = 1024
+"""That a memory can have: one for each token id that it is made of."""
+
+_ROWS_IN_NAME = re.compile(r"context=(\d+)")
+
+
+def conventions_of(stem: str, usual: Conventions, given: Mapping[str, Any]) -> Conventions:
+    """The conventions of a checkpoint.
+
+    Args:
+        stem: name of its file, without the suffix.
+        usual: where the table has no row for it.
+        given: what the caller knows better, by attribute; None is as if it were not there.
+    Raises:
+        InvalidOptionError: a value that does not exist.
+    """
+    known = next((row for pattern, row in PUBLISHED.items() if fnmatchcase(stem, pattern)), usual)
+    if not usual.memory_rows:
+        known = replace(known, memory_rows=0)
+    elif rows := _ROWS_IN_NAME.search(stem):
+        known = replace(known, memory_rows=int(rows[1]))
+    given = {name: _checked(name, value) for name, value in given.items() if value is not None}
+    if known is MR_MT3 and stem != "mr_mt3" and "memory_rows" not in given:
+        _log.warning(
+            "the name %s does not say how many rows its memory has: %d are assumed; load it with memory_rows=… "
+            "if they are not",
+            stem,
+            known.memory_rows,
+        )
+    return replace(known, **given)
+
+
+CHOICES: dict[str, type[StrEnum]] = {
+    "front_end": FrontEnd,
+    "positions": Positions,
+    "memory_start": MemoryStart,
+}
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name in CHOICES:
+        try:
+            return CHOICES[name](value)
+        except ValueError:
+            there_is = ", ".join(CHOICES[name])
+            raise InvalidOptionError(f"There is no {name} {value!r}; there is: {there_is}.") from None
+    if name == "memory_rows":
+        if type(value) is not int or not 0 <= value <= MOST_ROWS:
+            raise InvalidOptionError(f"memory_rows is {value!r}, but must be a number from 0 to {MOST_ROWS}.")
+    elif type(value) is not bool:
+        raise InvalidOptionError(f"{name} is {value!r}, but must be True or False.")
+    return value
