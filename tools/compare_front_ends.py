@@ -3,10 +3,10 @@
     python tools/compare_front_ends.py song.flac song.mid --checkpoint exp.ckpt
     python tools/compare_front_ends.py song.flac song.mid --model mt3_pytorch
 
-Transcribes a recording whose notes are known with each front end, with and without scaling to 0 … 1, and prints the
-onset F1 (50 ms, pitched notes, instruments ignored). Half a minute is enough. The right front end stands out, beside
-it perhaps one that is all but the same ("tf" and "torch_current"); where `mt3_infer/models/conventions.py` says
-otherwise, correct its table. Takes the packages of `make setup`.
+Transcribes a recording whose notes are known with each front end, with and without scaling to 0 … 1, and prints
+the onset F1 (50 ms, pitched notes, instruments ignored). Half a minute is enough. The right front end stands out,
+beside it perhaps one that is all but the same ("tf" and "torch_current"); where
+`mt3_infer/models/conventions.py` says otherwise, correct its table. Takes the packages of `make setup`.
 """
 
 from __future__ import annotations

@@ -255,8 +255,8 @@ def test_missing_parameters_are_named(weights):
 
 
 def test_unknown_parameters_are_named(weights):
-    weights["segmem_proj.weight"] = torch.zeros(2, 2)
-    with pytest.raises(WeightsError, match=r"they hold unknown segmem_proj\.weight\."):
+    weights["adapter.weight"] = torch.zeros(2, 2)
+    with pytest.raises(WeightsError, match=r"they hold unknown adapter\.weight\."):
         from_published_mt3(weights, CONFIG)
 
 
