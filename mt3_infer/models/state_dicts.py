@@ -404,9 +404,9 @@ def _files_of(checkpoint: Path) -> Iterator[ReadFile]:
         return
     try:
         with tarfile.open(checkpoint, "r:") as archive:
-            members = {
-                member.name.removeprefix("./"): member for member in archive if member.type == tarfile.REGTYPE
-            }
+            # Files that hold their content themselves: no links, nothing sparse.
+            plain = [member for member in archive if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)]
+            members = {member.name.removeprefix("./"): member for member in plain if not member.issparse()}
             index = next((name for name in members if name.rpartition("/")[2] == T5X_INDEX), T5X_INDEX)
             folder = index.removesuffix(T5X_INDEX)
 

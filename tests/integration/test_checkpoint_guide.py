@@ -1,8 +1,12 @@
-"""Every block of docs/checkpoints.md is run as it stands, in order; one web server plays the publishers."""
+"""Every block of docs/checkpoints.md is run as it stands, in order; one web server plays the publishers.
+
+So are the lines on loading in the guide that mt3-infer 0.2.0 had: who comes from there goes on with them.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -10,11 +14,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from checkpoints.catalog import load_catalog
+from mt3_infer.models.state_dicts import published_shapes
+from mt3_infer.models.t5 import T5Config
+from mt3_infer.vocabulary import END
 from tests import servers
 from tests.web_server import Reply, Request, Site, as_json, static, web_server
 
@@ -25,10 +35,52 @@ GUIDE = REPOSITORY / "docs" / "checkpoints.md"
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", GUIDE.read_text(), re.M | re.S)
 NAMES = ("mt3_pytorch", "mr_mt3", "yourmt3", "transkun")
 CUSTOM = b"weights of one's own"
+CUSTOM_PATH = "/path/to/custom/checkpoint.pth"
+SIZES = {
+    "d_model": 512,
+    "d_kv": 4,
+    "d_ff": 16,
+    "num_heads": 1,
+    "num_layers": 1,
+    "num_decoder_layers": 1,
+    "vocab_size": 1500,
+    "layer_norm_epsilon": 1e-6,
+}
 
 
-def weights(name: str) -> bytes:
-    return name.encode() * 1_000
+@cache
+def state_dict() -> dict[str, torch.Tensor]:
+    """MR-MT3 as small as its front end allows; segments end at once."""
+    config = T5Config(
+        d_kv=4, d_ff=16, num_heads=1, num_encoder_layers=1, num_decoder_layers=1, vocabulary_size=1500
+    )
+    weights = {name: torch.zeros(shape) for name, shape in published_shapes(config, memory=True).items()}
+    weights["decoder.final_layer_norm.weight"] += 1
+    weights["decoder_embed_tokens.weight"] += 1
+    weights["lm_head.weight"][END] += 1
+    return weights
+
+
+def saved(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@cache
+def files(name: str) -> dict[str, bytes]:
+    """What a model's publisher has: those of MR-MT3 can be loaded."""
+    if name != "mr_mt3":
+        return {"weights": name.encode() * 1_000}
+    lightning = {"epoch": 1, "state_dict": {f"model.{key}": value for key, value in state_dict().items()}}
+    return {"mr_mt3.ckpt": saved(lightning), "config.json": json.dumps(SIZES).encode()}
+
+
+def published() -> Iterator[tuple[str, str, bytes]]:
+    """All files: model, name, content."""
+    for name in NAMES:
+        for file, content in files(name).items():
+            yield name, file, content
 
 
 def sha256(content: bytes) -> str:
@@ -40,12 +92,11 @@ def publishers() -> Iterator[Site]:
     """A Git host with LFS and a Hub, which have a small file for each model; and a mirror that takes PUT."""
     with web_server() as site:
         links = {}
-        for name in NAMES:
-            content = weights(name)
+        for name, file, content in published():
             oid = sha256(content)
             pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(content)}\n"
-            site.routes[f"/owner/{name}/raw/main/weights"] = static(pointer.encode())
-            site.routes[f"/owner/{name}/resolve/main/weights"] = static(content, etag=f'"{oid}"')
+            site.routes[f"/owner/{name}/raw/main/{file}"] = static(pointer.encode())
+            site.routes[f"/owner/{name}/resolve/main/{file}"] = static(content, etag=f'"{oid}"')
             site.routes[f"/objects/{oid}"] = static(content)
             links[oid] = {"download": {"href": f"{site.url}/objects/{oid}"}}
 
@@ -72,18 +123,26 @@ def desk(publishers: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a recording, the script, and a catalogue that leads to the publishers."""
     folder = tmp_path_factory.mktemp("guide")
     shutil.copy(REPOSITORY / "tests" / "data" / "bach_piano.flac", folder / "song.flac")
+    shutil.copy(REPOSITORY / "tests" / "data" / "bach_piano.mid", folder / "song.mid")
     (folder / "tools").symlink_to(REPOSITORY / "tools")
+    (folder / "custom").mkdir()
+    (folder / "custom" / "checkpoint.pth").write_bytes(saved(state_dict()))
+    (folder / "custom" / "config.json").write_text(json.dumps(SIZES))
     shipped = (REPOSITORY / "checkpoints" / "catalog.toml").read_text()
     rows = [shipped[shipped.index("[basic_pitch]") : shipped.index("\n# MT3 as its authors")]]
     for name in NAMES:
-        entry, content = load_catalog().entries[name], weights(name)
+        entry = load_catalog().entries[name]
+        rows.append(
+            f'[{name}]\naliases = {json.dumps(entry.aliases)}\nlicence = "MIT"\n'
+            'licence_url = ""\nattribution = ""\n'
+        )
+    for name, file, content in published():
         known = "" if name == "mr_mt3" else f'sha256 = "{sha256(content)}"\n'
         repository = f"{publishers.url}/owner/{name}"
-        lfs = f'{{kind = "git_lfs", repository = "{repository}", revision = "main", path = "weights"}}'
-        hub = f'{{kind = "huggingface", repository = "owner/{name}", path = "weights"}}'
+        lfs = f'{{kind = "git_lfs", repository = "{repository}", revision = "main", path = "{file}"}}'
+        hub = f'{{kind = "huggingface", repository = "owner/{name}", path = "{file}"}}'
         rows.append(
-            f'[{name}]\naliases = {json.dumps(entry.aliases)}\nlicence = "MIT"\nlicence_url = ""\n'
-            f'attribution = ""\n[[{name}.files]]\nname = "weights"\nsize = {len(content)}\n{known}'
+            f'[[{name}.files]]\nname = "{file}"\nsize = {len(content)}\n{known}'
             f"sources = [{hub if name == 'mr_mt3' else f'{lfs}, {hub}'}]\n"
         )
     (folder / "catalog.toml").write_text("\n".join(rows))
@@ -95,6 +154,7 @@ def run(kind: str, block: str, desk: Path, publishers: Site) -> subprocess.Compl
         "https://example.com": publishers.url,
         "abc123...": sha256(CUSTOM),
         "s3://models/mt3": f"{publishers.url}/mirror",
+        CUSTOM_PATH: str(desk / "custom" / "checkpoint.pth"),
     }
     for old, new in replaced.items():
         block = block.replace(old, new)
@@ -116,18 +176,55 @@ def test_a_block_of_the_guide_runs(number: int, kind: str, block: str, desk: Pat
     ended = run(kind, block, desk, publishers)
     assert ended.returncode == 0, ended.stderr
     checks = {
-        "download --all": lambda: (
-            [(desk / "store" / n / "weights").read_bytes() for n in NAMES] == [weights(n) for n in NAMES]
+        "download --all": lambda: all(
+            (desk / "store" / name / file).read_bytes() == content for name, file, content in published()
         ),
         "output_path=": lambda: all(p.read_bytes() == CUSTOM for p in (desk / "checkpoints").iterdir()),
         "mt3-infer mirror": lambda: "/mirror/mt3_pytorch/weights" in publishers.routes,
         "unbundle": lambda: (desk / "elsewhere" / "mt3_pytorch" / "weights").exists(),
         "as it should be": lambda: "copy weights (11,000 bytes, sha256 " in ended.stderr,
         "remove mr_mt3": lambda: not (desk / "store" / "mr_mt3").exists(),
+        "song.mid": lambda: ended.stdout.count("0.000") == 6,
         "--list": lambda: "mt3_pytorch (accurate, official, baseline, default): 11.0 kB" in ended.stdout,
     }
     for word, check in checks.items():
         assert word not in block or check(), (word, ended.stdout, ended.stderr)
+
+
+LOADING = """
+from mt3_infer import load_model
+
+# Raises error if checkpoint not found
+model = load_model("mr_mt3", auto_download=False)
+"""
+
+CUSTOM_LOADING = """
+from mt3_infer import load_model
+
+model = load_model(
+    "mr_mt3",
+    checkpoint_path="/path/to/custom/checkpoint.pth"
+)
+"""
+
+DOWNLOADING = """
+from mt3_infer import download_model
+
+# Download a model
+checkpoint_path = download_model("mr_mt3")
+"""
+
+
+def test_the_lines_of_the_guide_before_ours(desk: Path, publishers: Site) -> None:
+    assert run("python", CUSTOM_LOADING, desk, publishers).returncode == 0
+    assert run("bash", "mt3-infer remove mr_mt3", desk, publishers).returncode == 0
+    missing = run("python", LOADING, desk, publishers)
+    assert missing.returncode == 1
+    assert "CheckpointNotFoundError: " in missing.stderr
+    assert "mt3-infer download mr_mt3" in missing.stderr
+    for block in (DOWNLOADING, LOADING):
+        ended = run("python", block, desk, publishers)
+        assert ended.returncode == 0, ended.stderr
 
 
 def test_the_guide_has_the_sizes_and_aliases_of_the_catalogue() -> None:

@@ -1,4 +1,4 @@
-"""MR-MT3 against its authors' network on tiny random weights, and its front ends against other ways to compute them."""
+"""MR-MT3 against its authors' network on tiny random weights; its front ends, computed in another way."""
 
 from __future__ import annotations
 

@@ -9,10 +9,12 @@ import pytest
 
 from checkpoints.store import CheckpointStore
 from mt3_infer import (
+    CheckpointError,
     CheckpointNotFoundError,
     InvalidOptionError,
     MissingDependencyError,
     UnknownModelError,
+    download_model,
     get_model_info,
     list_models,
     load_model,
@@ -37,6 +39,26 @@ def test_every_model_of_the_table_has_a_checkpoint(store: CheckpointStore) -> No
 def test_an_unknown_name_lists_the_known_ones(store: CheckpointStore) -> None:
     with pytest.raises(UnknownModelError, match=r"basic_pitch \(light\)"):
         load_model("no_such_model", store=store)
+
+
+@pytest.mark.parametrize("name", ["transkun", "piano"])
+def test_a_checkpoint_without_a_network_can_only_be_downloaded(store: CheckpointStore, name: str) -> None:
+    for ask in (load_model, get_model_info):
+        with pytest.raises(UnknownModelError) as caught:
+            ask(name, store=store)
+        said = "transkun can be downloaded, but this version has no network for it; the models are: basic_pitch ("
+        assert str(caught.value).startswith(said)
+    with pytest.raises(CheckpointError, match="transkun"):
+        download_model(name, store=store)  # known, but nobody may be asked
+
+
+def test_another_checkpoint_of_a_model_says_how_it_is_loaded(store: CheckpointStore) -> None:
+    with pytest.raises(UnknownModelError) as caught:
+        load_model("mt3_t5x", store=store)
+    assert str(caught.value) == (
+        "mt3_t5x is another checkpoint of mt3_pytorch: "
+        "load_model('mt3_pytorch', checkpoint_path=download_model('mt3_t5x'))."
+    )
 
 
 def test_without_download_the_error_has_the_command(store: CheckpointStore) -> None:

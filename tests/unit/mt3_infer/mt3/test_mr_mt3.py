@@ -1,4 +1,4 @@
-"""Recordings are read in order, together as alone; every published file finds its conventions; wrong files say so."""
+"""Recordings are read in order, together as alone; published files find their conventions; wrong ones say so."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mt3_infer.models.state_dicts import from_published_mt3, published_shapes, r
 from mt3_infer.models.t5 import Positions, T5Config
 from mt3_infer.results import pack, unpack
 from mt3_infer.segments import Segment, SegmentGrid
-from mt3_infer.vocabulary import END
+from mt3_infer.vocabulary import END, Instrument
 
 CPU = torch.device("cpu")
 FRAMES, KINDS, ROWS = 8, 6, 4
@@ -100,7 +100,7 @@ def alone(new):
     return tokens
 
 
-OPTIONS = (MT3Options(), MT3Options(instruments=("piano", "drums")))
+OPTIONS = (MT3Options(), MT3Options(instruments=(Instrument.PIANO, Instrument.DRUMS)))
 
 recordings = st.lists(
     st.tuples(st.lists(st.integers(0, KINDS - 1), max_size=5).map(tuple), st.sampled_from(OPTIONS)),
@@ -161,7 +161,8 @@ def test_an_error_ends_its_recording_and_no_other(new, alone, monkeypatch):
         seen.extend(segment.index for segment in segments if segment.waveform[0] < 0)
         if any(segment.waveform[0] == -2 for segment in segments):
             raise RuntimeError("not a number")
-        return features([Segment(s.index, np.abs(s.waveform), 1) for s in segments])
+        heard: torch.Tensor = features([Segment(s.index, np.abs(s.waveform), 1) for s in segments])
+        return heard
 
     monkeypatch.setattr(network, "features", picky)
     with ThreadPoolExecutor(2) as threads:
@@ -339,9 +340,7 @@ def test_conventions_can_be_given_when_it_is_loaded(tmp_path):
         memory_start="v2",
     ).network
     assert isinstance(network, MRMT3)
-    assert network.conventions == Conventions(
-        FrontEnd.TORCH_CURRENT, False, Positions.MAGENTA, 7, MemoryStart.V2
-    )
+    assert network.conventions == Conventions(FrontEnd.TORCH_CURRENT, False, Positions.MAGENTA, 7, MemoryStart.V2)
     assert network.network.config.positions is Positions.MAGENTA
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
+import io
 import json
 import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from checkpoints.catalog import Catalog, Entry
+from checkpoints.files import CheckpointFile, SourceSpec
+from checkpoints.store import CheckpointStore
+from mt3_infer import download_model, load_model
 from mt3_infer.errors import WeightsError
+from mt3_infer.models.mt3 import MT3
 from mt3_infer.models.state_dicts import (
     T5X_LAYER_NAMES,
     T5X_NAMES,
@@ -25,6 +34,7 @@ from mt3_infer.models.state_dicts import (
     read_weights,
 )
 from mt3_infer.models.t5 import T5, T5Config
+from tests.web_server import as_json, static, web_server
 
 CONFIG_JSON = {
     "d_model": 16,
@@ -197,6 +207,112 @@ def test_t5x_checkpoint_of_another_network(tmp_path, weights):
     (tmp_path / "checkpoint").write_bytes(msgpack.packb(index))
     with pytest.raises(WeightsError, match="holds relpos/scale, which is no parameter of MT3"):
         read_weights(tmp_path)
+
+
+def archived(directory: Path, target: Path, prefix: str = "") -> Path:
+    """A T5X checkpoint as one file."""
+    with tarfile.open(target, "w") as archive:
+        for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+            archive.add(path, f"{prefix}{path.relative_to(directory)}")
+    return target
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "checkpoints/mt3/"])
+def test_t5x_checkpoint_in_an_archive_is_read_in_place(tmp_path, weights, prefix):
+    (tmp_path / "mt3").mkdir()
+    write_t5x(tmp_path / "mt3", weights, chunk_rows=5)
+    (tmp_path / "download").mkdir()
+    archive = archived(tmp_path / "mt3", tmp_path / "download" / "mt3.t5x.tar", prefix)
+    for path in (archive, archive.parent):
+        read = read_weights(path)
+        assert read.keys() == weights.keys()
+        assert all(torch.equal(read[name], weight) for name, weight in weights.items())
+    assert [path.name for path in archive.parent.iterdir()] == ["mt3.t5x.tar"], "nothing was unpacked"
+    assert_read(with_config(archive.parent), weights)
+
+
+def test_t5x_archive_that_is_cut_off_or_none(tmp_path, weights):
+    write_t5x(tmp_path, weights)
+    archive = archived(tmp_path, tmp_path / "mt3.tar")
+    whole = archive.read_bytes()
+    for content, message in (
+        (whole[: len(whole) // 2], "damaged"),
+        (whole[:700], "damaged"),
+        (b"<!DOCTYPE html>", "mt3.tar is cut off or damaged: fetch it again"),
+        (bytes(10_240), "checkpoint is damaged, or no index of a T5X checkpoint"),
+    ):
+        archive.write_bytes(content)
+        with pytest.raises(WeightsError, match=message):
+            read_weights(archive)
+
+
+def test_t5x_archive_leads_to_no_file_outside_of_it(tmp_path, weights):
+    """Links to files on this machine, and members with paths that climb out, are as if they were not there."""
+    (tmp_path / "mt3").mkdir()
+    write_t5x(tmp_path / "mt3", weights)
+    chunk = "target.decoder.logits_dense.kernel/0.0"
+    secret = tmp_path / "secret"
+    (tmp_path / "mt3" / chunk).rename(secret)
+    archive = archived(tmp_path / "mt3", tmp_path / "mt3.tar")
+    with tarfile.open(archive, "a") as out:
+        for kind, target in ((tarfile.SYMTYPE, str(secret)), (tarfile.LNKTYPE, "../secret")):
+            link = tarfile.TarInfo(chunk)
+            link.type, link.linkname = kind, target
+            out.addfile(link)
+        climbing = tarfile.TarInfo(f"../{chunk}")
+        climbing.size = 3
+        out.addfile(climbing, io.BytesIO(b"abc"))
+    with pytest.raises(WeightsError, match=r"target\.decoder\.logits_dense\.kernel is damaged or incomplete"):
+        read_weights(archive)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mt3", "mt3.tar", "secret"]
+
+
+def test_zarr_chunk_that_would_lie_elsewhere(tmp_path, weights):
+    write_t5x(tmp_path, weights)
+    about = tmp_path / "target.decoder.logits_dense.kernel" / ".zarray"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"dimension_separator": "/../../"}))
+    with pytest.raises(WeightsError, match="is a zarr array of a kind that T5X does not write"):
+        read_weights(tmp_path)
+
+
+def test_originals_are_downloaded_and_loaded(tmp_path, weights):
+    """From the bucket to the network, by the names in the catalogue."""
+    (tmp_path / "mt3").mkdir()
+    write_t5x(tmp_path / "mt3", weights)
+    files = {
+        str(path.relative_to(tmp_path / "mt3")): path.read_bytes()
+        for path in (tmp_path / "mt3").rglob("*")
+        if path.is_file()
+    }
+    with web_server() as site:
+        listing = [
+            {
+                "name": f"checkpoints/mt3/{name}",
+                "size": len(content),
+                "md5Hash": base64.b64encode(hashlib.md5(content).digest()).decode(),
+            }
+            for name, content in files.items()
+        ]
+        site.routes["/storage/v1/b/mt3/o"] = lambda _: as_json({"items": listing})
+        site.routes |= {f"/mt3/checkpoints/mt3/{name}": static(content) for name, content in files.items()}
+        source = SourceSpec("t5x", {"bucket": "mt3", "prefix": "checkpoints/mt3", "endpoint": site.url})
+        entries = [
+            Entry("mt3_pytorch", (), "Apache-2.0", "", "", ()),
+            Entry(
+                *("mt3_t5x", (), "Apache-2.0", "", ""),
+                files=(CheckpointFile("mt3.t5x.tar", 100_000, None, (source,)),),
+                variant_of="mt3_pytorch",
+            ),
+        ]
+        store = CheckpointStore(tmp_path / "store", catalog=Catalog({entry.name: entry for entry in entries}))
+        folder = download_model("mt3_t5x", store=store)
+    with_config(folder)
+    expected = MT3.build(weights, CONFIG, MT3.usual).state_dict()
+    for path in (folder, folder / "mt3.t5x.tar"):
+        model = load_model("mt3_pytorch", checkpoint_path=path, store=store, device="cpu")
+        assert model.weights_sha256 == hashlib.sha256((folder / "mt3.t5x.tar").read_bytes()).hexdigest()
+        found = MT3.build(read_weights(path), CONFIG, MT3.usual).state_dict()
+        assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
 class Malicious:
