@@ -1,0 +1,167 @@
+"""How fast MR-MT3 is here, beside the loop that its authors published.
+
+    python bench/mr_mt3.py                  1 recording and 8 together, on the CPU
+    python bench/mr_mt3.py --device cuda --recordings 1 --recordings 8 --recordings 32
+
+The published loop takes one recording and one segment at a time, and computes the whole sequence anew for each
+token: no cache, the segment's keys and values and the logits of all tokens included. It is written here on our
+network's modules, with PyTorch's own products and fused attention, and does the same arithmetic.
+
+Weights are random, of the published size: no published ones are needed, every segment says the same number of
+tokens, and both sides say the same ones. Front end and encoder are in both times; audio decoding and notes are in
+neither.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mt3_infer.audio import open_audio
+from mt3_infer.models import MT3Options, conventions, mt3
+from mt3_infer.models.mr_mt3 import MRMT3, RememberingT5
+from mt3_infer.models.state_dicts import Weights, published_shapes
+from mt3_infer.models.t5 import T5Config
+from mt3_infer.segments import Segment, split_segments
+from mt3_infer.vocabulary import END, PAD
+
+ROOT = Path(__file__).parents[1]
+
+
+def random_weights() -> Weights:
+    """Of the published size; the end is never said."""
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        name: torch.ones(shape)
+        if len(shape) == 1
+        else torch.empty(shape).normal_(0.0, 1 / math.sqrt(shape[1]), generator=generator)
+        for name, shape in published_shapes(T5Config(), memory=True).items()
+    }
+    weights["decoder_embed_tokens.weight"] *= 20
+    weights["lm_head.weight"][END] = 0.0
+    return weights
+
+
+class PublishedLoop:
+    """One segment at a time, everything anew for each token. Its network is not prepared for the device."""
+
+    def __init__(self, network: RememberingT5, front_end: MRMT3) -> None:
+        self._network = network
+        self._front_end = front_end
+
+    @torch.inference_mode()
+    def read(self, segments: list[Segment], tokens: int) -> Iterator[list[int]]:
+        """Token ids of each segment."""
+        network = self._network
+        device = network.decoder.embedding.weight.device
+        start = self._front_end.conventions.memory_start.token_ids
+        before = torch.tensor([start + [PAD] * (1024 - len(start))], device=device)
+        for segment in segments:
+            encoded = network.encoder(self._front_end.features([segment]))
+            memory = self._memory(before)
+            seen = torch.cat([encoded, memory[:, : network.memory.rows]], dim=1)
+            said = torch.tensor([[PAD]], device=device)
+            while said.shape[1] <= tokens and said[0, -1] != END:
+                chosen = self._logits(said, seen)[:, -1].argmax(dim=1, keepdim=True)
+                said = torch.cat([said, chosen], dim=1)
+            yield said[0, 1:].tolist()
+            before = functional.pad(said, (0, 1024 - said.shape[1]), value=PAD)[:, :1024]
+
+    def _memory(self, token_ids: Tensor) -> Tensor:
+        memory = self._network.memory
+        x = memory.projection(self._network.decoder.embedding(token_ids)) + memory.positions
+        normed: Tensor = memory.norm(memory.layer(x), torch.float32)
+        return normed
+
+    def _logits(self, token_ids: Tensor, seen: Tensor) -> Tensor:
+        decoder = self._network.decoder
+        config = decoder.config
+        x = decoder.embedding(token_ids) + decoder.positions[: token_ids.shape[1]]
+        cross = decoder.cross_key_value.weight.chunk(config.num_decoder_layers)
+        for layer, weight in zip(decoder.layers, cross, strict=True):
+            query, key, value = heads(layer.query_key_value(layer.norm(x, x.dtype)), 3, config)
+            x = layer.out.plus(attend(query, key, value, causal=True), x)
+            (query,) = heads(layer.cross_query(layer.cross_norm(x, x.dtype)), 1, config)
+            key, value = heads(functional.linear(seen, weight), 2, config)
+            x = layer.cross_out.plus(attend(query, key, value, causal=False), x)
+            x = layer.feed_forward(x)
+        logits: Tensor = decoder.logits(decoder.norm(x, x.dtype))
+        return logits
+
+
+def heads(projected: Tensor, parts: int, config: T5Config) -> Tensor:
+    """Shape (parts, B, H, L, K)."""
+    shape = (*projected.shape[:2], parts, config.num_heads, config.d_kv)
+    return projected.view(shape).permute(2, 0, 3, 1, 4)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> Tensor:
+    """Shape (B, L, H × K)."""
+    seen = functional.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=1.0)
+    return seen.transpose(1, 2).flatten(2)
+
+
+def recordings(audio: Path, count: int, segments: int) -> list[list[Segment]]:
+    """Different stretches of one recording, of so many segments each."""
+    with open_audio(audio, sample_rate=mt3.GRID.sample_rate) as stream:
+        waveform = np.concatenate(list(stream))
+    long = np.tile(waveform, -(-(count + segments) * mt3.GRID.hop // len(waveform)))
+    return [
+        list(split_segments([long[first * mt3.GRID.hop :]], mt3.GRID, stop=segments)) for first in range(count)
+    ]
+
+
+@click.command()
+@click.option("--audio", type=click.Path(path_type=Path), default=ROOT / "tests" / "data" / "bach_piano.flac")
+@click.option("--recordings", "counts", multiple=True, type=int, help="Transcribed together. Default: 1 and 8.")
+@click.option("--segments", default=4, show_default=True, help="In each recording.")
+@click.option("--tokens", default=60, show_default=True, help="In each segment; 40 to 100 are usual.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--runs", default=3, show_default=True, help="Of ours, of which the median counts.")
+def main(audio: Path, counts: tuple[int, ...], segments: int, tokens: int, device: str, runs: int) -> None:
+    """Measure MR-MT3 on this machine."""
+    mt3.MAX_TOKENS = tokens
+    where = torch.device(device)
+    weights = random_weights()
+    config = T5Config(positions=conventions.MR_MT3.positions)
+    counts = counts or (1, 8)
+    ours = MRMT3(
+        MRMT3.build(weights, config, conventions.MR_MT3), conventions.MR_MT3, device=where, dtype=torch.float32
+    )
+    plain = MRMT3.build(weights, config, conventions.MR_MT3).to(where)
+    loop = PublishedLoop(plain, ours)
+    heard = recordings(audio, max(counts), segments)
+    list(loop.read(heard[0][:1], 8))
+    list(ours.read(heard[0][:2], MT3Options()))
+    for count in counts:
+        started = time.perf_counter()
+        expected = [list(loop.read(one, tokens)) for one in heard[:count]]
+        theirs = time.perf_counter() - started
+        taken = []
+        for _ in range(runs):
+            started = time.perf_counter()
+            with ThreadPoolExecutor(count) as threads:
+                said = list(threads.map(lambda one: list(ours.read(one, MT3Options())), heard[:count]))
+            taken.append(time.perf_counter() - started)
+        seconds = sorted(taken)[runs // 2]
+        same = sum(a == b for x, y in zip(said, expected, strict=True) for a, b in zip(x, y, strict=True))
+        number = sum(len(ids) for one in said for ids in one)
+        length = count * segments * mt3.GRID.seconds
+        click.echo(
+            f"{count:3} recordings, {length:.0f} s of audio, {number} tokens (ours and theirs alike in {same} of "
+            f"{count * segments} segments): published loop {theirs:.2f} s, ours {seconds:.2f} s = "
+            f"{length / seconds:.1f}×, {theirs / seconds:.1f} times the published loop"
+        )
+
+
+if __name__ == "__main__":
+    main()
