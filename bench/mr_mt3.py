@@ -126,17 +126,19 @@ def recordings(audio: Path, count: int, segments: int) -> list[list[Segment]]:
 @click.option("--segments", default=4, show_default=True, help="In each recording.")
 @click.option("--tokens", default=60, show_default=True, help="In each segment; 40 to 100 are usual.")
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", default="float32", show_default=True, help="Of ours; bfloat16 may say other tokens.")
 @click.option("--runs", default=3, show_default=True, help="Of ours, of which the median counts.")
-def main(audio: Path, counts: tuple[int, ...], segments: int, tokens: int, device: str, runs: int) -> None:
+def main(
+    audio: Path, counts: tuple[int, ...], segments: int, tokens: int, device: str, dtype: str, runs: int
+) -> None:
     """Measure MR-MT3 on this machine."""
     mt3.MAX_TOKENS = tokens
     where = torch.device(device)
     weights = random_weights()
     config = T5Config(positions=conventions.MR_MT3.positions)
     counts = counts or (1, 8)
-    ours = MRMT3(
-        MRMT3.build(weights, config, conventions.MR_MT3), conventions.MR_MT3, device=where, dtype=torch.float32
-    )
+    network = MRMT3.build(weights, config, conventions.MR_MT3)
+    ours = MRMT3(network, conventions.MR_MT3, device=where, dtype=mt3.DTYPES[dtype])
     plain = MRMT3.build(weights, config, conventions.MR_MT3).to(where)
     loop = PublishedLoop(plain, ours)
     heard = recordings(audio, max(counts), segments)
