@@ -13,6 +13,8 @@ from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.sql.functions import FunctionElement
@@ -21,6 +23,9 @@ from sqlalchemy.types import TypeDecorator
 from shared.config import Settings
 
 Sessions = sessionmaker[Session]
+
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+"""What is raised while the database is away, or does not answer in time."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
