@@ -22,15 +22,25 @@ log = get_logger(__name__)
 PAUSE_SECONDS = 0.5
 
 
-def wait_for(part: str, check: Callable[[], None], stopping: threading.Event | None = None) -> bool:
-    """Wait until a check passes; False when told to stop before it did."""
+def wait_for(
+    part: str,
+    check: Callable[[], None],
+    stopping: threading.Event | None = None,
+    *,
+    only: tuple[type[Exception], ...] = (Exception,),
+) -> bool:
+    """Wait until a check passes; False when told to stop before it did.
+
+    Raises:
+        what the check raises, if it is none of `only`.
+    """
     stopping = stopping or threading.Event()
     began = time.monotonic()
     is_waiting = False
     while not stopping.is_set():
         try:
             check()
-        except Exception as error:
+        except only as error:
             if not is_waiting:
                 log.warning("waiting_for_part", part=part, error=_first_line(error))
             is_waiting = True

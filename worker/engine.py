@@ -80,6 +80,7 @@ class TranscriptionEngine:
             if not halvings or not is_out_of_memory(error):
                 raise
             self.make_room(error)
+        self._full_batch[name] = ASSUMED_BATCH
         return self._load(name, max(1, ASSUMED_BATCH >> halvings))
 
     def _load(self, name: str, batch_size: int | None) -> Model:

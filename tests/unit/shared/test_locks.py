@@ -47,7 +47,8 @@ def test_a_lock_that_is_given_back_is_free_at_once(any_sessions: Sessions) -> No
 
 def test_of_many_who_come_at_once_one_gets_it(any_sessions: Sessions) -> None:
     for _ in range(5):  # the first time the row is made, then it is taken over
-        start, got = threading.Barrier(8), []
+        start = threading.Barrier(8)
+        got: list[str] = []
 
         def take(holder: str, start: threading.Barrier, got: list[str]) -> None:
             lock = make(any_sessions, holder)

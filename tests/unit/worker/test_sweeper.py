@@ -49,13 +49,15 @@ def add_job(sessions: Sessions, storage: ObjectStorage) -> UUID:
 
 def succeed(sessions: Sessions, storage: ObjectStorage, job_id: UUID, attempts: int) -> None:
     """All attempts but the last are lost after they have written."""
+    claim = None
     for _ in range(attempts):
         with sessions.begin() as session:
             session.execute(update(Job).where(Job.id == job_id).values(lease_until=now_plus(-1)))
             claim = jobs.claim_job(session, job_id, worker="w", lease_seconds=60, max_attempts=9)
-            assert claim is not None
+        assert claim is not None
         key = result_prefix(job_id, claim.attempt) + "notes.json"
         put(storage, key)
+    assert claim is not None
     with sessions.begin() as session:
         artifacts = [{"name": "notes.json", "key": key}]
         assert jobs.complete_job(session, claim, artifacts=artifacts, note_count=1, audio_seconds=1)
