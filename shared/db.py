@@ -90,7 +90,9 @@ def make_engine(settings: Settings) -> Engine:
         # A dead server is an error within seconds, never a hang.
         connect_args={
             "connect_timeout": 5,
-            "options": "-c statement_timeout=15000 -c lock_timeout=10000",
+            "options": "-c statement_timeout=15000 -c lock_timeout=10000"
+            # A process that is paused in mid-transaction does not keep its rows locked.
+            f" -c idle_in_transaction_session_timeout={round(max(2, settings.lease_seconds / 3) * 1000)}",
             "tcp_user_timeout": 20000,
         },
     )

@@ -439,9 +439,11 @@ def reap_jobs(session: Session, *, max_attempts: int, stall_seconds: float) -> t
         "error_code": "worker_lost",
         "error_detail": "The worker stopped in mid-job (killed, out of memory, or hanging).",
     }
+    # One row that a paused process holds locked must not keep the others waiting. Ignored by SQLite.
+    free = Job.id.in_(select(Job.id).where(lost).with_for_update(skip_locked=True))
     again = (
         update(Job)
-        .where(lost, Job.attempts_charged < max_attempts)
+        .where(lost, free, Job.attempts_charged < max_attempts)
         .values(**_QUEUED_AGAIN, run_after=now_plus(), **error)
         .returning(Job.id)
         .execution_options(synchronize_session=False)
@@ -449,7 +451,7 @@ def reap_jobs(session: Session, *, max_attempts: int, stall_seconds: float) -> t
     requeued = list(session.scalars(again))
     over = (
         update(Job)
-        .where(lost)
+        .where(lost, free)
         .values(status=Status.FAILED, finished_at=now_plus(), **error, **_AT_REST)
         .returning(Job.id)
         .execution_options(synchronize_session=False)

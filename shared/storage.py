@@ -327,6 +327,7 @@ def _s3_client(settings: Settings, endpoint_url: str | None) -> Any:
         aws_secret_access_key=secret.get_secret_value() if secret else None,
         config=Config(
             signature_version="s3v4",
+            max_pool_connections=32,  # the web process has 24 threads
             connect_timeout=5,
             read_timeout=30,
             retries={"max_attempts": 4, "mode": "standard"},
