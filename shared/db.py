@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
@@ -24,8 +24,12 @@ from shared.config import Settings
 
 Sessions = sessionmaker[Session]
 
-DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
-"""What is raised while the database is away, or does not answer in time."""
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database is away or cut us off, and we did not ask for something wrong."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, OperationalError | InterfaceError | PoolTimeout)
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -23,7 +23,7 @@ from mt3_infer.transcribe import Progress
 from mt3_infer.transcription import Transcription
 from shared import jobs
 from shared.config import Settings
-from shared.db import DATABASE_AWAY, Sessions
+from shared.db import Sessions, is_away
 from shared.errors import ServiceError
 from shared.jobs import Claim, Download
 from shared.logs import get_logger
@@ -136,7 +136,9 @@ class Attempts:
             try:
                 with self.sessions.begin() as session:
                     return write(session)
-            except DATABASE_AWAY as error:
+            except Exception as error:
+                if not is_away(error):
+                    raise
                 if self.stopping.is_set() and time.monotonic() > patience:
                     raise
                 if not is_waiting:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from checkpoints.errors import CheckpointError, DownloadError, LockTimeoutError
 from mt3_infer.errors import AudioError, MT3Error
-from shared.db import DATABASE_AWAY
+from shared.db import is_away
 from shared.errors import ServiceError, Unavailable
 
 OUT_OF_MEMORY = "out_of_memory"
@@ -38,7 +38,7 @@ def classify(error: Exception) -> Failure:
     """The one place that says which failures another attempt may mend."""
     if is_out_of_memory(error):
         return Failure(OUT_OF_MEMORY, "The worker ran out of memory.", retryable=True)
-    if isinstance(error, DATABASE_AWAY):
+    if is_away(error):
         return Failure("unavailable", "The database did not answer.", retryable=True, is_charged=False)
     match error:
         case Unavailable():

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -109,7 +110,15 @@ class Ledger:
         return len(self.accepted.keys() - ended)
 
     def wait_for_all(self) -> None:
-        self.stack.wait(lambda: self.open_jobs() == 0, "the end of all jobs")
+        """As long as jobs end, however many there are."""
+        while (left := self.open_jobs()) > 0:
+            self.stack.wait(partial(self._fewer_are_open, left), f"the end of one of {left} jobs")
+
+    def _fewer_are_open(self, left: int) -> bool:
+        return self.open_jobs() < left
+
+    def wait_for_all_within(self, seconds: float) -> None:
+        self.stack.wait(lambda: self.open_jobs() == 0, "the end of all jobs", seconds=seconds)
 
     def account(self) -> Report:
         """When all have ended: compare."""
@@ -138,15 +147,12 @@ class Ledger:
         )
 
     def _recoveries(self) -> list[float]:
-        """Seconds from the death of an attempt's worker to the start of the next attempt."""
-        rows = self.stack.sql(
-            "SELECT a.worker, n.started_at FROM attempts a JOIN attempts n"
-            " ON n.job_id = a.job_id AND n.number = a.number + 1 WHERE a.outcome = 'lost'"
-        )
+        """Seconds from the death of an attempt's worker until its job was free for another one."""
+        rows = self.stack.sql("SELECT worker, finished_at FROM attempts WHERE outcome = 'lost'")
         killed = self.stack.killed
         return [
-            (cast(datetime, started) - killed[str(worker)]).total_seconds()
-            for worker, started in rows
+            (cast(datetime, freed) - killed[str(worker)]).total_seconds()
+            for worker, freed in rows
             if str(worker) in killed
         ]
 

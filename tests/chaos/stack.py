@@ -277,8 +277,8 @@ class Stack:
 
     # --- what there is to see ----------------------------------------------------------------------------
 
-    def wait(self, is_true: Callable[[], object], what: str) -> None:
-        servers.wait_until(is_true, seconds=PATIENCE_SECONDS, what=what)
+    def wait(self, is_true: Callable[[], object], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
+        servers.wait_until(is_true, seconds=seconds, what=what)
 
     def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
         """Ask the database, past the service; again if it is just away."""

@@ -13,7 +13,7 @@ from uuid6 import uuid7
 
 from shared import jobs
 from shared.config import Settings
-from shared.db import Sessions, make_engine, now_plus
+from shared.db import Sessions, is_away, make_engine, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
 from shared.jobs import Claim, NewJob, Progress
 from shared.tables import Attempt, Garbage, Job, Phase, Status
@@ -356,6 +356,7 @@ def test_a_process_that_is_paused_in_mid_transaction_loses_its_locks(postgres_ur
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
         time.sleep(2.5)
-        with pytest.raises(DBAPIError, match="idle-in-transaction"):
+        with pytest.raises(DBAPIError, match="idle-in-transaction") as raised:
             connection.execute(text("SELECT 1"))
+    assert is_away(raised.value), "what it was about to do is tried again"
     engine.dispose()
