@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -34,6 +35,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def lasting_port() -> int:
+    """A port for a server that is away at times, and is asked for all the same.
+
+    Not one of those that systems give to outgoing connections (32768 and up, on Linux): one of them might take it
+    meanwhile, or connect to itself.
+    """
+    while True:
+        port = random.randrange(15000, 32000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(is_true: Callable[[], object], *, seconds: float = 20, what: str = "it") -> None:

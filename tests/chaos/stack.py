@@ -131,9 +131,9 @@ class Stack:
         self.folder = folder
         self.faults = folder / "faults"
         self.faults.mkdir()
-        self._postgres_port = servers.free_port()
+        self._postgres_port = servers.lasting_port()
         self.database_url = f"postgresql://mt3:mt3@127.0.0.1:{self._postgres_port}/mt3"
-        redis_port, s3_port, web_port = (servers.free_port() for _ in range(3))
+        redis_port, s3_port, web_port = (servers.lasting_port() for _ in range(3))
         self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
         (folder / "s3" / servers.S3_BUCKET).mkdir(parents=True)
         self.client = ServiceClient(f"http://127.0.0.1:{web_port}")
