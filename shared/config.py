@@ -37,15 +37,18 @@ class Settings(BaseSettings):
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
     max_audio_seconds: Seconds = 3 * 3600 + 600
     result_ttl_days: Seconds = 30
+    orphan_hours: Seconds = 24
 
     worker_concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     lease_seconds: Annotated[float, Field(ge=1)] = 30
     stall_seconds: Seconds = 900
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     retry_seconds: Seconds = 5
-    visibility_timeout_seconds: Annotated[int, Field(ge=60)] = 3600
+    visibility_timeout_seconds: Annotated[int, Field(ge=1)] = 3600
     ring_again_seconds: Seconds = 60
     scheduler_seconds: Annotated[float, Field(gt=0, le=60)] = 1
+    alive_file: Path | None = None
+    alive_seconds: Annotated[float, Field(ge=2)] = 60
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"

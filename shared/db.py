@@ -13,6 +13,8 @@ from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.sql.functions import FunctionElement
@@ -21,6 +23,13 @@ from sqlalchemy.types import TypeDecorator
 from shared.config import Settings
 
 Sessions = sessionmaker[Session]
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database is away or cut us off, and we did not ask for something wrong."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, OperationalError | InterfaceError | PoolTimeout)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -85,7 +94,9 @@ def make_engine(settings: Settings) -> Engine:
         # A dead server is an error within seconds, never a hang.
         connect_args={
             "connect_timeout": 5,
-            "options": "-c statement_timeout=15000 -c lock_timeout=10000",
+            "options": "-c statement_timeout=15000 -c lock_timeout=10000"
+            # A process that is paused in mid-transaction does not keep its rows locked.
+            f" -c idle_in_transaction_session_timeout={round(max(2, settings.lease_seconds / 3) * 1000)}",
             "tcp_user_timeout": 20000,
         },
     )

@@ -344,17 +344,39 @@ def fail_attempt(
     detail: str,
     retry_after_seconds: float | None,
     max_attempts: int,
+    is_charged: bool = True,
 ) -> bool:
-    """End the attempt: the job waits for another one if that may help and one is left, else it has failed."""
+    """End the attempt: the job waits for another one if that may help and one is left, else it has failed.
+
+    An attempt that is not charged leaves as many as there were before it.
+    """
     error = {"error_code": code, "error_detail": detail[:1000]}
     if retry_after_seconds is not None:
-        again = update(Job).where(*_held_under(claim), Job.attempts_charged < max_attempts)
-        again = again.values(**_QUEUED_AGAIN, run_after=now_plus(retry_after_seconds), **error)
+        charge = 0 if is_charged else 1
+        again = update(Job).where(*_held_under(claim), Job.attempts_charged - charge < max_attempts)
+        again = again.values(
+            **_QUEUED_AGAIN,
+            attempts_charged=Job.attempts_charged - charge,
+            run_after=now_plus(retry_after_seconds),
+            **error,
+        )
         if _changed(session, again):
             return _close_own_attempt(session, claim, "failed", **error)
     failed = update(Job).where(*_held_under(claim))
     failed = failed.values(status=Status.FAILED, finished_at=now_plus(), **error, **_AT_REST)
     return _changed(session, failed) and _close_own_attempt(session, claim, "failed", **error)
+
+
+def was_completed(session: Session, claim: Claim) -> bool:
+    """Whether this very attempt is the one that succeeded: a commit may be made and seem to have failed."""
+    completed = (Job.id == claim.job_id, Job.attempt == claim.attempt, Job.status == Status.SUCCEEDED)
+    return session.scalar(select(Job.id).where(*completed)) is not None
+
+
+def count_failures(session: Session, job_id: UUID, code: str) -> int:
+    """How many attempts at a job ended with this error."""
+    failed = select(func.count()).select_from(Attempt)
+    return session.scalar(failed.where(Attempt.job_id == job_id, Attempt.error_code == code)) or 0
 
 
 def release_job(session: Session, claim: Claim) -> bool:
@@ -379,15 +401,20 @@ def report_model(session: Session, name: str, *, installed: bool, realtime_facto
 # --- the scheduler's side ----------------------------------------------------------------------------------
 
 
-def take_unrung(session: Session, *, ring_again_seconds: float, limit: int = 500) -> list[UUID]:
-    """Queued jobs that are due and were not rung for lately, marked as rung for now."""
+def count_waiting(session: Session) -> int:
+    """Queued jobs that are due."""
+    waiting = select(func.count()).select_from(Job)
+    return session.scalar(waiting.where(Job.status == Status.QUEUED, Job.run_after <= now_plus())) or 0
+
+
+def take_unrung(session: Session, *, ring_again_seconds: float | None, limit: int = 500) -> list[UUID]:
+    """Queued jobs that are due and were not rung for lately, or never yet (None), marked as rung for now."""
+    unheard: ColumnElement[bool] = Job.rung_at.is_(None)
+    if ring_again_seconds is not None:
+        unheard = or_(unheard, Job.rung_at < now_plus(-ring_again_seconds))
     due = (
         select(Job.id)
-        .where(
-            Job.status == Status.QUEUED,
-            Job.run_after <= now_plus(),
-            or_(Job.rung_at.is_(None), Job.rung_at < now_plus(-ring_again_seconds)),
-        )
+        .where(Job.status == Status.QUEUED, Job.run_after <= now_plus(), unheard)
         .order_by(Job.id)
         .limit(limit)
         .with_for_update(skip_locked=True)  # ignored by SQLite
@@ -412,9 +439,11 @@ def reap_jobs(session: Session, *, max_attempts: int, stall_seconds: float) -> t
         "error_code": "worker_lost",
         "error_detail": "The worker stopped in mid-job (killed, out of memory, or hanging).",
     }
+    # One row that a paused process holds locked must not keep the others waiting. Ignored by SQLite.
+    free = Job.id.in_(select(Job.id).where(lost).with_for_update(skip_locked=True))
     again = (
         update(Job)
-        .where(lost, Job.attempts_charged < max_attempts)
+        .where(lost, free, Job.attempts_charged < max_attempts)
         .values(**_QUEUED_AGAIN, run_after=now_plus(), **error)
         .returning(Job.id)
         .execution_options(synchronize_session=False)
@@ -422,14 +451,32 @@ def reap_jobs(session: Session, *, max_attempts: int, stall_seconds: float) -> t
     requeued = list(session.scalars(again))
     over = (
         update(Job)
-        .where(lost)
+        .where(lost, free)
         .values(status=Status.FAILED, finished_at=now_plus(), **error, **_AT_REST)
         .returning(Job.id)
         .execution_options(synchronize_session=False)
     )
     failed = list(session.scalars(over))
     _close_attempts(session, Attempt.job_id.in_(requeued + failed), outcome="lost", **error)
-    return requeued, failed
+    return requeued, failed + _fail_spent(session, max_attempts)
+
+
+def _fail_spent(session: Session, max_attempts: int) -> list[UUID]:
+    """Fail what waits and may not be claimed any more, as when fewer attempts are allowed than before."""
+    spent = (
+        update(Job)
+        .where(Job.status == Status.QUEUED, Job.attempts_charged >= max_attempts)
+        .values(
+            status=Status.FAILED,
+            finished_at=now_plus(),
+            error_code=func.coalesce(Job.error_code, "worker_lost"),
+            error_detail=func.coalesce(Job.error_detail, "All attempts are used up."),
+            **_AT_REST,
+        )
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    )
+    return list(session.scalars(spent))
 
 
 def expire_jobs(session: Session, *, ttl_days: float, limit: int = 500) -> list[UUID]:
@@ -439,6 +486,17 @@ def expire_jobs(session: Session, *, ttl_days: float, limit: int = 500) -> list[
     expired = list(session.scalars(deleted.execution_options(synchronize_session=False)))
     _note_garbage(session, expired)
     return expired
+
+
+def find_kept(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, set[int]]:
+    """Those of these jobs that there are, each with the attempts whose results are in use or being made."""
+    query = select(Job.id, Job.attempt, Job.status, Job.artifacts).where(Job.id.in_(job_ids))
+    kept: dict[UUID, set[int]] = {}
+    for job_id, attempt, status, artifacts in session.execute(query):
+        in_use = {attempt} if status is Status.PROCESSING else set()
+        # A result of this attempt lies under results/{job}/{attempt}/.
+        kept[job_id] = in_use | {int(artifact["key"].split("/")[-2]) for artifact in artifacts}
+    return kept
 
 
 def list_garbage(session: Session, *, older_than_seconds: float) -> list[str]:

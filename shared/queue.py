@@ -13,6 +13,7 @@ from shared.config import Settings
 from shared.logs import get_logger
 
 TRANSCRIBE_TASK = "mt3.transcribe"
+QUEUE_NAME = "mt3"  # the key of the list in Redis, too
 GENERATION_KEY = "mt3:generation"  # gone when Redis lost its data: then every queued job is rung for again
 
 log = get_logger(__name__)
@@ -29,29 +30,45 @@ def make_celery(settings: Settings) -> Celery:
     """The Celery application, configured for long work whose truth lies in the database."""
     app = Celery("mt3", broker=settings.redis_url)
     app.conf.update(
-        task_ignore_result=True,  # no result backend: the row says it all
+        # The truth is the row: no results are kept, and nothing is retried behind its back.
+        task_ignore_result=True,  # no result backend to fall behind, or to lose
+        task_acks_late=False,  # the row, not the message, guarantees; a late ack would only run things twice
+        task_reject_on_worker_lost=False,  # the lease brings a lost worker's job back
+        task_publish_retry=False,  # who rings for it again is the scheduler, not a thread that waits for Redis
+        task_default_queue=QUEUE_NAME,
         task_serializer="json",
-        accept_content=["json"],
+        accept_content=["json"],  # a message is a text; no class is ever loaded from one
+        # One job per thread for as long as it takes.
         worker_pool="threads",  # one process, one set of resident networks; CUDA does not survive a fork
         worker_concurrency=settings.worker_concurrency,
-        task_acks_late=False,  # the row, not the message, guarantees; a late ack would only run things twice
         worker_prefetch_multiplier=1,  # a message taken early waits behind a long job
-        worker_disable_prefetch=True,
+        worker_disable_prefetch=True,  # not even the one that Celery keeps in reserve
+        task_time_limit=None,  # does nothing on threads: MT3_STALL_SECONDS takes hanging jobs back
+        task_soft_time_limit=None,
+        worker_max_tasks_per_child=None,  # does nothing on threads, and networks stay loaded
         worker_cancel_long_running_tasks_on_connection_loss=False,  # Redis may go while we transcribe
+        worker_enable_prefetch_count_reduction=False,  # after Redis was away a worker takes as much as before
+        worker_soft_shutdown_timeout=0.0,  # on SIGTERM jobs are handed back at their next sign of progress
+        # Redis may come late, go, hang, and come back empty.
+        broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
+        broker_connection_max_retries=None,  # for ever: a worker that gives up does not come back by itself
+        broker_connection_timeout=4,
         broker_pool_limit=10,
+        broker_pool_acquire_timeout=2,  # without it, a thread that rings waits for ever for a connection
         broker_transport_options={
             "visibility_timeout": settings.visibility_timeout_seconds,
             "socket_timeout": 5,  # without it, publishing blocks for ever on a frozen Redis
             "socket_connect_timeout": 2,
-            "health_check_interval": 10,
-            "retry_on_timeout": False,
+            "socket_keepalive": True,  # a peer that vanished without a word is noticed
+            "health_check_interval": 10,  # an idle connection is tried before it is used
+            "retry_on_timeout": False,  # a time-out is a time-out: see `task_publish_retry`
         },
+        # Nobody listens to what Celery says of itself: liveness is `worker.liveness`, logs are `shared.logs`.
+        worker_enable_remote_control=False,  # no second connection that could hang
+        worker_send_task_events=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
-        worker_send_task_events=False,
-        task_default_queue="mt3",
     )
     return app
 

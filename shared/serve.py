@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from importlib.resources import files
@@ -25,7 +26,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from shared.config import read_settings
-from shared.supervisor import Child, Supervisor
+from shared.supervisor import Child, Supervisor, die_with_parent
 
 START_SECONDS = 60.0
 
@@ -69,9 +70,12 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
     environment = {name: value for name, value in environment.items() if not os.environ.get(name)}
     if not os.environ.get("MT3_REDIS_URL"):
         environment["MT3_REDIS_URL"] = _start_redis(supervisor, var)
+    alive_file = var / "worker.alive"
+    environment["MT3_ALIVE_FILE"] = str(alive_file)
     os.environ.update(environment)
-    read_settings()  # a wrong setting is one clear line here, not one from every process
-    subprocess.run([sys.executable, "-m", "migrations"], check=True)
+    settings = read_settings()  # a wrong setting is one clear line here, not one from every process
+    if not _migrate(supervisor):
+        return
 
     python = sys.executable
     gunicorn = [python, "-m", "gunicorn", "--config", "python:web.gunicorn", "--bind", f"{host}:{port}"]
@@ -79,13 +83,37 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
     supervisor.start(Child("scheduler", [python, "-m", "worker.scheduler"], {}))
     quiet = ["-W", "ignore:You're running the worker with superuser"]  # your machine, your choice
     celery = [python, *quiet, "-m", "celery", "--quiet", "--app", "worker.app", "worker"]
-    supervisor.start(Child("worker", [*celery, "--without-gossip", "--without-mingle"], {}))
+    supervisor.start(
+        Child(
+            "worker",
+            [*celery, "--without-gossip", "--without-mingle"],
+            {},
+            pulse=alive_file,
+            patience_seconds=settings.alive_seconds,
+        )
+    )
 
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if supervisor.wait_until(lambda: _answers(f"{address}/livez"), seconds=START_SECONDS):
         _say(f"ready at {address} (Ctrl-C ends it)")
     elif not supervisor.is_stopping:
         raise click.ClickException(f"the web process did not answer at {address} within {START_SECONDS:.0f} s")
+
+
+def _migrate(supervisor: Supervisor) -> bool:
+    """Bring the database up to date, however late it comes; False if the end was asked for before that."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "migrations"],
+        start_new_session=True,
+        preexec_fn=die_with_parent if sys.platform == "linux" else None,
+    ) as migrations:
+        while migrations.poll() is None and not supervisor.is_stopping:
+            supervisor.check()
+            time.sleep(0.1)
+        migrations.terminate()
+    if migrations.returncode and not supervisor.is_stopping:
+        raise click.ClickException("the database could not be brought up to date: see above")
+    return not supervisor.is_stopping
 
 
 def _start_redis(supervisor: Supervisor, var: Path) -> str:

@@ -11,8 +11,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import quote, unquote, urlsplit
@@ -41,6 +42,15 @@ class StoredObject:
     sha256: str
 
 
+@dataclass(frozen=True)
+class ListedObject:
+    """An object that is there; `modified` by the clock of the storage."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
 class ObjectStorage(Protocol):
     """Methods raise `StorageUnavailable` when storage is away, `ObjectMissing` where nothing is stored."""
 
@@ -55,6 +65,12 @@ class ObjectStorage(Protocol):
 
     def delete_prefix(self, prefix: str) -> None:
         """Remove all objects whose key starts so; nothing there is no error."""
+
+    def list_objects(self, prefix: str) -> Iterator[ListedObject]:
+        """All objects whose key starts so, in the order of their keys."""
+
+    def delete_unfinished(self, *, older_than: datetime) -> int:
+        """Remove what writes that never ended have left behind, by their start; says how many."""
 
     def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
         """A short-lived address of the object; None where the service itself must send the bytes."""
@@ -90,6 +106,9 @@ class _Hashing:
         return self._sha256.hexdigest()
 
 
+PART = ".part-"
+
+
 class LocalStorage:
     """A folder. Writes go to a temporary file beside the target, are synced, and renamed."""
 
@@ -102,7 +121,7 @@ class LocalStorage:
         hashing = _Hashing(source)
         with _local_errors(key):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as part:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PART, delete=False) as part:
                 try:
                     shutil.copyfileobj(hashing, part, 1024 * 1024)
                     part.flush()
@@ -128,6 +147,34 @@ class LocalStorage:
         with _local_errors(prefix):
             if self._path(prefix).exists():
                 shutil.rmtree(self._path(prefix))
+
+    def list_objects(self, prefix: str) -> Iterator[ListedObject]:
+        """See `ObjectStorage`."""
+        for path, key in self._files(prefix):
+            if not path.name.startswith(PART):
+                with suppress(ObjectMissing), _local_errors(key):
+                    stat = path.stat()
+                    yield ListedObject(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+
+    def delete_unfinished(self, *, older_than: datetime) -> int:
+        """See `ObjectStorage`: temporary files that nobody has written to since."""
+        removed = 0
+        for path, key in self._files(""):
+            if path.name.startswith(PART):
+                with suppress(ObjectMissing), _local_errors(key):
+                    if path.stat().st_mtime < older_than.timestamp():
+                        path.unlink()
+                        removed += 1
+        return removed
+
+    def _files(self, prefix: str) -> Iterator[tuple[Path, str]]:
+        """Every file under a prefix that ends in a slash, with its key."""
+        with _local_errors(prefix):
+            for folder, folders, names in os.walk(self._path(prefix)):
+                folders.sort()
+                for name in sorted(names):
+                    path = Path(folder, name)
+                    yield path, path.relative_to(self.root).as_posix()
 
     def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
         """None: the web process sends the bytes itself."""
@@ -207,6 +254,30 @@ class S3Storage:
                 if keys:
                     self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
 
+    def list_objects(self, prefix: str) -> Iterator[ListedObject]:
+        """See `ObjectStorage`."""
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                for item in page.get("Contents", []):
+                    yield ListedObject(
+                        item["Key"].removeprefix(self._prefix), int(item["Size"]), item["LastModified"]
+                    )
+
+    def delete_unfinished(self, *, older_than: datetime) -> int:
+        """See `ObjectStorage`: uploads in parts whose end never came, and whose parts are paid for."""
+        removed = 0
+        with self._errors(""), suppress(self._client.exceptions.NoSuchUpload):  # so say some, where there is none
+            pages = self._client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
+                for upload in page.get("Uploads", []):
+                    if upload["Initiated"] < older_than:
+                        self._client.abort_multipart_upload(
+                            Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+                        removed += 1
+        return removed
+
     def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
         """A presigned address (signature version 4)."""
         address: str = self._link_client.generate_presigned_url(
@@ -256,6 +327,7 @@ def _s3_client(settings: Settings, endpoint_url: str | None) -> Any:
         aws_secret_access_key=secret.get_secret_value() if secret else None,
         config=Config(
             signature_version="s3v4",
+            max_pool_connections=32,  # the web process has 24 threads
             connect_timeout=5,
             read_timeout=30,
             retries={"max_attempts": 4, "mode": "standard"},

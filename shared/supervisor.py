@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 15.0
@@ -19,12 +21,17 @@ SOUND_SECONDS = 30.0  # a process that lived this long was well: the next pause 
 
 @dataclass
 class Child:
-    """One supervised process. `stdin` is given to it at each start."""
+    """One supervised process. `stdin` is given to it at each start.
+
+    A child that touches a `pulse` file while it is well hangs when it has not done so for `patience_seconds`.
+    """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     stdin: bytes = b""
+    pulse: Path | None = None
+    patience_seconds: float = 60.0
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     started: float = field(default=0.0, init=False)
     failures: int = field(default=0, init=False)
@@ -37,7 +44,7 @@ class Child:
             env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
         self.started = time.monotonic()
         assert self.process.stdin is not None
@@ -47,6 +54,15 @@ class Child:
     def is_running(self) -> bool:
         """Whether its process is there."""
         return self.process is not None and self.process.poll() is None
+
+    def is_hanging(self) -> bool:
+        """Whether it runs, and touched its file neither since its start nor lately."""
+        if self.pulse is None or not self.is_running():
+            return False
+        silence = time.monotonic() - self.started
+        with suppress(OSError):
+            silence = min(silence, time.time() - self.pulse.stat().st_mtime)
+        return silence > self.patience_seconds
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to it and all that it started."""
@@ -104,6 +120,11 @@ class Supervisor:
         """One look at every child."""
         now = time.monotonic()
         for child in self._children:
+            if child.is_hanging():
+                self._say(f"{child.name} hangs; ending it")
+                child.signal(signal.SIGKILL)
+                assert child.process is not None
+                child.process.wait()
             if child.is_running():
                 continue
             if child.process is not None:
@@ -130,6 +151,6 @@ class Supervisor:
         self._stopping = True
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Have the kernel end this process when the supervisor is killed (prctl PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -137,3 +137,22 @@ class Garbage(Base):
 
     prefix: Mapped[str] = mapped_column(String(255), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Lock(Base):
+    """Who may do a thing that one process at a time should do; see `shared.locks`."""
+
+    __tablename__ = "locks"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(255))
+    until: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Worker(Base):
+    """When a worker process last said that it is well. For people to look at; nothing is decided by it."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)

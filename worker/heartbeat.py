@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
@@ -35,15 +36,23 @@ class Heartbeat:
 
     Args:
         stopping: set when the worker process is to end.
+        on_move: called at each sign of progress.
     """
 
     def __init__(
-        self, sessions: Sessions, claim: Claim, *, lease_seconds: float, stopping: threading.Event
+        self,
+        sessions: Sessions,
+        claim: Claim,
+        *,
+        lease_seconds: float,
+        stopping: threading.Event,
+        on_move: Callable[[], None] = lambda: None,
     ) -> None:
         self._sessions = sessions
         self._claim = claim
         self._lease_seconds = lease_seconds
         self._stopping = stopping
+        self._on_move = on_move
         self._progress: Progress | None = None
         self._lost = False
         self._ended = threading.Event()
@@ -67,6 +76,7 @@ class Heartbeat:
         Raises:
             LeaseLost, ShuttingDown: stop now.
         """
+        self._on_move()
         before = self._progress or Progress(phase)
         self._progress = replace(
             before,

@@ -1,51 +1,58 @@
-"""The scheduler: rings for jobs that wait, takes jobs back from dead workers, removes what is past its time.
+"""The scheduler: takes jobs back from dead workers, rings for jobs that wait, removes what is past its time.
 
-`python -m worker.scheduler`. Every step is one guarded statement, so a second scheduler does no harm, and none
-keeps anything that matters in memory: kill it at any point and start it again.
+`python -m worker.scheduler`. Any number may run; a lock in the database lets one of them work, and another one
+go on when it dies. Every step is one guarded statement, so that two who both believe to have the lock do no
+harm, and none keeps anything that matters in memory: kill it at any point and start it again.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from shared import jobs
+from shared import jobs, startup
 from shared.config import Settings, read_settings
 from shared.db import Sessions, make_engine, make_sessions
-from shared.errors import ServiceError
+from shared.locks import DatabaseLock
 from shared.logs import configure_logs, get_logger
-from shared.queue import GENERATION_KEY, CeleryQueue, JobQueue, make_celery
-from shared.storage import ObjectStorage, make_storage
+from shared.queue import GENERATION_KEY, QUEUE_NAME, CeleryQueue, JobQueue, make_celery
+from shared.storage import make_storage
+from worker.steps import Steps
+from worker.sweeper import Sweeper
 
 log = get_logger(__name__)
 
-HOUSEKEEPING_SECONDS = 30.0
+LOCK_SECONDS = 5.0  # how long nobody schedules when the one who does is killed
+SWEEP_SECONDS = 30.0
+SWEEPER_LOCK_SECONDS = 120.0  # longer than the longest wait for storage
 
 
 @dataclass
 class Scheduler:
-    """One `tick` does everything that is due."""
+    """One `tick` does everything that is due, unless another process is at it."""
 
     settings: Settings
     sessions: Sessions
-    storage: ObjectStorage
     queue: JobQueue
     redis: Redis
-    _housekept: float = field(default=float("-inf"), init=False)
+    lock: DatabaseLock
+    lock_seconds: float = LOCK_SECONDS
+    _steps: Steps = field(default_factory=Steps, init=False)
+    _held: float = field(default=float("-inf"), init=False)
 
     def tick(self) -> None:
-        """Reap, ring, and now and then clean up. A part that is away is logged, and tried at the next tick."""
-        for step in (self.reap, self.ring, self._keep_house_when_due):
-            try:
-                step()
-            except Exception as error:
-                log.warning("scheduler_step_failed", step=step.__name__, error=str(error).splitlines()[:1])
+        """Reap, then ring. What a part that is away keeps us from is tried again at the next tick."""
+        for step in (self._reap_if_ours, self._ring_if_ours):
+            self._steps.run(step)
 
     def reap(self) -> None:
         """Take back jobs whose lease ran out or that stopped moving."""
@@ -65,8 +72,9 @@ class Scheduler:
         if self._redis_lost_its_data():
             with self.sessions.begin() as session:
                 jobs.forget_rings(session)
+        again = self.settings.ring_again_seconds if self._messages_are_missing() else None
         with self.sessions.begin() as session:
-            waiting = jobs.take_unrung(session, ring_again_seconds=self.settings.ring_again_seconds)
+            waiting = jobs.take_unrung(session, ring_again_seconds=again)
         for number, job_id in enumerate(waiting):
             try:
                 self.queue.submit(job_id)
@@ -75,33 +83,41 @@ class Scheduler:
                     jobs.forget_rings(session, waiting[number:])
                 raise
 
-    def keep_house(self) -> None:
-        """Delete expired jobs, and the files of deleted ones once no worker can still be writing them."""
-        with self.sessions.begin() as session:
-            expired = jobs.expire_jobs(session, ttl_days=self.settings.result_ttl_days)
-        if expired:
-            log.info("jobs_expired", count=len(expired))
-        with self.sessions() as session:
-            garbage = jobs.list_garbage(session, older_than_seconds=2 * self.settings.lease_seconds)
-        for prefix in garbage:
-            try:
-                self.storage.delete_prefix(prefix)
-            except ServiceError as error:
-                log.warning("garbage_left", prefix=prefix, error=str(error))
-                return
-            with self.sessions.begin() as session:
-                jobs.forget_garbage(session, prefix)
+    def _reap_if_ours(self) -> None:
+        if self._is_ours():
+            self.reap()
 
-    def _keep_house_when_due(self) -> None:
-        if time.monotonic() - self._housekept >= HOUSEKEEPING_SECONDS:
-            self._housekept = time.monotonic()
-            self.keep_house()
+    def _ring_if_ours(self) -> None:
+        if self._is_ours():
+            self.ring()
+
+    def _is_ours(self) -> bool:
+        """Whether this process is the one that schedules. Asked anew when a third of the lease is over."""
+        if time.monotonic() - self._held < self.lock_seconds / 3:
+            return True
+        asked = time.monotonic()
+        if not self.lock.hold():
+            return False
+        self._held = asked
+        return True
 
     def _redis_lost_its_data(self) -> bool:
         try:
             return bool(self.redis.set(GENERATION_KEY, uuid4().hex, nx=True))
         except RedisError:
             return False  # away, not emptied: publishing will say so
+
+    def _messages_are_missing(self) -> bool:
+        """Whether fewer messages wait than jobs: only then may ringing again be of use.
+
+        Otherwise a long queue would be rung for again and again, and grow by its own length each time.
+        """
+        try:
+            messages = int(self.redis.llen(QUEUE_NAME))
+        except RedisError:
+            return True
+        with self.sessions() as session:
+            return messages < jobs.count_waiting(session)
 
 
 def main() -> None:
@@ -111,16 +127,39 @@ def main() -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    sessions, storage = make_sessions(make_engine(settings)), make_storage(settings)
+    holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    lock_seconds = max(LOCK_SECONDS, 3 * settings.scheduler_seconds)
     scheduler = Scheduler(
         settings=settings,
-        sessions=make_sessions(make_engine(settings)),
-        storage=make_storage(settings),
+        sessions=sessions,
         queue=CeleryQueue(make_celery(settings)),
-        redis=Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=2),
+        redis=startup.make_redis(settings),
+        lock=DatabaseLock(sessions, "scheduler", holder=holder, lease_seconds=lock_seconds),
+        lock_seconds=lock_seconds,
+    )
+    sweeper = Sweeper(
+        settings=settings,
+        sessions=sessions,
+        storage=storage,
+        lock=DatabaseLock(sessions, "sweeper", holder=holder, lease_seconds=SWEEPER_LOCK_SECONDS),
     )
     log.info("scheduler_started")
-    while not stopping.wait(settings.scheduler_seconds):
-        scheduler.tick()
+    if not startup.wait_for("database", lambda: startup.check_database(sessions), stopping):
+        return
+    # Redis may come later: jobs are taken back without it, and rung for when it is there.
+    # Sweeping waits for storage, which may be slow: it has a thread of its own.
+    threading.Thread(
+        target=_repeat, args=(sweeper.tick, SWEEP_SECONDS, stopping), name="sweeper", daemon=True
+    ).start()
+    _repeat(scheduler.tick, settings.scheduler_seconds, stopping)
+    for lock in (scheduler.lock, sweeper.lock):
+        Steps().run(lock.release)
+
+
+def _repeat(tick: Callable[[], None], seconds: float, stopping: threading.Event) -> None:
+    while not stopping.wait(seconds):
+        tick()
 
 
 if __name__ == "__main__":

@@ -136,6 +136,7 @@ class MT3:
             dtype=torch.float32 if on_cpu else dtype,
         )
         self.decoder = decoder
+        self.batch_size = decoder.slots
         self._engine: Engine[tuple[Segment, Tensor | None], list[int]] = Engine(
             EncoderDecoder(self.encode, decoder), admit_at_once=1 if on_cpu else 16
         )

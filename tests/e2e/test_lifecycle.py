@@ -110,6 +110,21 @@ def test_a_process_that_dies_is_started_again(own_service: servers.Service, bach
     assert client.transcribe(bach)["status"] == "succeeded"
 
 
+def test_a_worker_that_hangs_is_replaced_and_its_job_done(
+    tmp_path: Path, environment: dict[str, str], bach: Path
+) -> None:
+    """It is there, and does nothing: only that it no longer touches its file tells."""
+    with servers.whole_service(tmp_path, environment | {"MT3_ALIVE_SECONDS": "8"}) as service:
+        client = ServiceClient(service.url)
+        assert client.transcribe(bach)["status"] == "succeeded"
+        hanging = process_of(service, "worker.app")
+        hanging.suspend()
+        job_id = client.submit(bach).json["id"]
+        servers.wait_until(lambda: not hanging.is_running(), seconds=90, what="the end of the worker that hangs")
+        assert client.wait(job_id)["status"] == "succeeded"
+        assert "worker hangs; ending it" in service.log.read_text()
+
+
 def test_ctrl_c_leaves_nothing_running_and_the_next_start_finds_the_jobs(
     tmp_path: Path, environment: dict[str, str], long_recording: bytes, bach: Path
 ) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -66,7 +68,8 @@ def stack(
     def environment(name: str) -> dict[str, str]:
         given = {key: localized(str(value)) for key, value in services[name]["environment"].items()}
         # The volume of checkpoints, and the program folder of the image.
-        return given | {"MT3_CHECKPOINT_DIR": str(checkpoint_dir), "PYTHONPATH": str(ROOT)}
+        given |= {"MT3_CHECKPOINT_DIR": str(checkpoint_dir), "PYTHONPATH": str(ROOT)}
+        return given | {"MT3_ALIVE_FILE": str(folder / "worker.alive")}
 
     with ExitStack() as running:
 
@@ -150,6 +153,24 @@ def test_a_job_goes_through_postgres_redis_and_s3(stack: tuple[ServiceClient, di
 
     assert client.call("DELETE", f"/v1/transcriptions/{job['id']}").status == 204
     assert client.get(link).status == 404, "the object is gone too"
+
+
+def test_the_workers_health_check_passes(
+    compose: dict[str, Any], stack: tuple[ServiceClient, dict[str, str]], bach: Path
+) -> None:
+    client, environment = stack
+    assert client.transcribe(bach)["status"] == "succeeded"
+    assert client.get("/readyz").json["workers"]["present"] == 1
+    check = compose["services"]["worker"]["healthcheck"]["test"].split()
+    assert check[0] == "python"
+    run = subprocess.run(
+        [sys.executable, *check[1:]],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_the_same_job_rung_for_three_times_runs_once(

@@ -5,22 +5,24 @@ Hypothesis plays the parts against a real database and holds each answer against
 
 from __future__ import annotations
 
-import atexit
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import delete, select, update
 from uuid6 import uuid7
 
-from migrations import upgrade
 from shared import jobs
-from shared.config import Settings
-from shared.db import Sessions, make_engine, make_sessions, now_plus
+from shared.db import Sessions, now_plus
 from shared.errors import StateConflict
 from shared.jobs import Claim, NewJob
 from shared.tables import Attempt, Job, Status
@@ -29,33 +31,18 @@ MAX_ATTEMPTS = 3
 claims = st.integers(min_value=0, max_value=9)  # which of the claims ever made, counted from the latest
 
 
-@cache
-def database() -> Sessions:
-    """One for all examples: making it takes longer than a life does."""
-    folder = TemporaryDirectory()
-    config = Settings(database_url=f"sqlite:///{Path(folder.name) / 'jobs.sqlite3'}")
-    upgrade(config)
-    engine = make_engine(config)
-
-    def close() -> None:
-        engine.dispose()
-        folder.cleanup()
-
-    atexit.register(close)
-    return make_sessions(engine)
-
-
 class JobLife(RuleBasedStateMachine):
     """One job, seen from all sides."""
 
-    def __init__(self) -> None:
+    def __init__(self, sessions: Sessions) -> None:
         super().__init__()
-        self.sessions = database()
+        self.sessions = sessions
         self.claims: list[Claim] = []
         self.holder: Claim | None = None  # who may change the job, if anybody
         self.is_expired = False
         self.ended: Status | None = None
         self.winners = 0
+        self.winner: Claim | None = None
 
     def teardown(self) -> None:
         with self.sessions.begin() as session:
@@ -105,13 +92,17 @@ class JobLife(RuleBasedStateMachine):
         with self.sessions.begin() as session:
             won = jobs.complete_job(session, claim, artifacts=[], note_count=claim.attempt, audio_seconds=1)
         assert won == (claim == self.holder)
+        with self.sessions() as session:
+            said = jobs.was_completed(session, claim)
+        assert said == (won or claim == self.winner), "told again, the winner has won, and nobody else"
         if won:
+            self.winner = claim
             self.winners += 1
             self.holder, self.ended = None, Status.SUCCEEDED
 
     @precondition(lambda self: self.claims)
-    @rule(which=claims, may_mend=st.booleans())
-    def fail(self, which: int, may_mend: bool) -> None:
+    @rule(which=claims, may_mend=st.booleans(), is_charged=st.booleans())
+    def fail(self, which: int, may_mend: bool, is_charged: bool) -> None:
         claim = self.any_claim(which)
         charged = self.job().attempts_charged
         with self.sessions.begin() as session:
@@ -122,12 +113,15 @@ class JobLife(RuleBasedStateMachine):
                 detail="d",
                 retry_after_seconds=-1 if may_mend else None,
                 max_attempts=MAX_ATTEMPTS,
+                is_charged=is_charged,
             )
         assert failed == (claim == self.holder)
         if failed:
             self.holder = None
-            if not (may_mend and charged < MAX_ATTEMPTS):
+            if not (may_mend and (charged < MAX_ATTEMPTS or not is_charged)):
                 self.ended = Status.FAILED
+            elif not is_charged:
+                assert self.job().attempts_charged == charged - 1
 
     @precondition(lambda self: self.claims)
     @rule(which=claims)
@@ -198,7 +192,27 @@ class JobLife(RuleBasedStateMachine):
         assert running == ([self.holder.attempt] if self.holder else [])
 
 
-JobLife.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
-test_any_interleaving_keeps_the_promises = JobLife.TestCase
+def live(sessions: Sessions, examples: int) -> None:
+    class Life(JobLife):
+        def __init__(self) -> None:
+            super().__init__(sessions)
+
+    how = settings(
+        max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    run_state_machine_as_test(Life, settings=how)
+
+
+def test_any_interleaving_keeps_the_promises(sessions: Sessions) -> None:
+    live(sessions, examples=100)
+
+
+@pytest.mark.integration
+def test_any_interleaving_keeps_the_promises_on_postgresql(postgres_sessions: Sessions) -> None:
+    live(postgres_sessions, examples=25)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_thousand_lives_keep_the_promises(any_sessions: Sessions) -> None:
+    live(any_sessions, examples=1000)

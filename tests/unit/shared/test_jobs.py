@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import DBAPIError
 from uuid6 import uuid7
 
 from shared import jobs
-from shared.db import Sessions, now_plus
+from shared.config import Settings
+from shared.db import Sessions, is_away, make_engine, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
 from shared.jobs import Claim, NewJob, Progress
 from shared.tables import Attempt, Garbage, Job, Phase, Status
@@ -328,3 +331,32 @@ def test_a_report_of_a_model_keeps_the_last_speed(any_sessions: Sessions) -> Non
     with any_sessions() as session:
         report = session.scalars(select(ModelReport)).one()
         assert (report.installed, report.realtime_factor) == (True, 48.0)
+
+
+@pytest.mark.integration
+def test_a_row_that_a_paused_process_holds_locked_does_not_keep_the_others_waiting(
+    postgres_sessions: Sessions,
+) -> None:
+    held, other = add_job(postgres_sessions), add_job(postgres_sessions)
+    for job_id in (held, other):
+        assert claim(postgres_sessions, job_id, lease_seconds=-1)
+    with postgres_sessions() as paused:
+        paused.execute(update(Job).where(Job.id == held).values(phase=None))
+        with postgres_sessions.begin() as session:
+            requeued, _ = jobs.reap_jobs(session, max_attempts=3, stall_seconds=900)
+        assert requeued == [other]
+        paused.rollback()
+    with postgres_sessions.begin() as session:
+        assert jobs.reap_jobs(session, max_attempts=3, stall_seconds=900)[0] == [held]
+
+
+@pytest.mark.integration
+def test_a_process_that_is_paused_in_mid_transaction_loses_its_locks(postgres_url: str) -> None:
+    engine = make_engine(Settings(database_url=postgres_url, lease_seconds=1))
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        time.sleep(2.5)
+        with pytest.raises(DBAPIError, match="idle-in-transaction") as raised:
+            connection.execute(text("SELECT 1"))
+    assert is_away(raised.value), "what it was about to do is tried again"
+    engine.dispose()

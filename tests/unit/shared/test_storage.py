@@ -6,13 +6,14 @@ import hashlib
 import io
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from shared.config import Settings
 from shared.errors import ObjectMissing, StorageUnavailable
-from shared.storage import LocalStorage, ObjectStorage, make_storage
+from shared.storage import LocalStorage, ObjectStorage, S3Storage, make_storage
 from tests import servers
 
 
@@ -70,6 +71,42 @@ def test_deleting_a_prefix_takes_what_is_under_it_and_nothing_else(storage: Obje
     for key in ("results/a/1/x", "results/a/2/x"):
         with pytest.raises(ObjectMissing):
             storage.size(key)
+
+
+def test_objects_are_listed_with_size_and_age(storage: ObjectStorage) -> None:
+    assert list(storage.list_objects("uploads/")) == []
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    for key in ("uploads/b/audio", "uploads/a/audio", "results/a/1/x"):
+        put(storage, key, key.encode())
+    listed = list(storage.list_objects("uploads/"))
+    assert [(entry.key, entry.size) for entry in listed] == [("uploads/a/audio", 15), ("uploads/b/audio", 15)]
+    assert all(before <= entry.modified <= datetime.now(UTC) + timedelta(seconds=2) for entry in listed)
+
+
+def begin_upload(storage: ObjectStorage) -> None:
+    """What a process that is killed in mid-upload leaves behind."""
+    if isinstance(storage, LocalStorage):
+        folder = storage.root / "uploads" / "half"
+        folder.mkdir(parents=True)
+        (folder / ".part-x").write_bytes(b"half")
+    else:
+        assert isinstance(storage, S3Storage)
+        key = f"{storage._prefix}uploads/half/audio"
+        upload = storage._client.create_multipart_upload(Bucket=storage._bucket, Key=key)
+        storage._client.upload_part(
+            Bucket=storage._bucket, Key=key, UploadId=upload["UploadId"], PartNumber=1, Body=b"half"
+        )
+
+
+def test_a_half_made_object_is_not_listed_and_is_removed_when_it_is_old(storage: ObjectStorage) -> None:
+    put(storage, "uploads/a/audio", b"1")
+    begin_upload(storage)
+    assert [entry.key for entry in storage.list_objects("uploads/")] == ["uploads/a/audio"]
+    now = datetime.now(UTC)
+    assert storage.delete_unfinished(older_than=now - timedelta(hours=1)) == 0
+    assert storage.delete_unfinished(older_than=now + timedelta(minutes=1)) == 1
+    assert storage.delete_unfinished(older_than=now + timedelta(minutes=1)) == 0
+    assert storage.size("uploads/a/audio") == 1
 
 
 def test_a_stream_that_breaks_leaves_no_object(storage: ObjectStorage) -> None:

@@ -6,12 +6,15 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
 from uuid import UUID
 
 import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 from uuid6 import uuid7
 
 from checkpoints.errors import DownloadError
@@ -232,6 +235,128 @@ def test_a_failure_is_final_or_retried_by_its_class(
     assert job.error_code == code
     assert job.status is (Status.QUEUED if is_retried else Status.FAILED)
     assert job.error_detail
+
+
+def test_an_outage_of_ours_uses_up_no_attempt(
+    settings: Settings,
+    any_sessions: Sessions,
+    add_job: Callable[[], UUID],
+    make_attempts: Callable[..., Attempts],
+) -> None:
+    job_id = add_job()
+
+    def fail() -> None:
+        raise StorageUnavailable("Storage does not answer.")
+
+    for _ in range(settings.max_attempts + 2):
+        with any_sessions.begin() as session:
+            session.execute(update(Job).values(run_after=now_plus(-1)))
+        assert make_attempts(FakeEngine(on_load=fail)).run(job_id) == "failed"
+        job = get(any_sessions, job_id)
+        assert (job.status, job.attempts_charged, job.error_code) == (Status.QUEUED, 0, "unavailable")
+    with any_sessions.begin() as session:
+        session.execute(update(Job).values(run_after=now_plus(-1)))
+    assert make_attempts().run(job_id) == "succeeded"
+
+
+def test_an_outage_that_does_not_end_ends_the_job(
+    settings: Settings,
+    any_sessions: Sessions,
+    add_job: Callable[[], UUID],
+    make_attempts: Callable[..., Attempts],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.attempt.OUTAGE_ATTEMPTS", 2)
+    job_id = add_job()
+
+    def fail() -> None:
+        raise StorageUnavailable("Access denied.")
+
+    for _ in range(1 + settings.max_attempts):
+        with any_sessions.begin() as session:
+            session.execute(update(Job).values(run_after=now_plus(-1)))
+        assert make_attempts(FakeEngine(on_load=fail)).run(job_id) == "failed"
+    job = get(any_sessions, job_id)
+    assert (job.status, job.error_code, job.error_detail) == (Status.FAILED, "unavailable", "Access denied.")
+
+
+class AwayDatabase:
+    """Sessions of a database that breaks at some transactions, before or after they take effect."""
+
+    def __init__(self, sessions: Sessions, *, before: int = 0, after: int = 0) -> None:
+        self.sessions, self.before, self.after = sessions, before, after
+        self.broken = 0
+
+    def __call__(self) -> Session:
+        return self.sessions()
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        gone = OperationalError("COMMIT", {}, Exception("server closed the connection"))
+        if self.before > 0 and current_thread() is main_thread():
+            self.before -= 1
+            self.broken += 1
+            raise gone
+        with self.sessions.begin() as session:
+            yield session
+        if self.after > 0 and current_thread() is main_thread():
+            self.after -= 1
+            self.broken += 1
+            raise gone
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_a_finish_that_the_database_was_away_for_is_made_once(
+    any_sessions: Sessions,
+    storage: ObjectStorage,
+    add_job: Callable[[], UUID],
+    make_attempts: Callable[..., Attempts],
+    fault: str,
+) -> None:
+    """Also when the commit took effect and only seems to have failed: the results must not be discarded."""
+    job_id, database = add_job(), AwayDatabase(any_sessions)
+
+    def break_it() -> None:
+        setattr(database, fault, 2)
+
+    attempts = make_attempts(FakeEngine(on_half=break_it), sessions=database)
+    assert attempts.run(job_id) == "succeeded"
+    assert database.broken == 2
+    job = get(any_sessions, job_id)
+    assert (job.status, job.attempt) == (Status.SUCCEEDED, 1)
+    assert storage.size(job.artifacts[0]["key"]) > 0
+
+
+def test_a_worker_waits_with_its_message_for_the_database(
+    any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
+) -> None:
+    job_id, database = add_job(), AwayDatabase(any_sessions, before=2)
+    assert make_attempts(sessions=database).run(job_id) == "succeeded"
+    assert database.broken == 2
+
+
+def test_each_time_out_of_memory_halves_the_batch_once_more(
+    settings: Settings,
+    any_sessions: Sessions,
+    add_job: Callable[[], UUID],
+    make_attempts: Callable[..., Attempts],
+) -> None:
+    job_id, other, failures = add_job(), add_job(), [MemoryError(), MemoryError()]
+
+    def fail_at_first() -> None:
+        if failures:
+            raise failures.pop()
+
+    engine = FakeEngine(on_half=fail_at_first)
+    outcomes = []
+    for _ in range(3):
+        with any_sessions.begin() as session:
+            session.execute(update(Job).values(run_after=now_plus(-1)))
+        outcomes.append(make_attempts(engine).run(job_id))
+    assert outcomes == ["failed", "failed", "succeeded"]
+    assert (engine.halvings, engine.made_room) == ([0, 1, 2], 2)
+    assert make_attempts(engine).run(other) == "succeeded"
+    assert engine.halvings[3] == 0, "another job asks for no less"
 
 
 def test_a_job_that_always_fails_ends_after_its_attempts(

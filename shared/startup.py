@@ -1,0 +1,82 @@
+"""Waiting for a part that comes up later than we do: one line when the wait begins, one when it is over."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from sqlalchemy import select
+
+from shared.config import Settings
+from shared.db import Sessions
+from shared.logs import get_logger
+from shared.storage import ObjectStorage
+from shared.tables import Base
+
+log = get_logger(__name__)
+
+PAUSE_SECONDS = 0.5
+
+
+def wait_for(
+    part: str,
+    check: Callable[[], None],
+    stopping: threading.Event | None = None,
+    *,
+    only: tuple[type[Exception], ...] = (Exception,),
+) -> bool:
+    """Wait until a check passes; False when told to stop before it did.
+
+    Raises:
+        what the check raises, if it is none of `only`.
+    """
+    stopping = stopping or threading.Event()
+    began = time.monotonic()
+    is_waiting = False
+    while not stopping.is_set():
+        try:
+            check()
+        except only as error:
+            if not is_waiting:
+                log.warning("waiting_for_part", part=part, error=_first_line(error))
+            is_waiting = True
+            stopping.wait(PAUSE_SECONDS)
+        else:
+            if is_waiting:
+                log.info("part_is_there", part=part, waited=round(time.monotonic() - began, 1))
+            return True
+    return False
+
+
+def check_database(sessions: Sessions) -> None:
+    """Raise unless the database answers and has our tables and columns: `python -m migrations` makes them."""
+    with sessions() as session:
+        for table in Base.metadata.sorted_tables:
+            session.execute(select(table).limit(0))
+
+
+def check_redis(settings: Settings) -> None:
+    """Raise unless Redis answers."""
+    with make_redis(settings) as redis:
+        redis.ping()
+
+
+def check_storage(storage: ObjectStorage) -> None:
+    """Raise unless storage can be used."""
+    storage.check()
+
+
+def make_redis(settings: Settings) -> Redis:
+    """A client that says within seconds that Redis is away, instead of trying on."""
+    return Redis.from_url(
+        settings.redis_url, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    said = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return said[0] if said else type(error).__name__

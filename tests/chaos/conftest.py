@@ -1,0 +1,12 @@
+"""The recordings of all runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.ledger import make_clips
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    return make_clips(tmp_path_factory.mktemp("clips"))

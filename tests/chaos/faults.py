@@ -1,0 +1,221 @@
+"""What is planted in the processes under test: a small network, named points at which to die, and lies.
+
+`tests.chaos.faulty_worker` and its like load this before the program itself; nothing of it is in the product. A
+point is armed by a file of its name in the folder MT3_TEST_FAULTS: the first process that comes by takes the file
+and does what it says.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import numpy as np
+
+ENVIRONMENT = os.environ
+UNFENCED = "unfenced"  # a file: as long as it is there, attempts are not told apart
+WORKER_POINTS = ("message_taken", "claimed", "transcribing", "mid_upload", "before_commit", "after_commit")
+WEB_POINTS = ("before_row", "after_row")
+SCHEDULER_POINTS = ("before_ring", "reaped")
+
+
+def point(name: str) -> None:
+    """Do what is armed here, if anything is."""
+    armed = Path(ENVIRONMENT["MT3_TEST_FAULTS"], name)
+    taken = armed.with_suffix(f".taken-{os.getpid()}")
+    try:
+        armed.rename(taken)
+    except FileNotFoundError:
+        return
+    what = taken.read_text()
+    if what == "exit":
+        os._exit(99)
+    assert what == "stop", what
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def around(owner: Any, name: str, *, before: str | None = None, after: str | None = None) -> None:
+    """Put points before and after a function."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            point(before)
+        result = original(*args, **kwargs)
+        if after:
+            point(after)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def plant_in_all() -> None:
+    """What every process is given: lies of the database, and of the queue."""
+    if share := float(ENVIRONMENT.get("MT3_TEST_LYING_COMMITS", "0")):
+        _lie_about_commits(share)
+    if shares := ENVIRONMENT.get("MT3_TEST_PUBLISH"):
+        dropped, doubled = map(float, shares.split(","))
+        _lose_and_double_messages(dropped, doubled)
+
+
+def plant_in_web() -> None:
+    import web.uploads
+
+    around(web.uploads, "create_job", before="before_row", after="after_row")
+
+
+def plant_in_scheduler() -> None:
+    from shared import jobs
+    from shared.queue import CeleryQueue
+
+    around(CeleryQueue, "submit", before="before_ring")
+    around(jobs, "reap_jobs", after="reaped")  # not committed yet
+
+
+def plant_in_worker() -> None:
+    import worker.engine
+    from shared import jobs
+    from worker.attempt import Attempts
+
+    vars(worker.engine)["load_model"] = load_tiny
+    for name, instead in (("fetch", lambda *_: None), ("installed", lambda _: {})):
+        setattr(worker.engine.TranscriptionEngine, name, instead)
+    around(Attempts, "run", before="message_taken")
+    around(Attempts, "_see_through", before="claimed")
+    around(Attempts, "_write", after="mid_upload")
+    around(jobs, "complete_job", before="before_finish", after="before_commit")
+    around(Attempts, "_complete", after="after_commit")
+    _make_the_fence_removable()
+    if poison := ENVIRONMENT.get("MT3_TEST_POISON"):
+        _die_of(poison.encode())
+
+
+def _make_the_fence_removable() -> None:
+    from shared import jobs
+    from shared.tables import Job
+
+    fenced = jobs._held_under
+
+    def held_under(claim: jobs.Claim) -> Any:
+        return (
+            (Job.id == claim.job_id,) if Path(ENVIRONMENT["MT3_TEST_FAULTS"], UNFENCED).exists() else fenced(claim)
+        )
+
+    jobs._held_under = held_under
+
+
+def _lie_about_commits(share: float) -> None:
+    """Say of some commits, after they were made, that they failed."""
+    import psycopg
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+    commit = PGDialect_psycopg.do_commit
+    chance = random.Random()
+
+    def do_commit(self: Any, connection: Any) -> None:
+        commit(self, connection)
+        if chance.random() < share:
+            raise psycopg.OperationalError("the connection is lost (planted)")
+
+    PGDialect_psycopg.do_commit = do_commit  # type: ignore[method-assign]
+
+
+def _lose_and_double_messages(dropped: float, doubled: float) -> None:
+    from shared.queue import CeleryQueue
+
+    submit = CeleryQueue.submit
+    chance = random.Random()
+
+    def unreliable(self: CeleryQueue, job_id: UUID) -> None:
+        luck = chance.random()
+        if luck < dropped:
+            return
+        submit(self, job_id)
+        if luck > 1 - doubled:
+            submit(self, job_id)
+
+    CeleryQueue.submit = unreliable  # type: ignore[method-assign]
+
+
+def _die_of(poison: bytes) -> None:
+    """As a recording that crashes the decoder."""
+    import worker.engine
+    from mt3_infer.audio import open_audio
+
+    def fatal(recording: Any, **kwargs: Any) -> Any:
+        start = recording.read(len(poison))
+        recording.seek(0)
+        if start == poison:
+            os._exit(99)
+        return open_audio(recording, **kwargs)
+
+    vars(worker.engine)["open_audio"] = fatal
+
+
+# --- a network that takes as long as it is told to ------------------------------------------------------------
+
+
+def load_tiny(name: str, **_: Any) -> Any:
+    from mt3_infer.loading import Model
+    from mt3_infer.models import MODELS
+
+    return Model(MODELS[name], cast(Any, TinyNetwork()), "0" * 64, "Apache-2.0")
+
+
+class TinyNetwork:
+    """A note for each half second, from its loudness and its zero crossings: other audio gives other notes."""
+
+    device, in_order = "cpu", False
+
+    def __init__(self) -> None:
+        from mt3_infer.segments import SegmentGrid
+
+        self.grid = SegmentGrid(22050, hop=11025, length=11025)
+        self._seconds = float(ENVIRONMENT.get("MT3_TEST_SEGMENT_SECONDS", "0.02"))
+
+    def read(self, segments: Iterable[Any], options: Any, *, before: Any = None) -> Generator[list[int]]:
+        for segment in segments:
+            time.sleep(self._seconds)
+            point("transcribing")
+            crossings = int(np.count_nonzero(np.diff(np.signbit(segment.waveform))))
+            yield [21 + crossings % 88, 1 + round(126 * float(np.abs(segment.waveform).max()))]
+
+    def collect(self, options: Any) -> TinyCollector:
+        return TinyCollector()
+
+
+@dataclass
+class TinyCollector:
+    heard: list[list[int]] = field(default_factory=list)
+
+    def feed(self, result: list[int]) -> None:
+        self.heard.append(result)
+
+    def finish(self, samples: int) -> Any:
+        from mt3_infer.notes import Note
+        from mt3_infer.transcribe import NetworkOutput
+
+        notes = [Note(n / 2, n / 2 + 0.5, pitch, loud) for n, (pitch, loud) in enumerate(self.heard)]
+        return NetworkOutput(notes=notes, counters={})
+
+
+PLANT: dict[str, Callable[[], None]] = {
+    "web": plant_in_web,
+    "scheduler": plant_in_scheduler,
+    "worker": plant_in_worker,
+}
+
+
+def plant(process: str) -> None:
+    """Before the process begins its work."""
+    plant_in_all()
+    PLANT[process]()

@@ -1,0 +1,10 @@
+"""`python -m tests.chaos.faulty_scheduler`: the scheduler, with what `tests.chaos.faults` plants."""
+
+from tests.chaos import faults
+
+faults.plant("scheduler")
+
+from worker.scheduler import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""What went in must come out, once: the accounting of Jepsen's total-queue.
+
+Every submission that was acknowledged is put down with what its notes must be; at the end the database and
+storage are asked what became of it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from tests.chaos.stack import Stack
+from tests.recordings import write
+
+CLIPS = 6
+
+
+def make_clips(folder: Path, seconds: float = 3.0) -> list[bytes]:
+    """Recordings whose notes differ."""
+    clips = []
+    rate = 22050
+    for number in range(CLIPS):
+        chance = np.random.default_rng(number)
+        pitches = np.repeat(chance.uniform(100, 2000, round(2 * seconds)), rate // 2)
+        loudness = np.repeat(chance.uniform(0.2, 0.9, round(2 * seconds)), rate // 2)
+        wave = (loudness * np.sin(2 * np.pi * np.cumsum(pitches) / rate)).astype(np.float32)
+        clips.append(write(folder / f"clip{number}.flac", wave, rate, "flac").read_bytes())
+    return clips
+
+
+@dataclass
+class Report:
+    """The figures of a run."""
+
+    jobs: int
+    lost: int
+    doubled: int
+    unexpected: int
+    wrong: int
+    stale: int
+    refused: int
+    attempts: int
+    most_attempts: int
+    killed_attempts: int
+    slowest_recovery: float
+
+    def __str__(self) -> str:
+        return (
+            f"jobs {self.jobs}  lost {self.lost}  doubled {self.doubled}  unexpected {self.unexpected}  "
+            f"wrong notes {self.wrong}  stale finishes accepted {self.stale} refused {self.refused}  "
+            f"attempts {self.attempts} (most {self.most_attempts}, killed {self.killed_attempts})  "
+            f"slowest recovery {self.slowest_recovery:.1f} s"
+        )
+
+    def check(self) -> None:
+        """Never lost, never twice."""
+        bad = (self.lost, self.doubled, self.unexpected, self.wrong, self.stale)
+        assert bad == (0, 0, 0, 0, 0), str(self)
+
+
+@dataclass
+class Ledger:
+    """Submissions and what must come of them."""
+
+    stack: Stack
+    clips: list[bytes]
+    truth: list[Any] = field(default_factory=list)
+    accepted: dict[str, int] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)  # those that are meant to
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+
+    def learn(self) -> None:
+        """Run each clip undisturbed: its notes are the truth."""
+        ids = [self.submit(number) for number in range(len(self.clips))]
+        self.wait_for_all()
+        self.truth = [self._notes(job_id) for job_id in ids]
+        assert len({json.dumps(notes) for notes in self.truth}) == len(self.clips), "the clips are told apart"
+
+    def submit(self, clip: int) -> str:
+        """One job; it counts when it is acknowledged."""
+        key = f"{clip}-{random.getrandbits(64):x}"
+        job_id = self.stack.submit(self.clips[clip], key)
+        with self._writing:
+            self.accepted[job_id] = clip
+        return job_id
+
+    def submit_many(self, count: int) -> threading.Thread:
+        """Jobs from a thread of its own, one after the other."""
+
+        def run() -> None:
+            for number in range(count):
+                self.submit(number % len(self.clips))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+    def open_jobs(self) -> int:
+        """Accepted, and not ended yet."""
+        ended = {str(row[0]) for row in self.stack.sql("SELECT id FROM jobs WHERE finished_at IS NOT NULL")}
+        return len(self.accepted.keys() - ended)
+
+    def wait_for_all(self) -> None:
+        """As long as jobs end, however many there are."""
+        while (left := self.open_jobs()) > 0:
+            self.stack.wait(partial(self._fewer_are_open, left), f"the end of one of {left} jobs")
+
+    def _fewer_are_open(self, left: int) -> bool:
+        return self.open_jobs() < left
+
+    def wait_for_all_within(self, seconds: float) -> None:
+        self.stack.wait(lambda: self.open_jobs() == 0, "the end of all jobs", seconds=seconds)
+
+    def account(self) -> Report:
+        """When all have ended: compare."""
+        sql = self.stack.sql
+        status = {str(job_id): word for job_id, word in sql("SELECT id, status FROM jobs")}
+        finishes = Counter(str(job_id) for (job_id,) in sql("SELECT job FROM finishes"))
+        stale = sum(held != wrote for held, wrote in sql("SELECT held, wrote FROM finishes"))
+        tries = Counter(str(job_id) for (job_id,) in sql("SELECT job_id FROM attempts"))
+        recoveries = self._recoveries()
+        meant_to_succeed = self.accepted.keys() - self.failed
+        lost = [job_id for job_id in meant_to_succeed if status.get(job_id) != "succeeded"]
+        lost += [job_id for job_id in self.failed if status.get(job_id) != "failed"]
+        done = [job_id for job_id in meant_to_succeed if status.get(job_id) == "succeeded"]
+        return Report(
+            jobs=len(self.accepted),
+            lost=len(lost),
+            doubled=sum(count > 1 for count in finishes.values()),
+            unexpected=len(status.keys() - self.accepted.keys()),
+            wrong=sum(self._notes(job_id) != self.truth[self.accepted[job_id]] for job_id in done),
+            stale=stale,
+            refused=self.stack.logged("stale_finish_refused"),
+            attempts=sum(tries.values()),
+            most_attempts=max(tries.values()),
+            killed_attempts=len(recoveries),
+            slowest_recovery=max(recoveries, default=0.0),
+        )
+
+    def _recoveries(self) -> list[float]:
+        """Seconds from the death of an attempt's worker until its job was free for another one."""
+        rows = self.stack.sql("SELECT worker, finished_at FROM attempts WHERE outcome = 'lost'")
+        killed = self.stack.killed
+        return [
+            (cast(datetime, freed) - killed[str(worker)]).total_seconds()
+            for worker, freed in rows
+            if str(worker) in killed
+        ]
+
+    def _notes(self, job_id: str) -> Any:
+        job = self.stack.client.job(job_id)
+        return json.loads(self.stack.client.artifact(job, "notes.json"))["notes"]
+
+
+def longest_silence(stack: Stack, since: datetime) -> float:
+    """Seconds from a moment to the first job that was finished after it."""
+    ((first,),) = stack.sql("SELECT min(at) FROM finishes WHERE at > %s", since)
+    assert first is not None
+    return (cast(datetime, first) - since).total_seconds()

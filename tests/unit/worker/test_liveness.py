@@ -1,0 +1,107 @@
+"""What counts as being well, for the worker itself, its health check and its supervisor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from shared import presence
+from shared.db import Sessions
+from shared.tables import Worker
+from tests.servers import wait_until
+from worker.liveness import HANGING_STATUS, Liveness, Presence, Pulse
+
+
+def be_away() -> None:
+    raise ConnectionError
+
+
+def test_an_idle_worker_is_well_as_long_as_its_loop_turns() -> None:
+    liveness = Liveness(stall_seconds=60, loop_seconds=0)
+    assert liveness.complaint() is None, "it has not begun to turn: parts are waited for"
+    liveness.turned()
+    time.sleep(0.01)
+    assert liveness.complaint() == "no message was looked for in 0 s"
+    liveness.ending()
+    assert liveness.complaint() is None
+
+
+def test_a_loop_that_waits_for_redis_does_not_hang() -> None:
+    liveness = Liveness(stall_seconds=60, loop_seconds=0, check_redis=be_away)
+    liveness.turned()
+    time.sleep(0.01)
+    assert liveness.complaint() is None
+
+
+def test_a_busy_worker_is_well_as_long_as_each_job_moves() -> None:
+    liveness = Liveness(stall_seconds=0.2, loop_seconds=60)
+    with liveness.job(), liveness.job() as other:
+        assert liveness.complaint() is None
+        time.sleep(0.3)
+        other.moved()
+        assert liveness.complaint() == "1 of 2 jobs stood still for 0 s"
+    assert liveness.complaint() is None, "jobs that ended need not move"
+
+
+def test_a_worker_that_sees_that_it_hangs_ends_itself(tmp_path: Path) -> None:
+    ends: list[int] = []
+    liveness = Liveness(stall_seconds=0, loop_seconds=60)
+    pulse = Pulse(liveness, tmp_path / "run" / "alive", end=ends.append)
+    pulse.beat()
+    assert (ends, (tmp_path / "run" / "alive").exists()) == ([], True)
+    with liveness.job():
+        time.sleep(0.01)
+        pulse.beat()
+    assert ends == [HANGING_STATUS]
+
+
+def test_a_worker_is_present_in_the_database_until_it_ends(any_sessions: Sessions) -> None:
+    def count() -> int:
+        with any_sessions() as session:
+            return presence.count_present(session)[0]
+
+    with any_sessions() as session:
+        assert presence.count_present(session) == (0, None)
+    workers = [Presence(any_sessions, name) for name in ("a", "b")]
+    for worker in workers:
+        worker.start()
+    wait_until(lambda: count() == 2, what="two workers")
+    workers[0].end()
+    with any_sessions() as session:
+        assert session.scalars(select(Worker.name)).all() == ["b"]
+    workers[1].end()
+    assert count() == 0
+
+
+def check(file: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MT3_ALIVE_FILE": str(file), "MT3_ALIVE_SECONDS": "30"}
+    return subprocess.run(
+        [sys.executable, "-m", "worker.alive"], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_health_check_goes_by_the_age_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "alive"
+    assert "no worker has started yet" in check(file).stderr
+    file.touch()
+    assert (check(file).returncode, check(file).stderr) == (0, "")
+    os.utime(file, (time.time() - 100, time.time() - 100))
+    run = check(file)
+    assert run.returncode == 1
+    assert "the worker hangs: it last moved 100 s ago" in run.stderr
+
+
+def test_a_pulse_beats_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.liveness.PULSE_SECONDS", 0.01)
+    beats = threading.Event()
+    pulse = Pulse(Liveness(stall_seconds=60, loop_seconds=60), tmp_path / "alive")
+    monkeypatch.setattr(pulse, "beat", beats.set)
+    pulse.start()
+    assert beats.wait(10)

@@ -1,0 +1,115 @@
+"""Removes what is past its time, and what nobody refers to any more.
+
+Jobs that ended long ago; files of deleted jobs, once no worker can still be writing them; and orphans: uploads
+whose row was never written, results of attempts that were lost, parts of writes that never ended. An orphan is
+told by the database, not by its name, and only when it is old: what is being made is young.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import groupby, islice
+from uuid import UUID
+
+from shared import jobs, presence
+from shared.config import Settings
+from shared.db import Sessions
+from shared.errors import ServiceError
+from shared.locks import DatabaseLock
+from shared.logs import get_logger
+from shared.storage import ListedObject, ObjectStorage, result_prefix, upload_prefix
+from worker.steps import Steps
+
+log = get_logger(__name__)
+
+ORPHANS_SECONDS = 3600.0  # from one look through all of storage to the next
+BATCH = 200
+
+
+@dataclass
+class Sweeper:
+    """One `tick` removes all that is due, unless another process is at it."""
+
+    settings: Settings
+    sessions: Sessions
+    storage: ObjectStorage
+    lock: DatabaseLock
+    _steps: Steps = field(default_factory=Steps, init=False)
+    _looked: float = field(default=float("-inf"), init=False)
+
+    def tick(self) -> None:
+        """Everything that is due. What a part that is away keeps us from is tried again at the next tick."""
+        self._steps.run(self._sweep)
+
+    def _sweep(self) -> None:
+        if not self.lock.hold():
+            return
+        self.expire_jobs()
+        self.remove_garbage()
+        if time.monotonic() - self._looked >= ORPHANS_SECONDS:
+            self.remove_orphans()
+            self._looked = time.monotonic()
+
+    def expire_jobs(self) -> None:
+        """Delete jobs that ended too long ago, and workers that are long gone."""
+        with self.sessions.begin() as session:
+            expired = jobs.expire_jobs(session, ttl_days=self.settings.result_ttl_days)
+        if expired:
+            log.info("jobs_expired", count=len(expired))
+        with self.sessions.begin() as session:
+            presence.forget_absent(session)
+
+    def remove_garbage(self) -> None:
+        """Remove files of deleted jobs."""
+        with self.sessions() as session:
+            garbage = jobs.list_garbage(session, older_than_seconds=2 * self.settings.lease_seconds)
+        for prefix in garbage:
+            if not self.lock.hold():
+                return
+            try:
+                self.storage.delete_prefix(prefix)
+            except ServiceError as error:
+                log.warning("garbage_left", prefix=prefix, error=str(error))
+                return
+            with self.sessions.begin() as session:
+                jobs.forget_garbage(session, prefix)
+
+    def remove_orphans(self) -> None:
+        """Look through all of storage and remove what is old and belongs to nothing."""
+        old = datetime.now(UTC) - timedelta(hours=self.settings.orphan_hours)
+        removed = self.storage.delete_unfinished(older_than=old)
+        for top in ("uploads/", "results/"):
+            owned = self._owned(top, old)
+            while batch := list(islice(owned, BATCH)):
+                if not self.lock.hold():
+                    return
+                with self.sessions() as session:
+                    kept = jobs.find_kept(session, [job_id for job_id, _ in batch])
+                for job_id, attempt in batch:
+                    is_orphan = job_id not in kept or (attempt is not None and attempt not in kept[job_id])
+                    if is_orphan:
+                        results = result_prefix(job_id, attempt)
+                        self.storage.delete_prefix(upload_prefix(job_id) if top == "uploads/" else results)
+                        removed += 1
+        if removed:
+            log.info("orphans_removed", count=removed)
+
+    def _owned(self, top: str, old: datetime) -> Iterator[tuple[UUID, int | None]]:
+        """Job, and attempt where it has one, of every group of objects that are all old."""
+        for owner, objects in groupby(self.storage.list_objects(top), _owner):
+            newest = max(entry.modified for entry in objects)
+            if owner is not None and newest < old:
+                yield owner
+
+
+def _owner(entry: ListedObject) -> tuple[UUID, int | None] | None:
+    """Job and attempt that an object was written for; None for what we did not name."""
+    top, *parts = entry.key.split("/")
+    try:
+        job_id = UUID(parts[0])
+    except (IndexError, ValueError):
+        return None
+    return job_id, int(parts[1]) if top == "results" and parts[1].isdecimal() else None
