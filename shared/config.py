@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     max_audio_seconds: Seconds = 3 * 3600 + 600
     result_ttl_days: Seconds = 30
 
+    shard_seconds: Annotated[float, Field(ge=0)] = 600
     worker_concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     lease_seconds: Annotated[float, Field(ge=1)] = 30
     stall_seconds: Seconds = 900

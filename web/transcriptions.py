@@ -17,7 +17,6 @@ from werkzeug.http import parse_options_header
 from shared import jobs
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
-from shared.storage import result_prefix, upload_prefix
 from shared.tables import Job
 from web.parts import OWNER, parts
 from web.schemas import (
@@ -123,7 +122,7 @@ def remove(job_id: UUID) -> tuple[str, int]:
     with parts().sessions.begin() as session:
         jobs.delete_job(session, OWNER, job_id)
     try:
-        for prefix in (upload_prefix(job_id), result_prefix(job_id)):
+        for prefix in jobs.all_prefixes([job_id]):
             parts().storage.delete_prefix(prefix)
     except ServiceError as error:
         log.warning("files_left_for_the_scheduler", job_id=str(job_id), error=str(error))
