@@ -1,5 +1,8 @@
 """One attempt at a job: claim → weights → audio → notes → artifacts → complete.
 
+A long recording takes several: one cuts it into shards and lets go, each shard is an attempt of its own, and who
+read the last one makes notes of all (`worker.shards`).
+
 The path knows no broker: Celery calls it, and so do the tests. Whatever happens in it, the row ends in a state
 from which somebody goes on: the guarded updates of `shared.jobs` see to that.
 """
@@ -17,19 +20,23 @@ from uuid import UUID
 import structlog
 
 from checkpoints.progress import FetchProgress
+from mt3_infer.loading import Model
 from mt3_infer.transcribe import Progress
 from mt3_infer.transcription import Transcription
-from shared import jobs
+from shared import jobs, shards
 from shared.config import Settings
 from shared.db import Sessions
 from shared.errors import ServiceError
 from shared.jobs import Claim, Download
 from shared.logs import get_logger
-from shared.storage import ObjectStorage, StoredObject, result_prefix
+from shared.shards import ShardClaim
+from shared.storage import ObjectStorage, StoredObject, result_prefix, shard_prefix
 from shared.tables import Phase
+from shared.turns import claim_next
 from worker.engine import TranscriptionEngine
-from worker.errors import classify
+from worker.errors import Failure, classify
 from worker.heartbeat import Heartbeat, LeaseLost, ShuttingDown
+from worker.shards import Cut, ShardWork
 
 log = get_logger(__name__)
 
@@ -46,36 +53,58 @@ class Attempts:
     stopping: threading.Event
 
     def run(self, job_id: UUID) -> str | None:
-        """Claim the job and see it through; how it ended, or None where it was not ours to take."""
+        """Somebody rang: claim the job or shard whose turn it is and see it through.
+
+        Args:
+            job_id: that was rung for. It is taken where nothing waits, but it has lost its worker.
+        Returns:
+            How the attempt ended; None where there was nothing to take.
+        """
         if self.stopping.is_set():
             return None  # the row is still queued: the scheduler rings for it again
-        with self.sessions.begin() as session:
-            claim = jobs.claim_job(
-                session,
-                job_id,
-                worker=self.worker,
-                lease_seconds=self.settings.lease_seconds,
-                max_attempts=self.settings.max_attempts,
-            )
+        lease_seconds, max_attempts = self.settings.lease_seconds, self.settings.max_attempts
+        claim = claim_next(
+            self.sessions, worker=self.worker, lease_seconds=lease_seconds, max_attempts=max_attempts
+        )
+        if claim is None:
+            with self.sessions.begin() as session:
+                claim = jobs.claim_job(
+                    session,
+                    job_id,
+                    worker=self.worker,
+                    lease_seconds=lease_seconds,
+                    max_attempts=max_attempts,
+                )
         if claim is None:
             log.info("claim_refused", job_id=str(job_id))
             return None
-        with structlog.contextvars.bound_contextvars(job_id=str(job_id), attempt=claim.attempt):
+        if isinstance(claim, ShardClaim):
+            return self._run_shard(claim)
+        return self._run_job(claim)
+
+    def _run_job(self, claim: Claim) -> str:
+        with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), attempt=claim.attempt):
             log.info("attempt_started", model=claim.model)
             started = time.monotonic()
             outcome = self._see_through(claim)
             log.info("attempt_ended", outcome=outcome, seconds=round(time.monotonic() - started, 2))
             return outcome
 
+    def _run_shard(self, claim: ShardClaim) -> str:
+        known = {"job_id": str(claim.job_id), "shard": claim.number, "attempt": claim.attempt}
+        with structlog.contextvars.bound_contextvars(**known):
+            log.info("shard_started", model=claim.model)
+            started = time.monotonic()
+            outcome, assembly = self._see_shard_through(claim)
+            log.info("shard_ended", outcome=outcome, seconds=round(time.monotonic() - started, 2))
+        return outcome if assembly is None else self._run_job(assembly)
+
     def _see_through(self, claim: Claim) -> str:
         try:
-            with Heartbeat(
-                self.sessions,
-                claim,
-                lease_seconds=self.settings.lease_seconds,
-                stopping=self.stopping,
-            ) as heartbeat:
+            with self._heartbeat(claim) as heartbeat:
                 transcription = self._transcribe(claim, heartbeat)
+                if transcription is None:
+                    return "handed_over"
                 heartbeat.report(Phase.WRITING_RESULTS, done=transcription.duration)
                 artifacts = self._write_results(claim, transcription)
                 with self.sessions.begin() as session:
@@ -93,24 +122,89 @@ class Attempts:
             return "lost"
         except ShuttingDown:
             with self.sessions.begin() as session:
-                jobs.release_job(session, claim)
+                released = jobs.release_job(session, claim)
+            if released:
+                self._discard(claim)
             return "released"
         except Exception as error:
             return self._fail(claim, error)
         return "succeeded"
 
-    def _transcribe(self, claim: Claim, heartbeat: Heartbeat) -> Transcription:
+    def _see_shard_through(self, claim: ShardClaim) -> tuple[str, Claim | None]:
+        """How the attempt ended; and the job, if this was its last shard."""
+        try:
+            with self._heartbeat(claim) as heartbeat:
+                model = self._model(claim.model, heartbeat)
+                began = time.monotonic()
+                result_key = self._shard_work.read(claim, model, heartbeat)
+                took = time.monotonic() - began
+                with self.sessions.begin() as session:
+                    completed = shards.complete_shard(
+                        session,
+                        claim,
+                        result_key=result_key,
+                        worker=self.worker,
+                        lease_seconds=self.settings.lease_seconds,
+                    )
+            if not completed.won:
+                raise LeaseLost
+        except LeaseLost:
+            self._discard_objects(shard_prefix(claim.job_id, claim.plan, claim.number, claim.attempt))
+            return "lost", None
+        except ShuttingDown:
+            with self.sessions.begin() as session:
+                shards.release_shard(session, claim)
+            return "released", None
+        except Exception as error:
+            failure = self._class(error)
+            with self.sessions.begin() as session:
+                shards.fail_shard(
+                    session,
+                    claim,
+                    code=failure.code,
+                    detail=failure.detail,
+                    retry_after_seconds=self._backoff(claim.attempt) if failure.retryable else None,
+                    max_attempts=self.settings.max_attempts,
+                )
+            return "failed", None
+        self._report_speed(claim.model, claim.seconds / max(took, 1e-6))
+        return "read", completed.assembly
+
+    def _heartbeat(self, claim: Claim | ShardClaim) -> Heartbeat:
+        return Heartbeat(self.sessions, claim, lease_seconds=self.settings.lease_seconds, stopping=self.stopping)
+
+    def _model(self, name: str, heartbeat: Heartbeat) -> Model:
         heartbeat.report(Phase.FETCHING_CHECKPOINT)
 
         def fetching(at: FetchProgress) -> None:
             download = Download(at.bytes_done, at.bytes_total, round(at.bytes_per_second), at.waiting)
             heartbeat.report(Phase.FETCHING_CHECKPOINT, download=download)
 
-        self.engine.fetch(claim.model, fetching)
+        self.engine.fetch(name, fetching)
         heartbeat.report(Phase.LOADING_MODEL)
-        model = self.engine.load(claim.model)
+        return self.engine.load(name)
+
+    def _transcribe(self, claim: Claim, heartbeat: Heartbeat) -> Transcription | None:
+        """The notes; None where the job was handed over to its shards.
+
+        Raises:
+            LeaseLost: it was not ours to hand over any more.
+        """
+        if claim.plan is not None and not claim.plan.is_done:
+            with self.sessions.begin() as session:
+                handed_over = shards.hand_over(session, claim)
+            if not handed_over:
+                raise LeaseLost
+            return None
+        model = self._model(claim.model, heartbeat)
+        if claim.plan is not None:
+            return self._shard_work.assemble(claim, model, heartbeat)
         heartbeat.report(Phase.DECODING_AUDIO)
         with self.storage.open(claim.upload_key) as recording:
+            if self._shard_work.is_long(model, recording):
+                cut = self._shard_work.cut(claim, model, recording, heartbeat)
+                self._plan(claim, cut, in_order=model.network.in_order)
+                return None
             began = time.monotonic()
 
             def progress(at: Progress) -> None:
@@ -119,6 +213,19 @@ class Attempts:
             transcription = self.engine.transcribe(model, recording, claim.options, progress)
         self._report_speed(claim.model, transcription.duration / max(time.monotonic() - began, 1e-6))
         return transcription
+
+    def _plan(self, claim: Claim, cut: Cut, *, in_order: bool) -> None:
+        with self.sessions.begin() as session:
+            planned = shards.plan_job(
+                session, claim, cut.shards, samples=cut.samples, seconds=cut.seconds, in_order=in_order
+            )
+        if not planned:
+            raise LeaseLost
+        log.info("planned", shards=len(cut.shards), audio_seconds=round(cut.seconds, 1))
+
+    @property
+    def _shard_work(self) -> ShardWork:
+        return ShardWork(self.settings, self.sessions, self.storage, self.engine)
 
     def _write_results(self, claim: Claim, transcription: Transcription) -> list[dict[str, Any]]:
         midi = transcription.to_midi()
@@ -140,11 +247,9 @@ class Attempts:
         }
 
     def _fail(self, claim: Claim, error: Exception) -> str:
-        failure = classify(error)
-        trace = error if failure.code == "internal_error" else None
-        log.warning("attempt_failed", code=failure.code, detail=str(error), exc_info=trace)
+        failure = self._class(error)
         with self.sessions.begin() as session:
-            jobs.fail_attempt(
+            failed = jobs.fail_attempt(
                 session,
                 claim,
                 code=failure.code,
@@ -152,7 +257,15 @@ class Attempts:
                 retry_after_seconds=self._backoff(claim.attempt) if failure.retryable else None,
                 max_attempts=self.settings.max_attempts,
             )
+        if failed:  # if not, the error may have come after the job was handed over, with its shards
+            self._discard(claim)
         return "failed"
+
+    def _class(self, error: Exception) -> Failure:
+        failure = classify(error)
+        trace = error if failure.code == "internal_error" else None
+        log.warning("attempt_failed", code=failure.code, detail=str(error), exc_info=trace)
+        return failure
 
     def _backoff(self, attempt: int) -> float:
         """Seconds until the next attempt: doubled each time, with jitter so that many do not come back as one."""
@@ -160,8 +273,16 @@ class Attempts:
         return doubled * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
     def _discard(self, claim: Claim) -> None:
+        """Remove what an attempt has stored that came to nothing."""
+        prefixes = [result_prefix(claim.job_id, claim.attempt)]
+        if claim.plan is None:
+            prefixes.append(shard_prefix(claim.job_id, claim.attempt))
+        self._discard_objects(*prefixes)
+
+    def _discard_objects(self, *prefixes: str) -> None:
         try:
-            self.storage.delete_prefix(result_prefix(claim.job_id, claim.attempt))
+            for prefix in prefixes:
+                self.storage.delete_prefix(prefix)
         except ServiceError as error:
             log.warning("stale_results_left", error=str(error))
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 from redis import Redis
 from redis.exceptions import RedisError
 
-from shared import jobs
+from shared import jobs, shards
 from shared.config import Settings, read_settings
 from shared.db import Sessions, make_engine, make_sessions
 from shared.errors import ServiceError
@@ -55,16 +55,25 @@ class Scheduler:
                 max_attempts=self.settings.max_attempts,
                 stall_seconds=self.settings.stall_seconds,
             )
+            again, poisoned = shards.reap_shards(
+                session,
+                max_attempts=self.settings.max_attempts,
+                stall_seconds=self.settings.stall_seconds,
+            )
+        for job_id, number in again:
+            log.warning("lease_expired", job_id=str(job_id), shard=number)
+        failed += poisoned
         for job_id in requeued:
             log.warning("lease_expired", job_id=str(job_id))
         for job_id in failed:
             log.error("attempts_used_up", job_id=str(job_id))
 
     def ring(self) -> None:
-        """Publish the ids of jobs that are due and that nobody was told of."""
+        """Ring once for each job and each shard that is due and that nobody was told of."""
         if self._redis_lost_its_data():
             with self.sessions.begin() as session:
                 jobs.forget_rings(session)
+                shards.forget_rings(session)
         with self.sessions.begin() as session:
             waiting = jobs.take_unrung(session, ring_again_seconds=self.settings.ring_again_seconds)
         for number, job_id in enumerate(waiting):
@@ -73,6 +82,15 @@ class Scheduler:
             except Exception:
                 with self.sessions.begin() as session:
                     jobs.forget_rings(session, waiting[number:])
+                raise
+        with self.sessions.begin() as session:
+            parts = shards.take_unrung(session, ring_again_seconds=self.settings.ring_again_seconds)
+        for number, (job_id, _) in enumerate(parts):
+            try:
+                self.queue.submit(job_id)
+            except Exception:
+                with self.sessions.begin() as session:
+                    shards.forget_rings(session, parts[number:])
                 raise
 
     def keep_house(self) -> None:
