@@ -131,6 +131,12 @@ def plan_job(
     return close_own_attempt(session, claim, "handed_over")
 
 
+def was_planned(session: Session, claim: Claim) -> bool:
+    """Whether the job's shards are those that this very attempt has cut."""
+    mine = select(Job.id).where(Job.id == claim.job_id, Job.planned_by == claim.attempt)
+    return session.scalar(mine) is not None
+
+
 def hand_over(session: Session, claim: Claim) -> bool:
     """Let go of a job whose shards are not all done yet, so that they are run; False when the attempt is stale."""
     assert claim.plan is not None
@@ -270,6 +276,18 @@ def complete_shard(
         execution_options={"synchronize_session": False},
     ).one_or_none()
     return Completed(won=True, assembly=None if last is None else open_attempt(session, last, worker=worker))
+
+
+def was_completed(session: Session, claim: ShardClaim, *, result_key: str) -> bool:
+    """Whether it is this very attempt that completed the shard: an earlier try seemed to fail and did not."""
+    mine = select(Shard.number).where(
+        Shard.job_id == claim.job_id,
+        Shard.number == claim.number,
+        Shard.attempt == claim.attempt,
+        Shard.status == ShardStatus.SUCCEEDED,
+        Shard.result_key == result_key,
+    )
+    return session.scalar(mine) is not None
 
 
 def fail_shard(

@@ -147,7 +147,9 @@ class Attempts:
                         lease_seconds=self.settings.lease_seconds,
                     )
             if not completed.won:
-                raise LeaseLost
+                with self.sessions() as session:
+                    if not shards.was_completed(session, claim, result_key=result_key):
+                        raise LeaseLost
         except LeaseLost:
             self._discard_objects(shard_prefix(claim.job_id, claim.plan, claim.number, claim.attempt))
             return "lost", None
@@ -257,7 +259,7 @@ class Attempts:
                 retry_after_seconds=self._backoff(claim.attempt) if failure.retryable else None,
                 max_attempts=self.settings.max_attempts,
             )
-        if failed:  # if not, the error may have come after the job was handed over, with its shards
+        if failed:
             self._discard(claim)
         return "failed"
 
@@ -276,7 +278,10 @@ class Attempts:
         """Remove what an attempt has stored that came to nothing."""
         prefixes = [result_prefix(claim.job_id, claim.attempt)]
         if claim.plan is None:
-            prefixes.append(shard_prefix(claim.job_id, claim.attempt))
+            with self.sessions() as session:
+                # An error may have come after all was done, and the shards are in use.
+                if not shards.was_planned(session, claim):
+                    prefixes.append(shard_prefix(claim.job_id, claim.attempt))
         self._discard_objects(*prefixes)
 
     def _discard_objects(self, *prefixes: str) -> None:

@@ -23,7 +23,7 @@ from tests.client import ServiceClient
 from tests.recordings import write
 
 pytestmark = pytest.mark.e2e
-SHARD_SECONDS = 12
+SHARD_SECONDS = 10
 
 
 @dataclass
@@ -49,11 +49,11 @@ class TwoWorkers:
 
 @pytest.fixture(scope="module")
 def recording(bach: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Four minutes."""
+    """A minute and a quarter."""
     with open_audio(bach, sample_rate=22050) as audio:
         once = np.concatenate(list(audio))
     path = tmp_path_factory.mktemp("long") / "long.flac"
-    return write(path, np.tile(once, 10), 22050, "flac").read_bytes()
+    return write(path, np.tile(once, 3), 22050, "flac").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -81,17 +81,16 @@ def test_after_a_kill_only_the_shards_in_flight_are_done_again(two_workers: TwoW
     client = two_workers.client
     undisturbed = client.transcribe(recording)
     assert undisturbed["attempts"] == 1
-    assert undisturbed["progress"]["shards_total"] >= 20
+    assert undisturbed["progress"]["shards_total"] >= 7
     assert undisturbed["progress"]["shards_done"] == undisturbed["progress"]["shards_total"]
-    both = f"{two_workers.second.pid}"
-
+    second = f":{two_workers.second.pid}"
     job_id = client.submit(recording).json["id"]
 
     def is_in_the_middle() -> bool:
         """The second worker is at a shard, and some are done."""
         shards = two_workers.shards(job_id)
         done = sum(status == "succeeded" for status, _, _ in shards)
-        return done >= 2 and any(s == "processing" and (w or "").endswith(f":{both}") for s, _, w in shards)
+        return done >= 1 and any(status == "processing" and (w or "").endswith(second) for status, _, w in shards)
 
     servers.wait_until(is_in_the_middle, seconds=60, what="the second worker at a shard")
     os.kill(two_workers.second.pid, signal.SIGKILL)

@@ -121,6 +121,9 @@ def test_who_completes_the_last_shard_assembles(any_sessions: Sessions) -> None:
     assert complete(any_sessions, taken[2]) == Completed(won=True)
     assert complete(any_sessions, taken[0]) == Completed(won=True)
     assert complete(any_sessions, taken[0]) == Completed(won=False)
+    with any_sessions() as session:
+        assert shards.was_completed(session, taken[0], result_key=KEY)
+        assert not shards.was_completed(session, taken[1], result_key=KEY)
     last = complete(any_sessions, taken[1])
     assert last.assembly is not None
     assert last.assembly.plan == jobs.Plan(1, 24000, 24.0, 3, 3)
@@ -140,7 +143,8 @@ def test_two_workers_that_finish_at_the_same_moment_assemble_once(any_sessions: 
     for _ in range(10):
         job_id = planned(any_sessions, count=2)
         taken = [must_take(any_sessions, job_id, number) for number in range(2)]
-        start, ended = threading.Barrier(2), []
+        start = threading.Barrier(2)
+        ended: list[Completed] = []
 
         def finish(shard: ShardClaim, start: threading.Barrier = start, ended: list[Completed] = ended) -> None:
             start.wait()
@@ -353,7 +357,8 @@ def test_a_client_that_ends_the_job_while_its_last_shard_ends_never_meets_a_dead
     for _ in range(10):
         job_id = planned(any_sessions, count=2)
         complete(any_sessions, must_take(any_sessions, job_id, 0))
-        last, start, problems = must_take(any_sessions, job_id, 1), threading.Barrier(2), []
+        last, start = must_take(any_sessions, job_id, 1), threading.Barrier(2)
+        problems: list[Exception] = []
 
         def client(job_id: UUID = job_id, start: threading.Barrier = start) -> None:
             start.wait()
