@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     result_ttl_days: Seconds = 30
     orphan_hours: Seconds = 24
 
+    shard_seconds: Annotated[float, Field(ge=0)] = 600
     worker_concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     lease_seconds: Annotated[float, Field(ge=1)] = 30
     stall_seconds: Seconds = 900

@@ -8,6 +8,7 @@
 
 A worker may change a job only while it is `processing` under that worker's attempt number, which is the
 fencing token: claims count it up, so whatever a late worker still says finds no row and changes nothing.
+While the shards of a long recording run, the job is `processing` and has no lease: nobody holds it, see `shards`.
 All functions take a session within a transaction, and write before they read (see `shared.db`).
 """
 
@@ -23,12 +24,15 @@ from sqlalchemy import (
     ColumnElement,
     CursorResult,
     Executable,
+    Row,
     and_,
     delete,
+    exists,
     func,
     insert,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -36,8 +40,8 @@ from sqlalchemy.orm import Session
 
 from shared.db import Sessions, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
-from shared.storage import result_prefix, upload_prefix
-from shared.tables import Attempt, Garbage, Job, ModelReport, Phase, Status
+from shared.storage import result_prefix, shard_prefix, upload_prefix
+from shared.tables import Attempt, Garbage, Job, ModelReport, Phase, Shard, ShardStatus, Status
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,37 @@ class NewJob:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """How a long recording was cut.
+
+    Attributes:
+        attempt: that cut it, and under whose number the shards lie in storage.
+        samples: of the recording, at the model's sample rate.
+        seconds: length of the recording.
+    """
+
+    attempt: int
+    samples: int
+    seconds: float
+    shards_total: int
+    shards_done: int
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the results of all shards are there."""
+        return self.shards_done == self.shards_total
+
+
+@dataclass(frozen=True)
 class Claim:
-    """One attempt that a worker holds: the job's data and the fencing token."""
+    """One attempt that a worker holds: the job's data and the fencing token; `plan` once there are shards."""
 
     job_id: UUID
     attempt: int
     model: str
     options: dict[str, Any]
     upload_key: str
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -184,10 +211,23 @@ def list_jobs(
 
 
 def queue_position(session: Session, job: Job) -> int | None:
-    """1 for the job that is next; None for one that does not wait."""
+    """1 for the job whose turn is next, of all owners' (see `turns`); None for one that does not wait."""
     if job.status is not Status.QUEUED:
         return None
-    ahead = select(func.count()).select_from(Job).where(Job.status == Status.QUEUED, Job.id < job.id)
+    turn = job.served_at or job.created_at
+    has_shards_waiting = and_(
+        Job.status == Status.PROCESSING,
+        Job.planned_by.is_not(None),
+        exists().where(Shard.job_id == Job.id, Shard.status == ShardStatus.QUEUED),
+    )
+    ahead = (
+        select(func.count())
+        .select_from(Job)
+        .where(
+            or_(Job.status == Status.QUEUED, has_shards_waiting),
+            tuple_(TURN, Job.id) < tuple_(turn, job.id),
+        )
+    )
     return (session.scalar(ahead) or 0) + 1
 
 
@@ -200,11 +240,14 @@ def cancel_job(session: Session, owner: str, job_id: UUID) -> Job:
     job: Job | None = session.scalar(
         update(Job)
         .where(Job.id == job_id, Job.owner == owner, Job.status.in_((Status.QUEUED, Status.PROCESSING)))
-        .values(status=Status.CANCELED, finished_at=now_plus(), **_AT_REST)
+        .values(status=Status.CANCELED, finished_at=now_plus(), **_AT_REST, **_IN_ONE_PIECE)
         .returning(Job)
     )
     if job is not None:
         _close_attempts(session, Attempt.job_id == job_id, outcome="canceled")
+        session.execute(delete(Shard).where(Shard.job_id == job_id), execution_options=_UNSYNCHRONIZED)
+        # Attempt by attempt: the next one may plan anew before these are removed.
+        _note_garbage(session, [shard_prefix(job_id, number + 1) for number in range(job.attempt)])
         return job
     job = get_job(session, owner, job_id)
     if job.status is not Status.CANCELED:
@@ -213,7 +256,7 @@ def cancel_job(session: Session, owner: str, job_id: UUID) -> Job:
 
 
 def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
-    """Queue a failed or canceled job again, with all its attempts before it.
+    """Queue a failed or canceled job again, with all its attempts before it. Finished shards stay finished.
 
     Raises:
         JobNotFound, StateConflict: it is waiting, running or succeeded.
@@ -234,6 +277,20 @@ def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
     if job is None:
         status = get_job(session, owner, job_id).status
         raise StateConflict(f"Only a failed or canceled transcription can be retried; this one is {status}.")
+    unfinished = update(Shard).where(
+        Shard.job_id == job_id, Shard.status.in_((ShardStatus.QUEUED, ShardStatus.FAILED))
+    )
+    session.execute(
+        unfinished.values(
+            status=ShardStatus.QUEUED,
+            attempts_charged=0,
+            run_after=now_plus(),
+            rung_at=None,
+            error_code=None,
+            error_detail=None,
+        ),
+        execution_options=_UNSYNCHRONIZED,
+    )
     return job
 
 
@@ -246,7 +303,7 @@ def delete_job(session: Session, owner: str, job_id: UUID) -> None:
     deleted = delete(Job).where(Job.id == job_id, Job.owner == owner).returning(Job.id)
     if session.scalar(deleted) is None:
         raise JobNotFound(f"There is no transcription {job_id}.")
-    _note_garbage(session, [job_id])
+    _note_garbage(session, all_prefixes([job_id]))
 
 
 # --- the worker's side -------------------------------------------------------------------------------------
@@ -279,15 +336,29 @@ def claim_job(
             audio_seconds_done=0.0,
             transcribing_since=None,
         )
-        .returning(Job.attempt, Job.model, Job.options, Job.upload_key)
+        .returning(*CLAIMED)
     ).one_or_none()
     if claimed is None:
         return None
     _close_attempts(session, Attempt.job_id == job_id, outcome="lost")
+    return open_attempt(session, claimed, worker=worker)
+
+
+def open_attempt(session: Session, claimed: Row[Any], *, worker: str) -> Claim:
+    """Put down an attempt that has just begun; `claimed` are the columns `CLAIMED` of its job."""
     session.execute(
-        insert(Attempt).values(job_id=job_id, number=claimed.attempt, worker=worker, started_at=now_plus())
+        insert(Attempt).values(job_id=claimed.id, number=claimed.attempt, worker=worker, started_at=now_plus())
     )
-    return Claim(job_id, claimed.attempt, claimed.model, claimed.options, claimed.upload_key)
+    plan = None
+    if claimed.planned_by is not None:
+        plan = Plan(
+            attempt=claimed.planned_by,
+            samples=claimed.samples,
+            seconds=claimed.audio_seconds_total,
+            shards_total=claimed.shards_total,
+            shards_done=claimed.shards_done,
+        )
+    return Claim(claimed.id, claimed.attempt, claimed.model, claimed.options, claimed.upload_key, plan)
 
 
 def renew_lease(
@@ -299,14 +370,15 @@ def renew_lease(
         values |= {
             "phase": progress.phase,
             "audio_seconds_done": progress.audio_seconds_done,
-            "audio_seconds_total": progress.audio_seconds_total,
             "download": asdict(progress.download) if progress.download else None,
         }
+        if progress.audio_seconds_total is not None:  # else an earlier attempt's is as good
+            values["audio_seconds_total"] = progress.audio_seconds_total
         if progress.phase is Phase.TRANSCRIBING:
             values["transcribing_since"] = func.coalesce(Job.transcribing_since, now_plus())
     if moved:
         values["progress_at"] = now_plus()
-    return _changed(session, update(Job).where(*_held_under(claim)).values(values))
+    return changed(session, update(Job).where(*held_under(claim)).values(values))
 
 
 def complete_job(
@@ -320,7 +392,7 @@ def complete_job(
     """End the job as succeeded; False when the attempt is stale and its results are to be discarded."""
     completed = (
         update(Job)
-        .where(*_held_under(claim))
+        .where(*held_under(claim))
         .values(
             status=Status.SUCCEEDED,
             finished_at=now_plus(),
@@ -333,7 +405,11 @@ def complete_job(
             **_AT_REST,
         )
     )
-    return _changed(session, completed) and _close_own_attempt(session, claim, "succeeded")
+    if not changed(session, completed):
+        return False
+    if claim.plan is not None:
+        _note_garbage(session, [shard_prefix(claim.job_id)])
+    return close_own_attempt(session, claim, "succeeded")
 
 
 def fail_attempt(
@@ -353,18 +429,19 @@ def fail_attempt(
     error = {"error_code": code, "error_detail": detail[:1000]}
     if retry_after_seconds is not None:
         charge = 0 if is_charged else 1
-        again = update(Job).where(*_held_under(claim), Job.attempts_charged - charge < max_attempts)
+        again = update(Job).where(*held_under(claim), Job.attempts_charged - charge < max_attempts)
         again = again.values(
             **_QUEUED_AGAIN,
             attempts_charged=Job.attempts_charged - charge,
             run_after=now_plus(retry_after_seconds),
+            served_at=now_plus(),
             **error,
         )
-        if _changed(session, again):
-            return _close_own_attempt(session, claim, "failed", **error)
-    failed = update(Job).where(*_held_under(claim))
+        if changed(session, again):
+            return close_own_attempt(session, claim, "failed", **error)
+    failed = update(Job).where(*held_under(claim))
     failed = failed.values(status=Status.FAILED, finished_at=now_plus(), **error, **_AT_REST)
-    return _changed(session, failed) and _close_own_attempt(session, claim, "failed", **error)
+    return changed(session, failed) and close_own_attempt(session, claim, "failed", **error)
 
 
 def was_completed(session: Session, claim: Claim) -> bool:
@@ -383,10 +460,10 @@ def release_job(session: Session, claim: Claim) -> bool:
     """Hand a job back on shutdown: it is queued again, and the attempt does not count."""
     released = (
         update(Job)
-        .where(*_held_under(claim))
+        .where(*held_under(claim))
         .values(**_QUEUED_AGAIN, attempts_charged=Job.attempts_charged - 1, run_after=now_plus())
     )
-    return _changed(session, released) and _close_own_attempt(session, claim, "released")
+    return changed(session, released) and close_own_attempt(session, claim, "released")
 
 
 def report_model(session: Session, name: str, *, installed: bool, realtime_factor: float | None) -> None:
@@ -394,7 +471,7 @@ def report_model(session: Session, name: str, *, installed: bool, realtime_facto
     values: dict[str, Any] = {"installed": installed, "updated_at": now_plus()}
     if realtime_factor is not None:
         values["realtime_factor"] = realtime_factor
-    if not _changed(session, update(ModelReport).where(ModelReport.name == name).values(values)):
+    if not changed(session, update(ModelReport).where(ModelReport.name == name).values(values)):
         session.execute(insert(ModelReport).values(name=name, **values))
 
 
@@ -484,7 +561,7 @@ def expire_jobs(session: Session, *, ttl_days: float, limit: int = 500) -> list[
     old = select(Job.id).where(Job.finished_at < now_plus(-ttl_days * 86400)).limit(limit)
     deleted = delete(Job).where(Job.id.in_(old)).returning(Job.id)
     expired = list(session.scalars(deleted.execution_options(synchronize_session=False)))
-    _note_garbage(session, expired)
+    _note_garbage(session, all_prefixes(expired))
     return expired
 
 
@@ -512,6 +589,22 @@ def forget_garbage(session: Session, prefix: str) -> None:
 
 # --- pieces ------------------------------------------------------------------------------------------------
 
+TURN = func.coalesce(Job.served_at, Job.created_at)
+"""Jobs take turns in this order, least recently served first; as the index `ix_jobs_turn` has it."""
+
+CLAIMED = (
+    Job.id,
+    Job.attempt,
+    Job.model,
+    Job.options,
+    Job.upload_key,
+    Job.planned_by,
+    Job.samples,
+    Job.audio_seconds_total,
+    Job.shards_total,
+    Job.shards_done,
+)
+
 _AT_REST: dict[str, Any] = {"phase": None, "download": None, "worker": None, "lease_until": None}
 _QUEUED_AGAIN: dict[str, Any] = {
     **_AT_REST,
@@ -520,20 +613,33 @@ _QUEUED_AGAIN: dict[str, Any] = {
     "audio_seconds_done": 0.0,
     "transcribing_since": None,
 }
+_IN_ONE_PIECE: dict[str, Any] = {
+    "planned_by": None,
+    "samples": None,
+    "shards_total": None,
+    "shards_done": None,
+}
+_UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
 
 
-def _held_under(claim: Claim) -> tuple[ColumnElement[bool], ...]:
-    return (Job.id == claim.job_id, Job.attempt == claim.attempt, Job.status == Status.PROCESSING)
-
-
-def _changed(session: Session, statement: Executable) -> bool:
-    result = cast(
-        "CursorResult[Any]", session.execute(statement, execution_options={"synchronize_session": False})
+def held_under(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    """That the job is in the hands of this attempt."""
+    return (
+        Job.id == claim.job_id,
+        Job.attempt == claim.attempt,
+        Job.status == Status.PROCESSING,
+        Job.lease_until.is_not(None),
     )
+
+
+def changed(session: Session, statement: Executable) -> bool:
+    """Whether a guarded statement found its row."""
+    result = cast("CursorResult[Any]", session.execute(statement, execution_options=_UNSYNCHRONIZED))
     return result.rowcount == 1
 
 
-def _close_own_attempt(session: Session, claim: Claim, outcome: str, **error: str) -> bool:
+def close_own_attempt(session: Session, claim: Claim, outcome: str, **error: str) -> bool:
+    """Put down how an attempt ended; always True."""
     mine = and_(Attempt.job_id == claim.job_id, Attempt.number == claim.attempt)
     _close_attempts(session, mine, outcome=outcome, **error)
     return True
@@ -543,13 +649,18 @@ def _close_attempts(session: Session, which: ColumnElement[bool], *, outcome: st
     closed = update(Attempt).where(which, Attempt.outcome.is_(None))
     session.execute(
         closed.values(outcome=outcome, finished_at=now_plus(), **error),
-        execution_options={"synchronize_session": False},
+        execution_options=_UNSYNCHRONIZED,
     )
 
 
-def _note_garbage(session: Session, job_ids: Sequence[UUID]) -> None:
-    prefixes = [prefix(job_id) for job_id in job_ids for prefix in (upload_prefix, result_prefix)]
+def all_prefixes(job_ids: Sequence[UUID]) -> list[str]:
+    """Everything that jobs may have in storage."""
+    return [prefix(job_id) for job_id in job_ids for prefix in (upload_prefix, result_prefix, shard_prefix)]
+
+
+def _note_garbage(session: Session, prefixes: Sequence[str]) -> None:
     if prefixes:
+        session.execute(delete(Garbage).where(Garbage.prefix.in_(prefixes)), execution_options=_UNSYNCHRONIZED)
         session.execute(insert(Garbage).values([{"prefix": p, "created_at": now_plus()} for p in prefixes]))
 
 

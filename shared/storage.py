@@ -1,7 +1,8 @@
 """Where recordings and results are kept: a folder or an S3 bucket, behind one protocol.
 
-Keys are made by us alone (`uploads/{job}/audio`, `results/{job}/{attempt}/{name}`): nothing that a client
-names ever reaches a disk or a bucket. An object is either whole under its key or not there.
+Keys are made by us alone (`uploads/{job}/audio`, `results/{job}/{attempt}/{name}`, and of a long recording
+`shards/{job}/{attempt}/{shard}/…`): nothing that a client names ever reaches a disk or a bucket. An object is
+either whole under its key or not there.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def upload_prefix(job_id: UUID) -> str:
 def result_prefix(job_id: UUID, attempt: int | None = None) -> str:
     """Where a job's results lie: a folder for each attempt, so that a late one overwrites nothing."""
     return f"results/{job_id}/" if attempt is None else f"results/{job_id}/{attempt}/"
+
+
+def shard_prefix(job_id: UUID, *parts: int) -> str:
+    """Where a job's shards lie; `parts`: the attempt that planned them, a shard's number, an attempt at it."""
+    return "/".join(["shards", str(job_id), *map(str, parts), ""])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,18 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, Enum, ForeignKey, Index, MetaData, String, UniqueConstraint, Uuid
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.db import UtcDateTime
@@ -26,6 +37,16 @@ class Status(StrEnum):
     def is_final(self) -> bool:
         """Whether nothing more happens by itself."""
         return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
+
+
+class ShardStatus(StrEnum):
+    """A shard's states: (waiting →) queued → processing → succeeded | failed."""
+
+    WAITING = "waiting"  # for the shard before it, whose last result it starts from
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
 
 
 class Phase(StrEnum):
@@ -65,6 +86,7 @@ class Job(Base):
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_status_run_after", "status", "run_after"),
         Index("ix_jobs_status_lease_until", "status", "lease_until"),
+        Index("ix_jobs_turn", "status", "owner", text("coalesce(served_at, created_at)")),
     )
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)  # version 7: sorts by creation
@@ -87,6 +109,14 @@ class Job(Base):
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     run_after: Mapped[datetime] = mapped_column(UtcDateTime)
     rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when a message was last published
+    served_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when it last got off a worker: see `turns`
+
+    # of a recording that is cut into shards
+    planned_by: Mapped[int | None]  # the attempt that cut it, which is where its shards lie in storage
+    samples: Mapped[int | None] = mapped_column(BigInteger)  # of the recording, at the model's sample rate
+    shards_total: Mapped[int | None]
+    shards_done: Mapped[int | None]
+    continuations: Mapped[int] = mapped_column(server_default="0")  # attempts that went on with finished shards
 
     audio_seconds_done: Mapped[float]
     audio_seconds_total: Mapped[float | None]
@@ -114,7 +144,41 @@ class Attempt(Base):
     worker: Mapped[str] = mapped_column(String(255))
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    outcome: Mapped[str | None] = mapped_column(String(16))  # succeeded, failed, canceled, released, lost
+    # succeeded, failed, canceled, released, lost, handed_over
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_detail: Mapped[str | None] = mapped_column(String(1000))
+
+
+class Shard(Base):
+    """Some segments of a long recording, run on their own by any worker."""
+
+    __tablename__ = "shards"
+    __table_args__ = (
+        Index("ix_shards_status_run_after", "status", "run_after"),
+        Index("ix_shards_status_lease_until", "status", "lease_until"),
+    )
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)  # 0, 1, 2, …
+    first: Mapped[int]  # segments first, …, stop - 1
+    stop: Mapped[int]
+    seconds: Mapped[float]  # of the recording
+    audio_key: Mapped[str] = mapped_column(String(255))  # what its segments hear
+    status: Mapped[ShardStatus] = mapped_column(_words(ShardStatus, 16))
+
+    attempt: Mapped[int]  # as of a job: the fencing token
+    attempts_charged: Mapped[int]
+    worker: Mapped[str | None] = mapped_column(String(255))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    run_after: Mapped[datetime] = mapped_column(UtcDateTime)
+    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    seconds_done: Mapped[float]
+    progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # its latest attempt
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    result_key: Mapped[str | None] = mapped_column(String(255))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(1000))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 from checkpoints.progress import FetchProgress, ProgressCallback
+from mt3_infer.audio import AudioStream
 from mt3_infer.loading import Model
 from mt3_infer.notes import Note
 from mt3_infer.transcribe import Progress
@@ -56,6 +57,9 @@ class FakeEngine:
         self.halvings.append(halvings)
         self.on_load()
         return cast(Model, None)
+
+    def open(self, model: Model, recording: BinaryIO) -> AudioStream:
+        return AudioStream([], sample_rate=22050, duration=2.0)
 
     def transcribe(
         self,

@@ -9,6 +9,7 @@ from apiflask.fields import UploadFile
 from pydantic import BaseModel, Field, Json, StringConstraints
 
 from shared.jobs import Download, eta_seconds
+from shared.shards import ShardsProgress
 from shared.tables import Job, Phase, Status
 
 Metadata = dict[str, Any]
@@ -83,6 +84,10 @@ class ProgressView(BaseModel):
     fraction: float | None
     eta_seconds: float | None
     download: DownloadView | None
+    shards_done: int | None = Field(
+        description="Of a long recording, which workers share: the parts that are done."
+    )
+    shards_total: int | None
 
 
 class QueueView(BaseModel):
@@ -178,13 +183,18 @@ def _download(job: Job) -> DownloadView | None:
     return DownloadView(**job.download, eta_seconds=eta)
 
 
-def view_job(job: Job, *, position: int | None = None) -> TranscriptionView:
-    """A job as clients see it."""
+def view_job(job: Job, *, position: int | None = None, shards: ShardsProgress | None = None) -> TranscriptionView:
+    """A job as clients see it; `shards`: how far they are, where it is cut into any."""
+    seconds_done, eta, attempts = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC)), job.attempt
+    if shards is not None:
+        seconds_done = shards.seconds_done
+        eta = shards.eta_seconds if job.status is Status.PROCESSING else None
+        attempts = max(job.attempt - job.continuations, shards.attempts)
     fraction = None
     if job.status is Status.SUCCEEDED:
         fraction = 1.0
     elif job.audio_seconds_total:
-        fraction = round(min(1.0, job.audio_seconds_done / job.audio_seconds_total), 4)
+        fraction = round(min(1.0, seconds_done / job.audio_seconds_total), 4)
     error = None
     if job.status is Status.FAILED and job.error_code:
         error = ErrorView(code=job.error_code, detail=job.error_detail or "")
@@ -193,11 +203,13 @@ def view_job(job: Job, *, position: int | None = None) -> TranscriptionView:
         status=job.status,
         phase=job.phase,
         progress=ProgressView(
-            audio_seconds_done=round(job.audio_seconds_done, 3),
+            audio_seconds_done=round(seconds_done, 3),
             audio_seconds_total=job.audio_seconds_total,
             fraction=fraction,
-            eta_seconds=eta_seconds(job, datetime.now(UTC)),
+            eta_seconds=eta,
             download=_download(job),
+            shards_done=shards.done if shards else None,
+            shards_total=shards.total if shards else None,
         ),
         queue=QueueView(position=position) if position else None,
         model=job.model,
@@ -207,7 +219,7 @@ def view_job(job: Job, *, position: int | None = None) -> TranscriptionView:
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
-        attempts=job.attempt,
+        attempts=attempts,
         note_count=job.note_count,
         error=error,
         artifacts=[

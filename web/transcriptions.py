@@ -6,18 +6,19 @@ import hashlib
 import json
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
 from apiflask import APIBlueprint
 from flask import Response, redirect, request, send_file, url_for
+from sqlalchemy.orm import Session
 from werkzeug.http import parse_options_header
 
-from shared import jobs
+from shared import jobs, shards
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
-from shared.storage import result_prefix, upload_prefix
 from shared.tables import Job
 from web.parts import OWNER, parts
 from web.schemas import (
@@ -66,7 +67,9 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
             limit=query.limit,
             cursor=query.cursor,
         )
-    body = TranscriptionList(items=[view_job(job) for job in page], next_cursor=cursor)
+        progress = shards.progress_of(session, page, datetime.now(UTC))
+    items = [view_job(job, shards=progress.get(job.id)) for job in page]
+    body = TranscriptionList(items=items, next_cursor=cursor)
     headers = {}
     if cursor:
         following = request.args.to_dict() | {"cursor": cursor}
@@ -123,7 +126,7 @@ def remove(job_id: UUID) -> tuple[str, int]:
     with parts().sessions.begin() as session:
         jobs.delete_job(session, OWNER, job_id)
     try:
-        for prefix in (upload_prefix(job_id), result_prefix(job_id)):
+        for prefix in jobs.all_prefixes([job_id]):
             parts().storage.delete_prefix(prefix)
     except ServiceError as error:
         log.warning("files_left_for_the_scheduler", job_id=str(job_id), error=str(error))
@@ -201,10 +204,15 @@ def _view(job_id: UUID, *, wait_seconds: float) -> dict[str, Any]:
 def _look(job_id: UUID) -> tuple[dict[str, Any], bool]:
     with parts().sessions() as session:
         job = jobs.get_job(session, OWNER, job_id)
-        view = view_job(job, position=jobs.queue_position(session, job))
+        view = _view_in(session, job)
     return view.model_dump(mode="json"), job.status.is_final
 
 
 def _dump(job: Job) -> dict[str, Any]:
     with parts().sessions() as session:
-        return view_job(job, position=jobs.queue_position(session, job)).model_dump(mode="json")
+        return _view_in(session, job).model_dump(mode="json")
+
+
+def _view_in(session: Session, job: Job) -> TranscriptionView:
+    progress = shards.progress_of(session, [job], datetime.now(UTC))
+    return view_job(job, position=jobs.queue_position(session, job), shards=progress.get(job.id))

@@ -1,5 +1,8 @@
 """One attempt at a job: claim → weights → audio → notes → artifacts → complete.
 
+A long recording takes several: one cuts it into shards and lets go, each shard is an attempt of its own, and who
+read the last one makes notes of all (`worker.shards`).
+
 The path knows no broker: Celery calls it, and so do the tests. Whatever happens in it, the row ends in a state
 from which somebody goes on: the guarded updates of `shared.jobs` see to that.
 """
@@ -19,20 +22,24 @@ import structlog
 from sqlalchemy.orm import Session
 
 from checkpoints.progress import FetchProgress
+from mt3_infer.loading import Model
 from mt3_infer.transcribe import Progress
 from mt3_infer.transcription import Transcription
-from shared import jobs
+from shared import jobs, shards
 from shared.config import Settings
 from shared.db import Sessions, is_away
 from shared.errors import ServiceError
 from shared.jobs import Claim, Download
 from shared.logs import get_logger
-from shared.storage import ObjectStorage, StoredObject, result_prefix
+from shared.shards import Completed, ShardClaim
+from shared.storage import ObjectStorage, StoredObject, result_prefix, shard_prefix
 from shared.tables import Phase
+from shared.turns import claim_next
 from worker.engine import TranscriptionEngine
-from worker.errors import OUT_OF_MEMORY, classify
+from worker.errors import OUT_OF_MEMORY, Failure, classify
 from worker.heartbeat import Heartbeat, LeaseLost, ShuttingDown
 from worker.liveness import Liveness, Movement
+from worker.shards import Cut, ShardWork
 
 log = get_logger(__name__)
 
@@ -56,41 +63,63 @@ class Attempts:
     liveness: Liveness = field(default_factory=lambda: Liveness(stall_seconds=900, loop_seconds=60))
 
     def run(self, job_id: UUID) -> str | None:
-        """Claim the job and see it through; how it ended, or None where it was not ours to take."""
+        """Somebody rang: claim the job or shard whose turn it is and see it through.
+
+        Args:
+            job_id: that was rung for. It is taken where nothing waits, but it has lost its worker.
+        Returns:
+            How the attempt ended; None where there was nothing to take.
+        """
         if self.stopping.is_set():
             return None  # the row is still queued: the scheduler rings for it again
+        claim = self._insist(lambda: self._claim(job_id))
+        if claim is None:
+            log.info("claim_refused", job_id=str(job_id))
+            return None
+        if isinstance(claim, ShardClaim):
+            return self._run_shard(claim)
+        return self._run_job(claim)
 
-        def take(session: Session) -> Claim | None:
+    def _claim(self, job_id: UUID) -> Claim | ShardClaim | None:
+        lease_seconds, max_attempts = self.settings.lease_seconds, self.settings.max_attempts
+        claim = claim_next(
+            self.sessions, worker=self.worker, lease_seconds=lease_seconds, max_attempts=max_attempts
+        )
+        if claim is not None:
+            return claim
+        with self.sessions.begin() as session:
             return jobs.claim_job(
                 session,
                 job_id,
                 worker=self.worker,
-                lease_seconds=self.settings.lease_seconds,
-                max_attempts=self.settings.max_attempts,
+                lease_seconds=lease_seconds,
+                max_attempts=max_attempts,
             )
 
-        claim = self._settle(take)
-        if claim is None:
-            log.info("claim_refused", job_id=str(job_id))
-            return None
-        with structlog.contextvars.bound_contextvars(job_id=str(job_id), attempt=claim.attempt):
+    def _run_job(self, claim: Claim) -> str:
+        with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), attempt=claim.attempt):
             log.info("attempt_started", model=claim.model)
             started = time.monotonic()
             outcome = self._see_through(claim)
             log.info("attempt_ended", outcome=outcome, seconds=round(time.monotonic() - started, 2))
             return outcome
 
+    def _run_shard(self, claim: ShardClaim) -> str:
+        known = {"job_id": str(claim.job_id), "shard": claim.number, "attempt": claim.attempt}
+        with structlog.contextvars.bound_contextvars(**known):
+            log.info("shard_started", model=claim.model)
+            started = time.monotonic()
+            outcome, assembly = self._see_shard_through(claim)
+            log.info("shard_ended", outcome=outcome, seconds=round(time.monotonic() - started, 2))
+        return outcome if assembly is None else self._run_job(assembly)
+
     def _see_through(self, claim: Claim) -> str:
         with self.liveness.job() as movement:
             try:
-                with Heartbeat(
-                    self.sessions,
-                    claim,
-                    lease_seconds=self.settings.lease_seconds,
-                    stopping=self.stopping,
-                    on_move=movement.moved,
-                ) as heartbeat:
-                    transcription = self._transcribe(claim, heartbeat)
+                with self._heartbeat(claim, movement) as heartbeat:
+                    transcription = self._transcribe(claim, heartbeat, movement)
+                    if transcription is None:
+                        return "handed_over"
                     heartbeat.report(Phase.WRITING_RESULTS, done=transcription.duration)
                     artifacts = self._write_results(claim, transcription)
                     self._complete(claim, transcription, artifacts, movement)
@@ -98,7 +127,8 @@ class Attempts:
                 self._discard(claim)
                 return "lost"
             except ShuttingDown:
-                self._settle(lambda session: jobs.release_job(session, claim), movement)
+                if self._settle(lambda session: jobs.release_job(session, claim), movement):
+                    self._discard(claim)
                 return "released"
             except Exception as error:
                 self._fail(claim, error, movement)
@@ -124,18 +154,72 @@ class Attempts:
             log.warning("stale_finish_refused")
             raise LeaseLost
 
+    def _see_shard_through(self, claim: ShardClaim) -> tuple[str, Claim | None]:
+        """How the attempt ended; and the job, if this was its last shard."""
+        with self.liveness.job() as movement:
+            try:
+                with self._heartbeat(claim, movement) as heartbeat:
+                    model = self._model(claim.model, heartbeat, halvings=self._times_out_of_memory(claim))
+                    began = time.monotonic()
+                    result_key = self._shard_work.read(claim, model, heartbeat)
+                    took = time.monotonic() - began
+                    assembly = self._complete_shard(claim, result_key, movement)
+            except LeaseLost:
+                self._discard_objects(shard_prefix(claim.job_id, claim.plan, claim.number, claim.attempt))
+                return "lost", None
+            except ShuttingDown:
+                self._settle(lambda session: shards.release_shard(session, claim), movement)
+                return "released", None
+            except Exception as error:
+                self._fail(claim, error, movement)
+                return "failed", None
+        self._report_speed(claim.model, claim.seconds / max(took, 1e-6))
+        return "read", assembly
+
+    def _complete_shard(self, claim: ShardClaim, result_key: str, movement: Movement) -> Claim | None:
+        """The job, if this was its last shard.
+
+        Raises:
+            LeaseLost: another attempt holds the shard, or the job has ended.
+        """
+
+        def complete(session: Session) -> Completed:
+            completed = shards.complete_shard(
+                session,
+                claim,
+                result_key=result_key,
+                worker=self.worker,
+                lease_seconds=self.settings.lease_seconds,
+            )
+            if not completed.won and shards.was_completed(session, claim, result_key=result_key):
+                return Completed(won=True)  # if that took the job, too, its lease brings it back
+            return completed
+
+        completed = self._settle(complete, movement)
+        if not completed.won:
+            log.warning("stale_finish_refused")
+            raise LeaseLost
+        return completed.assembly
+
     def _settle(self, write: Callable[[Session], T], movement: Movement | None = None) -> T:
         """Run a transaction whose guard makes it safe to repeat, until the database is there to take it.
 
         Raises:
             what the database raises, if this worker is to end.
         """
+
+        def settle() -> T:
+            with self.sessions.begin() as session:
+                return write(session)
+
+        return self._insist(settle, movement)
+
+    def _insist(self, ask: Callable[[], T], movement: Movement | None = None) -> T:
         is_waiting = False
         patience = time.monotonic() + GOODBYE_SECONDS
         while True:
             try:
-                with self.sessions.begin() as session:
-                    return write(session)
+                return ask()
             except Exception as error:
                 if not is_away(error):
                     raise
@@ -148,18 +232,46 @@ class Attempts:
                 movement.moved()
             time.sleep(DATABASE_PAUSE_SECONDS)
 
-    def _transcribe(self, claim: Claim, heartbeat: Heartbeat) -> Transcription:
+    def _heartbeat(self, claim: Claim | ShardClaim, movement: Movement) -> Heartbeat:
+        return Heartbeat(
+            self.sessions,
+            claim,
+            lease_seconds=self.settings.lease_seconds,
+            stopping=self.stopping,
+            on_move=movement.moved,
+        )
+
+    def _model(self, name: str, heartbeat: Heartbeat, *, halvings: int) -> Model:
         heartbeat.report(Phase.FETCHING_CHECKPOINT)
 
         def fetching(at: FetchProgress) -> None:
             download = Download(at.bytes_done, at.bytes_total, round(at.bytes_per_second), at.waiting)
             heartbeat.report(Phase.FETCHING_CHECKPOINT, download=download)
 
-        self.engine.fetch(claim.model, fetching)
+        self.engine.fetch(name, fetching)
         heartbeat.report(Phase.LOADING_MODEL)
-        model = self.engine.load(claim.model, halvings=self._times_out_of_memory(claim))
+        return self.engine.load(name, halvings=halvings)
+
+    def _transcribe(self, claim: Claim, heartbeat: Heartbeat, movement: Movement) -> Transcription | None:
+        """The notes; None where the job was handed over to its shards.
+
+        Raises:
+            LeaseLost: it was not ours to hand over any more.
+        """
+        if claim.plan is not None and not claim.plan.is_done:
+            handed_over = self._settle(lambda session: shards.hand_over(session, claim), movement)
+            if not handed_over:
+                raise LeaseLost
+            return None
+        model = self._model(claim.model, heartbeat, halvings=self._times_out_of_memory(claim))
+        if claim.plan is not None:
+            return self._shard_work.assemble(claim, model, heartbeat)
         heartbeat.report(Phase.DECODING_AUDIO)
         with self.storage.open(claim.upload_key) as recording:
+            if self._shard_work.is_long(model, recording):
+                cut = self._shard_work.cut(claim, model, recording, heartbeat)
+                self._plan(claim, cut, movement, in_order=model.network.in_order)
+                return None
             began = time.monotonic()
 
             def progress(at: Progress) -> None:
@@ -168,6 +280,20 @@ class Attempts:
             transcription = self.engine.transcribe(model, recording, claim.options, progress)
         self._report_speed(claim.model, transcription.duration / max(time.monotonic() - began, 1e-6))
         return transcription
+
+    def _plan(self, claim: Claim, cut: Cut, movement: Movement, *, in_order: bool) -> None:
+        def plan(session: Session) -> bool:
+            return shards.plan_job(
+                session, claim, cut.shards, samples=cut.samples, seconds=cut.seconds, in_order=in_order
+            ) or shards.was_planned(session, claim)
+
+        if not self._settle(plan, movement):
+            raise LeaseLost
+        log.info("planned", shards=len(cut.shards), audio_seconds=round(cut.seconds, 1))
+
+    @property
+    def _shard_work(self) -> ShardWork:
+        return ShardWork(self.settings, self.sessions, self.storage, self.engine)
 
     def _write_results(self, claim: Claim, transcription: Transcription) -> list[dict[str, Any]]:
         midi = transcription.to_midi()
@@ -188,33 +314,38 @@ class Attempts:
             "key": stored.key,
         }
 
-    def _times_out_of_memory(self, claim: Claim) -> int:
+    def _times_out_of_memory(self, claim: Claim | ShardClaim) -> int:
+        if isinstance(claim, ShardClaim):
+            return claim.attempt - 1 if claim.last_error == OUT_OF_MEMORY else 0
         if claim.attempt == 1:
             return 0
         with self.sessions() as session:
             return jobs.count_failures(session, claim.job_id, OUT_OF_MEMORY)
 
-    def _fail(self, claim: Claim, error: Exception, movement: Movement) -> None:
+    def _fail(self, claim: Claim | ShardClaim, error: Exception, movement: Movement) -> None:
         failure = classify(error)
         trace = error if failure.code == "internal_error" else None
         log.warning("attempt_failed", code=failure.code, detail=str(error), exc_info=trace)
         if failure.code == OUT_OF_MEMORY:
             self.engine.make_room(error)
+        if self._settle(lambda session: self._write_failure(session, claim, failure), movement) and isinstance(
+            claim, Claim
+        ):
+            self._discard(claim)
+
+    def _write_failure(self, session: Session, claim: Claim | ShardClaim, failure: Failure) -> bool:
         is_charged = failure.is_charged or claim.attempt >= OUTAGE_ATTEMPTS
         pause = self._backoff(claim.attempt, longest=float("inf") if is_charged else OUTAGE_PAUSE_SECONDS)
-
-        def fail(session: Session) -> bool:
-            return jobs.fail_attempt(
-                session,
-                claim,
-                code=failure.code,
-                detail=failure.detail,
-                retry_after_seconds=pause if failure.retryable else None,
-                max_attempts=self.settings.max_attempts,
-                is_charged=is_charged,
-            )
-
-        self._settle(fail, movement)
+        outcome: dict[str, Any] = {
+            "code": failure.code,
+            "detail": failure.detail,
+            "retry_after_seconds": pause if failure.retryable else None,
+            "max_attempts": self.settings.max_attempts,
+            "is_charged": is_charged,
+        }
+        if isinstance(claim, Claim):
+            return jobs.fail_attempt(session, claim, **outcome)
+        return shards.fail_shard(session, claim, **outcome)
 
     def _backoff(self, attempt: int, *, longest: float) -> float:
         """Seconds until the next attempt: doubled each time, with jitter so that many do not come back as one."""
@@ -222,8 +353,18 @@ class Attempts:
         return min(doubled, longest) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
     def _discard(self, claim: Claim) -> None:
+        """Remove what an attempt has stored that came to nothing."""
+        prefixes = [result_prefix(claim.job_id, claim.attempt)]
+        if claim.plan is None:
+            # An error may have come after all was done, and the shards are in use.
+            if not self._settle(lambda session: shards.was_planned(session, claim)):
+                prefixes.append(shard_prefix(claim.job_id, claim.attempt))
+        self._discard_objects(*prefixes)
+
+    def _discard_objects(self, *prefixes: str) -> None:
         try:
-            self.storage.delete_prefix(result_prefix(claim.job_id, claim.attempt))
+            for prefix in prefixes:
+                self.storage.delete_prefix(prefix)
         except ServiceError as error:
             log.warning("stale_results_left", error=str(error))
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from checkpoints.progress import ProgressCallback
 from checkpoints.store import CheckpointStore
-from mt3_infer.audio import open_audio
+from mt3_infer.audio import AudioStream, open_audio
 from mt3_infer.loading import Model, load_model
 from mt3_infer.models import MODELS
 from mt3_infer.transcribe import Progress
@@ -99,15 +99,26 @@ class TranscriptionEngine:
             MT3Error: the recording or the options are at fault; its `code` says how.
             SilentAudioError: the recording holds no sound at all.
         """
-        with open_audio(
-            recording, sample_rate=model.spec.sample_rate, max_seconds=self._max_audio_seconds
-        ) as audio:
+        with self.open(model, recording) as audio:
             transcription = model.transcribe(audio, progress=progress, **options)
-        if audio.peak < SILENCE_PEAK:
-            raise SilentAudioError(
-                "The recording is silent from beginning to end: check that the right track was exported."
-            )
+        refuse_silence(audio)
         return transcription
+
+    def open(self, model: Model, recording: BinaryIO) -> AudioStream:
+        """A recording as the model hears it, within the limits of this service; from its beginning."""
+        return open_audio(recording, sample_rate=model.spec.sample_rate, max_seconds=self._max_audio_seconds)
+
+
+def refuse_silence(audio: AudioStream) -> None:
+    """Raise if a recording that was run through held no sound.
+
+    Raises:
+        SilentAudioError
+    """
+    if audio.peak < SILENCE_PEAK:
+        raise SilentAudioError(
+            "The recording is silent from beginning to end: check that the right track was exported."
+        )
 
 
 def _batch_size(model: Model) -> int | None:

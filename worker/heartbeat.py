@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
-from shared import jobs
+from sqlalchemy.orm import Session
+
+from shared import jobs, shards
 from shared.db import Sessions
 from shared.jobs import Claim, Download, Progress
 from shared.logs import get_logger
+from shared.shards import ShardClaim
 from shared.tables import Phase
 
 log = get_logger(__name__)
@@ -42,7 +45,7 @@ class Heartbeat:
     def __init__(
         self,
         sessions: Sessions,
-        claim: Claim,
+        claim: Claim | ShardClaim,
         *,
         lease_seconds: float,
         stopping: threading.Event,
@@ -102,13 +105,7 @@ class Heartbeat:
                 continue
             try:
                 with self._sessions.begin() as session:
-                    held = jobs.renew_lease(
-                        session,
-                        self._claim,
-                        lease_seconds=self._lease_seconds,
-                        progress=progress,
-                        moved=moved,
-                    )
+                    held = self._renew(session, progress, moved=moved)
             except Exception as error:
                 # The database may be back before the lease ends; if not, the finish is refused.
                 log.warning("heartbeat_failed", error=str(error))
@@ -117,3 +114,13 @@ class Heartbeat:
                 self._lost = True
                 return
             written, renewed = progress, time.monotonic()
+
+    def _renew(self, session: Session, progress: Progress | None, *, moved: bool) -> bool:
+        if isinstance(self._claim, ShardClaim):
+            done = progress.audio_seconds_done if progress else 0.0
+            return shards.renew_shard(
+                session, self._claim, lease_seconds=self._lease_seconds, seconds_done=done, moved=moved
+            )
+        return jobs.renew_lease(
+            session, self._claim, lease_seconds=self._lease_seconds, progress=progress, moved=moved
+        )

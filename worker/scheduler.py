@@ -19,7 +19,7 @@ from uuid import uuid4
 from redis import Redis
 from redis.exceptions import RedisError
 
-from shared import jobs, startup
+from shared import jobs, shards, startup
 from shared.config import Settings, read_settings
 from shared.db import Sessions, make_engine, make_sessions
 from shared.locks import DatabaseLock
@@ -62,16 +62,25 @@ class Scheduler:
                 max_attempts=self.settings.max_attempts,
                 stall_seconds=self.settings.stall_seconds,
             )
+            again, poisoned = shards.reap_shards(
+                session,
+                max_attempts=self.settings.max_attempts,
+                stall_seconds=self.settings.stall_seconds,
+            )
+        for job_id, number in again:
+            log.warning("lease_expired", job_id=str(job_id), shard=number)
+        failed += poisoned
         for job_id in requeued:
             log.warning("lease_expired", job_id=str(job_id))
         for job_id in failed:
             log.error("attempts_used_up", job_id=str(job_id))
 
     def ring(self) -> None:
-        """Publish the ids of jobs that are due and that nobody was told of."""
+        """Ring once for each job and each shard that is due and that nobody was told of."""
         if self._redis_lost_its_data():
             with self.sessions.begin() as session:
                 jobs.forget_rings(session)
+                shards.forget_rings(session)
         again = self.settings.ring_again_seconds if self._messages_are_missing() else None
         with self.sessions.begin() as session:
             waiting = jobs.take_unrung(session, ring_again_seconds=again)
@@ -81,6 +90,15 @@ class Scheduler:
             except Exception:
                 with self.sessions.begin() as session:
                     jobs.forget_rings(session, waiting[number:])
+                raise
+        with self.sessions.begin() as session:
+            parts = shards.take_unrung(session, ring_again_seconds=again)
+        for number, (job_id, _) in enumerate(parts):
+            try:
+                self.queue.submit(job_id)
+            except Exception:
+                with self.sessions.begin() as session:
+                    shards.forget_rings(session, parts[number:])
                 raise
 
     def _reap_if_ours(self) -> None:
@@ -108,7 +126,7 @@ class Scheduler:
             return False  # away, not emptied: publishing will say so
 
     def _messages_are_missing(self) -> bool:
-        """Whether fewer messages wait than jobs: only then may ringing again be of use.
+        """Whether fewer messages wait than jobs and shards: only then may ringing again be of use.
 
         Otherwise a long queue would be rung for again and again, and grow by its own length each time.
         """
@@ -117,7 +135,7 @@ class Scheduler:
         except RedisError:
             return True
         with self.sessions() as session:
-            return messages < jobs.count_waiting(session)
+            return messages < jobs.count_waiting(session) + shards.count_waiting(session)
 
 
 def main() -> None:

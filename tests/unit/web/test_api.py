@@ -224,6 +224,8 @@ def test_a_job_is_polled_with_etag_and_retry_after(
         "fraction": 1.0,
         "eta_seconds": None,
         "download": None,
+        "shards_done": None,
+        "shards_total": None,
     }
 
 

@@ -3,7 +3,8 @@
  *
  * @typedef {{ name: string, content_type: string, size: number, sha256: string, href: string }} Artifact
  * @typedef {{ audio_seconds_done: number | null, audio_seconds_total: number | null,
- *             fraction: number | null, eta_seconds: number | null, download: Download | null }} Progress
+ *             fraction: number | null, eta_seconds: number | null, download: Download | null,
+ *             shards_done: number | null, shards_total: number | null }} Progress
  * @typedef {{ bytes_done: number, bytes_total: number, bytes_per_second: number, eta_seconds: number | null,
  *             waiting: boolean }} Download
  * @typedef {{ id: string, status: "queued" | "processing" | "succeeded" | "failed" | "canceled",

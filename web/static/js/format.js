@@ -101,11 +101,17 @@ export function phaseWords(job) {
   if (job.status === "queued") return queueWords(job);
   if (job.status !== "processing") return statusWord(job.status);
   const { audio_seconds_done: done, audio_seconds_total: total } = job.progress ?? {};
-  if (job.phase === "transcribing" && total) return `Transcribing ${clock(done ?? 0)} of ${clock(total)}`;
+  if (job.phase === "transcribing" && total) return `Transcribing ${clock(done ?? 0)} of ${clock(total)}${shardWords(job)}`;
   if (job.phase === "transcribing" && done) return `Transcribing, ${clock(done)} so far`;
   if (job.progress?.download) return downloadWords(job.progress.download);
   if (!job.phase) return "Starting…";
   return PHASE_WORDS[/** @type {keyof PHASE_WORDS} */ (job.phase)] ?? `${label(job.phase)}…`;
+}
+
+/** @param {import("./api.js").Job} job */
+function shardWords(job) {
+  const { shards_done: done, shards_total: total } = job.progress ?? {};
+  return total && total > 1 ? `, ${done} of ${total} parts done` : "";
 }
 
 /** @param {import("./api.js").Download} download */

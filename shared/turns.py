@@ -1,0 +1,134 @@
+"""Whose turn it is: which job, or shard of a job, a worker that is free takes next.
+
+A ring says that there is work, not which: as many rings go out as there are jobs and shards waiting, and who hears
+one takes what is best. First come owners of whom the fewest jobs and shards run just now; then the job that has
+not been on a worker for the longest time, counted from its creation if it never was. So a recording of three
+hours, which every shard puts back behind those who came in the meantime, does not hold up the short ones, and
+nothing waits for ever.
+
+What is best is looked up without a lock; taking it is the guarded statement of `jobs` or `shards`. If another
+worker was faster, the next best is tried.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared.db import Sessions, now_plus
+from shared.jobs import TURN, Claim, claim_job
+from shared.shards import RUNS_IN_SHARDS, ShardClaim, claim_shard
+from shared.tables import Job, Shard, ShardStatus, Status
+
+LOOKED_AT = 8  # candidates looked up at once: enough for some workers that come at the same moment
+TRIES = 5
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A job, or one of its shards, that waits since `turn`."""
+
+    turn: datetime
+    job_id: UUID
+    shard: int | None
+
+
+def claim_next(
+    sessions: Sessions, *, worker: str, lease_seconds: float, max_attempts: int
+) -> Claim | ShardClaim | None:
+    """Take the job or shard whose turn it is; None when nothing is due."""
+    how = {"worker": worker, "lease_seconds": lease_seconds, "max_attempts": max_attempts}
+    for _ in range(TRIES):
+        with sessions() as session:
+            units = next_units(session, max_attempts=max_attempts)
+        for unit in units:
+            claim: Claim | ShardClaim | None
+            with sessions.begin() as session:
+                if unit.shard is None:
+                    claim = claim_job(session, unit.job_id, **how)  # type: ignore[arg-type]
+                else:
+                    claim = claim_shard(session, unit.job_id, unit.shard, **how)  # type: ignore[arg-type]
+            if claim is not None:
+                return claim
+        if not units:
+            return None
+        time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - all of them were taken by others just now
+    return None
+
+
+def next_units(session: Session, *, max_attempts: int, limit: int = LOOKED_AT) -> list[Unit]:
+    """What is best to take now, best first; all of owners of whom equally many jobs and shards run."""
+    running = _running(session)
+    waiting = _owners(session)
+    for level in sorted({running[owner] for owner in waiting}):
+        owners = [owner for owner in waiting if running[owner] == level]
+        units = _units(session, owners, max_attempts, limit)
+        if units:
+            return units
+    return []
+
+
+def _running(session: Session) -> Counter[str]:
+    """How many jobs and shards of each owner workers hold."""
+    held = (Job.status == Status.PROCESSING, Job.lease_until.is_not(None))
+    jobs = select(Job.owner, func.count()).where(*held).group_by(Job.owner)
+    shards = (
+        select(Job.owner, func.count())
+        .join(Shard, Shard.job_id == Job.id)
+        .where(Shard.status == ShardStatus.PROCESSING)
+        .group_by(Job.owner)
+    )
+    counts: Counter[str] = Counter()
+    for query in (jobs, shards):
+        for owner, count in session.execute(query):
+            counts[owner] += count
+    return counts
+
+
+def _owners(session: Session) -> set[str]:
+    """Owners of jobs and shards that wait: a few steps in the index for each of them, however many wait."""
+    queued = Job.status == Status.QUEUED
+    first = select(func.min(Job.owner).label("owner")).where(queued).cte("owners", recursive=True)
+    following = select(func.min(Job.owner)).where(queued, Job.owner > first.c.owner).scalar_subquery()
+    owners = first.union_all(select(following).where(first.c.owner.is_not(None)))
+    found = set(session.scalars(select(owners.c.owner).where(owners.c.owner.is_not(None))))
+    sharded = select(Job.owner).where(*RUNS_IN_SHARDS).distinct()
+    return found | set(session.scalars(sharded))
+
+
+def _units(session: Session, owners: Collection[str], max_attempts: int, limit: int) -> list[Unit]:
+    jobs = (
+        select(TURN, Job.id)
+        .where(
+            Job.status == Status.QUEUED,
+            Job.owner.in_(owners),
+            Job.run_after <= now_plus(),
+            Job.attempts_charged < max_attempts,
+        )
+        .order_by(TURN)
+        .limit(limit)
+    )
+    shards = (
+        select(TURN, Job.id, Shard.number)
+        .join(Shard, Shard.job_id == Job.id)
+        .where(
+            *RUNS_IN_SHARDS,
+            Job.owner.in_(owners),
+            Shard.status == ShardStatus.QUEUED,
+            Shard.run_after <= now_plus(),
+            Shard.attempts_charged < max_attempts,
+        )
+        .order_by(TURN, Job.id, Shard.number)
+        .limit(limit)
+    )
+    units = [Unit(turn, job_id, None) for turn, job_id in session.execute(jobs)]
+    units += [Unit(turn, job_id, number) for turn, job_id, number in session.execute(shards)]
+    return sorted(units, key=lambda unit: (unit.turn, unit.job_id, unit.shard or 0))[:limit]

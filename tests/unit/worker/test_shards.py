@@ -1,0 +1,498 @@
+"""Long recordings in shards: cut without a seam, read by anybody, and what comes of it is the same."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import UUID
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy import select, update
+from uuid6 import uuid7
+
+from checkpoints.progress import ProgressCallback
+from checkpoints.store import CheckpointStore
+from mt3_infer.loading import Model, load_model
+from mt3_infer.models import MODELS, ModelOptions
+from mt3_infer.notes import Note
+from mt3_infer.segments import Segment, SegmentGrid, split_segments
+from mt3_infer.transcribe import NetworkOutput
+from shared import jobs, shards
+from shared.config import Settings
+from shared.db import Sessions, now_plus
+from shared.errors import StorageUnavailable
+from shared.jobs import NewJob
+from shared.storage import LocalStorage, make_storage, upload_prefix
+from shared.tables import Attempt, Job, Phase, Shard, Status
+from tests.recordings import tone, write
+from tests.servers import wait_until
+from worker.attempt import Attempts
+from worker.engine import TranscriptionEngine
+from worker.scheduler import Scheduler
+from worker.shards import cut_samples, read_samples
+
+GRID = SegmentGrid(sample_rate=22050, hop=22050, length=26050, lead=2000, tail=1)
+
+
+@dataclass
+class FakeNetwork:
+    """Says of each segment its index, what it hears, and what the one before said; hooks may raise or wait."""
+
+    device: str = "cpu"
+    grid: SegmentGrid = GRID
+    in_order: bool = False
+    on_segment: Callable[[int], None] = lambda index: None
+    read_in: list[int] = field(default_factory=list)
+
+    def read(
+        self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
+    ) -> Generator[list[int]]:
+        for segment in segments:
+            self.on_segment(segment.index)
+            self.read_in.append(segment.index)
+            if self.in_order and segment.index:
+                assert before is not None
+            heard = float(np.abs(segment.waveform).sum())
+            memory = before[2] if self.in_order and before else 0
+            before = [segment.index, segment.samples, (round(heard * 1000) + 31 * memory) % 1_000_003]
+            yield before
+
+    def collect(self, options: ModelOptions) -> FakeCollector:
+        return FakeCollector()
+
+
+class FakeCollector:
+    """A note for each segment, whose numbers are what the network said."""
+
+    def __init__(self) -> None:
+        self.said: list[list[int]] = []
+
+    def feed(self, result: list[int]) -> None:
+        assert result[0] == len(self.said), "segments come in order, each once"
+        self.said.append(result)
+
+    def finish(self, samples: int) -> NetworkOutput:
+        notes = [
+            Note(said[0], said[0] + 1 + said[2] / 1e7, said[2] % 128, 1 + said[1] % 127) for said in self.said
+        ]
+        return NetworkOutput(notes, {"samples": samples})
+
+
+class OneModelEngine(TranscriptionEngine):
+    """Has one model, which needs no weights."""
+
+    def __init__(self, network: Any, *, max_audio_seconds: float = 3600) -> None:
+        super().__init__(CheckpointStore(Path("/nowhere")), device="cpu", max_audio_seconds=max_audio_seconds)
+        self.model = Model(MODELS["basic_pitch"], network, "0" * 64, "Apache-2.0")
+
+    def fetch(self, name: str, progress: ProgressCallback) -> None:
+        pass
+
+    def load(self, name: str) -> Model:
+        return self.model
+
+
+@dataclass
+class Bench:
+    """A service without processes: what workers and scheduler do is done when a test says so."""
+
+    settings: Settings
+    sessions: Sessions
+    storage: LocalStorage
+
+    def add(self, recording: bytes) -> UUID:
+        job_id = UUID(str(uuid7()))
+        key = upload_prefix(job_id) + "audio"
+        self.storage.put(key, io.BytesIO(recording), content_type="audio/wav")
+        new = NewJob(job_id, "public", "basic_pitch", {}, {}, "song.wav", key, len(recording))
+        return jobs.create_job(self.sessions, new)[0].id
+
+    def worker(self, network: Any, *, name: str = "a", **changes: Any) -> Attempts:
+        engine = changes.pop("engine", None) or OneModelEngine(network)
+        stopping = changes.pop("stopping", threading.Event())
+        settings = self.settings.model_copy(update=changes)
+        return Attempts(
+            settings=settings,
+            sessions=self.sessions,
+            storage=self.storage,
+            engine=engine,
+            worker=name,
+            stopping=stopping,
+        )
+
+    def job(self, job_id: UUID) -> Job:
+        with self.sessions() as session:
+            return jobs.get_job(session, "public", job_id)
+
+    def run_all(self, job_id: UUID, network: Any, **changes: Any) -> list[str | None]:
+        """Ring until nothing is left to do."""
+        outcomes: list[str | None] = []
+        while (outcome := self.worker(network, **changes).run(job_id)) is not None:
+            outcomes.append(outcome)
+        return outcomes
+
+    def notes(self, job_id: UUID) -> bytes:
+        """The lines of the notes in notes.json, without the provenance before them."""
+        keys = {artifact["name"]: artifact["key"] for artifact in self.job(job_id).artifacts}
+        with self.storage.open(keys["notes.json"]) as file:
+            return file.read().split(b"\n", 1)[1]
+
+    def attempts(self) -> list[int]:
+        """At each shard."""
+        with self.sessions() as session:
+            return list(session.scalars(select(Shard.attempt).order_by(Shard.number)))
+
+    def objects(self, job_id: UUID) -> list[str]:
+        return sorted(
+            str(path.relative_to(self.storage.root)) for path in self.storage.root.rglob("*") if path.is_file()
+        )
+
+    def scheduler(self) -> Scheduler:
+        parts: Any = {"queue": None, "redis": None}
+        return Scheduler(settings=self.settings, sessions=self.sessions, storage=self.storage, **parts)
+
+
+@pytest.fixture
+def bench(settings: Settings, sessions: Sessions) -> Bench:
+    settings = settings.model_copy(update={"shard_seconds": 3.0, "retry_seconds": 1e-9})
+    storage = make_storage(settings)
+    assert isinstance(storage, LocalStorage)
+    return Bench(settings, sessions, storage)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Ten seconds of noise, of which no two segments are alike."""
+    noise = np.random.default_rng(7).uniform(-0.5, 0.5, 10 * 22050).astype(np.float32)
+    return write(tmp_path_factory.mktemp("noise") / "noise.wav", noise, 22050).read_bytes()
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_notes_of_shards_are_those_of_one_piece(bench: Bench, recording: bytes, in_order: bool) -> None:
+    whole, sharded = bench.add(recording), bench.add(recording)
+    assert bench.worker(FakeNetwork(in_order=in_order), shard_seconds=0).run(whole) == "succeeded"
+    network = FakeNetwork(in_order=in_order)
+    assert bench.run_all(sharded, network) == ["handed_over", "read", "read", "read", "succeeded"]
+    assert bench.notes(sharded) == bench.notes(whole)
+    assert network.read_in == list(range(11))
+    job = bench.job(sharded)
+    assert (job.note_count, job.samples) == (11, 220500)
+    assert job.audio_seconds_total == pytest.approx(10.0)
+    assert bench.job(whole).planned_by is None
+
+
+def test_a_short_recording_goes_its_way_in_one_piece(bench: Bench, recording: bytes) -> None:
+    job_id = bench.add(recording)
+    assert bench.run_all(job_id, FakeNetwork(), shard_seconds=10) == ["succeeded"]
+
+
+@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    samples=st.integers(1, 400),
+    hop=st.integers(5, 40),
+    overlap=st.integers(0, 30),
+    lead=st.integers(0, 5),
+    tail=st.integers(0, 3),
+    size=st.integers(1, 5),
+    block=st.integers(1, 97),
+)
+def test_every_segment_of_every_shard_hears_what_it_hears_in_one_piece(
+    samples: int, hop: int, overlap: int, lead: int, tail: int, size: int, block: int
+) -> None:
+    grid = SegmentGrid(sample_rate=16, hop=hop, length=hop + overlap + lead, lead=lead, tail=tail)
+    waveform = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
+    blocks = [waveform[start : start + block] for start in range(0, samples, block)]
+    kept: list[bytes] = []
+
+    def keep(number: int, file: BinaryIO) -> None:
+        assert number == len(kept)
+        kept.append(file.read())
+
+    assert cut_samples(iter(blocks), grid, size, keep) == samples
+    count = grid.count(samples)
+    segments = [
+        segment
+        for number, audio in enumerate(kept)
+        for segment in split_segments(
+            read_samples(io.BytesIO(audio), 16),
+            grid,
+            first=number * size,
+            stop=min(number * size + size, count),
+        )
+    ]
+    expected = list(split_segments(blocks, grid))
+    assert [s.index for s in segments] == [s.index for s in expected]
+    for one, other in zip(segments, expected, strict=True):
+        assert one.samples == other.samples
+        assert np.array_equal(one.waveform, other.waveform)
+
+
+def test_basic_pitch_in_shards_says_the_same_to_the_byte(bench: Bench, bach: Path, checkpoint_dir: Path) -> None:
+    engine = TranscriptionEngine(CheckpointStore(checkpoint_dir), device="cpu", max_audio_seconds=3600)
+    load_model("basic_pitch", store=CheckpointStore(checkpoint_dir))
+    whole, sharded = bench.add(bach.read_bytes()), bench.add(bach.read_bytes())
+    assert bench.worker(None, engine=engine, shard_seconds=0).run(whole) == "succeeded"
+    outcomes = bench.run_all(sharded, None, engine=engine, shard_seconds=5)
+    assert outcomes == ["handed_over", *["read"] * 5, "succeeded"]
+    assert bench.notes(sharded) == bench.notes(whole)
+    assert bench.notes(whole).count(b"onset") > 100
+
+
+def test_two_workers_share_a_recording(bench: Bench, recording: bytes) -> None:
+    job_id, both = bench.add(recording), threading.Barrier(2, timeout=60)
+    assert bench.worker(FakeNetwork()).run(job_id) == "handed_over"
+
+    def meet(index: int) -> None:
+        if index in (0, 3):  # the first segments of two shards: neither goes on before the other is there
+            both.wait()
+
+    outcomes: list[str | None] = []
+    threads = [
+        threading.Thread(
+            target=lambda name=name: outcomes.extend(
+                bench.run_all(job_id, FakeNetwork(on_segment=meet), name=name)
+            )
+        )
+        for name in "ab"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, outcomes)) == ["read", "read", "read", "succeeded"]
+
+
+def test_only_the_shard_that_a_dead_worker_was_at_is_done_again(bench: Bench, recording: bytes) -> None:
+    whole, job_id = bench.add(recording), bench.add(recording)
+    bench.worker(FakeNetwork(), shard_seconds=0).run(whole)
+    assert bench.worker(FakeNetwork()).run(job_id) == "handed_over"
+    assert bench.worker(FakeNetwork()).run(job_id) == "read"
+
+    def die(index: int) -> None:
+        if index == 4:
+            raise SystemExit  # as dead as a thread can be: nothing is caught, nothing is written
+
+    with pytest.raises(SystemExit):
+        bench.worker(FakeNetwork(on_segment=die)).run(job_id)
+    with bench.sessions.begin() as session:
+        session.execute(update(Shard).where(Shard.number == 1).values(lease_until=now_plus(-1)))
+    bench.scheduler().reap()
+    assert bench.run_all(job_id, FakeNetwork()) == ["read", "read", "succeeded"]
+    assert bench.attempts() == [1, 2, 1, 1]
+    assert bench.notes(job_id) == bench.notes(whole)
+
+
+def test_a_worker_that_was_only_paused_finds_its_shard_taken(
+    bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, other = bench.add(recording), []
+    bench.worker(FakeNetwork()).run(job_id)
+    monkeypatch.setattr("shared.shards.renew_shard", lambda *_, **__: True)  # its heart does not beat
+
+    def pause(index: int) -> None:
+        if index == 2:
+            monkeypatch.undo()
+            with bench.sessions.begin() as session:
+                session.execute(update(Shard).where(Shard.number == 0).values(lease_until=now_plus(-1)))
+            bench.scheduler().reap()
+            other.extend(bench.run_all(job_id, FakeNetwork(), name="b"))
+
+    assert bench.worker(FakeNetwork(on_segment=pause)).run(job_id) == "lost"
+    assert other == ["read", "read", "read", "succeeded"]
+    assert bench.job(job_id).status is Status.SUCCEEDED
+    assert not [key for key in bench.objects(job_id) if "/1/0/1/" in key], "what the late worker stored is removed"
+
+
+def test_cancel_stops_a_shard(bench: Bench, recording: bytes) -> None:
+    job_id, stopped = bench.add(recording), threading.Event()
+    bench.worker(FakeNetwork()).run(job_id)
+
+    def cancel(index: int) -> None:
+        if index == 0:
+            with bench.sessions.begin() as session:
+                jobs.cancel_job(session, "public", job_id)
+        else:
+            stopped.wait(0.2)  # segments go on until the heartbeat has learned of it
+
+    network = FakeNetwork(on_segment=cancel, grid=SegmentGrid(22050, 2205, 2205))
+    assert bench.worker(network).run(job_id) == "lost"
+    assert len(network.read_in) < 30
+    job = bench.job(job_id)
+    assert (job.status, job.planned_by) == (Status.CANCELED, None)
+
+
+def test_a_worker_that_is_told_to_end_hands_its_shard_back_uncharged(bench: Bench, recording: bytes) -> None:
+    job_id, stopping = bench.add(recording), threading.Event()
+    bench.worker(FakeNetwork()).run(job_id)
+    network = FakeNetwork(on_segment=lambda index: stopping.set() if index == 1 else None)
+    assert bench.worker(network, stopping=stopping).run(job_id) == "released"
+    with bench.sessions() as session:
+        assert session.scalars(select(Shard.attempts_charged)).all() == [0, 0, 0, 0]
+    assert bench.run_all(job_id, FakeNetwork())[-1] == "succeeded"
+    assert bench.attempts() == [2, 1, 1, 1]
+
+
+def test_a_worker_that_ends_while_cutting_leaves_nothing(bench: Bench, recording: bytes) -> None:
+    job_id, stopping = bench.add(recording), threading.Event()
+    worker = bench.worker(FakeNetwork(), stopping=stopping)
+    put = bench.storage.put
+
+    def put_and_stop(*arguments: Any, **named: Any) -> Any:
+        stopping.set()
+        return put(*arguments, **named)
+
+    bench.storage.put = put_and_stop  # type: ignore[method-assign]
+    assert worker.run(job_id) == "released"
+    assert bench.objects(job_id) == [f"uploads/{job_id}/audio"]
+    job = bench.job(job_id)
+    assert (job.status, job.attempts_charged) == (Status.QUEUED, 0)
+
+
+def test_a_shard_that_always_fails_fails_the_job_and_retry_keeps_the_others(
+    bench: Bench, recording: bytes
+) -> None:
+    job_id = bench.add(recording)
+
+    def fail(index: int) -> None:
+        if index == 4:
+            raise ZeroDivisionError
+
+    outcomes = bench.run_all(job_id, FakeNetwork(on_segment=fail))
+    job = bench.job(job_id)
+    assert (job.status, job.error_code) == (Status.FAILED, "internal_error")
+    assert outcomes.count("failed") == bench.settings.max_attempts
+    before = bench.attempts()
+    with bench.sessions.begin() as session:
+        jobs.retry_job(session, "public", job_id)
+    assert bench.run_all(job_id, FakeNetwork())[-1] == "succeeded"
+    done = [number for number, attempt in enumerate(before) if attempt == 1]
+    assert all(bench.attempts()[number] == 1 for number in done)
+    assert len(done) >= 1
+    assert bench.attempts()[1] == bench.settings.max_attempts + 1
+
+
+def test_an_assembly_that_fails_is_tried_again_without_a_shard_being_read(
+    bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, network = bench.add(recording), FakeNetwork()
+
+    def fail(*_: Any) -> None:
+        raise StorageUnavailable("Storage does not answer.")
+
+    monkeypatch.setattr("worker.attempt.Attempts._write_results", fail)
+    assert bench.worker(network).run(job_id) == "handed_over"
+    assert [bench.worker(network).run(job_id) for _ in range(4)] == ["read", "read", "read", "failed"]
+    monkeypatch.undo()
+    assert bench.run_all(job_id, network) == ["succeeded"]
+    assert network.read_in == list(range(11))
+    with bench.sessions() as session:
+        outcomes = session.scalars(select(Attempt.outcome).order_by(Attempt.number)).all()
+    assert outcomes == ["handed_over", "failed", "succeeded"]
+
+
+def test_when_the_job_has_ended_nothing_of_the_shards_is_left(bench: Bench, recording: bytes) -> None:
+    done, gone = bench.add(recording), bench.add(recording)
+    while bench.job(done).status is not Status.SUCCEEDED:
+        bench.worker(FakeNetwork()).run(done)
+    with bench.sessions.begin() as session:
+        jobs.delete_job(session, "public", gone)
+    scheduler = bench.scheduler()
+    scheduler.settings = bench.settings.model_copy(update={"lease_seconds": -30.0})
+    scheduler.keep_house()
+    assert [key.split("/")[0] for key in bench.objects(done)] == ["results", "results", "uploads"]
+    assert not [key for key in bench.objects(gone) if str(gone) in key]
+
+
+@pytest.mark.parametrize(
+    ("waveform", "changes", "code"),
+    [
+        (np.zeros(10 * 22050, np.float32), {}, "silent_audio"),
+        (tone(10), {"engine": OneModelEngine(FakeNetwork(), max_audio_seconds=8)}, "audio_too_long"),
+    ],
+)
+def test_limits_hold_while_a_recording_is_cut(
+    bench: Bench, tmp_path: Path, waveform: np.ndarray[Any, Any], changes: dict[str, Any], code: str
+) -> None:
+    job_id = bench.add(write(tmp_path / "r.wav", waveform, 22050).read_bytes())
+    assert bench.run_all(job_id, FakeNetwork(), **changes) == ["failed"]
+    job = bench.job(job_id)
+    assert (job.status, job.error_code, job.planned_by) == (Status.FAILED, code, None)
+    assert bench.objects(job_id) == [f"uploads/{job_id}/audio"]
+
+
+def test_a_recording_whose_header_says_no_length_is_one_shard_if_it_is_short(
+    bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, opened = bench.add(recording), TranscriptionEngine.open
+
+    def open_without_length(*arguments: Any) -> Any:
+        audio = opened(*arguments)
+        audio.duration = None
+        return audio
+
+    monkeypatch.setattr(TranscriptionEngine, "open", open_without_length)
+    assert bench.run_all(job_id, FakeNetwork(), shard_seconds=60) == ["handed_over", "succeeded"]
+    assert bench.job(job_id).shards_total == 1
+
+
+def test_progress_while_cutting_is_seconds_decoded(bench: Bench, recording: bytes) -> None:
+    job_id, seen = bench.add(recording), []
+    worker = bench.worker(FakeNetwork())
+    put = bench.storage.put
+
+    def look(*arguments: Any, **named: Any) -> Any:
+        wait_until(lambda: bench.job(job_id).audio_seconds_done > 0, what="progress")
+        job = bench.job(job_id)
+        seen.append((job.phase, job.audio_seconds_total))
+        return put(*arguments, **named)
+
+    bench.storage.put = look  # type: ignore[method-assign]
+    assert worker.run(job_id) == "handed_over"
+    assert {phase for phase, _ in seen} == {Phase.DECODING_AUDIO}
+    assert seen[0][1] == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("statement", ["plan_job", "complete_shard"])
+def test_a_commit_that_only_seemed_to_fail_loses_nothing(
+    bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    job_id, sessions = bench.add(recording), bench.sessions
+    settled = getattr(shards, statement)
+
+    def settle_and_lose_the_answer(session: Any, *arguments: Any, **named: Any) -> Any:
+        """As seen by a worker that asks again after a connection broke at the commit."""
+        with sessions.begin() as other:
+            settled(other, *arguments, **named)
+        return settled(session, *arguments, **named)
+
+    monkeypatch.setattr(shards, statement, settle_and_lose_the_answer)
+    outcome = bench.worker(FakeNetwork()).run(job_id)
+    if statement == "complete_shard":
+        assert outcome == "handed_over"
+        assert bench.worker(FakeNetwork()).run(job_id) == "read"
+    monkeypatch.undo()
+    assert bench.run_all(job_id, FakeNetwork())[-1] == "succeeded"
+    assert bench.attempts() == [1, 1, 1, 1]
+
+
+def test_short_jobs_overtake_the_long_one_that_came_before_them(
+    bench: Bench, recording: bytes, tmp_path: Path
+) -> None:
+    """Order of completion with one worker: ten short jobs behind a long one of eleven shards."""
+    long = bench.add(recording)
+    second = write(tmp_path / "second.wav", tone(1), 22050).read_bytes()
+    worker = bench.worker(FakeNetwork(), shard_seconds=1)
+    assert worker.run(long) == "handed_over"
+    short = [bench.add(second) for _ in range(10)]
+    assert worker.run(long) == "read", "it was served before they came"
+    assert [worker.run(long) for _ in range(10)] == ["succeeded"] * 10
+    assert all(bench.job(job_id).status is Status.SUCCEEDED for job_id in short)
+    assert bench.run_all(long, FakeNetwork(), shard_seconds=1)[-1] == "succeeded"
