@@ -122,9 +122,11 @@ def test_an_hour_on_three_workers_of_which_one_is_killed(
 
         def is_half_way() -> bool:
             shards = running.shards(job_id)
-            return bool(shards) and sum(status == "succeeded" for status, _, _ in shards) >= len(shards) / 2
+            done = sum(status == "succeeded" for status, _, _ in shards)
+            at_one = any(s == "processing" and (w or "").endswith(f":{victim.pid}") for s, _, w in shards)
+            return at_one and done >= len(shards) / 2
 
-        servers.wait_until(is_half_way, seconds=7000, what="half of the shards")
+        servers.wait_until(is_half_way, seconds=7000, what="half of the shards, and the victim at one")
         in_flight = sum(status == "processing" for status, _, _ in running.shards(job_id))
         victim.kill()
         job = running.client.wait(job_id, seconds=7000)
