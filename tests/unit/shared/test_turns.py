@@ -192,6 +192,7 @@ def test_looking_takes_no_longer_among_ten_thousand_than_among_ten(any_sessions:
     few = seconds_to_look(any_sessions)
     fill(any_sessions, 10_000)
     with any_sessions.begin() as session:
-        session.execute(text("ANALYZE"))
+        if session.get_bind().dialect.name == "postgresql":
+            session.execute(text("ANALYZE"))  # which it does by itself; SQLite does not
     many = seconds_to_look(any_sessions)
     assert many < 4 * few + 0.002, f"{1000 * few:.1f} ms among 10, {1000 * many:.1f} ms among 10,000"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from uuid6 import uuid7
 
 from checkpoints.progress import ProgressCallback
 from checkpoints.store import CheckpointStore
+from mt3_infer.audio import open_audio
 from mt3_infer.loading import Model, load_model
 from mt3_infer.models import MODELS, ModelOptions
 from mt3_infer.notes import Note
@@ -39,6 +41,8 @@ from worker.engine import TranscriptionEngine
 from worker.scheduler import Scheduler
 from worker.shards import cut_samples, read_samples
 
+ROOT = Path(__file__).parents[3]
+MT3_WEIGHTS = Path(os.environ.get("MT3_TEST_WEIGHTS", ROOT.parent / "shared" / "weights")) / "mt3"
 GRID = SegmentGrid(sample_rate=22050, hop=22050, length=26050, lead=2000, tail=1)
 
 
@@ -108,11 +112,11 @@ class Bench:
     sessions: Sessions
     storage: LocalStorage
 
-    def add(self, recording: bytes) -> UUID:
+    def add(self, recording: bytes, *, model: str = "basic_pitch") -> UUID:
         job_id = UUID(str(uuid7()))
         key = upload_prefix(job_id) + "audio"
         self.storage.put(key, io.BytesIO(recording), content_type="audio/wav")
-        new = NewJob(job_id, "public", "basic_pitch", {}, {}, "song.wav", key, len(recording))
+        new = NewJob(job_id, "public", model, {}, {}, "song.wav", key, len(recording))
         return jobs.create_job(self.sessions, new)[0].id
 
     def worker(self, network: Any, *, name: str = "a", **changes: Any) -> Attempts:
@@ -244,6 +248,22 @@ def test_basic_pitch_in_shards_says_the_same_to_the_byte(bench: Bench, bach: Pat
     assert outcomes == ["handed_over", *["read"] * 5, "succeeded"]
     assert bench.notes(sharded) == bench.notes(whole)
     assert bench.notes(whole).count(b"onset") > 100
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(not MT3_WEIGHTS.exists(), reason=f"no published weights in {MT3_WEIGHTS}")
+def test_mt3_in_shards_says_the_same_to_the_byte(bench: Bench, bach: Path, tmp_path: Path) -> None:
+    with open_audio(bach, sample_rate=16000) as audio:
+        waveform = np.concatenate(list(audio))[: 9 * 16000]
+    recording = write(tmp_path / "nine_seconds.flac", waveform, 16000, "flac").read_bytes()
+    engine = OneModelEngine(load_model("mt3_pytorch", checkpoint_path=MT3_WEIGHTS, device="cpu").network)
+    engine.model = Model(MODELS["mt3_pytorch"], engine.model.network, "0" * 64, "Apache-2.0")
+    whole, sharded = (bench.add(recording, model="mt3_pytorch") for _ in range(2))
+    assert bench.worker(None, engine=engine, shard_seconds=0).run(whole) == "succeeded"
+    outcomes = bench.run_all(sharded, None, engine=engine, shard_seconds=5)
+    assert outcomes == ["handed_over", "read", "read", "succeeded"]
+    assert bench.notes(sharded) == bench.notes(whole)
+    assert bench.notes(whole).count(b"onset") > 20
 
 
 def test_two_workers_share_a_recording(bench: Bench, recording: bytes) -> None:
