@@ -16,6 +16,7 @@ from pathlib import Path
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 10.0
+START_SECONDS = 60.0  # that a child may take until it first touches its file
 SOUND_SECONDS = 30.0  # a process that lived this long was well: the next pause is short again
 
 
@@ -56,13 +57,15 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
     def is_hanging(self) -> bool:
-        """Whether it runs, and touched its file neither since its start nor lately."""
+        """Whether it runs, and has not touched its file lately, or not within a minute of its start."""
         if self.pulse is None or not self.is_running():
             return False
-        silence = time.monotonic() - self.started
+        age = time.monotonic() - self.started
+        silence = age
         with suppress(OSError):
-            silence = min(silence, time.time() - self.pulse.stat().st_mtime)
-        return silence > self.patience_seconds
+            silence = min(age, time.time() - self.pulse.stat().st_mtime)
+        has_begun = silence < age
+        return silence > (self.patience_seconds if has_begun else max(START_SECONDS, self.patience_seconds))
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to it and all that it started."""

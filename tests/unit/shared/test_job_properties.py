@@ -204,12 +204,12 @@ def live(sessions: Sessions, examples: int) -> None:
 
 
 def test_any_interleaving_keeps_the_promises(sessions: Sessions) -> None:
-    live(sessions, examples=100)
+    live(sessions, examples=80)
 
 
 @pytest.mark.integration
 def test_any_interleaving_keeps_the_promises_on_postgresql(postgres_sessions: Sessions) -> None:
-    live(postgres_sessions, examples=25)
+    live(postgres_sessions, examples=15)
 
 
 @pytest.mark.soak

@@ -13,16 +13,16 @@ from uuid import UUID
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import update
+from sqlalchemy import insert, update
 from werkzeug.test import TestResponse
 
-from shared import jobs
+from shared import jobs, presence
 from shared.config import Settings
-from shared.db import Sessions
+from shared.db import Sessions, make_engine, make_sessions, now_plus
 from shared.errors import StorageUnavailable
 from shared.queue import InMemoryQueue
 from shared.storage import ObjectStorage, make_storage, result_prefix
-from shared.tables import Job
+from shared.tables import Job, Worker
 from web import create_app
 from web.uploads import display_name
 
@@ -345,12 +345,33 @@ def test_readiness_names_the_part_that_is_away(client: FlaskClient) -> None:
     assert client.get("/livez").json == {"status": "alive"}
 
 
+def test_readiness_tells_of_the_workers_and_does_not_depend_on_them(
+    client: FlaskClient, sessions: Sessions
+) -> None:
+    assert client.get("/readyz").json["workers"] == {"present": 0, "last_seen_at": None}
+    with sessions.begin() as session:
+        presence.say_present(session, "host:1")
+        session.execute(insert(Worker).values(name="host:2", seen_at=now_plus(-3600)))
+    workers = client.get("/readyz").json["workers"]
+    assert workers["present"] == 1
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", workers["last_seen_at"])
+
+
 def test_a_database_that_is_away_is_a_503_with_a_way_out(settings: Settings, tmp_path: Path) -> None:
     settings = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path / 'not-migrated.sqlite3'}"})
     client = make_client(settings, queue=InMemoryQueue())
     response = client.get("/v1/transcriptions")
     assert_problem(response, 503, "unavailable", "try again")
     assert response.headers["Retry-After"] == "5"
+
+
+@pytest.mark.integration
+def test_tables_that_are_yet_to_be_made_are_a_503_on_postgresql_too(settings: Settings, postgres_url: str) -> None:
+    engine = make_engine(settings.model_copy(update={"database_url": postgres_url.replace("://", "+psycopg://")}))
+    sessions = make_sessions(engine.execution_options(schema_translate_map={None: "empty"}))
+    client = make_client(settings, sessions=sessions, queue=InMemoryQueue())
+    assert_problem(client.get("/v1/transcriptions"), 503, "unavailable", "try again")
+    engine.dispose()
 
 
 def test_storage_that_is_away_accepts_nothing(
