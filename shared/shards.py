@@ -350,7 +350,7 @@ def count_waiting(session: Session) -> int:
 
 
 def take_unrung(session: Session, *, ring_again_seconds: float | None, limit: int = 500) -> list[tuple[UUID, int]]:
-    """Shards (job, number) that are due and were not rung for lately, or never yet (None), marked as rung for now."""
+    """Shards (job, number) that are due and were not rung for lately, or never yet (None), now marked as rung."""
     candidate = aliased(Shard)
     unheard: ColumnElement[bool] = candidate.rung_at.is_(None)
     if ring_again_seconds is not None:
@@ -448,6 +448,15 @@ def result_keys(session: Session, job_id: UUID) -> list[str]:
     """Where the results of all shards lie, in order."""
     query = select(Shard.result_key).where(Shard.job_id == job_id).order_by(Shard.number)
     return [key for key in session.scalars(query) if key is not None]
+
+
+def find_kept(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, set[int]]:
+    """Those of these jobs that there are, each with the attempt whose shards are in use or being cut."""
+    query = select(Job.id, Job.planned_by, Job.attempt, Job.status).where(Job.id.in_(job_ids))
+    return {
+        job_id: set() if status in (Status.SUCCEEDED, Status.CANCELED) else {planned_by or attempt}
+        for job_id, planned_by, attempt, status in session.execute(query)
+    }
 
 
 def seconds_taken(session: Session, job_id: UUID) -> float:

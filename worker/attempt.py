@@ -355,10 +355,9 @@ class Attempts:
     def _discard(self, claim: Claim) -> None:
         """Remove what an attempt has stored that came to nothing."""
         prefixes = [result_prefix(claim.job_id, claim.attempt)]
-        if claim.plan is None:
-            # An error may have come after all was done, and the shards are in use.
-            if not self._settle(lambda session: shards.was_planned(session, claim)):
-                prefixes.append(shard_prefix(claim.job_id, claim.attempt))
+        # An error may have come after all was done, and the shards are in use.
+        if claim.plan is None and not self._settle(lambda session: shards.was_planned(session, claim)):
+            prefixes.append(shard_prefix(claim.job_id, claim.attempt))
         self._discard_objects(*prefixes)
 
     def _discard_objects(self, *prefixes: str) -> None:

@@ -1,32 +1,37 @@
 """Removes what is past its time, and what nobody refers to any more.
 
 Jobs that ended long ago; files of deleted jobs, once no worker can still be writing them; and orphans: uploads
-whose row was never written, results of attempts that were lost, parts of writes that never ended. An orphan is
-told by the database, not by its name, and only when it is old: what is being made is young.
+whose row was never written, results and shards of attempts that were lost, parts of writes that never ended. An
+orphan is told by the database, not by its name, and only when it is old: what is being made is young.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 from uuid import UUID
 
-from shared import jobs, presence
+from shared import jobs, presence, shards
 from shared.config import Settings
 from shared.db import Sessions
 from shared.errors import ServiceError
 from shared.locks import DatabaseLock
 from shared.logs import get_logger
-from shared.storage import ListedObject, ObjectStorage, result_prefix, upload_prefix
+from shared.storage import ListedObject, ObjectStorage, result_prefix, shard_prefix, upload_prefix
 from worker.steps import Steps
 
 log = get_logger(__name__)
 
 ORPHANS_SECONDS = 3600.0  # from one look through all of storage to the next
 BATCH = 200
+PREFIXES: dict[str, Callable[..., str]] = {
+    "uploads/": upload_prefix,
+    "results/": result_prefix,
+    "shards/": shard_prefix,
+}
 
 
 @dataclass
@@ -81,18 +86,18 @@ class Sweeper:
         """Look through all of storage and remove what is old and belongs to nothing."""
         old = datetime.now(UTC) - timedelta(hours=self.settings.orphan_hours)
         removed = self.storage.delete_unfinished(older_than=old)
-        for top in ("uploads/", "results/"):
+        for top, prefix in PREFIXES.items():
             owned = self._owned(top, old)
             while batch := list(islice(owned, BATCH)):
                 if not self.lock.hold():
                     return
                 with self.sessions() as session:
-                    kept = jobs.find_kept(session, [job_id for job_id, _ in batch])
+                    find_kept = shards.find_kept if top == "shards/" else jobs.find_kept
+                    kept = find_kept(session, [job_id for job_id, _ in batch])
                 for job_id, attempt in batch:
                     is_orphan = job_id not in kept or (attempt is not None and attempt not in kept[job_id])
                     if is_orphan:
-                        results = result_prefix(job_id, attempt)
-                        self.storage.delete_prefix(upload_prefix(job_id) if top == "uploads/" else results)
+                        self.storage.delete_prefix(prefix(job_id) if attempt is None else prefix(job_id, attempt))
                         removed += 1
         if removed:
             log.info("orphans_removed", count=removed)
@@ -112,4 +117,4 @@ def _owner(entry: ListedObject) -> tuple[UUID, int | None] | None:
         job_id = UUID(parts[0])
     except (IndexError, ValueError):
         return None
-    return job_id, int(parts[1]) if top == "results" and parts[1].isdecimal() else None
+    return job_id, int(parts[1]) if top != "uploads" and parts[1].isdecimal() else None

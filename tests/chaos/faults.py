@@ -103,14 +103,14 @@ def _make_the_fence_removable() -> None:
     from shared import jobs
     from shared.tables import Job
 
-    fenced = jobs._held_under
+    fenced = jobs.held_under
 
     def held_under(claim: jobs.Claim) -> Any:
         return (
             (Job.id == claim.job_id,) if Path(ENVIRONMENT["MT3_TEST_FAULTS"], UNFENCED).exists() else fenced(claim)
         )
 
-    jobs._held_under = held_under
+    jobs.held_under = held_under
 
 
 def _lie_about_commits(share: float) -> None:

@@ -341,7 +341,7 @@ def test_each_time_out_of_memory_halves_the_batch_once_more(
     add_job: Callable[[], UUID],
     make_attempts: Callable[..., Attempts],
 ) -> None:
-    job_id, other, failures = add_job(), add_job(), [MemoryError(), MemoryError()]
+    job_id, failures = add_job(), [MemoryError(), MemoryError()]
 
     def fail_at_first() -> None:
         if failures:
@@ -355,7 +355,7 @@ def test_each_time_out_of_memory_halves_the_batch_once_more(
         outcomes.append(make_attempts(engine).run(job_id))
     assert outcomes == ["failed", "failed", "succeeded"]
     assert (engine.halvings, engine.made_room) == ([0, 1, 2], 2)
-    assert make_attempts(engine).run(other) == "succeeded"
+    assert make_attempts(engine).run(add_job()) == "succeeded"
     assert engine.halvings[3] == 0, "another job asks for no less"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -95,7 +96,7 @@ def test_the_health_check_goes_by_the_age_of_the_file(tmp_path: Path) -> None:
     os.utime(file, (time.time() - 100, time.time() - 100))
     run = check(file)
     assert run.returncode == 1
-    assert "the worker hangs: it last moved 100 s ago" in run.stderr
+    assert re.search(r"the worker hangs: it last moved 1\d\d s ago", run.stderr)
 
 
 def test_a_pulse_beats_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
@@ -32,7 +32,8 @@ from shared.config import Settings
 from shared.db import Sessions, now_plus
 from shared.errors import StorageUnavailable
 from shared.jobs import NewJob
-from shared.storage import LocalStorage, make_storage, upload_prefix
+from shared.locks import DatabaseLock
+from shared.storage import LocalStorage, make_storage, shard_prefix, upload_prefix
 from shared.tables import Attempt, Job, Phase, Shard, Status
 from tests.recordings import tone, write
 from tests.servers import wait_until
@@ -40,6 +41,7 @@ from worker.attempt import Attempts
 from worker.engine import TranscriptionEngine
 from worker.scheduler import Scheduler
 from worker.shards import cut_samples, read_samples
+from worker.sweeper import Sweeper
 
 ROOT = Path(__file__).parents[3]
 MT3_WEIGHTS = Path(os.environ.get("MT3_TEST_WEIGHTS", ROOT.parent / "shared" / "weights")) / "mt3"
@@ -100,7 +102,7 @@ class OneModelEngine(TranscriptionEngine):
     def fetch(self, name: str, progress: ProgressCallback) -> None:
         pass
 
-    def load(self, name: str) -> Model:
+    def load(self, name: str, *, halvings: int = 0) -> Model:
         return self.model
 
 
@@ -161,7 +163,13 @@ class Bench:
 
     def scheduler(self) -> Scheduler:
         parts: Any = {"queue": None, "redis": None}
-        return Scheduler(settings=self.settings, sessions=self.sessions, storage=self.storage, **parts)
+        lock = DatabaseLock(self.sessions, "scheduler", holder="a", lease_seconds=60)
+        return Scheduler(settings=self.settings, sessions=self.sessions, lock=lock, **parts)
+
+    def sweeper(self, **changes: Any) -> Sweeper:
+        lock = DatabaseLock(self.sessions, "sweeper", holder="a", lease_seconds=60)
+        settings = self.settings.model_copy(update=changes)
+        return Sweeper(settings=settings, sessions=self.sessions, storage=self.storage, lock=lock)
 
 
 @pytest.fixture
@@ -424,11 +432,22 @@ def test_when_the_job_has_ended_nothing_of_the_shards_is_left(bench: Bench, reco
         bench.worker(FakeNetwork()).run(done)
     with bench.sessions.begin() as session:
         jobs.delete_job(session, "public", gone)
-    scheduler = bench.scheduler()
-    scheduler.settings = bench.settings.model_copy(update={"lease_seconds": -30.0})
-    scheduler.keep_house()
+    bench.sweeper(lease_seconds=-30.0).remove_garbage()
     assert [key.split("/")[0] for key in bench.objects(done)] == ["results", "results", "uploads"]
     assert not [key for key in bench.objects(gone) if str(gone) in key]
+
+
+def test_shards_that_nobody_needs_are_orphans_and_others_are_not(bench: Bench, recording: bytes) -> None:
+    job_id = bench.add(recording)
+    bench.worker(FakeNetwork()).run(job_id)
+    in_use = bench.objects(job_id)
+    lost = shard_prefix(job_id, 9, 0) + "audio", shard_prefix(uuid4(), 1, 0) + "audio"
+    for key in lost:
+        bench.storage.put(key, io.BytesIO(b"x"), content_type="application/octet-stream")
+    bench.sweeper(orphan_hours=24.0).remove_orphans()
+    assert set(bench.objects(job_id)) == {*in_use, *lost}, "they are young"
+    bench.sweeper(orphan_hours=-24.0).remove_orphans()
+    assert bench.objects(job_id) == in_use
 
 
 @pytest.mark.parametrize(
