@@ -1,0 +1,37 @@
+"""Celery's own event loop is what a worker's liveness hears of."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from migrations import upgrade
+from shared.config import Settings
+from tests import servers
+from worker.liveness import HANGING_STATUS
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_worker_whose_consumer_loop_is_stuck_ends_itself(
+    settings: Settings, redis_url: str, tmp_path: Path
+) -> None:
+    upgrade(settings)
+    environment = {
+        "MT3_DATABASE_URL": settings.database_url,
+        "MT3_STORAGE_URL": settings.storage_url,
+        "MT3_REDIS_URL": redis_url,
+        "MT3_ALIVE_FILE": str(tmp_path / "alive"),
+        "MT3_ALIVE_SECONDS": "2",
+        "PYTHONPATH": str(ROOT),
+    }
+    celery = [sys.executable, "-m", "celery", "--quiet", "--app", "tests.integration.stuck_worker", "worker"]
+    log = tmp_path / "worker.log"
+    with servers.running([*celery, "--without-gossip"], environment=environment, log=log, cwd=tmp_path) as worker:
+        assert worker.wait(120) == HANGING_STATUS
+    assert "no message was looked for in 2 s" in log.read_text()
+    assert (tmp_path / "alive").exists()
