@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
+import dense_mix
 import numpy as np
 import torch
 
@@ -34,8 +35,11 @@ from mt3_infer.segments import Segment, split_segments
 from mt3_infer.vocabulary import END
 
 ROOT = Path(__file__).parents[1]
+CHORALE = ROOT / "tests" / "data" / "bach_piano.flac"
 SAMPLE_RATE = 16_000  # Hz
 PEER = ROOT / ".venv-peer" / "bin" / "python"
+MIX = 180.0  # seconds of the dense mix
+PEER_HEARS = 12.0  # and what the peer gets of it: it takes several times as long as the mix lasts
 
 
 @dataclass(frozen=True)
@@ -195,12 +199,15 @@ def shown(measured: Measurement, peer: Measurement | None) -> str:
         line += f"  decoder {measured.decoder_reads / 1e9:.0f} GB/s"
         line += f" = {measured.decoder_reads / measured.memory_limit:.0%} of a copy's"
     if peer is not None and measured is not peer:
-        line += f"  {peer.seconds / measured.seconds:.1f} times the peer"
+        their_times = peer.audio_seconds / peer.seconds
+        line += f"  {times / their_times:.1f} times the peer"
+        if peer.audio_seconds < measured.audio_seconds:
+            line += f" for each second of audio (it got the first {peer.audio_seconds:.0f} s)"
     return line
 
 
 @click.command()
-@click.option("--audio", type=click.Path(path_type=Path), default=ROOT / "tests" / "data" / "bach_piano.flac")
+@click.option("--audio", type=click.Path(path_type=Path), help="Default: a chorale, and on a CPU a dense mix.")
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
@@ -214,7 +221,7 @@ def shown(measured: Measurement, peer: Measurement | None) -> str:
 @click.option("--peer", type=click.Path(path_type=Path), default=PEER, help="Python with the peer installed.")
 @click.option("--only", hidden=True, help="What a process of its own measures.")
 def main(
-    audio: Path,
+    audio: Path | None,
     weights: Path,
     device: str,
     dtypes: tuple[str, ...],
@@ -227,22 +234,45 @@ def main(
     if not weights.is_dir():
         raise click.ClickException(f"No weights in {weights}: name their folder with --weights.")
     if only is not None:
-        waveform = recording(audio, minutes[0] if minutes else None)
+        waveform = recording(audio or CHORALE, minutes[0] if minutes else None)
         if only == "peer":
             measured = measure_peer(peer, weights, waveform)
         else:
             measured = measure_ours(weights, waveform, torch.device(device), only, runs)
         click.echo(json.dumps(asdict(measured)))
         return
+    common = ["--weights", str(weights), "--device", device, "--runs", str(runs), "--peer", str(peer)]
+    dtypes = dtypes or ("float32", "bfloat16")
+    with_peer = device == "cpu" and peer.exists() and not minutes
     for length in minutes or (None,):
-        arguments = ["--audio", str(audio), "--weights", str(weights), "--device", device, "--runs", str(runs)]
-        arguments += ["--peer", str(peer)] + (["--minutes", str(length)] if length else [])
-        theirs = None
-        if device == "cpu" and peer.exists() and length is None:
-            theirs = in_own_process(arguments, "peer")
-            click.echo(shown(theirs, theirs))
-        for dtype in dtypes or ("float32", "bfloat16"):
-            click.echo(shown(in_own_process(arguments, dtype), theirs))
+        compare(audio or CHORALE, common, dtypes, ours=length, theirs=None, with_peer=with_peer)
+    if audio is None and device == "cpu" and not minutes:
+        with tempfile.TemporaryDirectory() as folder:
+            mix = Path(folder) / "dense_mix.wav"
+            dense_mix.write(mix, MIX)
+            click.echo("A dense mix:")
+            compare(mix, common, dtypes, ours=None, theirs=PEER_HEARS / 60, with_peer=with_peer)
+
+
+def compare(
+    audio: Path,
+    common: list[str],
+    dtypes: tuple[str, ...],
+    *,
+    ours: float | None,
+    theirs: float | None,
+    with_peer: bool,
+) -> None:
+    """Print a line for the peer and one for each type; `ours` and `theirs`: minutes that each of us gets."""
+
+    def arguments(minutes: float | None) -> list[str]:
+        return [*common, "--audio", str(audio)] + (["--minutes", str(minutes)] if minutes else [])
+
+    measured_peer = in_own_process(arguments(theirs), "peer") if with_peer else None
+    if measured_peer is not None:
+        click.echo(shown(measured_peer, measured_peer))
+    for dtype in dtypes:
+        click.echo(shown(in_own_process(arguments(ours), dtype), measured_peer))
 
 
 def in_own_process(arguments: list[str], only: str) -> Measurement:

@@ -183,6 +183,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     """What one query per head sees.
 
     Two plain products, not the fused attention: for a single query that is 1.2 to 1.5 times as fast on a CPU.
+    There, in float32, keys times query reads a cache at up to twice the speed of query times keys; in bfloat16
+    it is the other way round.
 
     Args:
         query: shape (S, H, K).
@@ -193,7 +195,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     """
     slots, heads, width = query.shape
     rows = query.reshape(slots * heads, 1, width).to(key.dtype)
-    scores = torch.bmm(rows, key.flatten(0, 1).transpose(1, 2)).float()  # (S × H, 1, L)
+    keys = key.flatten(0, 1)
+    if key.device.type == "cpu" and key.dtype == torch.float32:
+        scores = torch.bmm(keys, rows.transpose(1, 2)).transpose(1, 2)  # (S × H, 1, L)
+    else:
+        scores = torch.bmm(rows, keys.transpose(1, 2)).float()
     if mask is not None:
         scores.view(slots, heads, -1).add_(mask)
     seen = torch.bmm(scores.softmax(dim=-1).to(value.dtype), value.flatten(0, 1))  # (S × H, 1, K)

@@ -148,6 +148,26 @@ def test_cache_grows_beyond_its_first_capacity(kind, random_t5):
     assert generate(new(kind, prepared(network), slots=2, max_tokens=limit), network, features) == [expected]
 
 
+def test_sequence_beside_one_that_was_long_says_the_same(random_t5):
+    network, features = prepared(random_t5()), random_features(2)
+    limit = 4 * FIRST_CAPACITY
+    expected = generate(new(SlotDecoder, network, slots=1, max_tokens=limit), network, features[1:])
+    endless = torch.zeros(96)
+    endless[END] = -torch.inf
+    decoder = new(SlotDecoder, network, slots=2, max_tokens=limit)
+    with torch.inference_mode():
+        decoder.admit(network.encoder(features[:1]), [0], [endless])
+        for _ in range(3 * FIRST_CAPACITY):
+            assert decoder.step() == []
+        decoder.admit(network.encoder(features[1:]), [1], [None])
+    assert decoder.step() == []
+    assert decoder.drop(lambda ticket: ticket == 0) == [0]
+    results: dict[int, list[int]] = {}
+    while decoder.active:
+        results |= dict(decoder.step())
+    assert results == {1: expected[0]}
+
+
 def test_sequence_without_an_end_stops_at_the_limit(kind, random_t5):
     network = prepared(random_t5(end=0.0))
     decoder = new(kind, network, slots=2, max_tokens=7)
