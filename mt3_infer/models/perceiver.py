@@ -101,10 +101,11 @@ class PreEncoder(nn.Module):
 class Norm(nn.Module):
     """A layer norm, or an RMS norm. Gives the type that the next product wants."""
 
-    def __init__(self, config: PerceiverConfig) -> None:
+    def __init__(self, config: PerceiverConfig, width: int | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(config.width))
-        self.bias = nn.Parameter(torch.empty(config.width)) if config.layer_norm else None
+        width = width or config.width
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width)) if config.layer_norm else None
         self.epsilon = config.epsilon
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -170,7 +171,7 @@ class SpectralCrossAttention(nn.Module):
         super().__init__()
         self.config = config
         self.norm = Norm(config)
-        self.input_norm = Norm(config)
+        self.input_norm = Norm(config, config.bins)
         self.query = Linear(config.width, config.width, bias=True)
         self.key_value = Linear(config.bins, 2 * config.width, bias=True)
         self.out = Linear(config.width, config.width, bias=True)
