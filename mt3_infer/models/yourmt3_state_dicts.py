@@ -341,9 +341,9 @@ def _perceiver_shapes(config: PerceiverConfig, layer_norm: bool) -> Iterator[tup
         yield f"{name}.weight", (width, n_in)
         yield f"{name}.bias", (width,)
 
-    def attention(name: str, norms: list[str], n_in: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        for norm in norms:
-            yield from ((f"{name}.self.{norm}.{part}", (width,)) for part in norm_parts)
+    def attention(name: str, norms: dict[str, int], n_in: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for norm, size in norms.items():
+            yield from ((f"{name}.self.{norm}.{part}", (size,)) for part in norm_parts)
         yield from product(f"{name}.self.query", width)
         yield from product(f"{name}.self.key", n_in)
         yield from product(f"{name}.self.value", n_in)
@@ -354,9 +354,12 @@ def _perceiver_shapes(config: PerceiverConfig, layer_norm: bool) -> Iterator[tup
         yield "encoder.pos_emb._pos_emb", (config.max_frames, config.latents, width)
     for block in range(config.num_blocks):
         name = f"encoder.blocks.{block}"
-        yield from attention(f"{name}.spectral_cross_attention", ["layernorm1", "layernorm2"], config.bins)
-        for layer in (f"{kind}_transformer.{i}" for kind in ("local", "temporal") for i in range(config.num_layers)):
-            yield from attention(f"{name}.{layer}.attention", ["layernorm1"], width)
+        norms = {"layernorm1": width, "layernorm2": config.bins}
+        yield from attention(f"{name}.spectral_cross_attention", norms, config.bins)
+        for layer in (
+            f"{kind}_transformer.{i}" for kind in ("local", "temporal") for i in range(config.num_layers)
+        ):
+            yield from attention(f"{name}.{layer}.attention", {"layernorm1": width}, width)
             yield from ((f"{name}.{layer}.layernorm.{part}", (width,)) for part in norm_parts)
             if not config.experts:
                 yield from product(f"{name}.{layer}.mlp.dense1", width)

@@ -115,7 +115,9 @@ def test_convolutions(case):
 def test_what_the_channels_look_at(case):
     if case.config.perceiver is None:
         pytest.skip("the encoder's output as it is")
-    ours = case.memory[[0, 4, 12]][:, [0, 54, 109], ::4] if case.config.channels > 1 else case.memory[0, [0, 54, 109]]
+    ours = (
+        case.memory[[0, 4, 12]][:, [0, 54, 109], ::4] if case.config.channels > 1 else case.memory[0, [0, 54, 109]]
+    )
     np.testing.assert_allclose(ours, case.reference("predec_seg0_slice"), rtol=0, atol=5e-4)
 
 
@@ -205,7 +207,8 @@ def test_events_ties_and_what_sounds_at_the_end_of_a_segment(tokens_case):
         for tokens, reference in zip(channel["tokens"], channel["segments"], strict=True):
             found = read_segment(tokens, reference["start_time"])
             events = [
-                [e.is_drum, 128 if e.is_drum else e.program, e.time, int(e.is_onset), e.pitch] for e in found.events
+                [e.is_drum, 128 if e.is_drum else e.program, e.time, int(e.is_onset), e.pitch]
+                for e in found.events
             ]
             assert sorted(events, key=lambda e: (e[2], e[0], e[1], e[3], e[4])) == reference["note_events"]
             assert [list(tie) for tie in found.ties] == reference["tie_note_events"]
@@ -240,7 +243,9 @@ def test_midi_programs_and_ticks(tokens_case):
                     theirs.add((is_drum, program, message[1], open_notes.pop(message[1]), now))
     notes = as_written(mix_channels(decoder.finish() for decoder in decoded(tokens_case)))
     ours = {
-        (n.is_drum, n.program, n.pitch, round(n.onset * 960), round(n.offset * 960)) for n in notes if n.velocity == 100
+        (n.is_drum, n.program, n.pitch, round(n.onset * 960), round(n.offset * 960))
+        for n in notes
+        if n.velocity == 100
     }
     assert ours == theirs
 
