@@ -2,8 +2,9 @@
 
     python peer_yourmt3.py FOLDER    FOLDER holds segments.npy, shape (N, S), and weights.pt
 
-Prints `{"seconds": …, "tokens": …, "memory": …, "sum": …}`: tokens up to the end of each sequence, which are those that
-somebody gets, and their weighted sum, to be compared. Eight segments at a time, as the peer's own `forward` does it.
+Prints `{"seconds": …, "tokens": …, "memory": …, "sum": …}`: tokens up to the end of each sequence, which are those
+that somebody gets, and their weighted sum, to be compared. Eight segments at a time, as the peer's own `forward`
+does it.
 """
 
 import json
@@ -21,7 +22,7 @@ import torch
 
 
 class Spectrogram(torch.nn.Module):
-    """The one part of torchaudio that the network uses, which a PyTorch for CPUs cannot load from the package index."""
+    """The one part of torchaudio that is used; the package index has none that loads beside a PyTorch for CPUs."""
 
     def __init__(self, n_fft: int, hop_length: int, window_fn: type, power: float) -> None:
         super().__init__()

@@ -2,8 +2,8 @@
 
     python bench/yourmt3.py [--weights FILE]
 
-Without published weights both get seeded ones of the same sizes, whose sequences end like those of a real network: few
-tokens in most channels, many in some. Both then say the same tokens, which is checked.
+Without published weights both get seeded ones of the same sizes, whose sequences end like those of a real network:
+few tokens in most channels, many in some. Both then say the same tokens, which is checked.
 """
 
 from __future__ import annotations

@@ -239,8 +239,8 @@ class EncoderDecoder(Generic[SegmentT, Ticket]):
 class ChannelDecoder(Generic[SegmentT, Ticket]):
     """The same for a network that says several sequences for each segment, one for each of its channels.
 
-    Each channel has a slot of its own, which is free again when it has ended; the segment's result is there when all
-    of its channels have.
+    Each channel has a slot of its own, which is free again when it has ended; the segment's result is there when
+    all of its channels have.
     """
 
     def __init__(
@@ -250,7 +250,7 @@ class ChannelDecoder(Generic[SegmentT, Ticket]):
         *,
         channels: int,
     ) -> None:
-        """Args: encode: makes of B segments what the decoder looks at, shape (B × C, T, D), those of one together."""
+        """Args: encode: makes of B segments what the decoder looks at, shape (B × C, T, D), segment by segment."""
         assert decoder.slots >= channels, "There is no room for a single segment."
         self.slots = decoder.slots // channels
         self._encode = encode

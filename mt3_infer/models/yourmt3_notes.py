@@ -1,8 +1,8 @@
 """Tokens of YourMT3's channels → notes.
 
-Its rules are not those of MT3 (`mt3_infer.notes.NoteDecoder`): a shift counts from the segment's start and does not
-add up, a tie only keeps a note from being ended, a segment without a tie event says nothing, and notes are made of all
-events of a recording at once, in the order of their times.
+Its rules are not those of MT3 (`mt3_infer.notes.NoteDecoder`): a shift counts from the segment's start and does
+not add up, a tie only keeps a note from being ended, a segment without a tie event says nothing, and notes are
+made of all events of a recording at once, in the order of their times.
 
 Source: Chang et al., YourMT3+ (2024), and the decoding published with its weights.
 """
@@ -171,7 +171,7 @@ def mix_channels(channels: Iterable[Sequence[Note]]) -> list[Note]:
 
 
 def trim_overlaps(notes: list[Note]) -> list[Note]:
-    """Let a note end where the next one of its pitch and program begins; sorted, and without those of no length."""
+    """Let a note end where the next one of its pitch and program begins; those of no length are left out."""
     following: dict[tuple[bool, Key], float] = {}  # onset of the note after this one
     trimmed = []
     for note in sorted(notes, key=attrgetter("onset"))[::-1]:
@@ -180,7 +180,8 @@ def trim_overlaps(notes: list[Note]) -> list[Note]:
         following[key] = note.onset
         if min(note.offset, limit) != note.onset:
             trimmed.append(replace(note, offset=limit) if note.offset > limit else note)
-    return sorted(trimmed[::-1], key=_order)
+    trimmed.reverse()  # equal ones stay in the order of their onsets
+    return sorted(trimmed, key=_order)
 
 
 def _note(onset: float, offset: float, key: Key, *, is_drum: bool = False) -> Note:

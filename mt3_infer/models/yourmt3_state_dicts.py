@@ -7,7 +7,7 @@ that wrote them. Only the tensors are read; see `mt3_infer.weights`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -59,11 +59,11 @@ class YourMT3Config:
         return self.perceiver.latents * self.perceiver.width // self.channels
 
 
-_PLAIN = {"experts": 0, "rotary": False, "query_residual": False}
+_PLAIN = PerceiverConfig(experts=0, rotary=False, query_residual=False)
 
 MOE = YourMT3Config("YPTF.MoE+Multi", PerceiverConfig(), channels=13, max_tokens=256)
-MULTI = YourMT3Config("YPTF+Multi", PerceiverConfig(**_PLAIN), channels=13, max_tokens=256)
-SINGLE = YourMT3Config("YPTF+Single", PerceiverConfig(latents=24, **_PLAIN), channels=1, max_tokens=1024)
+MULTI = YourMT3Config("YPTF+Multi", _PLAIN, channels=13, max_tokens=256)
+SINGLE = YourMT3Config("YPTF+Single", replace(_PLAIN, latents=24), channels=1, max_tokens=1024)
 PLUS = YourMT3Config(
     "YMT3+",
     None,
@@ -77,7 +77,7 @@ ROWS |= {"YPTF+Single": "yourmt3_single", "YMT3+": "yourmt3_plus", "MT3": "mt3_p
 """Which row of the table of models a network belongs to."""
 
 # --- Files
-# --------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt")
 
@@ -123,15 +123,15 @@ def title_of(names: Iterable[str]) -> str | None:
 
 
 # --- Parameter names
-# --------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 
 def from_published_yourmt3(weights: Mapping[str, Tensor], config: YourMT3Config) -> Weights:
     """The authors' names → those of `mt3_infer.models.yourmt3.Network`.
 
     Matrices that are multiplied together are joined, the batch norms go into the convolutions before them, and the
-    factor before the logits into their weights. Left out are copies, tables that we compute (if they are those), and
-    the pitch shift of training.
+    factor before the logits into their weights. Left out are tables that we compute (if they are those), and the
+    pitch shift of training.
 
     Raises:
         WeightsError: they are another network's, or parameters are missing, unknown, or of another shape.
@@ -263,7 +263,7 @@ def _renamed(weights: Mapping[str, Tensor], theirs: str, ours: str) -> Weights:
 
 
 # --- Tables and shapes
-# --------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 
 def _without_tables(weights: Mapping[str, Tensor], config: YourMT3Config) -> Weights:

@@ -179,7 +179,7 @@ def test_positions():
     np.testing.assert_allclose(table, REFERENCE["yptf_moe_multi/pe_values"], rtol=0, atol=1e-4)
 
 
-# --- Tokens, notes, MIDI ------------------------------------------------------------------------------------------
+# --- Tokens, notes, MIDI ----------------------------------------------------------------------------------------
 
 
 def rows_of(notes: list[Note]) -> list[list[Any]]:

@@ -83,7 +83,7 @@ def alone() -> list[list[list[int]]]:
     return list(model_of(small(MOE), batch_size=1).tokens([WAVEFORM]))
 
 
-# --- Batches ------------------------------------------------------------------------------------------------------
+# --- Batches ----------------------------------------------------------------------------------------------------
 
 
 def test_sequences_are_of_many_lengths(alone):
@@ -156,7 +156,7 @@ def test_experts_are_those_two_that_the_router_likes_best():
     torch.testing.assert_close(mixture(tokens.view(5, 8, 16)).view(40, 16), one_by_one, rtol=0, atol=1e-6)
 
 
-# --- Files --------------------------------------------------------------------------------------------------------
+# --- Files ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_directory_without_weights_and_a_pointer(tmp_path):
         yourmt3.load_moe(tmp_path)
 
 
-# --- Options and results ------------------------------------------------------------------------------------------
+# --- Options and results ----------------------------------------------------------------------------------------
 
 
 def test_it_takes_no_options_and_says_so(tmp_path):
