@@ -38,8 +38,9 @@ migrate: .venv/serve  ## bring the database of MT3_DATABASE_URL up to date
 soak: .venv/dev  ## the long runs that are not in make test
 	.venv/bin/python -m pytest -m soak -s
 
-bench: .venv/dev .venv-peer/made  ## MT3 beside mt3-infer 0.2.0 on the same weights: see bench/README.md
+bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made  ## MT3 and YourMT3 beside mt3-infer 0.2.0: see bench/README.md
 	.venv/bin/python bench/mt3.py
+	.venv/bin/python bench/yourmt3.py
 
 bench-gpu: .venv/dev  ## MT3 on CUDA, for 1, 10 and 60 minutes of audio
 	.venv/bin/python bench/mt3.py --device cuda --dtype bfloat16 --minutes 1 --minutes 10 --minutes 60
@@ -52,7 +53,7 @@ browser:
 	  else echo "no Chromium here: the browser tests will skip"; fi
 
 clean:  ## remove what was installed and made, but not ./var
-	rm -rf .venv .venv-peer build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peer .venv-peer-yourmt3 build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -62,6 +63,14 @@ clean:  ## remove what was installed and made, but not ./var
 	.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'mt3-infer==0.2.0'
 	.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check 'transformers==4.57.6' 'torch==2.13.0' \
 	  absl-py einops librosa mido mir-eval numpy pretty-midi pyyaml scipy soundfile soxr tqdm
+	@touch $@
+
+# Its YourMT3 fails with later versions of transformers.
+.venv-peer-yourmt3/made:
+	$(PYTHON) -m venv .venv-peer-yourmt3
+	.venv-peer-yourmt3/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'mt3-infer==0.2.0'
+	.venv-peer-yourmt3/bin/python -m pip install --quiet --disable-pip-version-check 'transformers==4.45.1' \
+	  'torch==2.13.0' absl-py einops librosa mido mir-eval numpy pretty-midi pyyaml scipy soundfile soxr tqdm
 	@touch $@
 
 .venv/serve: pyproject.toml constraints.txt | .venv/bin/python

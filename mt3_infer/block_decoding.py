@@ -41,9 +41,18 @@ class BlockDecoder(SlotDecoder[Ticket]):
         max_tokens: int,
         device: torch.device,
         dtype: torch.dtype,
+        first_end: int = 0,
     ) -> None:
         """See `SlotDecoder`. The cache has its full length from the start: graphs need it to stay in place."""
-        super().__init__(decoder, slots=slots, frames=frames, max_tokens=max_tokens, device=device, dtype=dtype)
+        super().__init__(
+            decoder,
+            slots=slots,
+            frames=frames,
+            max_tokens=max_tokens,
+            device=device,
+            dtype=dtype,
+            first_end=first_end,
+        )
         self._tokens = self._rooms_for(max_tokens)
         self._newest = torch.full((slots,), PAD, device=device)
         self._positions = torch.zeros(slots, dtype=torch.long, device=device)
@@ -106,7 +115,8 @@ class BlockDecoder(SlotDecoder[Ticket]):
         self._said[:count].scatter_(1, places[:, None], chosen[:, None])
         newest.copy_(chosen)
         positions.add_((~ended).long())
-        ended.logical_or_(chosen == END).logical_or_(positions >= self._max_tokens)
+        said_end = (chosen == END).logical_and_(positions > self._first_end)
+        ended.logical_or_(said_end).logical_or_(positions >= self._max_tokens)
 
     def _block(self, count: int, span: int) -> Callable[[], None]:
         """A block of steps, ready to run."""

@@ -50,6 +50,7 @@ class SlotDecoder(Generic[Ticket]):
         max_tokens: int,
         device: torch.device,
         dtype: torch.dtype,
+        first_end: int = 0,
     ) -> None:
         """Make room.
 
@@ -57,11 +58,13 @@ class SlotDecoder(Generic[Ticket]):
             frames: that every encoded segment has.
             max_tokens: after which a sequence ends by itself.
             dtype: of the keys and values.
+            first_end: first position at which an end token ends a sequence; earlier ones are tokens like others.
         """
         assert max_tokens <= decoder.config.max_length, "There are no positions for that many tokens."
         self.slots = slots
         self._decoder = decoder
         self._max_tokens = max_tokens
+        self._first_end = first_end
         self._device = device
         self.cache_dtype = dtype
         self._segments = self._rooms_for(frames)
@@ -126,7 +129,8 @@ class SlotDecoder(Generic[Ticket]):
         ended = []
         for slot, (sequence, token_id) in enumerate(zip(sequences, logits.argmax(dim=1).tolist(), strict=True)):
             sequence.token_ids.append(token_id)
-            if token_id == END or len(sequence.token_ids) == self._max_tokens:
+            length = len(sequence.token_ids)
+            if (token_id == END and length > self._first_end) or length == self._max_tokens:
                 ended.append((sequence.ticket, sequence.token_ids))
                 self._sequences[slot] = None
         return ended
@@ -239,3 +243,62 @@ class EncoderDecoder(Generic[SegmentT, Ticket]):
         """Encode segments and give them a slot each."""
         encoded = self._encode([segment for segment, _ in segments])
         self._decoder.admit(encoded, tickets, [penalty for _, penalty in segments])
+
+
+class ChannelDecoder(Generic[SegmentT, Ticket]):
+    """The same for a network that says several sequences for each segment, one for each of its channels.
+
+    Each channel has a slot of its own, which is free again when it has ended; the segment's result is there when
+    all of its channels have.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Sequence[SegmentT]], Tensor],
+        decoder: SlotDecoder[tuple[Ticket, int]],
+        *,
+        channels: int,
+    ) -> None:
+        """Args: encode: makes of B segments what the decoder looks at, shape (B × C, T, D), segment by segment."""
+        assert decoder.slots >= channels, "There is no room for a single segment."
+        self.slots = decoder.slots // channels
+        self._encode = encode
+        self._decoder = decoder
+        self._channels = channels
+        self._said: dict[Ticket, dict[int, list[int]]] = {}
+
+    @property
+    def active(self) -> int:
+        """Segments under way."""
+        return len(self._said)
+
+    @property
+    def free(self) -> int:
+        """Segments that it could take."""
+        return self._decoder.free // self._channels
+
+    @torch.inference_mode()
+    def admit(self, segments: Sequence[SegmentT], tickets: Sequence[Ticket]) -> None:
+        """Encode segments and give their channels a slot each."""
+        places = [(ticket, channel) for ticket in tickets for channel in range(self._channels)]
+        self._decoder.admit(self._encode(segments), places, [None] * len(places))
+        self._said |= {ticket: {} for ticket in tickets}
+
+    def step(self) -> list[tuple[Ticket, list[list[int]]]]:
+        """Add to every sequence; give the token ids, channel by channel, of the segments that ended with it."""
+        done = []
+        for (ticket, channel), token_ids in self._decoder.step():
+            said = self._said[ticket]
+            said[channel] = token_ids
+            if len(said) == self._channels:
+                del self._said[ticket]
+                done.append((ticket, [said[channel] for channel in range(self._channels)]))
+        return done
+
+    def drop(self, unwanted: Callable[[Ticket], bool]) -> list[Ticket]:
+        """Give up segments by their tickets."""
+        dropped = [ticket for ticket in self._said if unwanted(ticket)]
+        self._decoder.drop(lambda place: unwanted(place[0]))
+        for ticket in dropped:
+            del self._said[ticket]
+        return dropped

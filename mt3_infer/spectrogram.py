@@ -1,4 +1,4 @@
-"""The front end of MT3: waveform segments → log-mel spectrograms.
+"""The front ends of MT3 and of YourMT3: waveform segments → log spectrograms.
 
 Each segment is transformed from its own samples alone: its last frames see zeros, never the segment after.
 
@@ -10,6 +10,7 @@ hears with the front end that it was trained with: see `mt3_infer.models.convent
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -117,3 +118,75 @@ def mel_matrix(config: SpectrogramConfig) -> Tensor:
 def _mel(frequencies: Tensor) -> Tensor:
     """The HTK mel scale: 1127 ln(1 + f / 700 Hz)."""
     return 1127.0 * torch.log1p(frequencies / 700.0)
+
+
+@dataclass(frozen=True)
+class NormalisedSpectrogramConfig:
+    """The numbers of YourMT3's front end; the defaults are those of its networks with a Perceiver-TF."""
+
+    sample_rate: int = 16_000  # Hz
+    hop_length: int = 300  # samples
+    n_fft: int = 2048  # samples; also the length of the window
+    n_mels: int | None = None  # None: the magnitudes of all bins but the one at 0 Hz
+    low_edge: float = 50.0  # Hz
+    high_edge: float = 8000.0  # Hz
+    floor: float = 1e-5  # added before the logarithm
+    headroom: float = 0.008  # added to the span of a segment's values, which silence has none of
+
+    @property
+    def n_features(self) -> int:
+        """Values in a frame."""
+        return self.n_mels or self.n_fft // 2
+
+    def frames(self, samples: int) -> int:
+        """Frames of a segment: one in the middle of each hop's first sample."""
+        return 1 + samples // self.hop_length
+
+
+class NormalisedSpectrogram:
+    """YourMT3's front end on a device: logarithms, stretched to [0, 1] in each segment by itself.
+
+    Source: Chang et al., YourMT3+ (2024), and the configuration published with its weights.
+    """
+
+    def __init__(
+        self, config: NormalisedSpectrogramConfig | None = None, *, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config = config or NormalisedSpectrogramConfig()
+        # In float32, as in training: the last digits of the window move the quietest bins by 4e-5.
+        self._window = torch.hann_window(self.config.n_fft, periodic=True).to(device)
+        self._matrix = None if self.config.n_mels is None else mel_matrix_in_hertz(self.config).to(device)
+
+    def __call__(self, segments: Tensor) -> Tensor:
+        """Transform segments, each on its own.
+
+        Args:
+            segments: float32 in [-1, 1], shape (B, S).
+        Returns:
+            Shape (B, T, F); zeros for a silent segment.
+        """
+        config = self.config
+        padded = torch.nn.functional.pad(segments[:, None], 2 * (config.n_fft // 2,), mode="reflect")[:, 0]
+        frames = padded.unfold(1, config.n_fft, config.hop_length)  # (B, T, n_fft)
+        magnitudes = torch.fft.rfft(frames * self._window).abs()  # (B, T, n_fft / 2 + 1)
+        features = magnitudes[..., 1:] if self._matrix is None else magnitudes.square() @ self._matrix
+        logarithms = (features + config.floor).log_()
+        low, high = logarithms.amin((1, 2), keepdim=True), logarithms.amax((1, 2), keepdim=True)
+        normalised: Tensor = (logarithms - low) / (high - low + config.headroom)
+        return normalised
+
+
+@lru_cache(maxsize=4)
+def mel_matrix_in_hertz(config: NormalisedSpectrogramConfig) -> Tensor:
+    """Weights from FFT bins to mel bands, float32, shape (n_bins, n_mels).
+
+    Triangles between points at equal distances in mel, linear in Hz, of height 1; many of the lowest lie between
+    two bins and weigh nothing. Computed in float32, as for training: in float64 a weight differs by 5e-5.
+    """
+    assert config.n_mels is not None
+    low, high = (2595.0 * math.log10(1.0 + edge / 700.0) for edge in (config.low_edge, config.high_edge))
+    points = 700.0 * (10.0 ** (torch.linspace(low, high, config.n_mels + 2) / 2595.0) - 1.0)  # Hz
+    bins = torch.linspace(0.0, config.sample_rate / 2, config.n_fft // 2 + 1)[:, None]
+    rising = (bins - points[:-2]) / (points[1:-1] - points[:-2])
+    falling = (points[2:] - bins) / (points[2:] - points[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0.0)

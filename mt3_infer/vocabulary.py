@@ -1,4 +1,4 @@
-"""Token id ↔ event: the language that MT3 writes its notes in.
+"""Token id ↔ event: the language that MT3 and YourMT3 write their notes in.
 
 Ids are given to the event types one range after the other, behind the special ids 0 (padding, also the
 start), 1 (end of sequence) and 2 (unknown). Pure Python, so that option names can be checked without torch.
@@ -67,7 +67,7 @@ class Codec:
         self._ids = {event: index + SPECIAL_TOKENS for index, event in enumerate(self._events)}
 
     def __len__(self) -> int:
-        """Token ids that mean something, special ones included: 1391 in MT3."""
+        """Token ids that mean something, special ones included: 1391 in MT3, 596 in YourMT3."""
         return SPECIAL_TOKENS + len(self._events)
 
     def decode(self, token_id: int) -> Event | None:
@@ -104,6 +104,17 @@ MT3_CODEC = Codec(
         EventRange(EventType.SHIFT, 0, 1000),
         EventRange(EventType.PITCH, 0, 127),
         EventRange(EventType.VELOCITY, 0, MT3_VELOCITY_BINS),
+        EventRange(EventType.TIE, 0, 0),
+        EventRange(EventType.PROGRAM, 0, 127),
+        EventRange(EventType.DRUM, 0, 127),
+    )
+)
+
+YOURMT3_CODEC = Codec(
+    (
+        EventRange(EventType.SHIFT, 0, 205),  # a segment, 2.048 s, and a step
+        EventRange(EventType.PITCH, 0, 127),
+        EventRange(EventType.VELOCITY, 0, 1),
         EventRange(EventType.TIE, 0, 0),
         EventRange(EventType.PROGRAM, 0, 127),
         EventRange(EventType.DRUM, 0, 127),

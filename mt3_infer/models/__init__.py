@@ -62,6 +62,10 @@ class MT3Options(ModelOptions):
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
+class YourMT3Options(ModelOptions):
+    """None: the network says what it hears."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """One row of the table.
@@ -128,6 +132,20 @@ class ModelSpec:
         return network
 
 
+def _yourmt3(name: str, title: str, description: str, function: str) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        title=title,
+        description=description,
+        sample_rate=16000,
+        segment_seconds=32767 / 16000,
+        options=YourMT3Options,
+        network=f"mt3_infer.models.yourmt3:{function}",
+        weight_files=("*.safetensors", "*.ckpt", "*.pth", "*.pt"),
+        device_options=("device", "dtype", "batch_size"),
+    )
+
+
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
@@ -165,6 +183,36 @@ MODELS: dict[str, ModelSpec] = {
                 *("device", "dtype", "batch_size", "front_end", "min_max", "positions"),
                 *("memory_rows", "memory_start"),
             ),
+        ),
+        _yourmt3(
+            "yourmt3",
+            "YourMT3+",
+            "Instruments, drums and singing in 13 channels, with a mixture of experts (YPTF.MoE+Multi).",
+            "load_moe",
+        ),
+        _yourmt3(
+            "yourmt3_moe_ps",
+            "YourMT3+, trained with pitch shift",
+            "The same network, trained on recordings shifted in pitch too.",
+            "load_moe",
+        ),
+        _yourmt3(
+            "yourmt3_multi_ps",
+            "YourMT3+ without experts",
+            "13 channels, a smaller encoder, trained with pitch shift (YPTF+Multi).",
+            "load_multi",
+        ),
+        _yourmt3(
+            "yourmt3_single",
+            "YourMT3+ in one channel",
+            "A smaller encoder, all instruments in one sequence (YPTF+Single).",
+            "load_single",
+        ),
+        _yourmt3(
+            "yourmt3_plus",
+            "YMT3+",
+            "MT3's network, trained as YourMT3+ was; all instruments in one sequence.",
+            "load_plus",
         ),
     )
 }

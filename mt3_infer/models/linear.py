@@ -15,11 +15,12 @@ from torch.nn import functional
 
 
 class Linear(nn.Module):
-    """x Wᵀ, without a bias."""
+    """x Wᵀ, with a bias if there is one."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
+    def __init__(self, n_in: int, n_out: int, *, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_out, n_in))
+        self.bias = nn.Parameter(torch.empty(n_out)) if bias else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -28,11 +29,15 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Args: x of shape (…, n_in). Returns: shape (…, n_out)."""
-        return functional.linear(x, self.weight)
+        return functional.linear(x, self.weight, self.bias)
 
-    def gelu(self, x: Tensor) -> Tensor:
-        """The product through a GELU in its tanh form."""
-        return functional.gelu(self(x), approximate="tanh")
+    def gelu(self, x: Tensor, *, approximate: str = "tanh") -> Tensor:
+        """The product through a GELU: in its tanh form, or exact with "none"."""
+        return functional.gelu(self(x), approximate=approximate)
+
+    def silu(self, x: Tensor) -> Tensor:
+        """The product through a SiLU."""
+        return functional.silu(self(x))
 
     def times(self, x: Tensor, other: Tensor) -> Tensor:
         """The product, times another tensor of its shape."""
@@ -54,20 +59,26 @@ class PackedLinear(nn.Module):
         self._run = torch.ops.mkldnn._linear_pointwise.default
         self._run_with = torch.ops.mkldnn._linear_pointwise.binary
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous())
+        self._bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """See `Linear`; so for the others."""
-        product: Tensor = self._run(x, self._weight, None, "none", [], "")
+        product: Tensor = self._run(x, self._weight, self._bias, "none", [], "")
         return product
 
-    def gelu(self, x: Tensor) -> Tensor:
+    def gelu(self, x: Tensor, *, approximate: str = "tanh") -> Tensor:
         """See `Linear.gelu`."""
-        product: Tensor = self._run(x, self._weight, None, "gelu", [], "tanh")
+        product: Tensor = self._run(x, self._weight, self._bias, "gelu", [], approximate)
+        return product
+
+    def silu(self, x: Tensor) -> Tensor:
+        """See `Linear.silu`."""
+        product: Tensor = self._run(x, self._weight, self._bias, "swish", [], "")
         return product
 
     def times(self, x: Tensor, other: Tensor) -> Tensor:
         """See `Linear.times`."""
-        product: Tensor = self._run_with(x, other, self._weight, None, "mul")
+        product: Tensor = self._run_with(x, other, self._weight, self._bias, "mul")
         return product
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
@@ -75,7 +86,7 @@ class PackedLinear(nn.Module):
         if x.dtype != residual.dtype:
             added: Tensor = residual + self(x)
             return added
-        total: Tensor = self._run_with(x, residual, self._weight, None, "add")
+        total: Tensor = self._run_with(x, residual, self._weight, self._bias, "add")
         return total
 
 

@@ -224,6 +224,7 @@ def _feed_forward(weights: Mapping[str, Tensor], theirs: str, ours: str) -> Weig
 def published_shapes(config: T5Config, *, memory: bool = False) -> dict[str, tuple[int, ...]]:
     """Every parameter of the network under MT3-PyTorch's names, and MR-MT3's for the memory, with its shape."""
     width, inner, hidden = config.d_model, config.d_inner, config.d_ff
+    assert config.n_features is not None
     shapes: dict[str, tuple[int, ...]] = {
         "proj.weight": (width, config.n_features),
         "decoder_embed_tokens.weight": (config.vocabulary_size, width),

@@ -39,7 +39,7 @@ class Positions(StrEnum):
 class T5Config:
     """The network's sizes; the defaults are those of MT3, 45,896,704 parameters."""
 
-    n_features: int = 512
+    n_features: int | None = 512  # None: as wide as the network, and taken as they are
     d_model: int = 512
     d_kv: int = 64
     d_ff: int = 1024
@@ -124,7 +124,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.projection = Linear(config.n_features, config.d_model)
+        self.projection = None if config.n_features is None else Linear(config.n_features, config.d_model)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_encoder_layers))
         self.norm = RMSNorm(config)
         self.positions: Tensor
@@ -132,7 +132,9 @@ class Encoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Args: features of shape (B, T, F). Returns: shape (B, T, D), float32."""
-        x = self.positions[: features.shape[1]] + self.projection(features.to(self.projection.dtype))
+        if self.projection is not None:
+            features = self.projection(features.to(self.projection.dtype))
+        x = self.positions[: features.shape[1]] + features
         for layer in self.layers:
             x = layer(x)
         normed: Tensor = self.norm(x, torch.float32)

@@ -1,0 +1,213 @@
+"""YourMT3+: waveform → segments → log spectrogram → encoder → tokens of 13 channels → notes.
+
+The four published kinds of network: their parts are those of `perceiver` and `t5`, their sizes rows of data. Each
+channel speaks of some instruments; all of them share one decoder, and what tells them apart is what they look at.
+
+Source: Chang et al., YourMT3+: Multi-Instrument Music Transcription with Enhanced Transformer Architectures and
+Cross-Dataset Stem Augmentation (2024).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mt3_infer.audio import Waveform
+from mt3_infer.block_decoding import BlockDecoder
+from mt3_infer.cpus import available_cpus
+from mt3_infer.decoding import ChannelDecoder, SlotDecoder
+from mt3_infer.engine import Engine, Ticket
+from mt3_infer.errors import InvalidOptionError
+from mt3_infer.models import ModelOptions, YourMT3Options
+from mt3_infer.models import yourmt3_notes as notes
+from mt3_infer.models.linear import Linear, prepare
+from mt3_infer.models.mt3 import _device, _dtype
+from mt3_infer.models.perceiver import PerceiverEncoder
+from mt3_infer.models.t5 import Decoder, Encoder
+from mt3_infer.models.yourmt3_state_dicts import (
+    MOE,
+    MULTI,
+    PLUS,
+    SINGLE,
+    YourMT3Config,
+    from_published_yourmt3,
+    has_layer_norm,
+    read_checkpoint,
+)
+from mt3_infer.segments import Segment, SegmentGrid, split_segments
+from mt3_infer.spectrogram import NormalisedSpectrogram
+from mt3_infer.transcribe import NetworkOutput
+from mt3_infer.vocabulary import END
+
+GRID = SegmentGrid(16_000, hop=32_767, length=32_767)  # 2.048 s
+
+FIRST_END = 1
+"""The published generation does not look at the first token: an end there ends nothing."""
+
+
+class Network(nn.Module):
+    """Encoder, what leads from it to the channels, and decoder."""
+
+    def __init__(self, config: YourMT3Config) -> None:
+        super().__init__()
+        self.config = config
+        if config.perceiver is None:
+            self.encoder: nn.Module = Encoder(config.t5)
+            self.projection = None
+        else:
+            self.encoder = PerceiverEncoder(config.perceiver)
+            self.projection = Linear(config.d_channel, config.t5.d_model)
+        self.decoder = Decoder(config.t5)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """What the channels look at.
+
+        Args:
+            features: shape (B, T, F).
+        Returns:
+            Shape (B × channels, T, D), the channels of a segment together.
+        """
+        encoded: Tensor = self.encoder(features)
+        if self.projection is None:
+            return encoded
+        # A channel has latents of its own, side by side: (B, T, K, width) → (B, T, channels, d_channel).
+        groups = encoded.reshape(*encoded.shape[:2], self.config.channels, self.config.d_channel)
+        projected: Tensor = self.projection(groups.transpose(1, 2).flatten(0, 1).to(self.projection.dtype))
+        return projected
+
+
+def _load(
+    checkpoint: Path,
+    config: YourMT3Config,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    batch_size: int | None = None,
+) -> YourMT3:
+    """Build a network from a checkpoint.
+
+    Args:
+        checkpoint: a weight file as published or as safetensors, or a directory with one.
+        config: which of the networks.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and bfloat16 on a GPU.
+        batch_size: segments decoded at once.
+    Raises:
+        WeightsError: the checkpoint is damaged or holds another network.
+        InvalidOptionError: a device or type that does not exist here.
+    """
+    where = _device(device)
+    products = _dtype(dtype, where)
+    if batch_size is not None and batch_size < 1:
+        raise InvalidOptionError(f"batch_size is {batch_size}, but must be at least 1.")
+    weights = read_checkpoint(checkpoint)
+    if config.perceiver is not None:
+        config = replace(config, perceiver=replace(config.perceiver, layer_norm=has_layer_norm(weights)))
+    published = from_published_yourmt3(weights, config)
+    network = Network(config).eval()
+    network.load_state_dict(published, strict=True, assign=True)
+    return YourMT3(network, device=where, dtype=products, batch_size=batch_size)
+
+
+load_moe = partial(_load, config=MOE)
+load_multi = partial(_load, config=MULTI)
+load_single = partial(_load, config=SINGLE)
+load_plus = partial(_load, config=PLUS)
+
+
+class YourMT3:
+    """A network on a device; several threads may transcribe at once and share its slots."""
+
+    grid = GRID
+    in_order = False
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        batch_size: int | None = None,
+    ) -> None:
+        self.device = str(device)
+        self.config = network.config
+        self._where = device
+        self._front_end = NormalisedSpectrogram(self.config.front_end, device=device)
+        if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(available_cpus())
+        prepare(network, device=device, dtype=dtype, keep=("decoder.logits",))
+        self.network = network
+        on_cpu = device.type == "cpu"
+        at_once = batch_size or (52 if on_cpu else 208) // self.config.channels
+        decoder: SlotDecoder[tuple[Ticket, int]] = (SlotDecoder if on_cpu else BlockDecoder)(
+            network.decoder,
+            slots=at_once * self.config.channels,
+            frames=self.config.front_end.frames(GRID.length),
+            max_tokens=self.config.max_tokens,
+            device=device,
+            dtype=torch.float32 if on_cpu else dtype,
+            first_end=FIRST_END,
+        )
+        self.decoder = decoder
+        self._engine: Engine[Segment, list[list[int]]] = Engine(
+            ChannelDecoder(self.encode, decoder, channels=self.config.channels),
+            # One at a time on a CPU, which is as fast, so that routing never depends on what is encoded beside.
+            admit_at_once=1 if on_cpu else 8,
+        )
+
+    def read(
+        self, segments: Iterable[Segment], options: ModelOptions, *, before: list[list[int]] | None = None
+    ) -> Generator[list[list[int]]]:
+        """Token ids of each segment, channel by channel."""
+        assert isinstance(options, YourMT3Options)
+        return self._engine.generate(segments)
+
+    def collect(self, options: ModelOptions) -> YourMT3Collector:
+        """See `Network` of `mt3_infer.transcribe`."""
+        return YourMT3Collector(self.config.channels)
+
+    def tokens(self, blocks: Iterable[Waveform]) -> Generator[list[list[int]]]:
+        """Token ids of each segment of a whole recording, mono at 16 kHz."""
+        return self.read(split_segments(blocks, GRID), YourMT3Options())
+
+    @torch.inference_mode()
+    def encode(self, segments: Sequence[Segment]) -> Tensor:
+        """What the channels look at, shape (B × channels, T, D)."""
+        waveforms = torch.stack([torch.from_numpy(segment.waveform) for segment in segments])
+        encoded: Tensor = self.network(self._front_end(waveforms.to(self._where)))
+        return encoded
+
+
+class YourMT3Collector:
+    """Token ids of the segments of a recording → notes."""
+
+    def __init__(self, channels: int) -> None:
+        self._channels = [notes.ChannelDecoder() for _ in range(channels)]
+        self._segments = 0
+        self._unfinished = 0
+
+    def feed(self, result: list[list[int]]) -> None:
+        """Take the next segment's token ids, channel by channel."""
+        start = GRID.hop * self._segments / GRID.sample_rate
+        for channel, token_ids in zip(self._channels, result, strict=True):
+            channel.feed(token_ids, start)
+            self._unfinished += END not in token_ids[FIRST_END:]
+        self._segments += 1
+
+    def finish(self, samples: int) -> NetworkOutput:
+        """The notes of the recording."""
+        mixed = notes.mix_channels(channel.finish() for channel in self._channels)
+        return NetworkOutput(
+            notes=notes.as_written(mixed),
+            counters={
+                "invalid_tokens": sum(channel.invalid_tokens for channel in self._channels),
+                "unmatched_offsets": sum(channel.unmatched_offsets for channel in self._channels),
+                "unfinished_sequences": self._unfinished,
+            },
+        )
