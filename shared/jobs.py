@@ -528,7 +528,9 @@ def reap_jobs(session: Session, *, max_attempts: int, stall_seconds: float) -> t
     requeued = list(session.scalars(again))
     over = (
         update(Job)
-        .where(lost, free)
+        .where(
+            lost, free, Job.attempts_charged >= max_attempts
+        )  # a lease may have ended since the first statement
         .values(status=Status.FAILED, finished_at=now_plus(), **error, **_AT_REST)
         .returning(Job.id)
         .execution_options(synchronize_session=False)

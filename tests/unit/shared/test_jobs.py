@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -360,3 +361,28 @@ def test_a_process_that_is_paused_in_mid_transaction_loses_its_locks(postgres_ur
             connection.execute(text("SELECT 1"))
     assert is_away(raised.value), "what it was about to do is tried again"
     engine.dispose()
+
+
+@pytest.mark.integration
+def test_a_lease_that_ends_while_others_are_reaped_waits_for_the_next_time(postgres_sessions: Sessions) -> None:
+    """Its row was locked, or its lease still ran, when jobs with attempts left were looked for."""
+    held = add_job(postgres_sessions)
+    assert claim(postgres_sessions, held, lease_seconds=-1)
+    paused = postgres_sessions()
+    paused.execute(update(Job).where(Job.id == held).values(phase=None))
+    with postgres_sessions.begin() as session:
+        execute = session.scalars
+        statements: list[Any] = []
+
+        def let_go_after_the_first(statement: Any, *args: Any, **how: Any) -> Any:
+            result = execute(statement, *args, **how)
+            if not statements:
+                paused.rollback()
+            statements.append(statement)
+            return result
+
+        session.scalars = let_go_after_the_first  # type: ignore[method-assign]
+        assert jobs.reap_jobs(session, max_attempts=3, stall_seconds=900) == ([], [])
+        assert len(statements) > 1
+    with postgres_sessions.begin() as session:
+        assert jobs.reap_jobs(session, max_attempts=3, stall_seconds=900) == ([held], [])
