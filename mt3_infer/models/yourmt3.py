@@ -155,8 +155,9 @@ class YourMT3:
             first_end=FIRST_END,
         )
         self.decoder = decoder
+        self.slots = ChannelDecoder(self.encode, decoder, channels=self.config.channels)
         self._engine: Engine[Segment, list[list[int]]] = Engine(
-            ChannelDecoder(self.encode, decoder, channels=self.config.channels),
+            self.slots,
             # One at a time on a CPU, which is as fast, so that routing never depends on what is encoded beside.
             admit_at_once=1 if on_cpu else 8,
         )

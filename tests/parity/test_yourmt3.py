@@ -15,9 +15,9 @@ import torch
 from mt3_infer.models.linear import prepare
 from mt3_infer.models.perceiver import rotate, spatial_frequencies, temporal_frequencies
 from mt3_infer.models.t5 import sinusoids
-from mt3_infer.models.yourmt3 import MOE, MULTI, PLUS, SINGLE, Network, YourMT3
+from mt3_infer.models.yourmt3 import Network, YourMT3
 from mt3_infer.models.yourmt3_notes import WRITTEN_PROGRAMS, ChannelDecoder, as_written, mix_channels, read_segment
-from mt3_infer.models.yourmt3_state_dicts import T5_SIZES, from_published_yourmt3
+from mt3_infer.models.yourmt3_state_dicts import MOE, MULTI, PLUS, SINGLE, T5_SIZES, from_published_yourmt3
 from mt3_infer.notes import Note
 from mt3_infer.spectrogram import NormalisedSpectrogram
 from mt3_infer.vocabulary import PAD, YOURMT3_CODEC
@@ -64,7 +64,7 @@ class Case:
         network.load_state_dict(weights, strict=True)
         model = YourMT3(network, device=CPU, dtype=torch.float32, batch_size=2)
         rows = self.memory.unflatten(0, (2, -1))
-        model._engine._network._encode = lambda segments: rows[[s.index for s in segments]].flatten(0, 1)
+        model.slots._encode = lambda segments: rows[[s.index for s in segments]].flatten(0, 1)
         return model
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,18 +18,23 @@ from mt3_infer import InvalidOptionError, load_model, transcribe
 from mt3_infer.block_decoding import BlockDecoder
 from mt3_infer.decoding import ChannelDecoder
 from mt3_infer.errors import WeightsError
-from mt3_infer.models import YourMT3Options, yourmt3
+from mt3_infer.models import MODELS, YourMT3Options, yourmt3
 from mt3_infer.models.perceiver import Mixture, PerceiverConfig
 from mt3_infer.models.state_dicts import published_shapes
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.models.yourmt3 import MOE, MULTI, PLUS, SINGLE, Network, YourMT3
+from mt3_infer.models.yourmt3 import Network, YourMT3
 from mt3_infer.models.yourmt3_state_dicts import (
+    MOE,
+    MULTI,
+    PLUS,
+    SINGLE,
     YourMT3Config,
     from_published_yourmt3,
     has_layer_norm,
     published_yourmt3_shapes,
 )
 from mt3_infer.results import pack, unpack
+from mt3_infer.segments import split_segments
 from mt3_infer.vocabulary import END
 from tests.parity.seeded_yourmt3 import seeded
 
@@ -116,9 +122,9 @@ def test_blocks_of_steps_give_the_same_tokens(alone):
         first_end=1,
     )
     slots = ChannelDecoder(model.encode, decoder, channels=13)
-    segments = list(yourmt3.split_segments([WAVEFORM], yourmt3.GRID))
+    segments = list(split_segments([WAVEFORM], yourmt3.GRID))
     slots.admit(segments[:2], [0, 1])
-    said = {}
+    said: dict[Any, Any] = {}
     while slots.active:
         said |= dict(slots.step())
     assert [said[0], said[1]] == alone[:2]
@@ -126,13 +132,13 @@ def test_blocks_of_steps_give_the_same_tokens(alone):
 
 def test_segment_that_is_given_up_leaves_the_others_alone(alone):
     model = model_of(small(MOE))
-    slots = model._engine._network
-    segments = list(yourmt3.split_segments([WAVEFORM], yourmt3.GRID))
+    slots: Any = model.slots
+    segments = list(split_segments([WAVEFORM], yourmt3.GRID))
     slots.admit(segments[:2], ["first", "second"])
     slots.step()
     assert slots.drop(lambda ticket: ticket == "first") == ["first"]
     assert slots.active == 1
-    done = []
+    done: list[Any] = []
     while slots.active:
         done += slots.step()
     assert done == [("second", alone[1])]
@@ -267,9 +273,9 @@ def test_kind_of_norm_is_read_from_the_file(tmp_path):
         assert has_layer_norm(weights) == layer_norm
         counts[layer_norm] = len(weights)
         save_file(weights, tmp_path / "model.safetensors")
-        model = load_model("yourmt3", checkpoint_path=tmp_path, device="cpu")
-        assert model.network.config.perceiver.layer_norm == layer_norm
-        assert len(list(model.network.tokens([WAVEFORM[:40_000]]))) == 2
+        network: Any = load_model("yourmt3", checkpoint_path=tmp_path, device="cpu").network
+        assert network.config.perceiver.layer_norm == layer_norm
+        assert len(list(network.tokens([WAVEFORM[:40_000]]))) == 2
     assert counts[True] - counts[False] == 6  # the biases of one block's norms with one layer of each kind
 
 
@@ -284,16 +290,9 @@ def test_directory_without_weights_and_a_pointer(tmp_path):
 # --- Options and results ----------------------------------------------------------------------------------------
 
 
-def test_it_takes_no_options_and_says_so(tmp_path):
-    model = yourmt3_spec()
+def test_it_takes_no_options_and_says_so():
     with pytest.raises(InvalidOptionError, match="takes no option 'instruments'; it takes: none"):
-        model.check_options({"instruments": ["piano"]})
-
-
-def yourmt3_spec():
-    from mt3_infer.models import MODELS
-
-    return MODELS["yourmt3"]
+        MODELS["yourmt3"].check_options({"instruments": ["piano"]})
 
 
 def test_results_of_shards_are_collected_as_of_one_run(small_moe, alone):
