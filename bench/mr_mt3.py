@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mt3_infer.audio import open_audio
+from mt3_infer.devices import DTYPES
 from mt3_infer.models import MT3Options, conventions, mt3
 from mt3_infer.models.mr_mt3 import MRMT3, RememberingT5
 from mt3_infer.models.state_dicts import Weights, published_shapes
@@ -138,7 +139,7 @@ def main(
     config = T5Config(positions=conventions.MR_MT3.positions)
     counts = counts or (1, 8)
     network = MRMT3.build(weights, config, conventions.MR_MT3)
-    ours = MRMT3(network, conventions.MR_MT3, device=where, dtype=mt3.DTYPES[dtype])
+    ours = MRMT3(network, conventions.MR_MT3, device=where, dtype=DTYPES[dtype])
     plain = MRMT3.build(weights, config, conventions.MR_MT3).to(where)
     loop = PublishedLoop(plain, ours)
     heard = recordings(audio, max(counts), segments)

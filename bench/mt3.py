@@ -28,7 +28,8 @@ import torch
 
 from mt3_infer.audio import open_audio
 from mt3_infer.block_decoding import STEPS, BlockDecoder
-from mt3_infer.models.mt3 import DTYPES, FRAMES, GRID, MT3, load
+from mt3_infer.devices import DTYPES
+from mt3_infer.models.mt3 import FRAMES, GRID, MT3, load
 from mt3_infer.models.state_dicts import read_weights
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.segments import Segment, split_segments

@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the recipe of the seeded weights
 
 from bench.mt3 import SAMPLE_RATE, Measurement, peak_memory, recording, shown  # noqa: E402
+from mt3_infer.models.state_dicts import read_weights  # noqa: E402
 from mt3_infer.models.yourmt3 import GRID, load_moe  # noqa: E402
-from mt3_infer.models.yourmt3_state_dicts import read_checkpoint  # noqa: E402
 from mt3_infer.segments import split_segments  # noqa: E402
 from mt3_infer.vocabulary import END  # noqa: E402
 from tests.parity.seeded_yourmt3 import published  # noqa: E402
@@ -68,7 +68,7 @@ def measure_peer(python: Path, weights: Path, waveform: np.ndarray) -> tuple[Mea
     with tempfile.TemporaryDirectory() as folder:
         segments = [segment.waveform for segment in split_segments([waveform], GRID)]
         np.save(Path(folder) / "segments.npy", np.stack(segments))
-        torch.save(dict(read_checkpoint(weights)), Path(folder) / "weights.pt")
+        torch.save(dict(read_weights(weights)), Path(folder) / "weights.pt")
         # The peer's package has our library's name: nothing of ours may lie on its path.
         command = [str(python), "-I", "-W", "ignore", str(ROOT / "bench" / "peer_yourmt3.py"), folder]
         result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)

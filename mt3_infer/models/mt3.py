@@ -6,7 +6,6 @@ Apache-2.0.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,9 @@ from torch import Tensor
 
 from mt3_infer.audio import Waveform
 from mt3_infer.block_decoding import BlockDecoder
-from mt3_infer.cpus import available_cpus
 from mt3_infer.decoding import EncoderDecoder, SlotDecoder
+from mt3_infer.devices import check_batch_size, find_device, find_dtype, use_all_cpus
 from mt3_infer.engine import Engine, Ticket
-from mt3_infer.errors import InvalidOptionError
 from mt3_infer.models import ModelOptions, MT3Options
 from mt3_infer.models import conventions as known
 from mt3_infer.models.conventions import Conventions, conventions_of
@@ -51,8 +49,6 @@ HOP_LENGTH = 128
 # 2.048 s. A recording that ends with a full segment is followed by one of a single silent frame, in which the
 # network closes the notes that still sound.
 GRID = SegmentGrid(16_000, hop=FRAMES * HOP_LENGTH, length=FRAMES * HOP_LENGTH, tail=1)
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(checkpoint: Path, **options: Any) -> MT3:
@@ -91,10 +87,9 @@ class MT3:
             WeightsError: the checkpoint is damaged or holds another network.
             InvalidOptionError: a device, a type or a convention that does not exist here.
         """
-        where = _device(device)
-        products = _dtype(dtype, where)
-        if batch_size is not None and batch_size < 1:
-            raise InvalidOptionError(f"batch_size is {batch_size}, but must be at least 1.")
+        where = find_device(device)
+        products = find_dtype(dtype, where)
+        check_batch_size(batch_size)
         trained = conventions_of(find_weights(checkpoint).stem, cls.usual, conventions)
         config = replace(read_config(checkpoint), positions=trained.positions)
         network = cls.build(read_weights(checkpoint), config, trained)
@@ -120,8 +115,7 @@ class MT3:
         self.device = str(device)
         self._where = device
         self._front_end = LogMel(conventions.spectrogram, device=device)
-        if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(available_cpus())
+        use_all_cpus(device)
         # The logits decide between tokens: their product is a fiftieth of the work, and keeps all its digits.
         prepare(network, device=device, dtype=dtype, keep=("decoder.logits",))
         self.network = network
@@ -225,26 +219,3 @@ def start_step(index: int) -> int:
 def real_frames(segment: Segment) -> int:
     """Frames of a segment that belong to the recording: floor(N / hop) + 1 for N samples, at most all of them."""
     return min(segment.samples // HOP_LENGTH + 1, FRAMES)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InvalidOptionError(f"There is no device {name!r}: say 'auto', 'cpu', 'cuda' or 'cuda:1'.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InvalidOptionError(f"This network runs on 'cpu' or 'cuda', not on {name!r}.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InvalidOptionError(f"This machine has no device {name!r}.")
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if name not in DTYPES or (name == "float16" and device.type == "cpu"):
-        known = ", ".join(DTYPES if device.type == "cuda" else ["float32", "bfloat16"])
-        raise InvalidOptionError(f"There is no dtype {name!r} on {device.type}; there is: auto, {known}.")
-    return DTYPES[name]

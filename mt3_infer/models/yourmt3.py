@@ -9,7 +9,6 @@ Cross-Dataset Stem Augmentation (2024).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,15 +19,14 @@ from torch import Tensor, nn
 
 from mt3_infer.audio import Waveform
 from mt3_infer.block_decoding import BlockDecoder
-from mt3_infer.cpus import available_cpus
 from mt3_infer.decoding import ChannelDecoder, SlotDecoder
+from mt3_infer.devices import check_batch_size, find_device, find_dtype, use_all_cpus
 from mt3_infer.engine import Engine, Ticket
-from mt3_infer.errors import InvalidOptionError
 from mt3_infer.models import ModelOptions, YourMT3Options
 from mt3_infer.models import yourmt3_notes as notes
 from mt3_infer.models.linear import Linear, prepare
-from mt3_infer.models.mt3 import _device, _dtype
 from mt3_infer.models.perceiver import PerceiverEncoder
+from mt3_infer.models.state_dicts import read_weights
 from mt3_infer.models.t5 import Decoder, Encoder
 from mt3_infer.models.yourmt3_state_dicts import (
     MOE,
@@ -38,7 +36,6 @@ from mt3_infer.models.yourmt3_state_dicts import (
     YourMT3Config,
     from_published_yourmt3,
     has_layer_norm,
-    read_checkpoint,
 )
 from mt3_infer.segments import Segment, SegmentGrid, split_segments
 from mt3_infer.spectrogram import NormalisedSpectrogram
@@ -102,11 +99,10 @@ def _load(
         WeightsError: the checkpoint is damaged or holds another network.
         InvalidOptionError: a device or type that does not exist here.
     """
-    where = _device(device)
-    products = _dtype(dtype, where)
-    if batch_size is not None and batch_size < 1:
-        raise InvalidOptionError(f"batch_size is {batch_size}, but must be at least 1.")
-    weights = read_checkpoint(checkpoint)
+    where = find_device(device)
+    products = find_dtype(dtype, where)
+    check_batch_size(batch_size)
+    weights = read_weights(checkpoint)
     if config.perceiver is not None:
         config = replace(config, perceiver=replace(config.perceiver, layer_norm=has_layer_norm(weights)))
     published = from_published_yourmt3(weights, config)
@@ -139,8 +135,7 @@ class YourMT3:
         self.config = network.config
         self._where = device
         self._front_end = NormalisedSpectrogram(self.config.front_end, device=device)
-        if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(available_cpus())
+        use_all_cpus(device)
         prepare(network, device=device, dtype=dtype, keep=("decoder.logits",))
         self.network = network
         on_cpu = device.type == "cpu"
@@ -156,6 +151,7 @@ class YourMT3:
         )
         self.decoder = decoder
         self.slots = ChannelDecoder(self.encode, decoder, channels=self.config.channels)
+        self.batch_size = at_once
         self._engine: Engine[Segment, list[list[int]]] = Engine(
             self.slots,
             # One at a time on a CPU, which is as fast, so that routing never depends on what is encoded beside.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,16 +15,13 @@ from torch import Tensor
 from mt3_infer.errors import WeightsError
 from mt3_infer.models.perceiver import PerceiverConfig, spatial_frequencies, temporal_frequencies
 from mt3_infer.models.state_dicts import (
-    LFS_POINTER,
     Weights,
     _check_names_and_shapes,
     _feed_forward,
     _self_attention,
-    read_safetensors,
 )
 from mt3_infer.models.t5 import Positions, T5Config, sinusoids
 from mt3_infer.spectrogram import NormalisedSpectrogramConfig
-from mt3_infer.weights import read_pickled
 
 VOCABULARY_SIZE = 596
 
@@ -78,30 +74,6 @@ ROWS |= {"YPTF+Single": "yourmt3_single", "YMT3+": "yourmt3_plus", "MT3": "mt3_p
 
 # --- Files
 # ------------------------------------------------------------------------------------------------------------
-
-SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt")
-
-
-def read_checkpoint(path: Path) -> Weights:
-    """Read the tensors of a weight file, or of the one that a directory holds, under their own names.
-
-    Raises:
-        WeightsError: there is none, or it is damaged, or holds none.
-    """
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-        if len(found) != 1:
-            names = ", ".join(file.name for file in found) or "none"
-            raise WeightsError(f"{path} must hold one weight file ({', '.join(SUFFIXES)}); it holds {names}.")
-        path = found[0]
-    if not path.is_file():
-        raise WeightsError(f"There is no weight file {path}.")
-    with path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise WeightsError(
-                f"{path} is a Git LFS pointer, not the weights that it stands for: fetch the object itself."
-            )
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_pickled(path)
 
 
 def title_of(names: Iterable[str]) -> str | None:
