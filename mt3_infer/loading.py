@@ -14,6 +14,7 @@ from typing import Any
 from checkpoints.catalog import Catalog, Entry
 from checkpoints.errors import CheckpointError, CheckpointNotFoundError, UnknownCheckpointError
 from checkpoints.store import CheckpointStore, FetchProgress
+from mt3_infer.cpus import apart
 from mt3_infer.errors import UnknownModelError
 from mt3_infer.models import MODELS, ModelOptions, ModelSpec
 from mt3_infer.transcribe import Model
@@ -86,7 +87,8 @@ def load_model(
         path = Path(checkpoint_path)
         weights_sha256 = _sha256(_weights_file(path, spec))
     else:
-        path = as_safetensors(store.fetch(entry.name, progress) if auto_download else store.require(entry.name))
+        folder = store.fetch(entry.name, progress) if auto_download else store.require(entry.name)
+        path = apart(as_safetensors, folder)
         weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
     network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
     return Model(spec, network, weights_sha256, entry.licence)
@@ -120,9 +122,10 @@ def download_model(
 
 
 def list_models(store: CheckpointStore | None = None) -> list[ModelInfo]:
-    """All models, in the order of the table."""
+    """All models that the catalogue has weights for, in the order of the table."""
     store = store or CheckpointStore.from_environment()
-    return [_info(spec, store.catalog.entries[spec.name], store) for spec in MODELS.values()]
+    entries = store.catalog.entries
+    return [_info(spec, entries[spec.name], store) for spec in MODELS.values() if spec.name in entries]
 
 
 def get_model_info(name: str, store: CheckpointStore | None = None) -> ModelInfo:
@@ -156,7 +159,7 @@ def _find(name: str, catalog: Catalog) -> tuple[ModelSpec, Entry]:
 def _known(catalog: Catalog) -> str:
     """Names and aliases, for a person."""
     names = []
-    for name in MODELS:
+    for name in (name for name in MODELS if name in catalog.entries):
         aliases = catalog.entries[name].aliases
         names.append(f"{name} ({', '.join(aliases)})" if aliases else name)
     return ", ".join(names)

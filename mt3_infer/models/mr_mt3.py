@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mt3_infer.cpus import apart
 from mt3_infer.models import ModelOptions
 from mt3_infer.models import conventions as known
 from mt3_infer.models.conventions import Conventions
@@ -36,7 +37,7 @@ AHEAD = 16
 
 def load(checkpoint: Path, **options: Any) -> MRMT3:
     """Build the network from a checkpoint; see `MT3.load`."""
-    return MRMT3.load(checkpoint, **options)
+    return apart(MRMT3.load, checkpoint, **options)
 
 
 class Memory(nn.Module):

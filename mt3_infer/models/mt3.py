@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mt3_infer.audio import Waveform
 from mt3_infer.block_decoding import BlockDecoder
+from mt3_infer.cpus import apart
 from mt3_infer.decoding import EncoderDecoder, SlotDecoder
 from mt3_infer.devices import check_batch_size, find_device, find_dtype, use_all_cpus
 from mt3_infer.engine import Engine, Ticket
@@ -53,7 +54,7 @@ GRID = SegmentGrid(16_000, hop=FRAMES * HOP_LENGTH, length=FRAMES * HOP_LENGTH, 
 
 def load(checkpoint: Path, **options: Any) -> MT3:
     """Build the network from a checkpoint; see `MT3.load`."""
-    return MT3.load(checkpoint, **options)
+    return apart(MT3.load, checkpoint, **options)
 
 
 class MT3:
@@ -122,7 +123,7 @@ class MT3:
         on_cpu = device.type == "cpu"
         decoder: SlotDecoder[Ticket] = (SlotDecoder if on_cpu else BlockDecoder)(
             network.decoder,
-            slots=batch_size or (24 if on_cpu else 64),
+            slots=batch_size or (32 if on_cpu else 64),
             frames=conventions.spectrogram.frames(GRID.length) + conventions.memory_rows,
             max_tokens=min(MAX_TOKENS, network.config.max_length),
             device=device,

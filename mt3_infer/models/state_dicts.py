@@ -169,7 +169,7 @@ def from_published_mt3(weights: Mapping[str, Tensor], config: T5Config, *, memor
     """
     weights = _without_copies(weights)
     _check_kind(weights, memory=memory)
-    _check_names_and_shapes(weights, published_shapes(config, memory=memory))
+    check_names_and_shapes(weights, published_shapes(config, memory=memory))
     ours: Weights = {
         "encoder.projection.weight": weights["proj.weight"],
         "encoder.norm.weight": weights["encoder.final_layer_norm.weight"],
@@ -186,25 +186,26 @@ def from_published_mt3(weights: Mapping[str, Tensor], config: T5Config, *, memor
     }
     for layer in range(config.num_encoder_layers):
         theirs, our = f"encoder.block.{layer}.layer", f"encoder.layers.{layer}"
-        ours |= _self_attention(weights, f"{theirs}.0", our)
-        ours |= _feed_forward(weights, f"{theirs}.1", our)
+        ours |= self_attention_weights(weights, f"{theirs}.0", our)
+        ours |= feed_forward_weights(weights, f"{theirs}.1", our)
     for layer in range(config.num_decoder_layers):
         theirs, our = f"decoder.block.{layer}.layer", f"decoder.layers.{layer}"
-        ours |= _self_attention(weights, f"{theirs}.0", our)
+        ours |= self_attention_weights(weights, f"{theirs}.0", our)
         ours[f"{our}.cross_norm.weight"] = weights[f"{theirs}.1.layer_norm.weight"]
         ours[f"{our}.cross_query.weight"] = weights[f"{theirs}.1.EncDecAttention.q.weight"]
         ours[f"{our}.cross_out.weight"] = weights[f"{theirs}.1.EncDecAttention.o.weight"]
-        ours |= _feed_forward(weights, f"{theirs}.2", our)
+        ours |= feed_forward_weights(weights, f"{theirs}.2", our)
     if memory:
         theirs = "segmem_encoder.block.0.layer"
-        ours |= _self_attention(weights, f"{theirs}.0", "memory.layer")
-        ours |= _feed_forward(weights, f"{theirs}.1", "memory.layer")
+        ours |= self_attention_weights(weights, f"{theirs}.0", "memory.layer")
+        ours |= feed_forward_weights(weights, f"{theirs}.1", "memory.layer")
         ours["memory.projection.weight"] = weights["segmem_proj.weight"]
         ours["memory.norm.weight"] = weights["segmem_encoder.final_layer_norm.weight"]
     return {name: weight.to(torch.float32) for name, weight in ours.items()}
 
 
-def _self_attention(weights: Mapping[str, Tensor], theirs: str, ours: str) -> Weights:
+def self_attention_weights(weights: Mapping[str, Tensor], theirs: str, ours: str) -> Weights:
+    """A layer's self-attention, its three products joined."""
     attention = f"{theirs}.SelfAttention"
     return {
         f"{ours}.norm.weight": weights[f"{theirs}.layer_norm.weight"],
@@ -213,7 +214,8 @@ def _self_attention(weights: Mapping[str, Tensor], theirs: str, ours: str) -> We
     }
 
 
-def _feed_forward(weights: Mapping[str, Tensor], theirs: str, ours: str) -> Weights:
+def feed_forward_weights(weights: Mapping[str, Tensor], theirs: str, ours: str) -> Weights:
+    """A layer's gated feed-forward block."""
     parts = {"gate": "wi_0", "up": "wi_1", "down": "wo"}
     return {f"{ours}.feed_forward.norm.weight": weights[f"{theirs}.layer_norm.weight"]} | {
         f"{ours}.feed_forward.{our}.weight": weights[f"{theirs}.DenseReluDense.{their}.weight"]
@@ -287,7 +289,8 @@ def _check_kind(weights: Mapping[str, Tensor], *, memory: bool) -> None:
         raise WeightsError('These are weights of MT3, which has no memory: load them with model="mt3_pytorch".')
 
 
-def _check_names_and_shapes(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_names_and_shapes(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises: WeightsError: parameters are missing, unknown, or of another shape."""
     for what, names in (
         ("lack", sorted(shapes.keys() - weights.keys())),
         ("hold unknown", sorted(weights.keys() - shapes.keys())),

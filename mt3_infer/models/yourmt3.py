@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mt3_infer.audio import Waveform
 from mt3_infer.block_decoding import BlockDecoder
+from mt3_infer.cpus import apart
 from mt3_infer.decoding import ChannelDecoder, SlotDecoder
 from mt3_infer.devices import check_batch_size, find_device, find_dtype, use_all_cpus
 from mt3_infer.engine import Engine, Ticket
@@ -111,10 +112,10 @@ def _load(
     return YourMT3(network, device=where, dtype=products, batch_size=batch_size)
 
 
-load_moe = partial(_load, config=MOE)
-load_multi = partial(_load, config=MULTI)
-load_single = partial(_load, config=SINGLE)
-load_plus = partial(_load, config=PLUS)
+load_moe = partial(apart, _load, config=MOE)
+load_multi = partial(apart, _load, config=MULTI)
+load_single = partial(apart, _load, config=SINGLE)
+load_plus = partial(apart, _load, config=PLUS)
 
 
 class YourMT3:

@@ -16,9 +16,9 @@ from mt3_infer.errors import WeightsError
 from mt3_infer.models.perceiver import PerceiverConfig, spatial_frequencies, temporal_frequencies
 from mt3_infer.models.state_dicts import (
     Weights,
-    _check_names_and_shapes,
-    _feed_forward,
-    _self_attention,
+    check_names_and_shapes,
+    feed_forward_weights,
+    self_attention_weights,
 )
 from mt3_infer.models.t5 import Positions, T5Config, sinusoids
 from mt3_infer.spectrogram import NormalisedSpectrogramConfig
@@ -115,7 +115,7 @@ def from_published_yourmt3(weights: Mapping[str, Tensor], config: YourMT3Config)
         )
     weights = {name: weight for name, weight in weights.items() if "pitchshift" not in name}
     weights = _without_tables(weights, config)
-    _check_names_and_shapes(weights, published_yourmt3_shapes(config, layer_norm=has_layer_norm(weights)))
+    check_names_and_shapes(weights, published_yourmt3_shapes(config, layer_norm=has_layer_norm(weights)))
     ours = _decoder(weights, config.t5)
     if config.perceiver is None:
         ours |= _t5_encoder(weights, config.t5)
@@ -149,11 +149,11 @@ def _decoder(weights: Mapping[str, Tensor], t5: T5Config) -> Weights:
     }
     for layer in range(t5.num_decoder_layers):
         theirs, our = f"decoder.decoder.block.{layer}.layer", f"decoder.layers.{layer}"
-        ours |= _self_attention(weights, f"{theirs}.0", our)
+        ours |= self_attention_weights(weights, f"{theirs}.0", our)
         ours[f"{our}.cross_norm.weight"] = weights[f"{theirs}.1.layer_norm.weight"]
         ours[f"{our}.cross_query.weight"] = weights[f"{theirs}.1.EncDecAttention.q.weight"]
         ours[f"{our}.cross_out.weight"] = weights[f"{theirs}.1.EncDecAttention.o.weight"]
-        ours |= _feed_forward(weights, f"{theirs}.2", our)
+        ours |= feed_forward_weights(weights, f"{theirs}.2", our)
     return ours
 
 
@@ -161,8 +161,8 @@ def _t5_encoder(weights: Mapping[str, Tensor], t5: T5Config) -> Weights:
     ours: Weights = {"encoder.norm.weight": weights["encoder.encoder.final_layer_norm.weight"]}
     for layer in range(t5.num_encoder_layers):
         theirs, our = f"encoder.encoder.block.{layer}.layer", f"encoder.layers.{layer}"
-        ours |= _self_attention(weights, f"{theirs}.0", our)
-        ours |= _feed_forward(weights, f"{theirs}.1", our)
+        ours |= self_attention_weights(weights, f"{theirs}.0", our)
+        ours |= feed_forward_weights(weights, f"{theirs}.1", our)
     return ours
 
 
