@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mt3_infer.audio import open_audio
+from mt3_infer.cpus import apart
 from mt3_infer.devices import DTYPES
 from mt3_infer.models import MT3Options, conventions, mt3
 from mt3_infer.models.mr_mt3 import MRMT3, RememberingT5
@@ -121,6 +122,14 @@ def recordings(audio: Path, count: int, segments: int) -> list[list[Segment]]:
     ]
 
 
+def build(device: torch.device, dtype: torch.dtype) -> tuple[MRMT3, PublishedLoop]:
+    """Ours and theirs, with the same weights."""
+    weights = random_weights()
+    config = T5Config(positions=conventions.MR_MT3.positions)
+    ours = MRMT3(MRMT3.build(weights, config, conventions.MR_MT3), conventions.MR_MT3, device=device, dtype=dtype)
+    return ours, PublishedLoop(MRMT3.build(weights, config, conventions.MR_MT3).to(device), ours)
+
+
 @click.command()
 @click.option("--audio", type=click.Path(path_type=Path), default=ROOT / "tests" / "data" / "bach_piano.flac")
 @click.option("--recordings", "counts", multiple=True, type=int, help="Transcribed together. Default: 1 and 8.")
@@ -134,20 +143,14 @@ def main(
 ) -> None:
     """Measure MR-MT3 on this machine."""
     mt3.MAX_TOKENS = tokens
-    where = torch.device(device)
-    weights = random_weights()
-    config = T5Config(positions=conventions.MR_MT3.positions)
     counts = counts or (1, 8)
-    network = MRMT3.build(weights, config, conventions.MR_MT3)
-    ours = MRMT3(network, conventions.MR_MT3, device=where, dtype=DTYPES[dtype])
-    plain = MRMT3.build(weights, config, conventions.MR_MT3).to(where)
-    loop = PublishedLoop(plain, ours)
+    ours, loop = apart(build, torch.device(device), DTYPES[dtype])
     heard = recordings(audio, max(counts), segments)
-    list(loop.read(heard[0][:1], 8))
+    apart(lambda: list(loop.read(heard[0][:1], 8)))
     list(ours.read(heard[0][:2], MT3Options()))
     for count in counts:
         started = time.perf_counter()
-        expected = [list(loop.read(one, tokens)) for one in heard[:count]]
+        expected = apart(lambda count=count: [list(loop.read(one, tokens)) for one in heard[:count]])
         theirs = time.perf_counter() - started
         taken = []
         for _ in range(runs):

