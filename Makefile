@@ -38,9 +38,10 @@ migrate: .venv/serve  ## bring the database of MT3_DATABASE_URL up to date
 soak: .venv/dev  ## the long runs that are not in make test
 	.venv/bin/python -m pytest -m soak -s
 
-bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made  ## MT3 and YourMT3 beside mt3-infer 0.2.0: see bench/README.md
+bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made  ## how fast, beside the alternatives: see bench/README.md
 	.venv/bin/python bench/mt3.py
 	.venv/bin/python bench/yourmt3.py
+	.venv/bin/python bench/mr_mt3.py --segments 3
 
 bench-gpu: .venv/dev  ## MT3 on CUDA, for 1, 10 and 60 minutes of audio
 	.venv/bin/python bench/mt3.py --device cuda --dtype bfloat16 --minutes 1 --minutes 10 --minutes 60

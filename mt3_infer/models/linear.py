@@ -108,7 +108,8 @@ def prepare(network: nn.Module, *, device: torch.device, dtype: torch.dtype, kee
     for parent_name, parent in list(network.named_modules()):
         if isinstance(parent, nn.Conv2d):
             # Channels last: up to a fifth faster on 2 Zen 4 cores, with 128 of them.
-            parent.to(dtype, memory_format=torch.channels_last)
+            parent.to(dtype)
+            parent.weight.data = parent.weight.data.contiguous(memory_format=torch.channels_last)
         for name, child in list(parent.named_children()):
             if not isinstance(child, Linear):
                 continue
