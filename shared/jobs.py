@@ -528,9 +528,8 @@ def reap_jobs(session: Session, *, max_attempts: int, stall_seconds: float) -> t
     requeued = list(session.scalars(again))
     over = (
         update(Job)
-        .where(
-            lost, free, Job.attempts_charged >= max_attempts
-        )  # a lease may have ended since the first statement
+        # The guard again: a lease may have ended since the first statement.
+        .where(lost, free, Job.attempts_charged >= max_attempts)
         .values(status=Status.FAILED, finished_at=now_plus(), **error, **_AT_REST)
         .returning(Job.id)
         .execution_options(synchronize_session=False)

@@ -63,9 +63,9 @@ def test_workers_are_killed(tmp_path: Path, clips: list[bytes]) -> None:
         assert report.killed_attempts > 0, "no kill hit a job: the run proved nothing"
 
 
-def outages(ledger: Ledger, title: str, count: int, away: Callable[[], None]) -> None:
-    """Jobs come in all the time while a part goes away and comes back, again and again."""
-    stack, began = ledger.stack, time.monotonic()
+@contextmanager
+def submissions(ledger: Ledger, pause: float) -> Iterator[None]:
+    """Jobs come in all the time."""
     ending = threading.Event()
 
     def keep_submitting() -> None:
@@ -73,19 +73,28 @@ def outages(ledger: Ledger, title: str, count: int, away: Callable[[], None]) ->
         while not ending.is_set():
             ledger.submit(number % CLIPS)
             number += 1
-            ending.wait(0.2)
+            ending.wait(pause)
 
     submitting = threading.Thread(target=keep_submitting, daemon=True)
     submitting.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        submitting.join()
+
+
+def outages(ledger: Ledger, title: str, count: int, away: Callable[[], None]) -> None:
+    """Jobs come in all the time while a part goes away and comes back, again and again."""
+    stack, began = ledger.stack, time.monotonic()
     silences = []
-    for _ in range(count):
-        time.sleep(2)
-        away()
-        back = datetime.now(UTC)
-        stack.wait(partial(stack.sql, "SELECT 1 FROM finishes WHERE at > %s", back), "a job after it")
-        silences.append(longest_silence(stack, back))
-    ending.set()
-    submitting.join()
+    with submissions(ledger, pause=0.2):
+        for _ in range(count):
+            time.sleep(2)
+            away()
+            back = datetime.now(UTC)
+            stack.wait(partial(stack.sql, "SELECT 1 FROM finishes WHERE at > %s", back), "a job after it")
+            silences.append(longest_silence(stack, back))
     ledger.wait_for_all()
     conclude(ledger, f"{title}, healed within {max(silences):.1f} s", began)
     assert max(silences) <= HEAL_SECONDS
@@ -147,27 +156,15 @@ def test_processes_die_at_every_point(tmp_path: Path, clips: list[bytes]) -> Non
     rounds = times(20)
     with running(tmp_path, clips) as ledger:
         stack, began = ledger.stack, time.monotonic()
-        ending = threading.Event()
-
-        def keep_submitting() -> None:
-            number = 0
-            while not ending.is_set():
-                ledger.submit(number % CLIPS)
-                number += 1
-                ending.wait(0.1)
-
-        submitting = threading.Thread(target=keep_submitting, daemon=True)
-        submitting.start()
-        stack.watch()
         points = (*WORKER_POINTS, *WEB_POINTS, *SCHEDULER_POINTS)
-        for _ in range(rounds):
-            for point in points:
-                stack.arm(point)
-            stack.wait(lambda: not any(map(stack.is_armed, points)), "a death at every point")
-        stack.unwatch()
-        stack.restart_dead()
-        ending.set()
-        submitting.join()
+        with submissions(ledger, pause=0.1):
+            stack.watch()
+            for _ in range(rounds):
+                for point in points:
+                    stack.arm(point)
+                stack.wait(lambda: not any(map(stack.is_armed, points)), "a death at every point")
+            stack.unwatch()
+            stack.restart_dead()
         ledger.wait_for_all()
         report = conclude(ledger, f"{rounds} deaths at each of {len(points)} points", began)
         assert report.attempts > report.jobs
