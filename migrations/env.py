@@ -9,6 +9,7 @@ from shared.config import Settings, read_settings
 from shared.db import make_engine
 from shared.tables import Base
 
+STATEMENT_SECONDS = 3600.0  # a large table takes its time, and so does waiting for who migrates already
 LOCK_ID = 7_346_033  # of this application's migrations, among PostgreSQL's advisory locks
 
 
@@ -30,7 +31,9 @@ def run(connection: Connection) -> None:
 
 
 settings = context.config.attributes.get("settings")
-engine = make_engine(settings if isinstance(settings, Settings) else read_settings())
+if not isinstance(settings, Settings):
+    settings = read_settings()
+engine = make_engine(settings, statement_seconds=STATEMENT_SECONDS)
 try:
     with engine.connect() as connection:
         run(connection)

@@ -7,10 +7,13 @@ when another process wrote in between. The functions of `shared.jobs` keep to th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import DateTime, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -76,8 +79,16 @@ def _now_plus_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {seconds} || ' seconds') || '000')"
 
 
-def make_engine(settings: Settings) -> Engine:
-    """An engine for the configured database; no connection is made yet."""
+STATEMENT_SECONDS = 8.0  # longer than any statement of ours takes, on any table that we have in mind
+
+
+def make_engine(settings: Settings, *, statement_seconds: float = STATEMENT_SECONDS) -> Engine:
+    """An engine for the configured database; no connection is made yet.
+
+    Args:
+        statement_seconds: that PostgreSQL may take for a statement. A server that says nothing for a little longer
+            is given up: whoever asked gets an error that `is_away`, and never hangs.
+    """
     url = make_url(settings.database_url)
     if url.get_backend_name() == "sqlite":
         if url.database and url.database != ":memory:":
@@ -85,21 +96,48 @@ def make_engine(settings: Settings) -> Engine:
         engine = create_engine(url, connect_args={"timeout": 30})
         event.listen(engine, "connect", _configure_sqlite)
         return engine
-    return create_engine(
+    limits_ms = {
+        "statement_timeout": statement_seconds * 1000,
+        "lock_timeout": statement_seconds * 600,
+        # A process that is paused in mid-transaction does not keep its rows locked.
+        "idle_in_transaction_session_timeout": max(2, settings.lease_seconds / 3) * 1000,
+    }
+    engine = create_engine(
         url,
         pool_pre_ping=True,
         pool_size=10,
         max_overflow=20,
         pool_timeout=5,
-        # A dead server is an error within seconds, never a hang.
         connect_args={
             "connect_timeout": 5,
-            "options": "-c statement_timeout=15000 -c lock_timeout=10000"
-            # A process that is paused in mid-transaction does not keep its rows locked.
-            f" -c idle_in_transaction_session_timeout={round(max(2, settings.lease_seconds / 3) * 1000)}",
-            "tcp_user_timeout": 20000,
+            "options": " ".join(f"-c {name}={round(limit)}" for name, limit in limits_ms.items()),
+            "tcp_user_timeout": 10000,
         },
     )
+    event.listen(engine, "do_connect", _connect_with_patience(statement_seconds + 2))
+    return engine
+
+
+def _connect_with_patience(seconds: float) -> Callable[..., psycopg.Connection[Any]]:
+    """What SQLAlchemy is to call for a connection that waits no longer than this for an answer.
+
+    libpq has a time limit for connecting, and none for reading: a server that is frozen and still holds its
+    sockets open would be waited for without end.
+    """
+
+    class Connection(psycopg.Connection[Any]):
+        def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+            try:
+                return super().wait(gen, interval, seconds if timeout is None else timeout)
+            except psycopg.OperationalError:
+                if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                    self.pgconn.finish()  # the answer may come yet, and must not be taken for another one's
+                raise
+
+    def connect(_dialect: Any, _record: Any, words: list[Any], named: dict[str, Any]) -> psycopg.Connection[Any]:
+        return Connection.connect(*words, **named)
+
+    return connect
 
 
 def make_sessions(engine: Engine) -> Sessions:

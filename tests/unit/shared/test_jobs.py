@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +11,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import select, text, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from uuid6 import uuid7
 
 from shared import jobs
@@ -361,6 +363,30 @@ def test_a_process_that_is_paused_in_mid_transaction_loses_its_locks(postgres_ur
             connection.execute(text("SELECT 1"))
     assert is_away(raised.value), "what it was about to do is tried again"
     engine.dispose()
+
+
+@pytest.mark.integration
+def test_a_server_that_is_frozen_is_given_up_and_asked_anew_through_another_connection(postgres_url: str) -> None:
+    engine = make_engine(Settings(database_url=postgres_url), statement_seconds=0.2)
+    backend = text("SELECT pg_backend_pid()")
+    with engine.connect() as connection:
+        frozen = connection.scalar(backend)
+    assert frozen is not None
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        with engine.connect() as connection:  # the pool finds out that its connection is of no use
+            second = connection.scalar(backend)
+            assert second not in (None, frozen)
+            os.kill(second, signal.SIGSTOP)
+            began = time.monotonic()
+            with pytest.raises(OperationalError) as raised:
+                connection.execute(text("SELECT 1"))
+            os.kill(second, signal.SIGCONT)
+            assert time.monotonic() - began < 10
+            assert is_away(raised.value)
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+        engine.dispose()
 
 
 @pytest.mark.integration
