@@ -8,6 +8,7 @@ either whole under its key or not there.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -91,6 +92,23 @@ def make_storage(settings: Settings) -> ObjectStorage:
     if parts.scheme == "file":
         return LocalStorage(Path(unquote(parts.path)))
     return S3Storage(settings, bucket=parts.netloc, prefix=parts.path.strip("/"))
+
+
+def put_checked(storage: ObjectStorage, key: str, content: bytes, *, content_type: str) -> StoredObject:
+    """Store what others will rely on, and read it back: what is promised from here on can be read, to the byte.
+
+    Raises:
+        StorageUnavailable: it was not kept as it was sent.
+    """
+    stored = storage.put(key, io.BytesIO(content), content_type=content_type)
+    try:
+        with storage.open(key) as kept:
+            is_whole = hashlib.sha256(kept.read()).hexdigest() == stored.sha256
+    except ObjectMissing:
+        is_whole = False
+    if not is_whole:
+        raise StorageUnavailable(f"Storage did not keep {key} as it was sent.")
+    return stored
 
 
 class _Hashing:
@@ -228,10 +246,13 @@ class S3Storage:
             self._client.upload_fileobj(
                 hashing, self._bucket, self._prefix + key, ExtraArgs={"ContentType": content_type}
             )
-        stored = StoredObject(key, hashing.size, hashing.sha256)
-        if self.size(key) != stored.size:
-            raise StorageUnavailable(f"Storage kept {self.size(key)} of {stored.size} bytes of {key}.")
-        return stored
+        try:
+            kept = self.size(key)
+        except ObjectMissing:
+            kept = 0
+        if kept != hashing.size:
+            raise StorageUnavailable(f"Storage kept {kept} of {hashing.size} bytes of {key}.")
+        return StoredObject(key, hashing.size, hashing.sha256)
 
     def open(self, key: str) -> BinaryIO:
         """See `ObjectStorage`. A copy without a name: the disk has it back whatever becomes of this process."""
@@ -307,6 +328,7 @@ class S3Storage:
     def _errors(self, key: str) -> Iterator[None]:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
+        from s3transfer.exceptions import RetriesExceededError
 
         try:
             yield
@@ -315,7 +337,7 @@ class S3Storage:
             if key and code in ("404", "NoSuchKey"):
                 raise ObjectMissing(f"There is no object {key} in bucket {self._bucket}.") from error
             raise StorageUnavailable(f"Storage answered {code or error}.") from error
-        except (BotoCoreError, Boto3Error, OSError) as error:
+        except (BotoCoreError, Boto3Error, RetriesExceededError, OSError) as error:
             raise StorageUnavailable(f"Storage does not answer: {error}") from error
 
 

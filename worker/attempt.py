@@ -9,7 +9,6 @@ from which somebody goes on: the guarded updates of `shared.jobs` see to that.
 
 from __future__ import annotations
 
-import io
 import random
 import threading
 import time
@@ -32,7 +31,7 @@ from shared.errors import ServiceError
 from shared.jobs import Claim, Download
 from shared.logs import get_logger
 from shared.shards import Completed, ShardClaim
-from shared.storage import ObjectStorage, StoredObject, result_prefix, shard_prefix
+from shared.storage import ObjectStorage, put_checked, result_prefix, shard_prefix
 from shared.tables import Phase
 from shared.turns import claim_next
 from worker.engine import TranscriptionEngine
@@ -305,7 +304,7 @@ class Attempts:
 
     def _write(self, claim: Claim, name: str, content: bytes, content_type: str) -> dict[str, Any]:
         key = result_prefix(claim.job_id, claim.attempt) + name
-        stored: StoredObject = self.storage.put(key, io.BytesIO(content), content_type=content_type)
+        stored = put_checked(self.storage, key, content, content_type=content_type)
         return {
             "name": name,
             "content_type": content_type,

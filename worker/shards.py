@@ -7,7 +7,6 @@ segments, and with them the notes, are those of the recording in one piece.
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -26,7 +25,7 @@ from shared.config import Settings
 from shared.db import Sessions
 from shared.jobs import Claim
 from shared.shards import NewShard, ShardClaim
-from shared.storage import ObjectStorage, shard_prefix
+from shared.storage import ObjectStorage, put_checked, shard_prefix
 from shared.tables import Phase
 from worker.engine import TranscriptionEngine, refuse_silence
 from worker.heartbeat import Heartbeat
@@ -110,7 +109,7 @@ class ShardWork:
                     done = min(len(collected) * network.grid.seconds, claim.seconds)
                     heartbeat.report(Phase.TRANSCRIBING, done=done, total=claim.seconds)
         key = shard_prefix(claim.job_id, claim.plan, claim.number, claim.attempt) + "results"
-        self.storage.put(key, io.BytesIO(pack(collected)), content_type=BINARY)
+        put_checked(self.storage, key, pack(collected), content_type=BINARY)
         return key
 
     def assemble(self, claim: Claim, model: Model, heartbeat: Heartbeat) -> Transcription:

@@ -8,12 +8,13 @@ import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 
 from shared.config import Settings
 from shared.errors import ObjectMissing, StorageUnavailable
-from shared.storage import LocalStorage, ObjectStorage, S3Storage, make_storage
+from shared.storage import LocalStorage, ObjectStorage, S3Storage, StoredObject, make_storage, put_checked
 from tests import servers
 
 
@@ -46,6 +47,30 @@ def test_what_is_put_is_read_back_with_its_size_and_hash(storage: ObjectStorage)
         assert stream.read(4) == content[:4]
         stream.seek(-4, io.SEEK_END)
         assert stream.read() == content[-4:]
+
+
+def test_what_is_checked_was_kept_as_it_was_sent(storage: ObjectStorage) -> None:
+    stored = put_checked(storage, "results/a/1/x", b"notes", content_type="application/json")
+    assert (stored.size, stored.sha256) == (5, hashlib.sha256(b"notes").hexdigest())
+
+
+@pytest.mark.parametrize("kept", [b"note", b"nodes", None])
+def test_storage_that_kept_something_else_is_found_out(storage: ObjectStorage, kept: bytes | None) -> None:
+    class Careless:
+        """Says that it has stored what it was given."""
+
+        def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
+            said = storage.put(key, source, content_type=content_type)
+            storage.delete_prefix("results/a/1/")
+            if kept is not None:
+                put(storage, key, kept)
+            return said
+
+        def open(self, key: str) -> BinaryIO:
+            return storage.open(key)
+
+    with pytest.raises(StorageUnavailable, match="did not keep"):
+        put_checked(cast(ObjectStorage, Careless()), "results/a/1/x", b"notes", content_type="application/json")
 
 
 def test_an_object_is_replaced_whole(storage: ObjectStorage) -> None:
