@@ -65,6 +65,8 @@ def plant_in_all() -> None:
     if shares := ENVIRONMENT.get("MT3_TEST_PUBLISH"):
         dropped, doubled = map(float, shares.split(","))
         _lose_and_double_messages(dropped, doubled)
+    if "MT3_TEST_IMPATIENT" in ENVIRONMENT:
+        _wait_for_no_lock()
 
 
 def plant_in_web() -> None:
@@ -127,6 +129,16 @@ def _lie_about_commits(share: float) -> None:
             raise psycopg.OperationalError("the connection is lost (planted)")
 
     PGDialect_psycopg.do_commit = do_commit  # type: ignore[method-assign]
+
+
+def _wait_for_no_lock() -> None:
+    """On SQLite: whoever finds another one writing gives up at once."""
+    from sqlalchemy import Engine, event
+
+    def give_up_at_once(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA busy_timeout=0")
+
+    event.listen(Engine, "connect", give_up_at_once)
 
 
 def _lose_and_double_messages(dropped: float, doubled: float) -> None:

@@ -47,6 +47,7 @@ class Report:
     unexpected: int
     wrong: int
     stale: int
+    changed: int
     refused: int
     attempts: int
     most_attempts: int
@@ -57,14 +58,15 @@ class Report:
         return (
             f"jobs {self.jobs}  lost {self.lost}  doubled {self.doubled}  unexpected {self.unexpected}  "
             f"wrong notes {self.wrong}  stale finishes accepted {self.stale} refused {self.refused}  "
+            f"ends changed {self.changed}  "
             f"attempts {self.attempts} (most {self.most_attempts}, killed {self.killed_attempts})  "
             f"slowest recovery {self.slowest_recovery:.1f} s"
         )
 
     def check(self) -> None:
         """Never lost, never twice."""
-        bad = (self.lost, self.doubled, self.unexpected, self.wrong, self.stale)
-        assert bad == (0, 0, 0, 0, 0), str(self)
+        bad = (self.lost, self.doubled, self.unexpected, self.wrong, self.stale, self.changed)
+        assert bad == (0, 0, 0, 0, 0, 0), str(self)
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Ledger:
     truth: list[Any] = field(default_factory=list)
     accepted: dict[str, int] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)  # those that are meant to
+    canceled: set[str] = field(default_factory=set)  # and so with these
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def learn(self) -> None:
@@ -128,17 +131,19 @@ class Ledger:
         stale = sum(held != wrote for held, wrote in sql("SELECT held, wrote FROM finishes"))
         tries = Counter(str(job_id) for (job_id,) in sql("SELECT job_id FROM attempts"))
         recoveries = self._recoveries()
-        meant_to_succeed = self.accepted.keys() - self.failed
+        meant_to_succeed = self.accepted.keys() - self.failed - self.canceled
         lost = [job_id for job_id in meant_to_succeed if status.get(job_id) != "succeeded"]
         lost += [job_id for job_id in self.failed if status.get(job_id) != "failed"]
+        lost += [job_id for job_id in self.canceled if status.get(job_id) != "canceled"]
         done = [job_id for job_id in meant_to_succeed if status.get(job_id) == "succeeded"]
         return Report(
             jobs=len(self.accepted),
             lost=len(lost),
-            doubled=sum(count > 1 for count in finishes.values()),
+            doubled=sum(count > (job_id in meant_to_succeed) for job_id, count in finishes.items()),
             unexpected=len(status.keys() - self.accepted.keys()),
             wrong=sum(self._notes(job_id) != self.truth[self.accepted[job_id]] for job_id in done),
             stale=stale,
+            changed=len(sql("SELECT job FROM changes")),
             refused=self.stack.logged("stale_finish_refused"),
             attempts=sum(tries.values()),
             most_attempts=max(tries.values()),
@@ -163,6 +168,5 @@ class Ledger:
 
 def longest_silence(stack: Stack, since: datetime) -> float:
     """Seconds from a moment to the first job that was finished after it."""
-    ((first,),) = stack.sql("SELECT min(at) FROM finishes WHERE at > %s", since)
-    assert first is not None
+    ((first,),) = stack.sql("SELECT at FROM finishes WHERE at > %s ORDER BY at LIMIT 1", since)
     return (cast(datetime, first) - since).total_seconds()

@@ -1,52 +1,22 @@
-"""The long runs of `make soak`: every fault many times, and the figures of what became of the jobs.
-
-MT3_TEST_SOAK scales them: 1 is the whole, 0.1 a tenth of the jobs and faults.
-"""
+"""The long runs of `make soak`: every fault many times, and the figures of what became of the jobs."""
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.faults import SCHEDULER_POINTS, WEB_POINTS, WORKER_POINTS
-from tests.chaos.ledger import CLIPS, Ledger, Report, longest_silence, make_clips
+from tests.chaos.ledger import CLIPS, Ledger, make_clips
+from tests.chaos.runs import SCALE, conclude, outages, running, submissions, times
 from tests.chaos.stack import Part, Stack
 from tests.servers import end
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(3600)]
-
-# Read at import: a fixture clears MT3_ settings of the shell before each test.
-SCALE = float(os.environ.get("MT3_TEST_SOAK", "1"))
-HEAL_SECONDS = 30 + 2  # from a part's return, and a lease
-
-
-def times(whole: int) -> int:
-    return max(1, round(whole * SCALE))
-
-
-@contextmanager
-def running(folder: Path, clips: list[bytes], **environment: str) -> Iterator[Ledger]:
-    with Stack(folder, environment=environment) as stack:
-        ledger = Ledger(stack, clips)
-        ledger.learn()
-        yield ledger
-
-
-def conclude(ledger: Ledger, title: str, began: float) -> Report:
-    report = ledger.account()
-    print(f"\n{title}: {report}  seconds {time.monotonic() - began:.0f}")
-    report.check()
-    return report
 
 
 def test_workers_are_killed(tmp_path: Path, clips: list[bytes]) -> None:
@@ -61,43 +31,6 @@ def test_workers_are_killed(tmp_path: Path, clips: list[bytes]) -> None:
         ledger.wait_for_all()
         report = conclude(ledger, f"{kills} kills of workers", began)
         assert report.killed_attempts > 0, "no kill hit a job: the run proved nothing"
-
-
-@contextmanager
-def submissions(ledger: Ledger, pause: float) -> Iterator[None]:
-    """Jobs come in all the time."""
-    ending = threading.Event()
-
-    def keep_submitting() -> None:
-        number = 0
-        while not ending.is_set():
-            ledger.submit(number % CLIPS)
-            number += 1
-            ending.wait(pause)
-
-    submitting = threading.Thread(target=keep_submitting, daemon=True)
-    submitting.start()
-    try:
-        yield
-    finally:
-        ending.set()
-        submitting.join()
-
-
-def outages(ledger: Ledger, title: str, count: int, away: Callable[[], None]) -> None:
-    """Jobs come in all the time while a part goes away and comes back, again and again."""
-    stack, began = ledger.stack, time.monotonic()
-    silences = []
-    with submissions(ledger, pause=0.2):
-        for _ in range(count):
-            time.sleep(2)
-            away()
-            back = datetime.now(UTC)
-            stack.wait(partial(stack.sql, "SELECT 1 FROM finishes WHERE at > %s", back), "a job after it")
-            silences.append(longest_silence(stack, back))
-    ledger.wait_for_all()
-    conclude(ledger, f"{title}, healed within {max(silences):.1f} s", began)
-    assert max(silences) <= HEAL_SECONDS
 
 
 def test_redis_is_killed_emptied_and_frozen(tmp_path: Path, clips: list[bytes]) -> None:
