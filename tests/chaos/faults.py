@@ -98,7 +98,9 @@ def plant_in_worker() -> None:
     around(Attempts, "_complete", after="after_commit")
     _make_the_fence_removable()
     if poison := ENVIRONMENT.get("MT3_TEST_POISON"):
-        _die_of(poison.encode())
+        _do_when_decoding(poison.encode(), lambda: os._exit(99))  # as a recording that crashes the decoder
+    if hang := ENVIRONMENT.get("MT3_TEST_HANG"):
+        _do_when_decoding(hang.encode(), lambda: time.sleep(3600))  # and one at which it never ends
 
 
 def _make_the_fence_removable() -> None:
@@ -158,19 +160,19 @@ def _lose_and_double_messages(dropped: float, doubled: float) -> None:
     CeleryQueue.submit = unreliable  # type: ignore[method-assign]
 
 
-def _die_of(poison: bytes) -> None:
-    """As a recording that crashes the decoder."""
+def _do_when_decoding(beginning: bytes, what: Callable[[], object]) -> None:
+    """With recordings that begin so."""
     import worker.engine
-    from mt3_infer.audio import open_audio
+    from mt3_infer.audio import open_audio as decode
 
-    def fatal(recording: Any, **kwargs: Any) -> Any:
-        start = recording.read(len(poison))
+    def open_audio(recording: Any, **kwargs: Any) -> Any:
+        start = recording.read(len(beginning))
         recording.seek(0)
-        if start == poison:
-            os._exit(99)
-        return open_audio(recording, **kwargs)
+        if start == beginning:
+            what()
+        return decode(recording, **kwargs)
 
-    vars(worker.engine)["open_audio"] = fatal
+    vars(worker.engine)["open_audio"] = open_audio
 
 
 # --- a network that takes as long as it is told to ------------------------------------------------------------

@@ -20,6 +20,7 @@ from tests.chaos.stack import NO_ANSWER, Call, Stack
 
 # Read at import: a fixture clears MT3_ settings of the shell before each test.
 SCALE = float(os.environ.get("MT3_TEST_SOAK", "1"))
+ACCEPT_SECONDS = 5  # while Redis is away
 HEAL_SECONDS = 30 + 2  # from a part's return, and a lease
 
 
@@ -101,7 +102,17 @@ def statuses(calls: list[Call]) -> str:
     return ", ".join(f"{status}: {count}" for status, count in sorted(counted.items()))
 
 
-def outages(ledger: Ledger, title: str, count: int, away: Callable[[], None]) -> None:
+def submit_at_once(ledger: Ledger) -> None:
+    """A submission that is accepted at the first try, and soon."""
+    began = time.monotonic()
+    answer = ledger.stack.client.submit(ledger.clips[0])
+    assert (answer.status, time.monotonic() - began <= ACCEPT_SECONDS) == (202, True), answer
+    ledger.accepted[answer.json["id"]] = 0
+
+
+def outages(
+    ledger: Ledger, title: str, count: int, away: Callable[[], None], *, heal_seconds: float = HEAL_SECONDS
+) -> None:
     """Jobs come in all the time while a part goes away and comes back, again and again."""
     stack, began = ledger.stack, time.monotonic()
     silences = []
@@ -114,4 +125,4 @@ def outages(ledger: Ledger, title: str, count: int, away: Callable[[], None]) ->
             silences.append(longest_silence(stack, back))
     ledger.wait_for_all()
     conclude(ledger, f"{title}, healed within {max(silences):.1f} s", began)
-    assert max(silences) <= HEAL_SECONDS
+    assert max(silences) <= heal_seconds
