@@ -1,11 +1,12 @@
 """Stands between the service and its S3 server, and spoils a share of the requests.
 
-Faults are dealt like cards, so many of a kind in a hundred requests, in an order by chance: in a hundred requests
-each one has come. A card that does not fit a request, as there is nothing to cut off, waits for one that it fits.
+Faults are dealt like cards: so many of a kind in a hundred requests of a method, in an order by chance. In a
+hundred requests each one has come that fits them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 import socket
 import struct
@@ -24,6 +25,7 @@ from tests import servers
 from tests.chaos.stack import Stack
 
 HOUR = 3600.0
+OURS = ("connection", "expect", "content-length")  # headers that are between two neighbours; none is signed
 SERVER_ERROR = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>planted</Message></Error>"
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
@@ -36,11 +38,14 @@ class Fault(StrEnum):
     UNANSWERED = "unanswered"  # reset after it was done
     TRUNCATED = "truncated"  # half of the answer's body
     STALL = "stall"
+    LOST = "lost"  # an upload that is said to be stored, and is not
+    CUT = "cut"  # and one of which only half is
 
 
-# In a hundred requests. What the first are, the S3 library mends by itself; the second break through its retries.
+# What the first are, the S3 library mends by itself; the second break through its retries.
 FAULTS = {Fault.ERROR: 4, Fault.RESET: 3, Fault.UNANSWERED: 3, Fault.TRUNCATED: 4, Fault.STALL: 1}
-STORM = {Fault.ERROR: 20, Fault.RESET: 10, Fault.UNANSWERED: 10, Fault.TRUNCATED: 10, Fault.STALL: 1}
+STORM = {Fault.ERROR: 25, Fault.RESET: 15, Fault.UNANSWERED: 10, Fault.TRUNCATED: 10, Fault.STALL: 1}
+LIES = {Fault.LOST: 12, Fault.CUT: 12}
 
 
 class S3Proxy:
@@ -52,8 +57,7 @@ class S3Proxy:
         self.ending = threading.Event()
         self._planted: Counter[Fault] = Counter()
         self._faults: Mapping[Fault, int] = {}
-        self._cards: list[Fault | None] = []
-        self._waiting: list[Fault] = []
+        self._cards: dict[str, list[Fault | None]] = {}
         self._dealing = threading.Lock()
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.proxy = self
@@ -70,9 +74,9 @@ class S3Proxy:
         self._server.server_close()
 
     def spoil(self, faults: Mapping[Fault, int]) -> None:
-        """From now on so many of each in a hundred requests."""
+        """From now on so many of each in a hundred requests of a method."""
         with self._dealing:
-            self._faults, self._cards, self._waiting, self._planted = faults, [], [], Counter()
+            self._faults, self._cards, self._planted = faults, {}, Counter()
 
     def heal(self) -> Counter[Fault]:
         """No more of it; says how many of each there were."""
@@ -83,23 +87,26 @@ class S3Proxy:
     def deal(self, method: str) -> Fault | None:
         """What becomes of a request."""
         with self._dealing:
-            if not self._cards:
-                spoiled = [fault for fault, count in self._faults.items() for _ in range(count)]
-                self._cards = [*spoiled, *[None] * (100 - len(spoiled))]
-                random.shuffle(self._cards)
-            card = self._cards.pop()
-            if card is not None:
-                self._waiting.append(card)
-            fault = next((fault for fault in self._waiting if fits(fault, method)), None)
+            if not self._cards.get(method):
+                fitting = {fault: count for fault, count in self._faults.items() if fits(fault, method)}
+                cards = [*Counter(fitting).elements(), *[None] * (100 - sum(fitting.values()))]
+                random.shuffle(cards)
+                self._cards[method] = cards
+            fault = self._cards[method].pop()
             if fault is not None:
-                self._waiting.remove(fault)
                 self._planted[fault] += 1
             return fault
 
 
 def fits(fault: Fault, method: str) -> bool:
     """Whether such a request can be spoiled so."""
-    return method == "GET" if fault is Fault.TRUNCATED else True
+    match fault:
+        case Fault.TRUNCATED:
+            return method == "GET"
+        case Fault.LOST | Fault.CUT:
+            return method == "PUT"
+        case _:
+            return True
 
 
 class _Server(ThreadingHTTPServer):
@@ -125,7 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(500, {"Content-Type": "application/xml"}, SERVER_ERROR)
         elif fault is Fault.RESET:
             return self.reset()
-        status, headers, body = self.ask(sent)
+        elif fault is Fault.LOST:
+            return self.answer(200, {"ETag": f'"{hashlib.md5(sent).hexdigest()}"'}, b"")
+        status, headers, body = self.ask(sent[: len(sent) // 2] if fault is Fault.CUT else sent)
         if fault is Fault.UNANSWERED:
             return self.reset()
         if fault is Fault.TRUNCATED:
@@ -138,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
     def ask(self, sent: bytes) -> tuple[int, dict[str, str], bytes]:
         """The answer of the server behind. The Host stays: it is signed."""
         connection = HTTPConnection("127.0.0.1", self.server.proxy.behind, timeout=HOUR)
-        headers = {n: v for n, v in self.headers.items() if n.lower() not in ("connection", "expect")}
+        headers = {n: v for n, v in self.headers.items() if n.lower() not in OURS}
         try:
             connection.request(self.command, self.path, sent or None, headers)
             answer = connection.getresponse()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.chaos.ledger import Ledger
 from tests.chaos.runs import SCALE, calls_during, conclude, statuses, times
-from tests.chaos.s3_proxy import FAULTS, STORM, Fault, S3Proxy, behind_proxy
+from tests.chaos.s3_proxy import FAULTS, LIES, STORM, Fault, S3Proxy, behind_proxy
 from tests.chaos.stack import NO_ANSWER, Call
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(3600)]
@@ -74,8 +74,34 @@ def spoil_and_conclude(ledger: Ledger, proxy: S3Proxy, faults: Mapping[Fault, in
 def test_requests_to_the_s3_server_fail(tmp_path: Path, clips: list[bytes]) -> None:
     with spoiled(tmp_path, clips) as (ledger, proxy):
         spoil_and_conclude(ledger, proxy, FAULTS, max(15, times(50)))
-        calls = spoil_and_conclude(ledger, proxy, STORM, times(50))
+        calls = spoil_and_conclude(ledger, proxy, STORM, max(15, times(50)))
         ((failed,),) = ledger.stack.sql("SELECT count(*) FROM attempts WHERE error_code = 'unavailable'")
         refused = sum(call.status == 503 for call in calls)
         print(f"\nattempts that failed for want of storage {failed}, clients told to come again {refused}")
         assert failed or refused, "no fault broke through: the run proved nothing"
+
+
+def test_uploads_are_lost_or_cut_though_the_s3_server_says_they_are_stored(
+    tmp_path: Path, clips: list[bytes]
+) -> None:
+    with spoiled(tmp_path, clips) as (ledger, proxy):
+        calls = spoil_and_conclude(ledger, proxy, LIES, max(30, times(100)))
+        ((failed,),) = ledger.stack.sql("SELECT count(*) FROM attempts WHERE error_code = 'unavailable'")
+        refused = sum(call.status == 503 for call in calls)
+        print(f"\nlies that workers found out {failed}, and web {refused}")
+        assert failed, "no worker was lied to: the run proved nothing"
+        assert refused, "web was not lied to: the run proved nothing"
+
+
+def test_workers_that_believe_what_they_are_told_promise_what_is_not_there(
+    tmp_path: Path, clips: list[bytes]
+) -> None:
+    """The negative control."""
+    with spoiled(tmp_path, clips, MT3_TEST_TRUSTING="1") as (ledger, proxy):
+        proxy.spoil(LIES)
+        ledger.submit_many(30).join()
+        ledger.wait_for_all()
+        proxy.heal()
+        mismatches = ledger.mismatches()
+        print(f"\nwithout looking, of 30 jobs {len(mismatches)} promise what is not there")
+        assert mismatches
