@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -312,7 +312,7 @@ class Stack:
         """Ask the database, past the service."""
         return self.database.ask(statement, *values)
 
-    @property
+    @cached_property
     def storage(self) -> ObjectStorage:
         """Where the files lie, past the service and whatever stands before its S3 server."""
         return make_storage(

@@ -8,20 +8,32 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.chaos.cancels import artifacts_of_canceled, leftovers, race
 from tests.chaos.faults import UNFENCED
 from tests.chaos.ledger import CLIPS, Ledger
+from tests.chaos.s3_proxy import FAULTS, LIES, S3Proxy, behind_proxy
 from tests.chaos.stack import Stack, waited_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 
 
 @pytest.fixture(scope="module")
-def ledger(tmp_path_factory: pytest.TempPathFactory, clips: list[bytes]) -> Iterator[Ledger]:
+def stack_and_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, S3Proxy]]:
     """Three workers and two schedulers, which were started before anything that they need was there."""
-    with Stack(tmp_path_factory.mktemp("chaos")) as stack:
-        ledger = Ledger(stack, clips)
-        ledger.learn()
-        yield ledger
+    with behind_proxy(tmp_path_factory.mktemp("chaos"), stall_seconds=1) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def proxy(stack_and_proxy: tuple[Stack, S3Proxy]) -> S3Proxy:
+    return stack_and_proxy[1]
+
+
+@pytest.fixture(scope="module")
+def ledger(stack_and_proxy: tuple[Stack, S3Proxy], clips: list[bytes]) -> Ledger:
+    ledger = Ledger(stack_and_proxy[0], clips)
+    ledger.learn()
+    return ledger
 
 
 def test_parts_that_came_late_were_waited_for_in_one_line_each(ledger: Ledger) -> None:
@@ -71,6 +83,24 @@ def test_fifty_equal_posts_at_once_make_one_job(ledger: Ledger) -> None:
     assert (len(ids), len(set(ids))) == (50, 1)
     ledger.accepted[ids[0]] = 0
     ledger.wait_for_all()
+    ledger.account().check()
+
+
+def test_what_an_unreliable_s3_server_keeps_is_what_was_promised(ledger: Ledger, proxy: S3Proxy) -> None:
+    proxy.spoil(FAULTS | LIES)
+    ledger.submit_many(6).join()
+    ledger.wait_for_all()
+    assert proxy.heal().total() > 0
+    assert ledger.mismatches() == []
+    ledger.account().check()
+
+
+def test_jobs_that_are_canceled_at_random_times_are_canceled_or_succeed(ledger: Ledger) -> None:
+    answers = race(ledger, 10)
+    ledger.stack.wait(lambda: not leftovers(ledger), "the end of what was canceled")
+    print(f"\n{answers[202]} cancels in time, {answers[409]} too late")
+    assert artifacts_of_canceled(ledger) == 0
+    assert ledger.mismatches() == []
     ledger.account().check()
 
 
