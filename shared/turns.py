@@ -6,6 +6,10 @@ not been on a worker for the longest time, counted from its creation if it never
 hours, which every shard puts back behind those who came in the meantime, does not hold up the short ones, and
 nothing waits for ever.
 
+Of an owner's long recordings one after the other is cut: as long as shards wait, a job that is known to be long
+does too, so that only what is being worked on lies in storage uncompressed. That a job is long shows when an
+attempt has opened its recording, and `must_wait` then says whether to put it back.
+
 What is best is looked up without a lock; taking it is the guarded statement of `jobs` or `shards`. If another
 worker was faster, the next best is tried.
 """
@@ -20,12 +24,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from shared.db import Sessions, now_plus
 from shared.jobs import TURN, Claim, claim_job
-from shared.shards import RUNS_IN_SHARDS, ShardClaim, claim_shard
+from shared.shards import RUNS_IN_SHARDS, ShardClaim, claim_shard, is_due
 from shared.tables import Job, Shard, ShardStatus, Status
 
 LOOKED_AT = 8  # candidates looked up at once: enough for some workers that come at the same moment
@@ -76,6 +80,12 @@ def next_units(session: Session, *, max_attempts: int, limit: int = LOOKED_AT) -
     return []
 
 
+def must_wait(session: Session, job_id: UUID) -> bool:
+    """Whether a job that is long is to wait before it is cut: other shards of its owner do."""
+    owner = select(Job.owner).where(Job.id == job_id).scalar_subquery()
+    return session.scalar(_owners_of_due_shards().where(Job.owner == owner).limit(1)) is not None
+
+
 def _running(session: Session) -> Counter[str]:
     """How many jobs and shards of each owner workers hold."""
     held = (Job.status == Status.PROCESSING, Job.lease_until.is_not(None))
@@ -105,32 +115,32 @@ def _owners(session: Session) -> set[str]:
 
 
 def _units(session: Session, owners: Collection[str], max_attempts: int, limit: int) -> list[Unit]:
-    # Written so that no database takes the index of `run_after` for this: nearly all that is queued is due.
-    job_is_due = func.coalesce(Job.run_after, Job.created_at) <= now_plus()
-    jobs = (
-        select(TURN, Job.id)
-        .where(
-            Job.status == Status.QUEUED,
-            Job.owner.in_(owners),
-            job_is_due,
-            Job.attempts_charged < max_attempts,
-        )
-        .order_by(TURN)
-        .limit(limit)
-    )
     shards = (
         select(TURN, Job.id, Shard.number)
         .join(Shard, Shard.job_id == Job.id)
-        .where(
-            *RUNS_IN_SHARDS,
-            Job.owner.in_(owners),
-            Shard.status == ShardStatus.QUEUED,
-            Shard.run_after <= now_plus(),
-            Shard.attempts_charged < max_attempts,
-        )
+        .where(*is_due(), Job.owner.in_(owners), Shard.attempts_charged < max_attempts)
         .order_by(TURN, Job.id, Shard.number)
         .limit(limit)
     )
-    units = [Unit(turn, job_id, None) for turn, job_id in session.execute(jobs)]
-    units += [Unit(turn, job_id, number) for turn, job_id, number in session.execute(shards)]
+    units = [Unit(turn, job_id, number) for turn, job_id, number in session.execute(shards)]
+    busy = set(session.scalars(_owners_of_due_shards())) if units else set()
+    for is_long, of in ((False, owners), (True, [owner for owner in owners if owner not in busy])):
+        # Written so that no database takes the index of `run_after` for this: nearly all that is queued is due.
+        jobs = (
+            select(TURN, Job.id)
+            .where(
+                Job.status == Status.QUEUED,
+                Job.owner.in_(of),
+                Job.is_long.is_(is_long),
+                func.coalesce(Job.run_after, Job.created_at) <= now_plus(),
+                Job.attempts_charged < max_attempts,
+            )
+            .order_by(TURN)
+            .limit(limit)
+        )
+        units += [Unit(turn, job_id, None) for turn, job_id in session.execute(jobs)]
     return sorted(units, key=lambda unit: (unit.turn, unit.job_id, unit.shard or 0))[:limit]
+
+
+def _owners_of_due_shards() -> Select[str]:
+    return select(Job.owner).join(Shard, Shard.job_id == Job.id).where(*is_due()).distinct()

@@ -185,11 +185,12 @@ def _download(job: Job) -> DownloadView | None:
 
 def view_job(job: Job, *, position: int | None = None, shards: ShardsProgress | None = None) -> TranscriptionView:
     """A job as clients see it; `shards`: how far they are, where it is cut into any."""
-    seconds_done, eta, attempts = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC)), job.attempt
+    seconds_done, eta = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC))
+    attempts = job.attempt - job.continuations
     if shards is not None:
         seconds_done = shards.seconds_done
         eta = shards.eta_seconds if job.status is Status.PROCESSING else None
-        attempts = max(job.attempt - job.continuations, shards.attempts)
+        attempts = max(attempts, shards.attempts)
     fraction = None
     if job.status is Status.SUCCEEDED:
         fraction = 1.0

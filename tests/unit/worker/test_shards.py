@@ -33,6 +33,7 @@ from shared.db import Sessions, now_plus
 from shared.errors import StorageUnavailable
 from shared.jobs import NewJob
 from shared.locks import DatabaseLock
+from shared.queue import InMemoryQueue
 from shared.storage import LocalStorage, make_storage, shard_prefix, upload_prefix
 from shared.tables import Attempt, Job, Phase, Shard, Status
 from tests.recordings import tone, write
@@ -113,6 +114,7 @@ class Bench:
     settings: Settings
     sessions: Sessions
     storage: LocalStorage
+    queue: InMemoryQueue = field(default_factory=InMemoryQueue)
 
     def add(self, recording: bytes, *, model: str = "basic_pitch") -> UUID:
         job_id = UUID(str(uuid7()))
@@ -130,6 +132,7 @@ class Bench:
             sessions=self.sessions,
             storage=self.storage,
             engine=engine,
+            queue=self.queue,
             worker=name,
             stopping=stopping,
         )
@@ -520,6 +523,37 @@ def test_a_commit_that_only_seemed_to_fail_loses_nothing(
     monkeypatch.undo()
     assert bench.run_all(job_id, FakeNetwork())[-1] == "succeeded"
     assert bench.attempts() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_shards_are_rung_for_as_soon_as_a_worker_may_take_them(
+    bench: Bench, recording: bytes, in_order: bool
+) -> None:
+    job_id, network = bench.add(recording), FakeNetwork(in_order=in_order)
+    rung = []
+    while bench.worker(network).run(job_id) is not None:
+        rung.append(len(bench.queue.job_ids))
+    assert rung == ([1, 2, 3, 4, 4] if in_order else [4, 4, 4, 4, 4])
+    assert set(bench.queue.job_ids) == {job_id}
+
+
+def test_of_several_long_recordings_one_after_the_other_lies_in_storage(bench: Bench, recording: bytes) -> None:
+    long = [bench.add(recording) for _ in range(3)]
+    worker, outcomes, cut = bench.worker(FakeNetwork()), [], []
+    while (outcome := worker.run(long[0])) is not None:
+        outcomes.append(outcome)
+        keys = bench.storage.list_objects("shards/")
+        cut.append(len({entry.key.split("/")[1] for entry in keys if entry.key.endswith("/audio")}))
+        bench.sweeper(lease_seconds=0).remove_garbage()
+    one = ["handed_over", *["read"] * 3, "succeeded"]
+    assert [o for o in outcomes if o != "held_back"] == 3 * one
+    assert outcomes.count("held_back") == 2, "each is opened once to see that it is long"
+    assert max(cut) == 1
+    jobs_done = [bench.job(job_id) for job_id in long]
+    assert [(job.status, job.attempt - job.continuations) for job in jobs_done] == [(Status.SUCCEEDED, 1)] * 3
+    ended = [job.finished_at for job in jobs_done if job.finished_at]
+    assert ended == sorted(ended), "in the order in which they came"
+    assert bench.objects(long[1])
 
 
 def test_short_jobs_overtake_the_long_one_that_came_before_them(
