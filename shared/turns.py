@@ -10,6 +10,8 @@ Of an owner's long recordings one after the other is cut: as long as shards wait
 does too, so that only what is being worked on lies in storage uncompressed. That a job is long shows when an
 attempt has opened its recording, and `must_wait` then says whether to put it back.
 
+Who is at a long recording looks for short jobs that nobody took (`unheard_for`): see `worker.giving_way`.
+
 What is best is looked up without a lock; taking it is the guarded statement of `jobs` or `shards`. If another
 worker was faster, the next best is tried.
 """
@@ -46,13 +48,22 @@ class Unit:
 
 
 def claim_next(
-    sessions: Sessions, *, worker: str, lease_seconds: float, max_attempts: int
+    sessions: Sessions,
+    *,
+    worker: str,
+    lease_seconds: float,
+    max_attempts: int,
+    unheard_for: float | None = None,
 ) -> Claim | ShardClaim | None:
-    """Take the job or shard whose turn it is; None when nothing is due."""
+    """Take the job or shard whose turn it is; None when nothing is due.
+
+    Args:
+        unheard_for: only jobs, not known to be long, that have been due for so many seconds.
+    """
     how = {"worker": worker, "lease_seconds": lease_seconds, "max_attempts": max_attempts}
     for _ in range(TRIES):
         with sessions() as session:
-            units = next_units(session, max_attempts=max_attempts)
+            units = next_units(session, max_attempts=max_attempts, unheard_for=unheard_for)
         for unit in units:
             claim: Claim | ShardClaim | None
             with sessions.begin() as session:
@@ -68,13 +79,18 @@ def claim_next(
     return None
 
 
-def next_units(session: Session, *, max_attempts: int, limit: int = LOOKED_AT) -> list[Unit]:
+def next_units(
+    session: Session, *, max_attempts: int, unheard_for: float | None = None, limit: int = LOOKED_AT
+) -> list[Unit]:
     """What is best to take now, best first; all of owners of whom equally many jobs and shards run."""
     running = _running(session)
     waiting = _owners(session)
     for level in sorted({running[owner] for owner in waiting}):
         owners = [owner for owner in waiting if running[owner] == level]
-        units = _units(session, owners, max_attempts, limit)
+        if unheard_for is None:
+            units = _units(session, owners, max_attempts, limit)
+        else:
+            units = _jobs(session, owners, max_attempts, limit, is_long=False, due_for=unheard_for)
         if units:
             return units
     return []
@@ -123,23 +139,36 @@ def _units(session: Session, owners: Collection[str], max_attempts: int, limit: 
         .limit(limit)
     )
     units = [Unit(turn, job_id, number) for turn, job_id, number in session.execute(shards)]
-    busy = set(session.scalars(_owners_of_due_shards())) if units else set()
-    for is_long, of in ((False, owners), (True, [owner for owner in owners if owner not in busy])):
-        # Written so that no database takes the index of `run_after` for this: nearly all that is queued is due.
-        jobs = (
-            select(TURN, Job.id)
-            .where(
-                Job.status == Status.QUEUED,
-                Job.owner.in_(of),
-                Job.is_long.is_(is_long),
-                func.coalesce(Job.run_after, Job.created_at) <= now_plus(),
-                Job.attempts_charged < max_attempts,
-            )
-            .order_by(TURN)
-            .limit(limit)
-        )
-        units += [Unit(turn, job_id, None) for turn, job_id in session.execute(jobs)]
+    units += _jobs(session, owners, max_attempts, limit, is_long=False)
+    busy = set(session.scalars(_owners_of_due_shards()))
+    units += _jobs(session, [owner for owner in owners if owner not in busy], max_attempts, limit, is_long=True)
     return sorted(units, key=lambda unit: (unit.turn, unit.job_id, unit.shard or 0))[:limit]
+
+
+def _jobs(
+    session: Session,
+    owners: Collection[str],
+    max_attempts: int,
+    limit: int,
+    *,
+    is_long: bool,
+    due_for: float = 0.0,
+) -> list[Unit]:
+    # Written so that no database takes the index of `run_after` for this: nearly all that is queued is due.
+    is_due = func.coalesce(Job.run_after, Job.created_at) <= now_plus(-due_for)
+    jobs = (
+        select(TURN, Job.id)
+        .where(
+            Job.status == Status.QUEUED,
+            Job.owner.in_(owners),
+            Job.is_long.is_(is_long),
+            is_due,
+            Job.attempts_charged < max_attempts,
+        )
+        .order_by(TURN)
+        .limit(limit)
+    )
+    return [Unit(turn, job_id, None) for turn, job_id in session.execute(jobs)]
 
 
 def _owners_of_due_shards() -> Select[str]:

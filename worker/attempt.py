@@ -13,7 +13,8 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextvars import Context
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -37,6 +38,7 @@ from shared.tables import Phase
 from shared.turns import claim_next, must_wait
 from worker.engine import TranscriptionEngine
 from worker.errors import OUT_OF_MEMORY, Failure, classify
+from worker.giving_way import WAIT_SECONDS, GivingWay
 from worker.heartbeat import Heartbeat, LeaseLost, ShuttingDown
 from worker.liveness import Liveness, Movement
 from worker.shards import Cut, ShardWork
@@ -62,6 +64,7 @@ class Attempts:
     worker: str
     stopping: threading.Event
     liveness: Liveness = field(default_factory=lambda: Liveness(stall_seconds=900, loop_seconds=60))
+    gives_way: Heartbeat | None = None  # of the long recording whose worker does this meanwhile
 
     def run(self, job_id: UUID) -> str | None:
         """Somebody rang: claim the job or shard whose turn it is and see it through.
@@ -161,9 +164,9 @@ class Attempts:
             try:
                 with self._heartbeat(claim, movement) as heartbeat:
                     model = self._model(claim.model, heartbeat, halvings=self._times_out_of_memory(claim))
-                    began = time.monotonic()
-                    result_key = self._shard_work.read(claim, model, heartbeat)
-                    took = time.monotonic() - began
+                    began, giving_way = time.monotonic(), self._giving_way(heartbeat)
+                    result_key = self._shard_work.read(claim, model, heartbeat, giving_way)
+                    took = time.monotonic() - began - giving_way.seconds
                     assembly = self._complete_shard(claim, result_key, movement)
             except LeaseLost:
                 self._discard_objects(shard_prefix(claim.job_id, claim.plan, claim.number, claim.attempt))
@@ -236,13 +239,41 @@ class Attempts:
             time.sleep(DATABASE_PAUSE_SECONDS)
 
     def _heartbeat(self, claim: Claim | ShardClaim, movement: Movement) -> Heartbeat:
+        def moved() -> None:
+            movement.moved()
+            if self.gives_way is not None:
+                self.gives_way.touch()
+
         return Heartbeat(
             self.sessions,
             claim,
             lease_seconds=self.settings.lease_seconds,
             stopping=self.stopping,
-            on_move=movement.moved,
+            on_move=moved,
         )
+
+    def _giving_way(self, heartbeat: Heartbeat) -> GivingWay:
+        """What an attempt at a long recording is to call between two segments."""
+        meanwhile = replace(self, gives_way=heartbeat)
+
+        def do_one() -> bool:
+            try:
+                claim = claim_next(
+                    self.sessions,
+                    worker=self.worker,
+                    lease_seconds=self.settings.lease_seconds,
+                    max_attempts=self.settings.max_attempts,
+                    unheard_for=WAIT_SECONDS,
+                )
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                return False
+            if isinstance(claim, Claim):
+                Context().run(meanwhile._run_job, claim)  # log lines that know nothing of the long recording
+            return claim is not None and not self.stopping.is_set()
+
+        return GivingWay(do_one)
 
     def _model(self, name: str, heartbeat: Heartbeat, *, halvings: int) -> Model:
         heartbeat.report(Phase.FETCHING_CHECKPOINT)
@@ -270,10 +301,10 @@ class Attempts:
         heartbeat.report(Phase.DECODING_AUDIO)
         with self.storage.open(claim.upload_key) as recording:
             if self._shard_work.is_long(model, recording):
-                if self._must_wait(claim):
+                if self.gives_way or self._must_wait(claim):
                     self._let_go(lambda session: jobs.hold_back(session, claim), movement)
                     return "held_back"
-                cut = self._shard_work.cut(claim, model, recording, heartbeat)
+                cut = self._shard_work.cut(claim, model, recording, heartbeat, self._giving_way(heartbeat))
                 self._plan(claim, cut, movement, in_order=model.network.in_order)
                 return "handed_over"
             began = time.monotonic()
