@@ -164,7 +164,9 @@ def make_postgres(folder: Path, port: int | None = None) -> Postgres:
     server.ensure_pgdata_inited()
     port, user = port or free_port(), server.system_user
     socket_folder = Path("/tmp")
-    command = [str(POSTGRES_VERSIONS[18] / "postgres"), "-D", str(data), "-p", str(port)]
+    # As root, it runs as a user who may be kept from the folders above: it is started in its own, and stays there.
+    place = "/proc/self/cwd" if user else str(data)
+    command = [str(POSTGRES_VERSIONS[18] / "postgres"), "-D", place, "-p", str(port)]
     command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(socket_folder)]
     return Postgres(command, user if user and pwd.getpwnam(user) else None, data, port)
 

@@ -65,6 +65,8 @@ def plant_in_all() -> None:
     if shares := ENVIRONMENT.get("MT3_TEST_PUBLISH"):
         dropped, doubled = map(float, shares.split(","))
         _lose_and_double_messages(dropped, doubled)
+    if "MT3_TEST_IMPATIENT" in ENVIRONMENT:
+        _wait_for_no_lock()
 
 
 def plant_in_web() -> None:
@@ -96,7 +98,9 @@ def plant_in_worker() -> None:
     around(Attempts, "_complete", after="after_commit")
     _make_the_fence_removable()
     if poison := ENVIRONMENT.get("MT3_TEST_POISON"):
-        _die_of(poison.encode())
+        _do_when_decoding(poison.encode(), lambda: os._exit(99))  # as a recording that crashes the decoder
+    if hang := ENVIRONMENT.get("MT3_TEST_HANG"):
+        _do_when_decoding(hang.encode(), lambda: time.sleep(3600))  # and one at which it never ends
 
 
 def _plant_network(load: Callable[..., Any], only: str | None = None) -> None:
@@ -145,6 +149,16 @@ def _lie_about_commits(share: float) -> None:
     PGDialect_psycopg.do_commit = do_commit  # type: ignore[method-assign]
 
 
+def _wait_for_no_lock() -> None:
+    """On SQLite: whoever finds another one writing gives up at once."""
+    from sqlalchemy import Engine, event
+
+    def give_up_at_once(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA busy_timeout=0")
+
+    event.listen(Engine, "connect", give_up_at_once)
+
+
 def _lose_and_double_messages(dropped: float, doubled: float) -> None:
     from shared.queue import CeleryQueue
 
@@ -162,19 +176,19 @@ def _lose_and_double_messages(dropped: float, doubled: float) -> None:
     CeleryQueue.submit = unreliable  # type: ignore[method-assign]
 
 
-def _die_of(poison: bytes) -> None:
-    """As a recording that crashes the decoder."""
+def _do_when_decoding(beginning: bytes, what: Callable[[], object]) -> None:
+    """With recordings that begin so."""
     import worker.engine
-    from mt3_infer.audio import open_audio
+    from mt3_infer.audio import open_audio as decode
 
-    def fatal(recording: Any, **kwargs: Any) -> Any:
-        start = recording.read(len(poison))
+    def open_audio(recording: Any, **kwargs: Any) -> Any:
+        start = recording.read(len(beginning))
         recording.seek(0)
-        if start == poison:
-            os._exit(99)
-        return open_audio(recording, **kwargs)
+        if start == beginning:
+            what()
+        return decode(recording, **kwargs)
 
-    vars(worker.engine)["open_audio"] = fatal
+    vars(worker.engine)["open_audio"] = open_audio
 
 
 def load_from_folder(name: str, *, device: str, **_: Any) -> Any:

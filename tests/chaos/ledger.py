@@ -6,10 +6,12 @@ storage are asked what became of it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -18,6 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from shared.errors import ObjectMissing
 from tests.chaos.stack import Stack
 from tests.recordings import write
 
@@ -47,6 +50,7 @@ class Report:
     unexpected: int
     wrong: int
     stale: int
+    changed: int
     refused: int
     attempts: int
     most_attempts: int
@@ -57,14 +61,15 @@ class Report:
         return (
             f"jobs {self.jobs}  lost {self.lost}  doubled {self.doubled}  unexpected {self.unexpected}  "
             f"wrong notes {self.wrong}  stale finishes accepted {self.stale} refused {self.refused}  "
+            f"ends changed {self.changed}  "
             f"attempts {self.attempts} (most {self.most_attempts}, killed {self.killed_attempts})  "
             f"slowest recovery {self.slowest_recovery:.1f} s"
         )
 
     def check(self) -> None:
         """Never lost, never twice."""
-        bad = (self.lost, self.doubled, self.unexpected, self.wrong, self.stale)
-        assert bad == (0, 0, 0, 0, 0), str(self)
+        bad = (self.lost, self.doubled, self.unexpected, self.wrong, self.stale, self.changed)
+        assert bad == (0, 0, 0, 0, 0, 0), str(self)
 
 
 @dataclass
@@ -76,6 +81,7 @@ class Ledger:
     truth: list[Any] = field(default_factory=list)
     accepted: dict[str, int] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)  # those that are meant to
+    canceled: set[str] = field(default_factory=set)  # and so with these
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def learn(self) -> None:
@@ -128,23 +134,44 @@ class Ledger:
         stale = sum(held != wrote for held, wrote in sql("SELECT held, wrote FROM finishes"))
         tries = Counter(str(job_id) for (job_id,) in sql("SELECT job_id FROM attempts"))
         recoveries = self._recoveries()
-        meant_to_succeed = self.accepted.keys() - self.failed
+        meant_to_succeed = self.accepted.keys() - self.failed - self.canceled
         lost = [job_id for job_id in meant_to_succeed if status.get(job_id) != "succeeded"]
         lost += [job_id for job_id in self.failed if status.get(job_id) != "failed"]
+        lost += [job_id for job_id in self.canceled if status.get(job_id) != "canceled"]
         done = [job_id for job_id in meant_to_succeed if status.get(job_id) == "succeeded"]
         return Report(
             jobs=len(self.accepted),
             lost=len(lost),
-            doubled=sum(count > 1 for count in finishes.values()),
+            doubled=sum(count > (job_id in meant_to_succeed) for job_id, count in finishes.items()),
             unexpected=len(status.keys() - self.accepted.keys()),
             wrong=sum(self._notes(job_id) != self.truth[self.accepted[job_id]] for job_id in done),
             stale=stale,
+            changed=len(sql("SELECT job FROM changes")),
             refused=self.stack.logged("stale_finish_refused"),
             attempts=sum(tries.values()),
             most_attempts=max(tries.values()),
             killed_attempts=len(recoveries),
             slowest_recovery=max(recoveries, default=0.0),
         )
+
+    def mismatches(self) -> list[str]:
+        """Jobs that succeeded, but whose objects are not what the API says of them, or hold other notes."""
+        rows = self.stack.sql("SELECT id, artifacts FROM jobs WHERE status = 'succeeded'")
+        return [str(job_id) for job_id, artifacts in rows if not self._is_readable(str(job_id), artifacts)]
+
+    def _is_readable(self, job_id: str, artifacts: Any) -> bool:
+        storage, promised = self.stack.storage, {}
+        for artifact in self.stack.client.job(job_id)["artifacts"]:
+            promised[artifact["name"]] = (artifact["size"], artifact["sha256"])
+        kept: dict[str, bytes] = {}
+        for artifact in artifacts:
+            with suppress(ObjectMissing), storage.open(artifact["key"]) as stream:
+                kept[artifact["name"]] = stream.read()
+        found = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in kept.items()}
+        if found != promised or kept.keys() != {"notes.json", "transcription.mid"}:
+            return False
+        notes: Any = json.loads(kept["notes.json"])["notes"]
+        return bool(notes == self.truth[self.accepted[job_id]])
 
     def _recoveries(self) -> list[float]:
         """Seconds from the death of an attempt's worker until its job was free for another one."""
@@ -163,6 +190,5 @@ class Ledger:
 
 def longest_silence(stack: Stack, since: datetime) -> float:
     """Seconds from a moment to the first job that was finished after it."""
-    ((first,),) = stack.sql("SELECT min(at) FROM finishes WHERE at > %s", since)
-    assert first is not None
+    ((first,),) = stack.sql("SELECT at FROM finishes WHERE at > %s ORDER BY at LIMIT 1", since)
     return (cast(datetime, first) - since).total_seconds()

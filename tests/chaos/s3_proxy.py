@@ -1,0 +1,177 @@
+"""Stands between the service and its S3 server, and spoils a share of the requests.
+
+Faults are dealt like cards, so many of a kind in a hundred requests, in an order by chance: in a hundred requests
+each one has come. A card that does not fit a request, as there is nothing to cut off, waits for one that it fits.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests import servers
+from tests.chaos.stack import Stack
+
+HOUR = 3600.0
+SERVER_ERROR = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>planted</Message></Error>"
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
+
+
+class Fault(StrEnum):
+    """What may become of a request."""
+
+    ERROR = "500"
+    RESET = "reset"
+    UNANSWERED = "unanswered"  # reset after it was done
+    TRUNCATED = "truncated"  # half of the answer's body
+    STALL = "stall"
+
+
+# In a hundred requests. What the first are, the S3 library mends by itself; the second break through its retries.
+FAULTS = {Fault.ERROR: 4, Fault.RESET: 3, Fault.UNANSWERED: 3, Fault.TRUNCATED: 4, Fault.STALL: 1}
+STORM = {Fault.ERROR: 20, Fault.RESET: 10, Fault.UNANSWERED: 10, Fault.TRUNCATED: 10, Fault.STALL: 1}
+
+
+class S3Proxy:
+    """A server on a port of its own; answers as the one behind it until faults are dealt."""
+
+    def __init__(self, port: int, behind: int, *, stall_seconds: float) -> None:
+        self.behind = behind
+        self.stall_seconds = stall_seconds
+        self.ending = threading.Event()
+        self._planted: Counter[Fault] = Counter()
+        self._faults: Mapping[Fault, int] = {}
+        self._cards: list[Fault | None] = []
+        self._waiting: list[Fault] = []
+        self._dealing = threading.Lock()
+        self._server = _Server(("127.0.0.1", port), _Handler)
+        self._server.proxy = self
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ending.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def spoil(self, faults: Mapping[Fault, int]) -> None:
+        """From now on so many of each in a hundred requests."""
+        with self._dealing:
+            self._faults, self._cards, self._waiting, self._planted = faults, [], [], Counter()
+
+    def heal(self) -> Counter[Fault]:
+        """No more of it; says how many of each there were."""
+        planted = self._planted
+        self.spoil({})
+        return planted
+
+    def deal(self, method: str) -> Fault | None:
+        """What becomes of a request."""
+        with self._dealing:
+            if not self._cards:
+                spoiled = [fault for fault, count in self._faults.items() for _ in range(count)]
+                self._cards = [*spoiled, *[None] * (100 - len(spoiled))]
+                random.shuffle(self._cards)
+            card = self._cards.pop()
+            if card is not None:
+                self._waiting.append(card)
+            fault = next((fault for fault in self._waiting if fits(fault, method)), None)
+            if fault is not None:
+                self._waiting.remove(fault)
+                self._planted[fault] += 1
+            return fault
+
+
+def fits(fault: Fault, method: str) -> bool:
+    """Whether such a request can be spoiled so."""
+    return method == "GET" if fault is Fault.TRUNCATED else True
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    proxy: S3Proxy
+
+    def handle_error(self, *_: Any) -> None:
+        """Clients that go away are no matter."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def relay(self) -> None:
+        proxy = self.server.proxy
+        assert "Transfer-Encoding" not in self.headers
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = proxy.deal(self.command)
+        if fault is Fault.STALL:
+            proxy.ending.wait(proxy.stall_seconds)
+        elif fault is Fault.ERROR:
+            return self.answer(500, {"Content-Type": "application/xml"}, SERVER_ERROR)
+        elif fault is Fault.RESET:
+            return self.reset()
+        status, headers, body = self.ask(sent)
+        if fault is Fault.UNANSWERED:
+            return self.reset()
+        if fault is Fault.TRUNCATED:
+            self.close_connection = True
+            return self.answer(status, headers, body, kept=len(body) // 2)
+        return self.answer(status, headers, body)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = relay  # noqa: N815 - named by the base class
+
+    def ask(self, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+        """The answer of the server behind. The Host stays: it is signed."""
+        connection = HTTPConnection("127.0.0.1", self.server.proxy.behind, timeout=HOUR)
+        headers = {n: v for n, v in self.headers.items() if n.lower() not in ("connection", "expect")}
+        try:
+            connection.request(self.command, self.path, sent or None, headers)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.headers), answer.read()
+        finally:
+            connection.close()
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes, *, kept: int | None = None) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
+                self.send_header(name, value)
+        if status not in (204, 304):
+            length = headers.get("Content-Length", "0") if self.command == "HEAD" else len(body)
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body if kept is None else body[:kept])
+
+    def reset(self) -> None:
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        self.rfile.close()
+        self.connection.close()  # now that nothing else holds it: a reset, and no orderly end
+
+    def log_message(self, *_: Any) -> None:
+        """Silence."""
+
+
+@contextmanager
+def behind_proxy(folder: Path, *, stall_seconds: float, **environment: str) -> Iterator[tuple[Stack, S3Proxy]]:
+    """A stack whose programs reach their S3 server only so."""
+    port = servers.lasting_port()
+    stack = Stack(folder, environment={"MT3_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}", **environment})
+    with S3Proxy(port, stack.s3_port, stall_seconds=stall_seconds) as proxy, stack:
+        yield stack, proxy

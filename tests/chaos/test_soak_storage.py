@@ -1,0 +1,81 @@
+"""For `make soak`: an S3 server that answers with errors, half, late, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.ledger import Ledger
+from tests.chaos.runs import SCALE, calls_during, conclude, statuses, times
+from tests.chaos.s3_proxy import FAULTS, STORM, Fault, S3Proxy, behind_proxy
+from tests.chaos.stack import NO_ANSWER, Call
+
+pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(3600)]
+
+STALL_SECONDS = max(2.0, 30 * min(1.0, SCALE))
+
+
+@contextmanager
+def spoiled(folder: Path, clips: list[bytes], **environment: str) -> Iterator[tuple[Ledger, S3Proxy]]:
+    with behind_proxy(folder, stall_seconds=STALL_SECONDS, **environment) as (stack, proxy):
+        ledger = Ledger(stack, clips)
+        ledger.learn()
+        yield ledger, proxy
+
+
+@contextmanager
+def downloads(ledger: Ledger) -> Iterator[list[str]]:
+    """Clients download results all the time; gives jobs of which they got something else than was promised."""
+    client, ending, wrong = ledger.stack.client, threading.Event(), list[str]()
+
+    def keep_downloading() -> None:
+        while not ending.wait(0.2):
+            with suppress(*NO_ANSWER):
+                jobs = client.get("/v1/transcriptions?status=succeeded").json["items"]
+                job = random.choice(jobs)
+                artifact = random.choice(job["artifacts"])
+                answer = client.get(f"{artifact['href']}?redirect=false")
+                if answer.status == 200 and hashlib.sha256(answer.body).hexdigest() != artifact["sha256"]:
+                    wrong.append(job["id"])
+
+    downloading = threading.Thread(target=keep_downloading, daemon=True)
+    downloading.start()
+    try:
+        yield wrong
+    finally:
+        ending.set()
+        downloading.join()
+
+
+def spoil_and_conclude(ledger: Ledger, proxy: S3Proxy, faults: Mapping[Fault, int], jobs: int) -> list[Call]:
+    """Submit jobs amid faults; nothing may be promised that is not there. Gives what clients called."""
+    began = time.monotonic()
+    proxy.spoil(faults)
+    with calls_during(ledger) as calls, downloads(ledger) as wrong:
+        ledger.submit_many(jobs).join()
+        ledger.wait_for_all()
+    planted = proxy.heal()
+    mismatches = ledger.mismatches()
+    said = ", ".join(f"{fault}: {count}" for fault, count in sorted(planted.items()))
+    conclude(ledger, f"S3 faults {said}, answers {statuses(calls)}, mismatches {len(mismatches)}", began)
+    assert (mismatches, wrong) == ([], [])
+    assert {call.status for call in calls} <= {200, 202, 503, None}
+    assert planted.keys() == faults.keys(), "not every fault has come: the run proved nothing"
+    return calls
+
+
+def test_requests_to_the_s3_server_fail(tmp_path: Path, clips: list[bytes]) -> None:
+    with spoiled(tmp_path, clips) as (ledger, proxy):
+        spoil_and_conclude(ledger, proxy, FAULTS, max(15, times(50)))
+        calls = spoil_and_conclude(ledger, proxy, STORM, times(50))
+        ((failed,),) = ledger.stack.sql("SELECT count(*) FROM attempts WHERE error_code = 'unavailable'")
+        refused = sum(call.status == 503 for call in calls)
+        print(f"\nattempts that failed for want of storage {failed}, clients told to come again {refused}")
+        assert failed or refused, "no fault broke through: the run proved nothing"
