@@ -76,6 +76,11 @@ export class JobView {
     this.#notesOf = "";
   }
 
+  /** Write again what depends on the models. */
+  render() {
+    if (this.#job) setText(this.meta, this.#metaWords(this.#job));
+  }
+
   #blank() {
     setText(this.title, " ");
     setText(this.meta, "");

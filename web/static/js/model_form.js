@@ -28,7 +28,7 @@ export class ModelForm {
   /** @param {Model[]} models */
   show(models) {
     this.#models = models;
-    this.select.replaceChildren(...models.map((m) => element("option", { value: m.name }, m.title || m.name)));
+    this.select.replaceChildren(...choices(models));
     this.select.disabled = models.length === 0;
     const chosen = models.find((m) => m.name === remembered()) ?? models.find((m) => m.default) ?? models[0];
     if (!chosen) return;
@@ -83,6 +83,16 @@ export class ModelForm {
     reset.addEventListener("click", () => this.#fields.forEach((each) => each.reset()));
     this.fields.replaceChildren(...[...this.#fields.values()].map((each) => each.node), reset);
   }
+}
+
+/** The models, and under each that has any the variants of it, as a group. @param {Model[]} models */
+function choices(models) {
+  const option = (/** @type {Model} */ m) => element("option", { value: m.name }, m.title || m.name);
+  return models.filter((m) => !m.variant_of).flatMap((main) => {
+    const variants = models.filter((m) => m.variant_of === main.name);
+    const group = element("optgroup", { label: `Variants of ${main.title}` }, ...variants.map(option));
+    return variants.length ? [option(main), group] : [option(main)];
+  });
 }
 
 /** @param {Model} model */
