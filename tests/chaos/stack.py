@@ -358,9 +358,12 @@ class Stack:
 class SqliteStack(Stack):
     """The same on one machine: a file for a database, a folder for storage."""
 
-    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None, **more: int) -> None:
+    def __init__(
+        self, folder: Path, *, workers: int, schedulers: int, environment: Mapping[str, str] | None = None
+    ) -> None:
         local = {"MT3_STORAGE_URL": (folder / "storage").as_uri()}
-        super().__init__(folder, environment={**local, **(environment or {})}, **more)
+        environment = {**local, **(environment or {})}
+        super().__init__(folder, workers=workers, schedulers=schedulers, environment=environment)
 
     def _make_database(self) -> Database:
         return SqliteDatabase(self.folder / "mt3.sqlite3")
