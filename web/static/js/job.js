@@ -127,6 +127,7 @@ export class JobView {
     const before = this.#job;
     this.#job = job;
     setText(this.title, jobName(job));
+    this.title.title = jobName(job); // three lines of it are shown at most
     this.chip.hidden = false;
     this.chip.dataset.status = job.status;
     setText(this.chip, statusWord(job.status));

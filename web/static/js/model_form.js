@@ -98,7 +98,7 @@ function choices(models) {
 /** @param {Model} model */
 function aboutModel(model) {
   const facts = [
-    model.installed ? "" : `${model.size ? `${fileSize(model.size)}, ` : ""}fetched at first use`,
+    model.installed ? "" : `${model.size ? `${fileSize(model.size).replace(" ", "\u00a0")}, ` : ""}fetched at first use`,
     model.realtime_factor ? `about ${Math.round(model.realtime_factor)}× faster than real time here` : "",
     model.licence ? `licence ${model.licence}` : "",
   ].filter(Boolean);
