@@ -421,7 +421,8 @@ def reap_shards(
 def progress_of(session: Session, jobs: Iterable[Job], now: datetime) -> dict[UUID, ShardsProgress]:
     """How far the shards are of those jobs that have any.
 
-    The time left comes from the speed at which attempts went until now, and from how many are running.
+    The time left comes from the speed at which attempts went until now, and from how many are running; between two
+    shards, as if one was.
     """
     sharded = [job.id for job in jobs if job.planned_by is not None]
     if not sharded:
@@ -441,12 +442,12 @@ def _progress(shards: Sequence[Shard], now: datetime) -> ShardsProgress:
         if shard.started_at and shard.status in (ShardStatus.PROCESSING, ShardStatus.SUCCEEDED)
     )
     left = sum(shard.seconds for shard in shards) - seconds_done
-    is_known = running and elapsed > 0 and seconds_done > 0
+    is_known = elapsed > 0 and seconds_done > 0
     return ShardsProgress(
         done=sum(shard.status is ShardStatus.SUCCEEDED for shard in shards),
         total=len(shards),
         seconds_done=seconds_done,
-        eta_seconds=round(left * elapsed / seconds_done / running, 1) if is_known else None,
+        eta_seconds=round(left * elapsed / seconds_done / max(1, running), 1) if is_known else None,
         attempts=max(shard.attempt for shard in shards),
     )
 
