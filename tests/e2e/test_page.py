@@ -104,6 +104,7 @@ def test_a_text_file_is_declined_in_words(open_tab: OpenTab) -> None:
     words = problem.inner_text()
     assert len(words.split()) > 3
     assert not re.search(r"[{}<>]|Traceback|Error\b|0x", words)
+    assert tab.page.get_by_role("button", name="Try again").count() == 0, "the same file gets the same answer"
     tab.screenshot("declined")
 
 
