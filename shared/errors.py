@@ -14,7 +14,10 @@ ServiceError
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ServiceError(Exception):
@@ -63,3 +66,8 @@ class ObjectMissing(ServiceError):  # noqa: N818
     """Storage answers, and has no such object."""
 
     code = "object_missing"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk of ours has no room left, such as the one for temporary files."""
+    return isinstance(error, OSError) and error.errno in NO_ROOM

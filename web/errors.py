@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, NotFound
 
 from mt3_infer.errors import MT3Error
-from shared.errors import ServiceError
+from shared.errors import ServiceError, is_disk_full
 from shared.logs import get_logger
 
 log = get_logger(__name__)
@@ -125,6 +125,13 @@ def register_error_handlers(app: APIFlask) -> None:
     def _from_database(error: Exception) -> Response:
         log.warning("database_unavailable", path=request.path, error=str(error).splitlines()[0])
         return problem(503, "unavailable", "The database does not answer; please try again in a moment.")
+
+    @app.errorhandler(OSError)
+    def _from_disk(error: OSError) -> Response:
+        if not is_disk_full(error):
+            return _from_bug(error)
+        log.warning("disk_full", path=request.path, error=str(error))
+        return problem(503, "unavailable", "There is no room for a recording just now; please try again later.")
 
     @app.errorhandler(ProgrammingError)
     def _from_statement(error: ProgrammingError) -> Response:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from checkpoints.errors import CheckpointError, DownloadError, LockTimeoutError
 from mt3_infer.errors import AudioError, MT3Error
 from shared.db import is_away
-from shared.errors import ServiceError, Unavailable
+from shared.errors import ServiceError, Unavailable, is_disk_full
 
 OUT_OF_MEMORY = "out_of_memory"
 ALLOCATION_WORDS = ("can't allocate memory", "Failed to allocate memory", "bad_alloc")
@@ -40,6 +40,8 @@ def classify(error: Exception) -> Failure:
         return Failure(OUT_OF_MEMORY, "The worker ran out of memory.", retryable=True)
     if is_away(error):
         return Failure("unavailable", "The database did not answer.", retryable=True, is_charged=False)
+    if is_disk_full(error):
+        return Failure("unavailable", "A disk of ours is full.", retryable=True, is_charged=False)
     match error:
         case Unavailable():
             return Failure(error.code, str(error), retryable=True, is_charged=False)

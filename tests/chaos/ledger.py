@@ -178,7 +178,7 @@ class Ledger:
         rows = self.stack.sql("SELECT worker, finished_at FROM attempts WHERE outcome = 'lost'")
         killed = self.stack.killed
         return [
-            (cast(datetime, freed) - killed[str(worker)]).total_seconds()
+            max(0.0, (cast(datetime, freed) - killed[str(worker)]).total_seconds())
             for worker, freed in rows
             if str(worker) in killed
         ]
