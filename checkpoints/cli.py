@@ -18,7 +18,7 @@ from checkpoints.errors import CheckpointError
 from checkpoints.progress import FetchProgress
 from checkpoints.store import CheckpointStore
 
-_TO_NAME = click.argument("names", nargs=-1, metavar="NAMES...")
+_TO_NAME = click.argument("names", nargs=-1, metavar="[NAMES]...")
 _ALL = click.option("--all", "every", is_flag=True, help="All models.")
 
 
@@ -46,7 +46,10 @@ def download(names: Sequence[str], every: bool, source: str | None, force: bool)
 @click.command()
 @_TO_NAME
 def verify(names: Sequence[str]) -> None:
-    """Hash installed weights again; without NAMES, all that are installed."""
+    """Hash installed weights again.
+
+    Without NAMES, all that are installed.
+    """
     store = _store()
 
     def check(name: str) -> str:
@@ -68,7 +71,10 @@ def remove(names: Sequence[str]) -> None:
 @click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
 @_TO_NAME
 def bundle(archive: Path, names: Sequence[str]) -> None:
-    """Pack installed weights into one ARCHIVE for a machine without a network; without NAMES, all."""
+    """Pack installed weights into one archive.
+
+    It is for a machine without a network. Without NAMES, all that are installed.
+    """
     with _sentences():
         store = _store()
         packed = pack(store, names or _installed(store), archive)
@@ -78,7 +84,10 @@ def bundle(archive: Path, names: Sequence[str]) -> None:
 @click.command()
 @click.argument("archive", type=click.Path(path_type=Path, dir_okay=False))
 def unbundle(archive: Path) -> None:
-    """Install the weights in an ARCHIVE that `bundle` made, verified as a download is."""
+    """Install the weights of an archive.
+
+    It is one that `bundle` made, and is verified as a download is.
+    """
     with _sentences(), fetch_bar() as progress:
         unpacked = unpack(_store(), archive, progress)
     click.echo(f"{archive}: {', '.join(unpacked)}")
@@ -88,7 +97,10 @@ def unbundle(archive: Path) -> None:
 @_TO_NAME
 @_ALL
 def mirror(names: Sequence[str], every: bool) -> None:
-    """Put weights into the mirror (MT3_CHECKPOINT_MIRROR), fetching those that are not here."""
+    """Put weights into the mirror.
+
+    The mirror is named by MT3_CHECKPOINT_MIRROR. Weights that are not here are fetched first.
+    """
     store = _store()
 
     def fill(name: str) -> str:

@@ -80,12 +80,13 @@ def _model_options(function: Callable[..., None]) -> Callable[..., None]:
     for name, models in reversed(takers.items()):
         field = MODELS[models[0]].options.model_fields[name]
         is_flag = field.annotation is bool
+        default = "" if field.default == () else f"; default: {field.default}"
         add = click.option(
             f"--{name.replace('_', '-')}" + (f"/--no-{name.replace('_', '-')}" if is_flag else ""),
             name,
             type=field.annotation if field.annotation in (bool, int, float) else str,
             default=None,
-            help=f"{field.description} [{', '.join(models)}; default: {field.default}]",
+            help=f"{field.description} [{', '.join(models)}{default}]",
         )
         function = add(function)
     return function

@@ -220,13 +220,15 @@ def queue_position(session: Session, job: Job) -> int | None:
         Job.planned_by.is_not(None),
         exists().where(Shard.job_id == Job.id, Shard.status == ShardStatus.QUEUED),
     )
+    is_before: ColumnElement[bool] = tuple_(TURN, Job.id) < tuple_(turn, job.id)
+    if job.is_long:
+        is_before = or_(is_before, has_shards_waiting, Job.is_long.is_(False))
+    else:
+        is_before = and_(is_before, or_(has_shards_waiting, Job.is_long.is_(False)))
     ahead = (
         select(func.count())
         .select_from(Job)
-        .where(
-            or_(Job.status == Status.QUEUED, has_shards_waiting),
-            tuple_(TURN, Job.id) < tuple_(turn, job.id),
-        )
+        .where(or_(Job.status == Status.QUEUED, has_shards_waiting), is_before)
     )
     return (session.scalar(ahead) or 0) + 1
 
@@ -464,6 +466,22 @@ def release_job(session: Session, claim: Claim) -> bool:
         .values(**_QUEUED_AGAIN, attempts_charged=Job.attempts_charged - 1, run_after=now_plus())
     )
     return changed(session, released) and close_own_attempt(session, claim, "released")
+
+
+def hold_back(session: Session, claim: Claim) -> bool:
+    """Put back a job that turned out to be long: other shards of its owner are done first, then it is cut."""
+    held_back = (
+        update(Job)
+        .where(*held_under(claim))
+        .values(
+            **_QUEUED_AGAIN,
+            attempts_charged=Job.attempts_charged - 1,
+            continuations=Job.continuations + 1,
+            is_long=True,
+            started_at=None,
+        )
+    )
+    return changed(session, held_back) and close_own_attempt(session, claim, "held_back")
 
 
 def report_model(session: Session, name: str, *, installed: bool, realtime_factor: float | None) -> None:

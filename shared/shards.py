@@ -66,9 +66,16 @@ class ShardClaim:
 
 @dataclass(frozen=True)
 class Completed:
-    """Whether the shard was still ours; and the job, taken to be assembled, if it was the last one."""
+    """What came of a finished shard.
+
+    Attributes:
+        won: whether it was still ours.
+        is_next_due: whether the one after it waited for it, and now for a worker.
+        assembly: the job, taken to be assembled, if it was the last one.
+    """
 
     won: bool
+    is_next_due: bool = False
     assembly: Claim | None = None
 
 
@@ -258,7 +265,7 @@ def complete_shard(
         Shard.number == claim.number + 1,
         Shard.status == ShardStatus.WAITING,
     )
-    changed(session, following.values(status=ShardStatus.QUEUED, run_after=now_plus(), rung_at=None))
+    is_next_due = changed(session, following.values(status=ShardStatus.QUEUED, run_after=now_plus(), rung_at=None))
     counted = update(Job).where(Job.id == claim.job_id)
     changed(session, counted.values(shards_done=Job.shards_done + 1, served_at=now_plus()))
     # Two that finish at once wait for each other at the job's row, so exactly one of them sees all done.
@@ -278,7 +285,8 @@ def complete_shard(
         .returning(*CLAIMED),
         execution_options={"synchronize_session": False},
     ).one_or_none()
-    return Completed(won=True, assembly=None if last is None else open_attempt(session, last, worker=worker))
+    assembly = None if last is None else open_attempt(session, last, worker=worker)
+    return Completed(won=True, is_next_due=is_next_due, assembly=assembly)
 
 
 def was_completed(session: Session, claim: ShardClaim, *, result_key: str) -> bool:
@@ -345,8 +353,7 @@ def release_shard(session: Session, claim: ShardClaim) -> bool:
 def count_waiting(session: Session) -> int:
     """Shards that are due."""
     waiting = select(func.count()).select_from(Shard).join(Job, Job.id == Shard.job_id)
-    due = (Shard.status == ShardStatus.QUEUED, Shard.run_after <= now_plus(), *RUNS_IN_SHARDS)
-    return session.scalar(waiting.where(*due)) or 0
+    return session.scalar(waiting.where(*is_due())) or 0
 
 
 def take_unrung(session: Session, *, ring_again_seconds: float | None, limit: int = 500) -> list[tuple[UUID, int]]:
@@ -414,7 +421,8 @@ def reap_shards(
 def progress_of(session: Session, jobs: Iterable[Job], now: datetime) -> dict[UUID, ShardsProgress]:
     """How far the shards are of those jobs that have any.
 
-    The time left comes from the speed at which attempts went until now, and from how many are running.
+    The time left comes from the speed at which attempts went until now, and from how many are running; between two
+    shards, as if one was.
     """
     sharded = [job.id for job in jobs if job.planned_by is not None]
     if not sharded:
@@ -434,12 +442,12 @@ def _progress(shards: Sequence[Shard], now: datetime) -> ShardsProgress:
         if shard.started_at and shard.status in (ShardStatus.PROCESSING, ShardStatus.SUCCEEDED)
     )
     left = sum(shard.seconds for shard in shards) - seconds_done
-    is_known = running and elapsed > 0 and seconds_done > 0
+    is_known = elapsed > 0 and seconds_done > 0
     return ShardsProgress(
         done=sum(shard.status is ShardStatus.SUCCEEDED for shard in shards),
         total=len(shards),
         seconds_done=seconds_done,
-        eta_seconds=round(left * elapsed / seconds_done / running, 1) if is_known else None,
+        eta_seconds=round(left * elapsed / seconds_done / max(1, running), 1) if is_known else None,
         attempts=max(shard.attempt for shard in shards),
     )
 
@@ -481,6 +489,11 @@ _QUEUED_AGAIN: dict[str, Any] = {
     "rung_at": None,
     "seconds_done": 0.0,
 }
+
+
+def is_due() -> tuple[ColumnElement[bool], ...]:
+    """That a shard of a job waits for nothing but a worker."""
+    return (*RUNS_IN_SHARDS, Shard.status == ShardStatus.QUEUED, Shard.run_after <= now_plus())
 
 
 def _held_under(claim: ShardClaim) -> tuple[ColumnElement[bool], ...]:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     Uuid,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -86,7 +87,7 @@ class Job(Base):
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_status_run_after", "status", "run_after"),
         Index("ix_jobs_status_lease_until", "status", "lease_until"),
-        Index("ix_jobs_turn", "status", "owner", text("coalesce(served_at, created_at)")),
+        Index("ix_jobs_turn", "status", "owner", "is_long", text("coalesce(served_at, created_at)")),
     )
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)  # version 7: sorts by creation
@@ -116,7 +117,9 @@ class Job(Base):
     samples: Mapped[int | None] = mapped_column(BigInteger)  # of the recording, at the model's sample rate
     shards_total: Mapped[int | None]
     shards_done: Mapped[int | None]
-    continuations: Mapped[int] = mapped_column(server_default="0")  # attempts that went on with finished shards
+    # attempts that were no new tries: they went on with finished shards, or put the job back to wait for others'
+    continuations: Mapped[int] = mapped_column(server_default="0")
+    is_long: Mapped[bool] = mapped_column(server_default=false())  # found to be, and put back uncut: see `turns`
 
     audio_seconds_done: Mapped[float]
     audio_seconds_total: Mapped[float | None]
@@ -144,7 +147,7 @@ class Attempt(Base):
     worker: Mapped[str] = mapped_column(String(255))
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # succeeded, failed, canceled, released, lost, handed_over
+    # succeeded, failed, canceled, released, lost, handed_over, held_back
     outcome: Mapped[str | None] = mapped_column(String(16))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(1000))

@@ -6,6 +6,12 @@ not been on a worker for the longest time, counted from its creation if it never
 hours, which every shard puts back behind those who came in the meantime, does not hold up the short ones, and
 nothing waits for ever.
 
+Of an owner's long recordings one after the other is cut: as long as shards wait, a job that is known to be long
+does too, so that only what is being worked on lies in storage uncompressed. That a job is long shows when an
+attempt has opened its recording, and `must_wait` then says whether to put it back.
+
+Who is at a long recording looks for short jobs that nobody took (`unheard_for`): see `worker.giving_way`.
+
 What is best is looked up without a lock; taking it is the guarded statement of `jobs` or `shards`. If another
 worker was faster, the next best is tried.
 """
@@ -20,12 +26,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from shared.db import Sessions, now_plus
 from shared.jobs import TURN, Claim, claim_job
-from shared.shards import RUNS_IN_SHARDS, ShardClaim, claim_shard
+from shared.shards import RUNS_IN_SHARDS, ShardClaim, claim_shard, is_due
 from shared.tables import Job, Shard, ShardStatus, Status
 
 LOOKED_AT = 8  # candidates looked up at once: enough for some workers that come at the same moment
@@ -42,13 +48,22 @@ class Unit:
 
 
 def claim_next(
-    sessions: Sessions, *, worker: str, lease_seconds: float, max_attempts: int
+    sessions: Sessions,
+    *,
+    worker: str,
+    lease_seconds: float,
+    max_attempts: int,
+    unheard_for: float | None = None,
 ) -> Claim | ShardClaim | None:
-    """Take the job or shard whose turn it is; None when nothing is due."""
+    """Take the job or shard whose turn it is; None when nothing is due.
+
+    Args:
+        unheard_for: only jobs, not known to be long, that have been due for so many seconds.
+    """
     how = {"worker": worker, "lease_seconds": lease_seconds, "max_attempts": max_attempts}
     for _ in range(TRIES):
         with sessions() as session:
-            units = next_units(session, max_attempts=max_attempts)
+            units = next_units(session, max_attempts=max_attempts, unheard_for=unheard_for)
         for unit in units:
             claim: Claim | ShardClaim | None
             with sessions.begin() as session:
@@ -64,16 +79,27 @@ def claim_next(
     return None
 
 
-def next_units(session: Session, *, max_attempts: int, limit: int = LOOKED_AT) -> list[Unit]:
+def next_units(
+    session: Session, *, max_attempts: int, unheard_for: float | None = None, limit: int = LOOKED_AT
+) -> list[Unit]:
     """What is best to take now, best first; all of owners of whom equally many jobs and shards run."""
     running = _running(session)
     waiting = _owners(session)
     for level in sorted({running[owner] for owner in waiting}):
         owners = [owner for owner in waiting if running[owner] == level]
-        units = _units(session, owners, max_attempts, limit)
+        if unheard_for is None:
+            units = _units(session, owners, max_attempts, limit)
+        else:
+            units = _jobs(session, owners, max_attempts, limit, is_long=False, due_for=unheard_for)
         if units:
             return units
     return []
+
+
+def must_wait(session: Session, job_id: UUID) -> bool:
+    """Whether a job that is long is to wait before it is cut: other shards of its owner do."""
+    owner = select(Job.owner).where(Job.id == job_id).scalar_subquery()
+    return session.scalar(_owners_of_due_shards().where(Job.owner == owner).limit(1)) is not None
 
 
 def _running(session: Session) -> Counter[str]:
@@ -105,32 +131,45 @@ def _owners(session: Session) -> set[str]:
 
 
 def _units(session: Session, owners: Collection[str], max_attempts: int, limit: int) -> list[Unit]:
+    shards = (
+        select(TURN, Job.id, Shard.number)
+        .join(Shard, Shard.job_id == Job.id)
+        .where(*is_due(), Job.owner.in_(owners), Shard.attempts_charged < max_attempts)
+        .order_by(TURN, Job.id, Shard.number)
+        .limit(limit)
+    )
+    units = [Unit(turn, job_id, number) for turn, job_id, number in session.execute(shards)]
+    units += _jobs(session, owners, max_attempts, limit, is_long=False)
+    busy = set(session.scalars(_owners_of_due_shards()))
+    units += _jobs(session, [owner for owner in owners if owner not in busy], max_attempts, limit, is_long=True)
+    return sorted(units, key=lambda unit: (unit.turn, unit.job_id, unit.shard or 0))[:limit]
+
+
+def _jobs(
+    session: Session,
+    owners: Collection[str],
+    max_attempts: int,
+    limit: int,
+    *,
+    is_long: bool,
+    due_for: float = 0.0,
+) -> list[Unit]:
     # Written so that no database takes the index of `run_after` for this: nearly all that is queued is due.
-    job_is_due = func.coalesce(Job.run_after, Job.created_at) <= now_plus()
+    is_due = func.coalesce(Job.run_after, Job.created_at) <= now_plus(-due_for)
     jobs = (
         select(TURN, Job.id)
         .where(
             Job.status == Status.QUEUED,
             Job.owner.in_(owners),
-            job_is_due,
+            Job.is_long.is_(is_long),
+            is_due,
             Job.attempts_charged < max_attempts,
         )
         .order_by(TURN)
         .limit(limit)
     )
-    shards = (
-        select(TURN, Job.id, Shard.number)
-        .join(Shard, Shard.job_id == Job.id)
-        .where(
-            *RUNS_IN_SHARDS,
-            Job.owner.in_(owners),
-            Shard.status == ShardStatus.QUEUED,
-            Shard.run_after <= now_plus(),
-            Shard.attempts_charged < max_attempts,
-        )
-        .order_by(TURN, Job.id, Shard.number)
-        .limit(limit)
-    )
-    units = [Unit(turn, job_id, None) for turn, job_id in session.execute(jobs)]
-    units += [Unit(turn, job_id, number) for turn, job_id, number in session.execute(shards)]
-    return sorted(units, key=lambda unit: (unit.turn, unit.job_id, unit.shard or 0))[:limit]
+    return [Unit(turn, job_id, None) for turn, job_id in session.execute(jobs)]
+
+
+def _owners_of_due_shards() -> Select[str]:
+    return select(Job.owner).join(Shard, Shard.job_id == Job.id).where(*is_due()).distinct()

@@ -21,9 +21,14 @@ def tone(seconds: float, rate: int = 22050, pitch: float = 440.0) -> NDArray[np.
 def write(path: Path, waveform: NDArray[np.float32], rate: int, codec: str = "pcm_s16le", **options: Any) -> Path:
     """Encode a waveform of shape (S,), the same on both channels, or (2, S)."""
     planes = np.broadcast_to(waveform, (2, waveform.shape[-1]))
+    minutes = range(0, planes.shape[1], 60 * rate)  # a frame cannot hold hours
+    return _encode(path, (_frame(planes[:, at : at + 60 * rate], rate) for at in minutes), codec, rate, **options)
+
+
+def _frame(planes: NDArray[np.float32], rate: int) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes), format="fltp", layout="stereo")
     frame.sample_rate = rate
-    return _encode(path, iter([frame]), codec, rate, **options)
+    return frame
 
 
 def encode(source: Path, target: Path, codec: str, rate: int, **options: Any) -> Path:

@@ -57,6 +57,7 @@ def create_app(
         SWAGGER_UI_STANDALONE_PRESET_JS="/docs/assets/swagger-ui-standalone-preset.js",
         DOCS_FAVICON="/static/favicon.svg",
     )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the order of a schema's fields is meant
     app.extensions[EXTENSION] = Parts(
         settings=settings,
         sessions=sessions or make_sessions(make_engine(settings)),

@@ -10,7 +10,7 @@ from apiflask.exceptions import HTTPError
 from flask import Response, json, request
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
 from mt3_infer.errors import MT3Error
 from shared.errors import ServiceError, is_disk_full
@@ -99,6 +99,8 @@ def register_error_handlers(app: APIFlask) -> None:
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             limit = app.config["MAX_CONTENT_LENGTH"] / 1e6
             detail = f"The upload is larger than the {limit:,.0f} MB that this service takes."
+        elif isinstance(error, NotFound):
+            detail = "There is nothing at this address; /docs lists what there is."
         response = problem(status, CODE_OF.get(status, "http_error"), detail)
         for name, value in error.get_headers():
             if name.lower() in ("allow", "location"):

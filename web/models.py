@@ -57,6 +57,7 @@ def _view(parts: Parts, name: str, *, report: ModelReport | None, is_default: bo
         files=[{"name": f.name, "size": f.size, "sha256": f.sha256} for f in entry.files],
         installed=bool(report and report.installed),
         default=is_default,
+        variant_of=entry.variant_of,
         options=spec.options.model_json_schema().get("properties", {}),
         realtime_factor=round(speed, 1) if speed else None,
     )

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from apiflask.fields import UploadFile
-from pydantic import BaseModel, Field, Json, StringConstraints
+from pydantic import BaseModel, BeforeValidator, Field, Json, StringConstraints
+from pydantic_core import PydanticCustomError
+from werkzeug.datastructures import FileStorage
 
 from shared.jobs import Download, eta_seconds
 from shared.shards import ShardsProgress
@@ -16,10 +18,23 @@ Metadata = dict[str, Any]
 MAX_METADATA_CHARACTERS = 16_384
 
 
+def _a_file(value: object) -> object:
+    """What a form sent as a file, and nothing else."""
+    if not isinstance(value, FileStorage):
+        raise PydanticCustomError(
+            "no_file", "send the recording as a file in a form, as curl -F file=@song.mp3 does"
+        )
+    return value
+
+
 class NewTranscription(BaseModel):
     """The form of `POST /v1/transcriptions`."""
 
-    file: Annotated[UploadFile, Field(description="The recording: any common audio or video format.")]
+    file: Annotated[
+        UploadFile,
+        BeforeValidator(_a_file),
+        Field(description="The recording: any common audio or video format."),
+    ]
     model: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         None, description="A model's name or alias; see /v1/models."
     )
@@ -53,7 +68,7 @@ class ListQuery(BaseModel):
     """The query of `GET /v1/transcriptions`."""
 
     status: Status | None = None
-    model: str | None = None
+    model: str | None = Field(None, description="A model's name or alias.")
     limit: int = Field(20, ge=1, le=100)
     cursor: str | None = None
 
@@ -154,6 +169,7 @@ class ModelView(BaseModel):
     files: list[dict[str, Any]]
     installed: bool = Field(description="Whether a worker has its weights; otherwise the first job fetches them.")
     default: bool
+    variant_of: str | None = Field(description="The model that this one is another version of.")
     options: dict[str, Any] = Field(description="JSON Schema properties of its options.")
     realtime_factor: float | None = Field(description="Seconds of audio per second, as last measured here.")
 
@@ -185,11 +201,12 @@ def _download(job: Job) -> DownloadView | None:
 
 def view_job(job: Job, *, position: int | None = None, shards: ShardsProgress | None = None) -> TranscriptionView:
     """A job as clients see it; `shards`: how far they are, where it is cut into any."""
-    seconds_done, eta, attempts = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC)), job.attempt
+    seconds_done, eta = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC))
+    attempts = job.attempt - job.continuations
     if shards is not None:
         seconds_done = shards.seconds_done
         eta = shards.eta_seconds if job.status is Status.PROCESSING else None
-        attempts = max(job.attempt - job.continuations, shards.attempts)
+        attempts = max(attempts, shards.attempts)
     fraction = None
     if job.status is Status.SUCCEEDED:
         fraction = 1.0

@@ -31,7 +31,7 @@ from web.schemas import (
     TranscriptionView,
     view_job,
 )
-from web.uploads import receive
+from web.uploads import receive, resolve_model
 
 log = get_logger(__name__)
 blueprint = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
@@ -58,12 +58,13 @@ def create(headers: CreateHeaders, form: NewTranscription) -> tuple[dict[str, An
 @blueprint.doc(summary="List transcriptions, newest first")
 def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     """A page of jobs."""
+    model = resolve_model(parts(), query.model) if query.model else None
     with parts().sessions() as session:
         page, cursor = jobs.list_jobs(
             session,
             OWNER,
             status=query.status,
-            model=query.model,
+            model=model,
             limit=query.limit,
             cursor=query.cursor,
         )

@@ -81,11 +81,12 @@ def read_metadata(text: str | None) -> dict[str, Any]:
     """The client's own JSON object."""
     try:
         metadata = json.loads(text) if text else {}
-    except ValueError:
-        metadata = None
+        written = json.dumps(metadata, allow_nan=False)
+    except (ValueError, RecursionError):  # no JSON, NaN, a number without end; or nested without end
+        metadata, written = None, ""
     if not isinstance(metadata, dict):
         raise InvalidRequest('metadata must be a JSON object, such as {"album": "Demo"}.')
-    if "\\u0000" in json.dumps(metadata):
+    if "\\u0000" in written:
         raise InvalidRequest("metadata must not contain NUL characters.")
     return metadata
 

@@ -20,7 +20,7 @@ from shared import jobs, startup
 from shared.config import read_settings
 from shared.db import make_engine, make_sessions
 from shared.logs import configure_logs, get_logger
-from shared.queue import TRANSCRIBE_TASK, make_celery
+from shared.queue import TRANSCRIBE_TASK, BackgroundQueue, CeleryQueue, make_celery
 from shared.storage import make_storage
 from worker.alive import alive_file
 from worker.attempt import Attempts
@@ -59,6 +59,7 @@ def attempts() -> Attempts:
             device=settings.device,
             max_audio_seconds=settings.max_audio_seconds,
         ),
+        queue=BackgroundQueue(CeleryQueue(app)),
         worker=f"{socket.gethostname()}:{os.getpid()}",
         stopping=stopping,
         liveness=liveness,

@@ -13,7 +13,8 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextvars import Context
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -30,12 +31,14 @@ from shared.db import Sessions, is_away
 from shared.errors import ServiceError
 from shared.jobs import Claim, Download
 from shared.logs import get_logger
+from shared.queue import JobQueue
 from shared.shards import Completed, ShardClaim
 from shared.storage import ObjectStorage, put_checked, result_prefix, shard_prefix
 from shared.tables import Phase
-from shared.turns import claim_next
+from shared.turns import claim_next, must_wait
 from worker.engine import TranscriptionEngine
 from worker.errors import OUT_OF_MEMORY, Failure, classify
+from worker.giving_way import WAIT_SECONDS, GivingWay
 from worker.heartbeat import Heartbeat, LeaseLost, ShuttingDown
 from worker.liveness import Liveness, Movement
 from worker.shards import Cut, ShardWork
@@ -57,9 +60,11 @@ class Attempts:
     sessions: Sessions
     storage: ObjectStorage
     engine: TranscriptionEngine
+    queue: JobQueue
     worker: str
     stopping: threading.Event
     liveness: Liveness = field(default_factory=lambda: Liveness(stall_seconds=900, loop_seconds=60))
+    gives_way: Heartbeat | None = None  # of the long recording whose worker does this meanwhile
 
     def run(self, job_id: UUID) -> str | None:
         """Somebody rang: claim the job or shard whose turn it is and see it through.
@@ -117,8 +122,8 @@ class Attempts:
             try:
                 with self._heartbeat(claim, movement) as heartbeat:
                     transcription = self._transcribe(claim, heartbeat, movement)
-                    if transcription is None:
-                        return "handed_over"
+                    if isinstance(transcription, str):
+                        return transcription
                     heartbeat.report(Phase.WRITING_RESULTS, done=transcription.duration)
                     artifacts = self._write_results(claim, transcription)
                     self._complete(claim, transcription, artifacts, movement)
@@ -159,9 +164,9 @@ class Attempts:
             try:
                 with self._heartbeat(claim, movement) as heartbeat:
                     model = self._model(claim.model, heartbeat, halvings=self._times_out_of_memory(claim))
-                    began = time.monotonic()
-                    result_key = self._shard_work.read(claim, model, heartbeat)
-                    took = time.monotonic() - began
+                    began, giving_way = time.monotonic(), self._giving_way(heartbeat)
+                    result_key = self._shard_work.read(claim, model, heartbeat, giving_way)
+                    took = time.monotonic() - began - giving_way.seconds
                     assembly = self._complete_shard(claim, result_key, movement)
             except LeaseLost:
                 self._discard_objects(shard_prefix(claim.job_id, claim.plan, claim.number, claim.attempt))
@@ -198,6 +203,8 @@ class Attempts:
         if not completed.won:
             log.warning("stale_finish_refused")
             raise LeaseLost
+        if completed.is_next_due:
+            self.queue.submit(claim.job_id)
         return completed.assembly
 
     def _settle(self, write: Callable[[Session], T], movement: Movement | None = None) -> T:
@@ -232,13 +239,41 @@ class Attempts:
             time.sleep(DATABASE_PAUSE_SECONDS)
 
     def _heartbeat(self, claim: Claim | ShardClaim, movement: Movement) -> Heartbeat:
+        def moved() -> None:
+            movement.moved()
+            if self.gives_way is not None:
+                self.gives_way.touch()
+
         return Heartbeat(
             self.sessions,
             claim,
             lease_seconds=self.settings.lease_seconds,
             stopping=self.stopping,
-            on_move=movement.moved,
+            on_move=moved,
         )
+
+    def _giving_way(self, heartbeat: Heartbeat) -> GivingWay:
+        """What an attempt at a long recording is to call between two segments."""
+        meanwhile = replace(self, gives_way=heartbeat)
+
+        def do_one() -> bool:
+            try:
+                claim = claim_next(
+                    self.sessions,
+                    worker=self.worker,
+                    lease_seconds=self.settings.lease_seconds,
+                    max_attempts=self.settings.max_attempts,
+                    unheard_for=WAIT_SECONDS,
+                )
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                return False
+            if isinstance(claim, Claim):
+                Context().run(meanwhile._run_job, claim)  # log lines that know nothing of the long recording
+            return claim is not None and not self.stopping.is_set()
+
+        return GivingWay(do_one)
 
     def _model(self, name: str, heartbeat: Heartbeat, *, halvings: int) -> Model:
         heartbeat.report(Phase.FETCHING_CHECKPOINT)
@@ -251,26 +286,27 @@ class Attempts:
         heartbeat.report(Phase.LOADING_MODEL)
         return self.engine.load(name, halvings=halvings)
 
-    def _transcribe(self, claim: Claim, heartbeat: Heartbeat, movement: Movement) -> Transcription | None:
-        """The notes; None where the job was handed over to its shards.
+    def _transcribe(self, claim: Claim, heartbeat: Heartbeat, movement: Movement) -> Transcription | str:
+        """The notes; or how else the attempt ended, where the job was let go.
 
         Raises:
-            LeaseLost: it was not ours to hand over any more.
+            LeaseLost: it was not ours to let go any more.
         """
         if claim.plan is not None and not claim.plan.is_done:
-            handed_over = self._settle(lambda session: shards.hand_over(session, claim), movement)
-            if not handed_over:
-                raise LeaseLost
-            return None
+            self._let_go(lambda session: shards.hand_over(session, claim), movement)
+            return "handed_over"
         model = self._model(claim.model, heartbeat, halvings=self._times_out_of_memory(claim))
         if claim.plan is not None:
             return self._shard_work.assemble(claim, model, heartbeat)
         heartbeat.report(Phase.DECODING_AUDIO)
         with self.storage.open(claim.upload_key) as recording:
             if self._shard_work.is_long(model, recording):
-                cut = self._shard_work.cut(claim, model, recording, heartbeat)
+                if self.gives_way or self._must_wait(claim):
+                    self._let_go(lambda session: jobs.hold_back(session, claim), movement)
+                    return "held_back"
+                cut = self._shard_work.cut(claim, model, recording, heartbeat, self._giving_way(heartbeat))
                 self._plan(claim, cut, movement, in_order=model.network.in_order)
-                return None
+                return "handed_over"
             began = time.monotonic()
 
             def progress(at: Progress) -> None:
@@ -280,15 +316,24 @@ class Attempts:
         self._report_speed(claim.model, transcription.duration / max(time.monotonic() - began, 1e-6))
         return transcription
 
+    def _must_wait(self, claim: Claim) -> bool:
+        with self.sessions() as session:
+            return must_wait(session, claim.job_id)
+
+    def _let_go(self, write: Callable[[Session], bool], movement: Movement) -> None:
+        if not self._settle(write, movement):
+            raise LeaseLost
+
     def _plan(self, claim: Claim, cut: Cut, movement: Movement, *, in_order: bool) -> None:
         def plan(session: Session) -> bool:
             return shards.plan_job(
                 session, claim, cut.shards, samples=cut.samples, seconds=cut.seconds, in_order=in_order
             ) or shards.was_planned(session, claim)
 
-        if not self._settle(plan, movement):
-            raise LeaseLost
+        self._let_go(plan, movement)
         log.info("planned", shards=len(cut.shards), audio_seconds=round(cut.seconds, 1))
+        for _ in range(1 if in_order else len(cut.shards)):
+            self.queue.submit(claim.job_id)
 
     @property
     def _shard_work(self) -> ShardWork:

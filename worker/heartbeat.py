@@ -79,20 +79,25 @@ class Heartbeat:
         Raises:
             LeaseLost, ShuttingDown: stop now.
         """
-        self._on_move()
         before = self._progress or Progress(phase)
         self._progress = replace(
             before,
             phase=phase,
             audio_seconds_done=done,
             audio_seconds_total=total if total is not None else before.audio_seconds_total,
-            moved=before.moved + 1,
             download=download,
         )
+        self.touch()
         if self._lost:
             raise LeaseLost
         if self._stopping.is_set():
             raise ShuttingDown
+
+    def touch(self) -> None:
+        """Say that the attempt moves, if only because what it gives way to does."""
+        self._on_move()
+        if self._progress is not None:
+            self._progress = replace(self._progress, moved=self._progress.moved + 1)
 
     def _beat(self) -> None:
         written: Progress | None = None

@@ -59,9 +59,18 @@ class ShardWork:
         with self.engine.open(model, recording) as audio:
             return audio.duration is None or audio.duration > self.settings.shard_seconds
 
-    def cut(self, claim: Claim, model: Model, recording: BinaryIO, heartbeat: Heartbeat) -> Cut:
+    def cut(
+        self,
+        claim: Claim,
+        model: Model,
+        recording: BinaryIO,
+        heartbeat: Heartbeat,
+        give_way: Callable[[], None],
+    ) -> Cut:
         """Decode a recording once, and store what each shard hears.
 
+        Args:
+            give_way: is called now and then, from one and the same place in the recording to the next.
         Raises:
             AudioError: it is silent, too long, cut off or cannot be decoded.
         """
@@ -78,6 +87,7 @@ class ShardWork:
         def watched(blocks: Iterable[Waveform]) -> Iterator[Waveform]:
             for block in blocks:
                 heartbeat.report(Phase.DECODING_AUDIO, done=audio.seconds, total=audio.duration)
+                give_way()
                 yield block
 
         with self.engine.open(model, recording) as audio:
@@ -91,8 +101,8 @@ class ShardWork:
             cut.append(NewShard(first, stop, heard / grid.sample_rate, key(number)))
         return Cut(cut, samples, audio.seconds)
 
-    def read(self, claim: ShardClaim, model: Model, heartbeat: Heartbeat) -> str:
-        """Run the network on a shard and store its results; their key."""
+    def read(self, claim: ShardClaim, model: Model, heartbeat: Heartbeat, give_way: Callable[[], None]) -> str:
+        """Run the network on a shard and store its results; their key. `give_way` is called between segments."""
         network = model.network
         before = None
         if network.in_order and claim.number:
@@ -108,6 +118,7 @@ class ShardWork:
                     collected.append(result)
                     done = min(len(collected) * network.grid.seconds, claim.seconds)
                     heartbeat.report(Phase.TRANSCRIBING, done=done, total=claim.seconds)
+                    give_way()
         key = shard_prefix(claim.job_id, claim.plan, claim.number, claim.attempt) + "results"
         put_checked(self.storage, key, pack(collected), content_type=BINARY)
         return key

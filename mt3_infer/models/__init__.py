@@ -34,10 +34,16 @@ class BasicPitchOptions(ModelOptions):
     """
 
     onset_threshold: float = Field(
-        0.5, ge=0.05, le=1.0, description="Least onset posterior at which a note begins (0.05-1)."
+        0.5,
+        ge=0.05,
+        le=1.0,
+        description="How sure the network must be that a note begins; lower finds more notes (0.05-1).",
     )
     frame_threshold: float = Field(
-        0.3, ge=0.05, le=1.0, description="Least frame posterior at which a note goes on sounding (0.05-1)."
+        0.3,
+        ge=0.05,
+        le=1.0,
+        description="How sure it must be that a note still sounds; lower makes notes longer (0.05-1).",
     )
     minimum_note_length: float = Field(
         0.1277, ge=0.0, le=10.0, description="Shorter notes are left out (seconds)."
@@ -192,19 +198,19 @@ MODELS: dict[str, ModelSpec] = {
         ),
         _yourmt3(
             "yourmt3_moe_ps",
-            "YourMT3+, trained with pitch shift",
+            "YourMT3+ (pitch shift)",
             "The same network, trained on recordings shifted in pitch too.",
             "load_moe",
         ),
         _yourmt3(
             "yourmt3_multi_ps",
-            "YourMT3+ without experts",
+            "YourMT3+ (no experts)",
             "13 channels, a smaller encoder, trained with pitch shift (YPTF+Multi).",
             "load_multi",
         ),
         _yourmt3(
             "yourmt3_single",
-            "YourMT3+ in one channel",
+            "YourMT3+ (one channel)",
             "A smaller encoder, all instruments in one sequence (YPTF+Single).",
             "load_single",
         ),

@@ -87,13 +87,13 @@ def plant_in_scheduler() -> None:
 
 
 def plant_in_worker() -> None:
-    import worker.engine
     from shared import jobs
     from worker.attempt import Attempts
 
-    vars(worker.engine)["load_model"] = load_tiny
-    for name, instead in (("fetch", lambda *_: None), ("installed", lambda _: {})):
-        setattr(worker.engine.TranscriptionEngine, name, instead)
+    if ENVIRONMENT.get("MT3_TEST_NETWORK", "tiny") == "tiny":
+        _plant_network(load_tiny)
+    elif model := ENVIRONMENT.get("MT3_TEST_MODEL"):
+        _plant_network(load_from_folder, model)
     around(Attempts, "run", before="message_taken")
     around(Attempts, "_see_through", before="claimed")
     around(Attempts, "_write", after="mid_upload")
@@ -106,6 +106,22 @@ def plant_in_worker() -> None:
         _do_when_decoding(poison.encode(), lambda: os._exit(99))  # as a recording that crashes the decoder
     if hang := ENVIRONMENT.get("MT3_TEST_HANG"):
         _do_when_decoding(hang.encode(), lambda: time.sleep(3600))  # and one at which it never ends
+
+
+def _plant_network(load: Callable[..., Any], only: str | None = None) -> None:
+    """Have a network loaded in a way of ours; of one model, or of all."""
+    import worker.engine
+
+    parts: dict[str, Any] = vars(worker.engine)
+    engine, loaded = parts["TranscriptionEngine"], parts["load_model"]
+    fetched, installed = engine.fetch, engine.installed
+
+    def is_ours(name: str) -> bool:
+        return only in (None, name)
+
+    parts["load_model"] = lambda name, **how: (load if is_ours(name) else loaded)(name, **how)
+    engine.fetch = lambda self, name, progress: None if is_ours(name) else fetched(self, name, progress)
+    engine.installed = lambda self: installed(self) if only else {}
 
 
 def _make_the_fence_removable() -> None:
@@ -194,6 +210,13 @@ def _do_when_decoding(beginning: bytes, what: Callable[[], object]) -> None:
         return decode(recording, **kwargs)
 
     vars(worker.engine)["open_audio"] = open_audio
+
+
+def load_from_folder(name: str, *, device: str, **_: Any) -> Any:
+    """A published network whose weights lie in a folder, and not in the store."""
+    from mt3_infer.loading import load_model
+
+    return load_model(name, checkpoint_path=ENVIRONMENT["MT3_TEST_MODEL_PATH"], device=device)
 
 
 # --- a network that takes as long as it is told to ------------------------------------------------------------

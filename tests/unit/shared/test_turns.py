@@ -16,7 +16,7 @@ from shared.db import Sessions, now_plus
 from shared.jobs import Claim
 from shared.shards import ShardClaim
 from shared.tables import Job, Status
-from shared.turns import claim_next, next_units
+from shared.turns import claim_next, must_wait, next_units
 from tests.unit.shared.test_jobs import MAX_ATTEMPTS, add_job, complete, get, must_claim
 from tests.unit.shared.test_shards import complete as complete_shard
 from tests.unit.shared.test_shards import planned
@@ -130,6 +130,35 @@ def test_as_many_workers_as_there_is_work_get_something_each_at_once(any_session
     assert take_next(any_sessions) is None
 
 
+def hold_back(sessions: Sessions, claim: Claim | ShardClaim | None) -> None:
+    assert isinstance(claim, Claim)
+    with sessions.begin() as session:
+        assert must_wait(session, claim.job_id)
+        assert jobs.hold_back(session, claim)
+
+
+def test_a_job_known_to_be_long_waits_for_the_shards_of_its_owner(any_sessions: Sessions) -> None:
+    cut = planned(any_sessions, count=2)
+    uncut, short = add_job(any_sessions), add_job(any_sessions)
+    age(any_sessions, uncut, short, cut)
+    hold_back(any_sessions, take_next(any_sessions))
+    assert get(any_sessions, uncut).attempts_charged == 0
+    order = [take_next(any_sessions) for _ in range(5)]
+    assert [claim and claim.job_id for claim in order] == [short, cut, cut, uncut, None]
+
+
+def test_a_long_job_does_not_wait_for_shards_of_another_owner(any_sessions: Sessions) -> None:
+    planned(any_sessions, count=2)  # of "public"
+    other = add_job(any_sessions, owner="other")
+    with any_sessions.begin() as session:
+        assert not must_wait(session, other)
+        session.execute(update(Job).where(Job.id == other).values(is_long=True))
+    age(any_sessions, other)
+    claimed = take_next(any_sessions)
+    assert claimed is not None
+    assert claimed.job_id == other
+
+
 @pytest.mark.integration
 def test_a_worker_that_is_stopped_while_it_claims_holds_up_nobody(postgres_sessions: Sessions) -> None:
     long = planned(postgres_sessions, count=2)
@@ -148,6 +177,16 @@ def test_the_position_counts_turns(any_sessions: Sessions) -> None:
     with any_sessions() as session:
         positions = [jobs.queue_position(session, get(any_sessions, job_id)) for job_id in (early, late, long)]
     assert positions == [1, 3, None]
+
+
+def test_a_long_job_that_was_put_back_stands_behind_what_it_waits_for(any_sessions: Sessions) -> None:
+    cut = planned(any_sessions, count=3)
+    uncut, short = add_job(any_sessions), add_job(any_sessions)
+    age(any_sessions, uncut, cut, short)
+    hold_back(any_sessions, take_next(any_sessions))
+    with any_sessions() as session:
+        positions = [jobs.queue_position(session, get(any_sessions, job_id)) for job_id in (short, uncut)]
+    assert positions == [2, 3]
 
 
 def fill(sessions: Sessions, count: int) -> None:

@@ -125,6 +125,9 @@ def test_a_model_may_be_named_by_its_alias(client: FlaskClient) -> None:
         ({"options": "[1]"}, "invalid_request", "options"),
         ({"metadata": "[1]"}, "invalid_request", "metadata must be a JSON object"),
         ({"metadata": '{"a": "\\u0000"}'}, "invalid_request", "NUL"),
+        ({"metadata": '{"a": NaN}'}, "invalid_request", "metadata must be a JSON object"),
+        ({"metadata": '{"a": 1e999}'}, "invalid_request", "metadata must be a JSON object"),
+        ({"metadata": '{"a": ' + "[" * 5000 + "]" * 5000 + "}"}, "invalid_request", "metadata must be a JSON"),
         ({"metadata": json.dumps({"a": "x" * 20_000})}, "invalid_request", "metadata"),
         ({"content": b""}, "empty_upload", "The file is empty"),
         (
@@ -145,10 +148,11 @@ def test_a_wrong_request_is_refused_in_clear_words_and_leaves_nothing(
 
 
 def test_a_request_without_a_file_says_so(client: FlaskClient) -> None:
-    assert_problem(client.post("/v1/transcriptions"), 422, "invalid_request", "file")
-    assert_problem(client.post("/v1/transcriptions", json={"model": "light"}), 422, "invalid_request", "file")
+    said = "file: send the recording as a file in a form, as curl -F file=@song.mp3 does"
+    assert_problem(client.post("/v1/transcriptions"), 422, "invalid_request", said)
+    assert_problem(client.post("/v1/transcriptions", json={"model": "light"}), 422, "invalid_request", said)
     response = client.post("/v1/transcriptions", data={"file": "not a file"})
-    assert_problem(response, 422, "invalid_request", "file")
+    assert_problem(response, 422, "invalid_request", said)
 
 
 def test_an_upload_over_the_limit_is_refused(sessions: Sessions, settings: Settings) -> None:
@@ -273,13 +277,19 @@ def test_a_list_is_filtered_and_paged(client: FlaskClient, sessions: Sessions, s
     following = re.match(r'<([^>]+)>; rel="next"', page.headers["Link"])
     assert following is not None
     assert [job["id"] for job in client.get(following[1]).json["items"]] == ids[2:0:-1]
-    succeeded = client.get("/v1/transcriptions?status=succeeded&model=basic_pitch").json
+    succeeded = client.get("/v1/transcriptions?status=succeeded&model=light").json
     assert ([job["id"] for job in succeeded["items"]], succeeded["next_cursor"]) == ([ids[0]], None)
 
 
 @pytest.mark.parametrize(
     ("query", "code"),
-    [("status=done", "invalid_request"), ("limit=0", "invalid_request"), ("cursor=x", "invalid_cursor")],
+    [
+        ("status=done", "invalid_request"),
+        ("limit=0", "invalid_request"),
+        ("cursor=x", "invalid_cursor"),
+        ("model=nonesuch", "unknown_model"),
+        ("model=%00", "unknown_model"),
+    ],
 )
 def test_a_wrong_list_query_is_refused(client: FlaskClient, query: str, code: str) -> None:
     assert_problem(client.get(f"/v1/transcriptions?{query}"), 422, code)
@@ -331,10 +341,13 @@ def test_models_are_described_with_what_workers_report(client: FlaskClient, sess
     (model,) = (m for m in client.get("/v1/models").json["items"] if m["name"] == "basic_pitch")
     assert (model["installed"], model["default"], model["size"]) == (False, True, 230_444)
     assert model["options"]["onset_threshold"]["default"] == 0.5
+    assert next(iter(model["options"])) == "onset_threshold", "in the order of the table"
     with sessions.begin() as session:
         jobs.report_model(session, "basic_pitch", installed=True, realtime_factor=48.123)
     model = client.get("/v1/models/light").json
     assert (model["name"], model["installed"], model["realtime_factor"]) == ("basic_pitch", True, 48.1)
+    assert model["variant_of"] is None
+    assert client.get("/v1/models/yourmt3_plus").json["variant_of"] == "yourmt3"
     assert_problem(client.get("/v1/models/nonesuch"), 422, "unknown_model")
 
 

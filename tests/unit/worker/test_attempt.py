@@ -24,6 +24,7 @@ from shared.config import Settings
 from shared.db import Sessions, now_plus
 from shared.errors import StorageUnavailable
 from shared.jobs import NewJob
+from shared.queue import InMemoryQueue
 from shared.storage import ObjectStorage, make_storage, upload_prefix
 from shared.tables import Attempt, Job, ModelReport, Phase, Status
 from tests.fakes import FakeEngine
@@ -57,6 +58,7 @@ def make_attempts(settings: Settings, any_sessions: Sessions, storage: ObjectSto
             "sessions": any_sessions,
             "storage": storage,
             "engine": (engine or FakeEngine()).as_engine(),
+            "queue": InMemoryQueue(),
             "worker": "host:1",
             "stopping": threading.Event(),
         }

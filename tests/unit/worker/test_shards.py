@@ -33,6 +33,7 @@ from shared.db import Sessions, now_plus
 from shared.errors import StorageUnavailable
 from shared.jobs import NewJob
 from shared.locks import DatabaseLock
+from shared.queue import InMemoryQueue
 from shared.storage import LocalStorage, make_storage, shard_prefix, upload_prefix
 from shared.tables import Attempt, Job, Phase, Shard, Status
 from tests.recordings import tone, write
@@ -113,6 +114,7 @@ class Bench:
     settings: Settings
     sessions: Sessions
     storage: LocalStorage
+    queue: InMemoryQueue = field(default_factory=InMemoryQueue)
 
     def add(self, recording: bytes, *, model: str = "basic_pitch") -> UUID:
         job_id = UUID(str(uuid7()))
@@ -130,6 +132,7 @@ class Bench:
             sessions=self.sessions,
             storage=self.storage,
             engine=engine,
+            queue=self.queue,
             worker=name,
             stopping=stopping,
         )
@@ -520,6 +523,132 @@ def test_a_commit_that_only_seemed_to_fail_loses_nothing(
     monkeypatch.undo()
     assert bench.run_all(job_id, FakeNetwork())[-1] == "succeeded"
     assert bench.attempts() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_shards_are_rung_for_as_soon_as_a_worker_may_take_them(
+    bench: Bench, recording: bytes, in_order: bool
+) -> None:
+    job_id, network = bench.add(recording), FakeNetwork(in_order=in_order)
+    rung = []
+    while bench.worker(network).run(job_id) is not None:
+        rung.append(len(bench.queue.job_ids))
+    assert rung == ([1, 2, 3, 4, 4] if in_order else [4, 4, 4, 4, 4])
+    assert set(bench.queue.job_ids) == {job_id}
+
+
+def test_of_several_long_recordings_one_after_the_other_lies_in_storage(bench: Bench, recording: bytes) -> None:
+    long = [bench.add(recording) for _ in range(3)]
+    worker, outcomes, cut = bench.worker(FakeNetwork()), [], []
+    while (outcome := worker.run(long[0])) is not None:
+        outcomes.append(outcome)
+        keys = bench.storage.list_objects("shards/")
+        cut.append(len({entry.key.split("/")[1] for entry in keys if entry.key.endswith("/audio")}))
+        bench.sweeper(lease_seconds=0).remove_garbage()
+    one = ["handed_over", *["read"] * 3, "succeeded"]
+    assert [o for o in outcomes if o != "held_back"] == 3 * one
+    assert outcomes.count("held_back") == 2, "each is opened once to see that it is long"
+    assert max(cut) == 1
+    jobs_done = [bench.job(job_id) for job_id in long]
+    assert [(job.status, job.attempt - job.continuations) for job in jobs_done] == [(Status.SUCCEEDED, 1)] * 3
+    ended = [job.finished_at for job in jobs_done if job.finished_at]
+    assert ended == sorted(ended), "in the order in which they came"
+    assert bench.objects(long[1])
+
+
+@pytest.fixture
+def at_every_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short jobs are looked for at every segment, and done however long they take."""
+    monkeypatch.setattr("worker.giving_way.WAIT_SECONDS", 0)
+    monkeypatch.setattr("worker.giving_way.SHARE", 1e9)
+
+
+def make_due_long_ago(bench: Bench, *job_ids: UUID) -> None:
+    with bench.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id.in_(job_ids)).values(run_after=now_plus(-60)))
+
+
+@pytest.mark.usefixtures("at_every_segment")
+def test_a_short_job_that_nobody_takes_is_done_in_the_middle_of_a_shard(
+    bench: Bench, recording: bytes, tmp_path: Path
+) -> None:
+    """One worker, which has a shard of nine segments in hand when two short jobs come in."""
+    clip = write(tmp_path / "clip.wav", tone(1), 22050).read_bytes()
+    alone = bench.add(recording)
+    bench.run_all(alone, FakeNetwork(), shard_seconds=0)
+    long = bench.add(recording)
+    added: list[UUID] = []
+    done_before: list[list[Status]] = []
+
+    def on_segment(index: int) -> None:
+        if index == 4 and not added:
+            added.extend([bench.add(clip), bench.add(clip)])
+            make_due_long_ago(bench, *added)
+        if index == 6:
+            done_before.append([bench.job(job_id).status for job_id in added])
+
+    network = FakeNetwork(on_segment=on_segment)
+    assert bench.run_all(long, network, shard_seconds=9.9) == ["handed_over", "read", "succeeded"]
+    assert done_before == [[Status.SUCCEEDED, Status.SUCCEEDED]]
+    assert bench.notes(long) == bench.notes(alone), "the long one goes on where it was"
+    assert bench.attempts() == [1, 1]
+
+
+@pytest.mark.usefixtures("at_every_segment")
+def test_a_recording_that_turns_out_to_be_long_is_not_cut_in_the_middle_of_a_shard(
+    bench: Bench, recording: bytes
+) -> None:
+    first, second = bench.add(recording), bench.add(recording)
+    make_due_long_ago(bench, first, second)
+    worker = bench.worker(FakeNetwork(), shard_seconds=9.9)
+    assert worker.run(first) == "handed_over"
+    held_back = bench.job(second)
+    assert (held_back.status, held_back.is_long, held_back.planned_by) == (Status.QUEUED, True, None)
+    assert bench.run_all(first, FakeNetwork(), shard_seconds=9.9).count("succeeded") == 2
+    assert bench.job(second).status is Status.SUCCEEDED
+
+
+@pytest.mark.usefixtures("at_every_segment")
+def test_a_job_that_fails_in_the_middle_of_a_shard_leaves_the_shard_as_it_is(
+    bench: Bench, recording: bytes, tmp_path: Path
+) -> None:
+    long, text = bench.add(recording), bench.add(b"This is a text.")
+    make_due_long_ago(bench, text)
+    assert bench.run_all(long, FakeNetwork(), shard_seconds=9.9)[-1] == "succeeded"
+    failed = bench.job(text)
+    assert (failed.status, failed.error_code) == (Status.FAILED, "undecodable_audio")
+
+
+@pytest.mark.usefixtures("at_every_segment")
+def test_what_a_shard_gives_way_to_counts_as_its_own_progress(bench: Bench, recording: bytes) -> None:
+    """Its lease and the time since it last moved: nobody may take it for dead meanwhile."""
+    long, short = bench.add(recording), bench.add(recording)
+    seen: list[bool] = []
+
+    def on_segment(index: int) -> None:
+        if index == 0:
+            with bench.sessions.begin() as session:
+                session.execute(update(Shard).values(progress_at=now_plus(-600)))
+                session.execute(update(Job).where(Job.id == short).values(run_after=now_plus(-60)))
+        if index == 10 and not seen:  # the short job's last one
+            wait_until(lambda: bool(moved()), what="the shard's movement")
+            seen.append(True)
+
+    def moved() -> bool:
+        with bench.sessions() as session:
+            recent = select(Shard.number).where(Shard.progress_at > now_plus(-60), Shard.worker.is_not(None))
+            return session.scalar(recent) is not None
+
+    network = FakeNetwork(on_segment=on_segment)
+    with bench.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == short).values(run_after=now_plus(60)))
+    worker = bench.worker(network, shard_seconds=9.9)
+    assert worker.run(long) == "handed_over"
+    worker = bench.worker(network, shard_seconds=0)
+    while worker.run(long) is not None:
+        pass
+    assert seen == [True]
+    assert {bench.job(job_id).status for job_id in (long, short)} == {Status.SUCCEEDED}
 
 
 def test_short_jobs_overtake_the_long_one_that_came_before_them(

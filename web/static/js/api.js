@@ -18,7 +18,7 @@
  *             enum?: string[], title?: string, description?: string, anyOf?: OptionSchema[],
  *             items?: OptionSchema }} OptionSchema
  * @typedef {{ name: string, title: string, description: string, licence: string, size: number,
- *             installed: boolean, default: boolean, options: Record<string, OptionSchema>,
+ *             installed: boolean, default: boolean, variant_of: string | null, options: Record<string, OptionSchema>,
  *             realtime_factor: number | null }} Model
  */
 

@@ -10,6 +10,16 @@ import { ResultView } from "./result_view.js";
 const QUICK_MS = 500;
 const SLOW_MS = 4_000;
 
+// Codes that say that the recording is at fault: trying the same one again gives the same.
+const FAULTS_OF_THE_RECORDING = new Set([
+  "undecodable_audio",
+  "no_audio_stream",
+  "empty_audio",
+  "truncated_audio",
+  "audio_too_long",
+  "silent_audio",
+]);
+
 /** @typedef {import("./api.js").Job} Job */
 
 export class JobView {
@@ -76,6 +86,11 @@ export class JobView {
     this.#notesOf = "";
   }
 
+  /** Write again what depends on the models. */
+  render() {
+    if (this.#job) setText(this.meta, this.#metaWords(this.#job));
+  }
+
   #blank() {
     setText(this.title, " ");
     setText(this.meta, "");
@@ -122,6 +137,7 @@ export class JobView {
     const before = this.#job;
     this.#job = job;
     setText(this.title, jobName(job));
+    this.title.title = jobName(job); // three lines of it are shown at most
     this.chip.hidden = false;
     this.chip.dataset.status = job.status;
     setText(this.chip, statusWord(job.status));
@@ -176,7 +192,8 @@ export class JobView {
     const stem = jobName(job).replace(/\.[^.]+$/, "");
     showDownload(this.buttons.midi, midi?.href, `${stem}.mid`);
     showDownload(this.buttons.notes, notes?.href, `${stem}.notes.json`);
-    this.buttons.retry.hidden = job.status !== "failed" && job.status !== "canceled";
+    const mayHelp = job.status === "failed" && !FAULTS_OF_THE_RECORDING.has(job.error?.code ?? "");
+    this.buttons.retry.hidden = !mayHelp && job.status !== "canceled";
     this.buttons.cancel.hidden = isFinished(job);
     this.buttons.remove.hidden = !isFinished(job);
   }

@@ -55,7 +55,8 @@ function showConnection() {
 
 async function loadModels() {
   form.show(await listModels());
-  list.render(); // the rows can name their models now
+  list.render(); // the rows can name their models now,
+  view.render(); // and so can the job in view
   return null;
 }
 

@@ -28,7 +28,7 @@ export class ModelForm {
   /** @param {Model[]} models */
   show(models) {
     this.#models = models;
-    this.select.replaceChildren(...models.map((m) => element("option", { value: m.name }, m.title || m.name)));
+    this.select.replaceChildren(...choices(models));
     this.select.disabled = models.length === 0;
     const chosen = models.find((m) => m.name === remembered()) ?? models.find((m) => m.default) ?? models[0];
     if (!chosen) return;
@@ -85,10 +85,20 @@ export class ModelForm {
   }
 }
 
+/** The models, and under each that has any the variants of it, as a group. @param {Model[]} models */
+function choices(models) {
+  const option = (/** @type {Model} */ m) => element("option", { value: m.name }, m.title || m.name);
+  return models.filter((m) => !m.variant_of).flatMap((main) => {
+    const variants = models.filter((m) => m.variant_of === main.name);
+    const group = element("optgroup", { label: `Variants of ${main.title}` }, ...variants.map(option));
+    return variants.length ? [option(main), group] : [option(main)];
+  });
+}
+
 /** @param {Model} model */
 function aboutModel(model) {
   const facts = [
-    model.installed ? "" : `${model.size ? `${fileSize(model.size)}, ` : ""}fetched at first use`,
+    model.installed ? "" : `${model.size ? `${fileSize(model.size).replace(" ", "\u00a0")}, ` : ""}fetched at first use`,
     model.realtime_factor ? `about ${Math.round(model.realtime_factor)}× faster than real time here` : "",
     model.licence ? `licence ${model.licence}` : "",
   ].filter(Boolean);

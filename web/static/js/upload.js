@@ -60,15 +60,16 @@ class Upload {
   /** @param {Error} error */
   fail(error) {
     this.state = "failed";
-    this.#show(error.message, { busy: false });
+    this.#show(error.message, { busy: false, hopeless: error instanceof ApiError && !error.transient });
     announce(`${this.file.name}: ${error.message}`);
   }
 
-  #show(/** @type {string} */ text, /** @type {{ busy: boolean }} */ { busy }) {
+  /** @param {string} text @param {{ busy: boolean, hopeless?: boolean }} state hopeless: the same again gets the same answer */
+  #show(text, { busy, hopeless = false }) {
     setText(this.words, text);
     this.node.classList.toggle("failed", !busy);
     this.bar.hidden = !busy;
-    this.againButton.hidden = busy;
+    this.againButton.hidden = busy || hopeless;
     setText(this.dropButton, busy ? "Cancel" : "Dismiss");
   }
 }
