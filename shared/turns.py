@@ -155,14 +155,14 @@ def _jobs(
     due_for: float = 0.0,
 ) -> list[Unit]:
     # Written so that no database takes the index of `run_after` for this: nearly all that is queued is due.
-    is_due = func.coalesce(Job.run_after, Job.created_at) <= now_plus(-due_for)
+    has_been_due = func.coalesce(Job.run_after, Job.created_at) <= now_plus(-due_for)
     jobs = (
         select(TURN, Job.id)
         .where(
             Job.status == Status.QUEUED,
             Job.owner.in_(owners),
             Job.is_long.is_(is_long),
-            is_due,
+            has_been_due,
             Job.attempts_charged < max_attempts,
         )
         .order_by(TURN)

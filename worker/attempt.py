@@ -253,7 +253,10 @@ class Attempts:
         )
 
     def _giving_way(self, heartbeat: Heartbeat) -> GivingWay:
-        """What an attempt at a long recording is to call between two segments."""
+        """What an attempt at a long recording is to call between two segments.
+
+        Only first attempts are made there: a job that killed its worker would take the long one's with it again.
+        """
         meanwhile = replace(self, gives_way=heartbeat)
 
         def do_one() -> bool:
@@ -262,7 +265,7 @@ class Attempts:
                     self.sessions,
                     worker=self.worker,
                     lease_seconds=self.settings.lease_seconds,
-                    max_attempts=self.settings.max_attempts,
+                    max_attempts=1,
                     unheard_for=WAIT_SECONDS,
                 )
             except Exception as error:
@@ -301,7 +304,7 @@ class Attempts:
         heartbeat.report(Phase.DECODING_AUDIO)
         with self.storage.open(claim.upload_key) as recording:
             if self._shard_work.is_long(model, recording):
-                if self.gives_way or self._must_wait(claim):
+                if self.gives_way is not None or self._must_wait(claim):
                     self._let_go(lambda session: jobs.hold_back(session, claim), movement)
                     return "held_back"
                 cut = self._shard_work.cut(claim, model, recording, heartbeat, self._giving_way(heartbeat))

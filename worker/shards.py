@@ -70,7 +70,7 @@ class ShardWork:
         """Decode a recording once, and store what each shard hears.
 
         Args:
-            give_way: is called now and then, from one and the same place in the recording to the next.
+            give_way: is called between two blocks of the recording.
         Raises:
             AudioError: it is silent, too long, cut off or cannot be decoded.
         """

@@ -620,6 +620,25 @@ def test_a_job_that_fails_in_the_middle_of_a_shard_leaves_the_shard_as_it_is(
 
 
 @pytest.mark.usefixtures("at_every_segment")
+def test_a_job_that_was_tried_before_is_not_tried_in_the_middle_of_a_shard(
+    bench: Bench, recording: bytes, tmp_path: Path
+) -> None:
+    """It may be what killed its worker: the shard would use up its attempts with it."""
+    clip = write(tmp_path / "clip.wav", tone(1), 22050).read_bytes()
+    long, tried = bench.add(recording), bench.add(clip)
+    worker = bench.worker(FakeNetwork(), shard_seconds=9.9)
+    with bench.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == tried).values(run_after=now_plus(60)))
+    assert worker.run(long) == "handed_over"
+    with bench.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == tried).values(run_after=now_plus(-60), attempts_charged=1))
+        session.execute(update(Job).where(Job.id == tried).values(served_at=now_plus()))
+    assert worker.run(long) == "read"
+    assert bench.job(tried).status is Status.QUEUED
+    assert bench.run_all(long, FakeNetwork(), shard_seconds=9.9).count("succeeded") == 2
+
+
+@pytest.mark.usefixtures("at_every_segment")
 def test_what_a_shard_gives_way_to_counts_as_its_own_progress(bench: Bench, recording: bytes) -> None:
     """Its lease and the time since it last moved: nobody may take it for dead meanwhile."""
     long, short = bench.add(recording), bench.add(recording)
