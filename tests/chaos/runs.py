@@ -102,12 +102,14 @@ def statuses(calls: list[Call]) -> str:
     return ", ".join(f"{status}: {count}" for status, count in sorted(counted.items()))
 
 
-def submit_at_once(ledger: Ledger) -> None:
-    """A submission that is accepted at the first try, and soon."""
+def submit_at_once(ledger: Ledger) -> str:
+    """A submission that is accepted at the first try, and soon; gives the job's id."""
     began = time.monotonic()
     answer = ledger.stack.client.submit(ledger.clips[0])
     assert (answer.status, time.monotonic() - began <= ACCEPT_SECONDS) == (202, True), answer
-    ledger.accepted[answer.json["id"]] = 0
+    job_id: str = answer.json["id"]
+    ledger.accepted[job_id] = 0
+    return job_id
 
 
 def outages(
