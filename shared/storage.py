@@ -153,6 +153,8 @@ class LocalStorage:
                     Path(part.name).replace(path)
                 except BaseException:
                     Path(part.name).unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.parent.rmdir()  # unless something else lies there
                     raise
         return StoredObject(key, hashing.size, hashing.sha256)
 
@@ -279,7 +281,10 @@ class S3Storage:
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
                 keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
                 if keys:
-                    self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True})
+                    objects = {"Objects": keys, "Quiet": True}
+                    answer = self._client.delete_objects(Bucket=self._bucket, Delete=objects)
+                    for error in answer.get("Errors", []):  # the answer as a whole is a success all the same
+                        raise StorageUnavailable(f"Storage did not delete {error['Key']}: {error.get('Code')}.")
 
     def list_objects(self, prefix: str) -> Iterator[ListedObject]:
         """See `ObjectStorage`."""

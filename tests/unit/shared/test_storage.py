@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import pytest
+from botocore.stub import Stubber
 
 from shared.config import Settings
 from shared.errors import ObjectMissing, StorageUnavailable
@@ -151,14 +152,24 @@ def test_storage_says_whether_it_can_be_used(storage: ObjectStorage) -> None:
     storage.check()
 
 
-def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     class Breaking(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             raise OSError("gone")
 
     with pytest.raises(StorageUnavailable):
         LocalStorage(tmp_path).put("uploads/b/audio", Breaking(), content_type="audio/wav")
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(tmp_path.rglob("*")) == [tmp_path / "uploads"]
+
+
+def test_an_object_that_could_not_be_deleted_is_a_failure_though_the_answer_is_none() -> None:
+    storage = make_storage(s3_settings("http://127.0.0.1:1", prefix="p"))
+    assert isinstance(storage, S3Storage)
+    with Stubber(storage._client) as stubbed:
+        stubbed.add_response("list_objects_v2", {"Contents": [{"Key": "p/results/a/1/x"}], "IsTruncated": False})
+        stubbed.add_response("delete_objects", {"Errors": [{"Key": "p/results/a/1/x", "Code": "AccessDenied"}]})
+        with pytest.raises(StorageUnavailable, match="AccessDenied"):
+            storage.delete_prefix("results/a/")
 
 
 def test_a_key_cannot_leave_the_folder(tmp_path: Path) -> None:
