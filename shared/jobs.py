@@ -27,12 +27,10 @@ from sqlalchemy import (
     Row,
     and_,
     delete,
-    exists,
     func,
     insert,
     or_,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -208,29 +206,6 @@ def list_jobs(
     jobs = session.scalars(query).all()
     page = jobs[:limit]
     return page, str(page[-1].id) if len(jobs) > limit else None
-
-
-def queue_position(session: Session, job: Job) -> int | None:
-    """1 for the job whose turn is next, of all owners' (see `turns`); None for one that does not wait."""
-    if job.status is not Status.QUEUED:
-        return None
-    turn = job.served_at or job.created_at
-    has_shards_waiting = and_(
-        Job.status == Status.PROCESSING,
-        Job.planned_by.is_not(None),
-        exists().where(Shard.job_id == Job.id, Shard.status == ShardStatus.QUEUED),
-    )
-    is_before: ColumnElement[bool] = tuple_(TURN, Job.id) < tuple_(turn, job.id)
-    if job.is_long:
-        is_before = or_(is_before, has_shards_waiting, Job.is_long.is_(False))
-    else:
-        is_before = and_(is_before, or_(has_shards_waiting, Job.is_long.is_(False)))
-    ahead = (
-        select(func.count())
-        .select_from(Job)
-        .where(or_(Job.status == Status.QUEUED, has_shards_waiting), is_before)
-    )
-    return (session.scalar(ahead) or 0) + 1
 
 
 def cancel_job(session: Session, owner: str, job_id: UUID) -> Job:

@@ -19,7 +19,9 @@ worker was faster, the next best is tried.
 from __future__ import annotations
 
 import random
+import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ from shared.jobs import TURN, Claim, claim_job
 from shared.shards import RUNS_IN_SHARDS, ShardClaim, claim_shard, is_due
 from shared.tables import Job, Shard, ShardStatus, Status
 
+LINE_SECONDS = 1.0  # how old a place in line may be
+LINE_LENGTH = 10_000  # jobs that are told their place; who comes after them is told this
 LOOKED_AT = 8  # candidates looked up at once: enough for some workers that come at the same moment
 TRIES = 5
 
@@ -94,6 +98,41 @@ def next_units(
         if units:
             return units
     return []
+
+
+class WaitingLine:
+    """Tells jobs their place among all that wait. Read once a second, however many ask."""
+
+    def __init__(self) -> None:
+        self._front: list[tuple[datetime, UUID]] = []  # in the order of their turns
+        self._back: list[tuple[datetime, UUID]] = []  # those that are known to be long, and not cut
+        self._read_at = float("-inf")
+        self._reading = threading.Lock()
+
+    def position(self, session: Session, job: Job) -> int | None:
+        """1 for the job whose turn is next, of all owners'; None for one that does not wait."""
+        if job.status is not Status.QUEUED:
+            return None
+        with self._reading:
+            if time.monotonic() - self._read_at > LINE_SECONDS:
+                self._front, self._back = _line(session)
+                self._read_at = time.monotonic()
+            front, back = self._front, self._back
+        place = (job.served_at or job.created_at, job.id)
+        if job.is_long:
+            return len(front) + bisect_left(back, place) + 1
+        return bisect_left(front, place) + 1
+
+
+def _line(session: Session) -> tuple[list[tuple[datetime, UUID]], list[tuple[datetime, UUID]]]:
+    def read(query: Select[datetime, UUID]) -> list[tuple[datetime, UUID]]:
+        ordered = query.order_by(TURN, Job.id).limit(LINE_LENGTH)
+        return [(turn, job_id) for turn, job_id in session.execute(ordered)]
+
+    queued = select(TURN, Job.id).where(Job.status == Status.QUEUED)
+    sharded = select(TURN, Job.id).join(Shard, Shard.job_id == Job.id).where(*is_due()).distinct()
+    front = read(queued.where(Job.is_long.is_(False))) + read(sharded)
+    return sorted(front), read(queued.where(Job.is_long.is_(True)))
 
 
 def must_wait(session: Session, job_id: UUID) -> bool:

@@ -14,6 +14,7 @@ from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
+from shared.turns import WaitingLine
 from web import health, models, transcriptions
 from web.errors import problem, register_error_handlers
 from web.parts import EXTENSION, Parts
@@ -64,6 +65,7 @@ def create_app(
         storage=storage or make_storage(settings),
         queue=queue or BackgroundQueue(CeleryQueue(make_celery(settings))),
         catalog=load_catalog(),
+        line=WaitingLine(),
     )
     resolve_model(app.extensions[EXTENSION], None)  # a wrong MT3_DEFAULT_MODEL is said at the start
     for part in (transcriptions, models, health):

@@ -12,6 +12,7 @@ from shared.config import Settings
 from shared.db import Sessions
 from shared.queue import JobQueue
 from shared.storage import ObjectStorage
+from shared.turns import WaitingLine
 
 EXTENSION = "mt3"
 OWNER = "public"  # everybody, as long as the service asks for no keys
@@ -26,6 +27,7 @@ class Parts:
     storage: ObjectStorage
     queue: JobQueue
     catalog: Catalog
+    line: WaitingLine
 
 
 def parts() -> Parts:

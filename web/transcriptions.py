@@ -216,4 +216,4 @@ def _dump(job: Job) -> dict[str, Any]:
 
 def _view_in(session: Session, job: Job) -> TranscriptionView:
     progress = shards.progress_of(session, [job], datetime.now(UTC))
-    return view_job(job, position=jobs.queue_position(session, job), shards=progress.get(job.id))
+    return view_job(job, position=parts().line.position(session, job), shards=progress.get(job.id))

@@ -275,13 +275,6 @@ def test_a_list_is_newest_first_in_pages(any_sessions: Sessions) -> None:
             jobs.list_jobs(session, "public", cursor="'; drop table jobs")
 
 
-def test_the_queue_position_counts_those_ahead(any_sessions: Sessions) -> None:
-    ids = [add_job(any_sessions) for _ in range(3)]
-    must_claim(any_sessions, ids[0])
-    with any_sessions() as session:
-        assert [jobs.queue_position(session, jobs.get_job(session, "public", i)) for i in ids] == [None, 1, 2]
-
-
 def test_a_queued_job_is_rung_for_once_then_again_after_a_while(any_sessions: Sessions) -> None:
     job_id, waiting = add_job(any_sessions), add_job(any_sessions)
     must_claim(any_sessions, waiting)

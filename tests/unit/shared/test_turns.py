@@ -16,7 +16,7 @@ from shared.db import Sessions, now_plus
 from shared.jobs import Claim
 from shared.shards import ShardClaim
 from shared.tables import Job, Status
-from shared.turns import claim_next, must_wait, next_units
+from shared.turns import WaitingLine, claim_next, must_wait, next_units
 from tests.unit.shared.test_jobs import MAX_ATTEMPTS, add_job, complete, get, must_claim
 from tests.unit.shared.test_shards import complete as complete_shard
 from tests.unit.shared.test_shards import planned
@@ -170,12 +170,20 @@ def test_a_worker_that_is_stopped_while_it_claims_holds_up_nobody(postgres_sessi
     assert claimed.number == 1
 
 
+def test_the_position_counts_those_ahead(any_sessions: Sessions) -> None:
+    ids = [add_job(any_sessions) for _ in range(3)]
+    must_claim(any_sessions, ids[0])
+    line = WaitingLine()
+    with any_sessions() as session:
+        assert [line.position(session, get(any_sessions, job_id)) for job_id in ids] == [None, 1, 2]
+
+
 def test_the_position_counts_turns(any_sessions: Sessions) -> None:
     long = planned(any_sessions, count=3)
     early, late = add_job(any_sessions), add_job(any_sessions)
     age(any_sessions, early, long, late)
     with any_sessions() as session:
-        positions = [jobs.queue_position(session, get(any_sessions, job_id)) for job_id in (early, late, long)]
+        positions = [WaitingLine().position(session, get(any_sessions, job_id)) for job_id in (early, late, long)]
     assert positions == [1, 3, None]
 
 
@@ -185,8 +193,24 @@ def test_a_long_job_that_was_put_back_stands_behind_what_it_waits_for(any_sessio
     age(any_sessions, uncut, cut, short)
     hold_back(any_sessions, take_next(any_sessions))
     with any_sessions() as session:
-        positions = [jobs.queue_position(session, get(any_sessions, job_id)) for job_id in (short, uncut)]
+        positions = [WaitingLine().position(session, get(any_sessions, job_id)) for job_id in (short, uncut)]
     assert positions == [2, 3]
+
+
+def test_places_are_read_once_a_second(any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = add_job(any_sessions), add_job(any_sessions)
+    line = WaitingLine()
+    with any_sessions() as session:
+        assert line.position(session, get(any_sessions, second)) == 2
+        must_claim(any_sessions, first)
+        assert line.position(session, get(any_sessions, second)) == 2
+        monkeypatch.setattr("shared.turns.LINE_SECONDS", 0)
+        assert line.position(session, get(any_sessions, second)) == 1
+    late = add_job(any_sessions)
+    with any_sessions() as session:
+        assert line.position(session, get(any_sessions, late)) == 2, (
+            "who came since is behind those that were there"
+        )
 
 
 def fill(sessions: Sessions, count: int) -> None:

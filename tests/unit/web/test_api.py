@@ -458,7 +458,10 @@ def test_a_wrong_default_model_stops_the_start(settings: Settings) -> None:
         create_app(settings.model_copy(update={"default_model": "nonesuch"}), queue=InMemoryQueue())
 
 
-def test_queued_rows_keep_a_place_in_line(client: FlaskClient, sessions: Sessions) -> None:
+def test_queued_rows_keep_a_place_in_line(
+    client: FlaskClient, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.turns.LINE_SECONDS", 0)
     ids = [accepted(client)["id"] for _ in range(3)]
     with sessions.begin() as session:
         session.execute(update(Job).where(Job.id == UUID(ids[0])).values(status="canceled"))
