@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import statistics
 import time
 from collections import Counter
@@ -57,11 +56,9 @@ def cancel_before_the_finish(ledger: Ledger) -> None:
     stack = ledger.stack
     stack.arm("before_finish", "stop")
     job_id = ledger.submit(0)
-    stack.wait(lambda: any(worker.is_stopped() for worker in stack.workers), "a worker that stops")
-    late = next(worker for worker in stack.workers if worker.is_stopped())
+    late = stack.stopped_worker()
     assert cancel(ledger, job_id) == 202
-    late.signal(signal.SIGCONT)
-    wait_for_idle_workers(stack)
+    stack.let_go_on(late)
 
 
 def wait_for_idle_workers(stack: Stack) -> None:

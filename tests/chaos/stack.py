@@ -284,6 +284,17 @@ class Stack:
         worker.kill()
         worker.start()
 
+    def stopped_worker(self) -> Part:
+        """The worker that came to a point where it was to stop."""
+        self.wait(lambda: any(worker.is_stopped() for worker in self.workers), "a worker that stops")
+        return next(worker for worker in self.workers if worker.is_stopped())
+
+    def let_go_on(self, worker: Part) -> None:
+        """After a stop, until its attempt has ended."""
+        before = worker.log.read_text().count("attempt_ended")
+        worker.signal(signal.SIGCONT)
+        self.wait(lambda: worker.log.read_text().count("attempt_ended") > before, "the late worker's end")
+
     def restart_dead(self) -> None:
         """Start again what died at a point."""
         for part in self.parts:

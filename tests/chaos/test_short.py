@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 
@@ -109,12 +108,9 @@ def finish_after_a_pause(ledger: Ledger) -> str:
     stack = ledger.stack
     stack.arm("before_finish", "stop")
     job_id = ledger.submit(0)
-    stack.wait(lambda: any(worker.is_stopped() for worker in stack.workers), "a worker that stops")
-    zombie = next(worker for worker in stack.workers if worker.is_stopped())
+    zombie = stack.stopped_worker()
     ledger.wait_for_all()
-    said = zombie.log.read_text().count("attempt_ended")
-    zombie.signal(signal.SIGCONT)
-    stack.wait(lambda: zombie.log.read_text().count("attempt_ended") > said, "the late worker's end")
+    stack.let_go_on(zombie)
     return job_id
 
 

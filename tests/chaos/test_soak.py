@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ from tests.chaos.runs import (
     submit_at_once,
     times,
 )
-from tests.chaos.stack import Part, Stack
+from tests.chaos.stack import Stack
 from tests.servers import end
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(3600)]
@@ -173,20 +172,13 @@ def test_paused_workers_finish_too_late(tmp_path: Path, clips: list[bytes]) -> N
     rounds = times(12)
     with running(tmp_path, clips) as ledger:
         stack, began = ledger.stack, time.monotonic()
-
-        def is_let_go(zombie: Part, before: int) -> bool:
-            return zombie.log.read_text().count("attempt_ended") > before
-
         for _ in range(rounds):
             stack.arm("before_finish", "stop")
             for number in range(CLIPS):
                 ledger.submit(number)
-            stack.wait(lambda: any(worker.is_stopped() for worker in stack.workers), "a worker that stops")
-            zombie = next(worker for worker in stack.workers if worker.is_stopped())
+            zombie = stack.stopped_worker()
             ledger.wait_for_all()
-            before = zombie.log.read_text().count("attempt_ended")
-            zombie.signal(signal.SIGCONT)
-            stack.wait(partial(is_let_go, zombie, before), "the late worker's end")
+            stack.let_go_on(zombie)
         report = conclude(ledger, f"{rounds} workers paused before their finish", began)
         assert report.refused == rounds
 
@@ -209,46 +201,44 @@ def test_workers_are_deployed_anew(tmp_path: Path, clips: list[bytes]) -> None:
         assert report.attempts > report.jobs, "no restart met a job: the run proved nothing"
 
 
+ATTEMPTS = 3
+
+
+def submit_bad_among_good(ledger: Ledger, beginning: str) -> None:
+    """Recordings that begin so end their workers, and are to fail; all others are to succeed."""
+    for number in range(times(5)):
+        job_id = ledger.stack.submit(beginning.encode() + bytes(100), f"bad-{number}")
+        ledger.accepted[job_id] = -1
+        ledger.failed.add(job_id)
+        for clip in range(CLIPS):
+            ledger.submit(clip)
+    ledger.wait_for_all()
+    for job_id in ledger.failed:
+        job = ledger.stack.client.job(job_id)
+        assert (job["attempts"], job["error"]["code"]) == (ATTEMPTS, "worker_lost")
+
+
 def test_poison_kills_its_workers_and_no_other_job(tmp_path: Path, clips: list[bytes]) -> None:
     poison = "poison!"
-    with running(tmp_path, clips, MT3_MAX_ATTEMPTS="3", MT3_TEST_POISON=poison) as ledger:
-        stack, began = ledger.stack, time.monotonic()
-        stack.watch()
-        for number in range(times(5)):
-            job_id = stack.submit(poison.encode() + bytes(100), f"poison-{number}")
-            ledger.accepted[job_id] = -1
-            ledger.failed.add(job_id)
-            for clip in range(CLIPS):
-                ledger.submit(clip)
-        ledger.wait_for_all()
-        stack.unwatch()
+    with running(tmp_path, clips, MT3_MAX_ATTEMPTS=str(ATTEMPTS), MT3_TEST_POISON=poison) as ledger:
+        began = time.monotonic()
+        ledger.stack.watch()
+        submit_bad_among_good(ledger, poison)
+        ledger.stack.unwatch()
         conclude(ledger, f"{times(5)} poisoned recordings", began)
-        for job_id in ledger.failed:
-            job = stack.client.job(job_id)
-            assert (job["attempts"], job["error"]["code"]) == (3, "worker_lost")
 
 
 def test_recordings_hang_their_workers_and_no_other_job(tmp_path: Path, clips: list[bytes]) -> None:
-    hang, attempts = "hang!", 3
+    hang, hangs = "hang!", ATTEMPTS * times(5)
     with running(
-        tmp_path, clips, MT3_TEST_HANG=hang, MT3_MAX_ATTEMPTS=str(attempts), MT3_STALL_SECONDS="3"
+        tmp_path, clips, MT3_TEST_HANG=hang, MT3_MAX_ATTEMPTS=str(ATTEMPTS), MT3_STALL_SECONDS="3"
     ) as ledger:
         stack, began = ledger.stack, time.monotonic()
         stack.watch()
-        for number in range(times(5)):
-            job_id = stack.submit(hang.encode() + bytes(100), f"hang-{number}")
-            ledger.accepted[job_id] = -1
-            ledger.failed.add(job_id)
-            for clip in range(CLIPS):
-                ledger.submit(clip)
-        ledger.wait_for_all()
-        hangs = attempts * times(5)
+        submit_bad_among_good(ledger, hang)
         stack.wait(lambda: stack.logged("worker_hangs") == hangs, "the end of all workers that hang")
         stack.unwatch()
         conclude(ledger, f"{times(5)} recordings that hang, {hangs} workers that ended themselves", began)
-        for job_id in ledger.failed:
-            job = stack.client.job(job_id)
-            assert (job["attempts"], job["error"]["code"]) == (attempts, "worker_lost")
 
 
 def test_messages_are_dropped_and_doubled(tmp_path: Path, clips: list[bytes]) -> None:
