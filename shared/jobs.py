@@ -82,7 +82,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Claim:
-    """One attempt that a worker holds: the job's data and the fencing token; `plan` once there are shards."""
+    """One attempt that a worker holds: the job's data and the fencing token.
+
+    Attributes:
+        plan: once there are shards.
+        is_long: an attempt before has put it back uncut, and now it is its turn.
+    """
 
     job_id: UUID
     attempt: int
@@ -90,6 +95,7 @@ class Claim:
     options: dict[str, Any]
     upload_key: str
     plan: Plan | None = None
+    is_long: bool = False
 
 
 @dataclass(frozen=True)
@@ -335,7 +341,15 @@ def open_attempt(session: Session, claimed: Row[Any], *, worker: str) -> Claim:
             shards_total=claimed.shards_total,
             shards_done=claimed.shards_done,
         )
-    return Claim(claimed.id, claimed.attempt, claimed.model, claimed.options, claimed.upload_key, plan)
+    return Claim(
+        claimed.id,
+        claimed.attempt,
+        claimed.model,
+        claimed.options,
+        claimed.upload_key,
+        plan,
+        claimed.is_long,
+    )
 
 
 def renew_lease(
@@ -597,6 +611,7 @@ CLAIMED = (
     Job.audio_seconds_total,
     Job.shards_total,
     Job.shards_done,
+    Job.is_long,
 )
 
 _AT_REST: dict[str, Any] = {"phase": None, "download": None, "worker": None, "lease_until": None}

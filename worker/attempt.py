@@ -304,7 +304,7 @@ class Attempts:
         heartbeat.report(Phase.DECODING_AUDIO)
         with self.storage.open(claim.upload_key) as recording:
             if self._shard_work.is_long(model, recording):
-                if self.gives_way is not None or self._must_wait(claim):
+                if self._must_wait(claim):
                     self._let_go(lambda session: jobs.hold_back(session, claim), movement)
                     return "held_back"
                 cut = self._shard_work.cut(claim, model, recording, heartbeat, self._giving_way(heartbeat))
@@ -320,6 +320,11 @@ class Attempts:
         return transcription
 
     def _must_wait(self, claim: Claim) -> bool:
+        """Whether a long recording is put back before it is cut: once at most, and always out of another one."""
+        if claim.is_long:
+            return False
+        if self.gives_way is not None:
+            return True
         with self.sessions() as session:
             return must_wait(session, claim.job_id)
 
