@@ -105,8 +105,8 @@ def make_engine(settings: Settings, *, statement_seconds: float = STATEMENT_SECO
     engine = create_engine(
         url,
         pool_pre_ping=True,
-        pool_size=10,
-        max_overflow=20,
+        pool_size=20,  # near the threads of a web process: what is over it is closed after each use
+        max_overflow=10,
         pool_timeout=5,
         connect_args={
             "connect_timeout": 5,

@@ -37,7 +37,7 @@ from shared.shards import RUNS_IN_SHARDS, ShardClaim, claim_shard, is_due
 from shared.tables import Job, Shard, ShardStatus, Status
 
 LINE_SECONDS = 1.0  # how old a place in line may be
-LINE_LENGTH = 10_000  # jobs that are told their place; who comes after them is told this
+LINE_LENGTH = 1000  # jobs that are told their place; who comes after them is told that of the next one
 LOOKED_AT = 8  # candidates looked up at once: enough for some workers that come at the same moment
 TRIES = 5
 

@@ -106,7 +106,7 @@ class ProgressView(BaseModel):
 
 
 class QueueView(BaseModel):
-    """Where a waiting job stands; 1 is next."""
+    """Where a waiting job stands; 1 is next. Whoever stands behind the first thousand is told 1001."""
 
     position: int
     eta_seconds: float | None = None
