@@ -283,8 +283,9 @@ class S3Storage:
                 if keys:
                     objects = {"Objects": keys, "Quiet": True}
                     answer = self._client.delete_objects(Bucket=self._bucket, Delete=objects)
-                    for error in answer.get("Errors", []):  # the answer as a whole is a success all the same
-                        raise StorageUnavailable(f"Storage did not delete {error['Key']}: {error.get('Code')}.")
+                    if errors := answer.get("Errors"):  # the answer as a whole is a success all the same
+                        first = errors[0]
+                        raise StorageUnavailable(f"Storage did not delete {first['Key']}: {first.get('Code')}.")
 
     def list_objects(self, prefix: str) -> Iterator[ListedObject]:
         """See `ObjectStorage`."""

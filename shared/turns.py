@@ -115,8 +115,8 @@ class WaitingLine:
             return None
         with self._reading:
             if time.monotonic() - self._read_at > LINE_SECONDS:
+                self._read_at = time.monotonic()  # before: if the database is away, not each of us waits for it
                 self._front, self._back = _line(session)
-                self._read_at = time.monotonic()
             front, back = self._front, self._back
         place = (job.served_at or job.created_at, job.id)
         if job.is_long:

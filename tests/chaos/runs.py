@@ -6,6 +6,7 @@ MT3_TEST_SOAK scales the runs: 1 is the whole, 0.1 a tenth of the jobs and fault
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections import Counter
@@ -68,13 +69,15 @@ def submissions(ledger: Ledger, pause: float) -> Iterator[None]:
 
 @contextmanager
 def polls(ledger: Ledger, clients: int = 2, pause: float = 0.05) -> Iterator[None]:
-    """Clients look at the list of jobs all the time, and take whatever comes."""
+    """Clients look at the list of jobs, and at each of them, all the time, and take whatever comes."""
     ending = threading.Event()
 
     def keep_polling() -> None:
         while not ending.wait(pause):
             with suppress(*NO_ANSWER):
-                ledger.stack.client.get("/v1/transcriptions?limit=5")
+                one = random.choice(list(ledger.accepted))
+                for path in ("?limit=5", f"/{one}"):
+                    ledger.stack.client.get(f"/v1/transcriptions{path}")
 
     polling = [threading.Thread(target=keep_polling, daemon=True) for _ in range(clients)]
     for thread in polling:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import insert, text, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 from uuid6 import uuid7
 
 from shared import jobs, shards
@@ -211,6 +214,22 @@ def test_places_are_read_once_a_second(any_sessions: Sessions, monkeypatch: pyte
         assert line.position(session, get(any_sessions, late)) == 2, (
             "who came since is behind those that were there"
         )
+
+
+def test_who_asks_while_the_database_is_away_does_not_each_wait_for_it(any_sessions: Sessions) -> None:
+    job_id, line = add_job(any_sessions), WaitingLine()
+    asked = []
+
+    class Away(Session):
+        def execute(self, *_: Any, **__: Any) -> Any:
+            asked.append(1)
+            raise OperationalError("SELECT", None, Exception("timeout"))
+
+    job = get(any_sessions, job_id)
+    with pytest.raises(OperationalError):
+        line.position(Away(), job)
+    assert line.position(Away(), job) == 1
+    assert len(asked) == 1
 
 
 def fill(sessions: Sessions, count: int) -> None:
