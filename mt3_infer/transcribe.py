@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeVar
 
 from mt3_infer.errors import AudioWarning, InvalidOptionError
 from mt3_infer.models import ModelOptions, ModelSpec
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     Audio: TypeAlias = str | PathLike[str] | BinaryIO | NDArray[np.number[Any]] | AudioStream
 
 DISTRIBUTION = "mt3-infer-service"
+
+DEFAULT_MODEL = "basic_pitch"
 
 ResultT = TypeVar("ResultT")
 ResultIn = TypeVar("ResultIn", contravariant=True)
@@ -119,13 +121,16 @@ class Model:
         **options: Any,
     ) -> Transcription:
         """Transcribe one recording; see `mt3_infer.transcribe` for arguments and errors."""
+        from mt3_infer.inputs import open_recording
         from mt3_infer.segments import split_segments
 
         checked = self.spec.check_options(options)
+        if progress is not None and not callable(progress):
+            raise InvalidOptionError("progress must be a function that takes a Progress, or None.")
         started = time.monotonic()
         grid = self.network.grid
         collector = self.network.collect(checked)
-        with _open(audio, sr, sample_rate=self.spec.sample_rate, max_seconds=max_seconds) as stream:
+        with open_recording(audio, sr, sample_rate=self.spec.sample_rate, max_seconds=max_seconds) as stream:
             heard = _Meter(stream)
             with closing(self.network.read(split_segments(heard, grid), checked)) as results:
                 for done, result in enumerate(results, start=1):
@@ -186,7 +191,7 @@ def transcribe(
     audio: Audio,
     sr: int | None = None,
     *,
-    model: str | Model = "basic_pitch",
+    model: str | Model = DEFAULT_MODEL,
     progress: Callable[[Progress], None] | None = None,
     max_seconds: float | None = None,
     device: str = "auto",
@@ -215,6 +220,10 @@ def transcribe(
         UnknownModelError, InvalidOptionError: names and values that do not exist.
         CheckpointError: the weights cannot be had.
     """
+    if not isinstance(model, str | Model):
+        raise InvalidOptionError(
+            f"model cannot be of type {type(model).__name__}: pass a name, or what load_model returned."
+        )
     if isinstance(model, str):
         from mt3_infer.loading import load_model
 
@@ -230,19 +239,3 @@ def library_version() -> str:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return "unknown"
-
-
-def _open(audio: Audio, sr: int | None, *, sample_rate: int, max_seconds: float | None) -> AudioStream:
-    from mt3_infer.audio import AudioStream, array_audio, open_audio
-
-    if hasattr(audio, "__array__"):
-        if sr is None:
-            raise InvalidOptionError("A waveform needs its sample rate: transcribe(waveform, sr=44100).")
-        return array_audio(
-            cast("NDArray[np.number[Any]]", audio), sr, sample_rate=sample_rate, max_seconds=max_seconds
-        )
-    if sr is not None:
-        raise InvalidOptionError("A file knows its own sample rate: leave out sr, or hand over a waveform.")
-    if isinstance(audio, AudioStream):
-        return audio
-    return open_audio(audio, sample_rate=sample_rate, max_seconds=max_seconds)

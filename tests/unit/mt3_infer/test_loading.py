@@ -73,7 +73,7 @@ def test_a_custom_checkpoint_must_exist(store: CheckpointStore, tmp_path: Path) 
 
 def test_a_device_that_the_model_does_not_run_on_is_an_error(store: CheckpointStore, tmp_path: Path) -> None:
     weights = tmp_path / "nmp.onnx"
-    weights.touch()
+    weights.write_bytes(b"weights")
     with pytest.raises(InvalidOptionError, match="CPU"):
         load_model("basic_pitch", checkpoint_path=weights, device="cuda", store=store)
 
