@@ -33,19 +33,20 @@ SIZES = {
     "layer_norm_epsilon": 1e-6,
 }
 
-ENDINGS = {
-    "error": (
-        "try:\n    run()\nexcept ValueError as error:\n    print(error, file=sys.stderr)\n    sys.exit(1)",
-        1,
-    ),
-    "cancel": ("try:\n    run()\nexcept ValueError:\n    pass", 0),
-    # A generator that is still open, with the network at work, when the interpreter ends.
-    "left open": (
-        "results = model.network.read(split_segments(blocks, model.network.grid), model.spec.check_options({}))\n"
-        "next(results)",
-        0,
-    ),
-}
+CAUGHT = """
+try:
+    run()
+except ValueError:
+    sys.exit({code})
+"""
+
+# A generator that is still open, with the network at work, when the interpreter ends.
+LEFT_OPEN = """
+results = model.network.read(split_segments(blocks, model.network.grid), model.spec.check_options({}))
+next(results)
+"""
+
+ENDINGS = {"error": (CAUGHT.format(code=1), 1), "cancel": (CAUGHT.format(code=0), 0), "left open": (LEFT_OPEN, 0)}
 
 SCRIPT = """
 import sys
@@ -127,11 +128,8 @@ def _interrupt(
     if not recording.exists():
         recording.write_bytes(_noise(3600))
     screen, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mt3_infer", "transcribe", str(recording), "-m", name]
-        + ["--checkpoint", str(checkpoint), "--device", "cpu"],
-        stderr=terminal,
-    )
+    command = f"-m mt3_infer transcribe {recording} -m {name} --checkpoint {checkpoint} --device cpu"
+    process = subprocess.Popen([sys.executable, *command.split()], stderr=terminal)
     os.close(terminal)
     shown = b""
     while b" s" not in shown:  # so many seconds of the recording are done
