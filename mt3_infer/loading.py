@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 
+_DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, TypeError, ValueError)
+"""What readers of weight files raise where bytes are not as they expect. A RuntimeError may be a lack of memory."""
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What there is to know about a model before it is loaded; `size` in bytes, of all its files."""
@@ -92,13 +96,12 @@ def load_model(
     if checkpoint_path is not None:
         path = _checked_path(checkpoint_path)
         file = _weights_file(path, spec)
-        _refuse_placeholder(file)
         weights_sha256 = _sha256(file)
     else:
         folder = store.fetch(entry.name, progress) if auto_download else store.require(entry.name)
         path = apart(as_safetensors, folder)
         weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
-    with _naming_damage(path, spec) if checkpoint_path is not None else nullcontext():
+    with _naming_damage(file, spec) if checkpoint_path is not None else nullcontext():
         network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
     return Model(spec, network, weights_sha256, entry.licence)
 
@@ -227,24 +230,19 @@ def _refuse_placeholder(file: Path) -> None:
 
 
 @contextmanager
-def _naming_damage(path: Path, spec: ModelSpec) -> Iterator[None]:
+def _naming_damage(file: Path, spec: ModelSpec) -> Iterator[None]:
     """Turn what readers of file formats raise on damaged bytes into a WeightsError."""
     try:
         yield
-    except (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise WeightsError(f"{path} is damaged, or no checkpoint of {spec.name}: download it again.") from error
+    except WeightsError:
+        _refuse_placeholder(file)
+        raise
+    except _DAMAGE as error:
+        raise WeightsError(f"{file} is damaged, or no checkpoint of {spec.name}: download it again.") from error
     except OSError as error:
         if error.errno != errno.EINVAL:  # a size or an offset in the file that leads outside of it
             raise
-        raise WeightsError(f"{path} is damaged: download it again.") from error
+        raise WeightsError(f"{file} is damaged: download it again.") from error
 
 
 def _sha256(file: Path) -> str:

@@ -20,13 +20,16 @@ from mt3_infer.notes import Note
 from mt3_infer.transcription import Provenance, Transcription
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from mt3_infer.audio import AudioStream, Waveform
     from mt3_infer.segments import Segment, SegmentGrid
 
-    Audio: TypeAlias = str | PathLike[str] | BinaryIO | NDArray[np.number[Any]] | AudioStream
+    class SupportsArray(Protocol):
+        """A NumPy array, a tensor, or anything else that NumPy can read as an array."""
+
+        @property
+        def __array__(self) -> Callable[..., Any]: ...
+
+    Audio: TypeAlias = str | PathLike[str] | BinaryIO | SupportsArray | AudioStream
 
 DISTRIBUTION = "mt3-infer-service"
 

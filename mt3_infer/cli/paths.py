@@ -137,7 +137,8 @@ def _matching(pattern: str) -> Iterator[Recording]:
     suffix = Path(pattern).suffix
     is_any = not suffix or glob.has_magic(suffix)
     is_empty = True
-    for match in sorted(glob.glob(pattern, recursive=True)):
+    # Those with the fewest folders first: of a file that a link leads to as well, the plain name is kept.
+    for match in sorted(glob.glob(pattern, recursive=True), key=lambda name: (name.count(os.sep), name)):
         if os.path.isdir(match):
             if "**" not in pattern:  # which matches the files in the folder, too
                 is_empty = False
