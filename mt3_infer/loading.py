@@ -37,7 +37,7 @@ __all__ = [
 
 
 _DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, TypeError, ValueError)
-"""What readers of weight files raise where bytes are not as they expect. A RuntimeError may be a lack of memory."""
+"""What readers of weight files raise on damaged bytes. RuntimeError is left out: it may be a lack of memory."""
 
 
 @dataclass(frozen=True)
