@@ -5,6 +5,8 @@ MT3Error
 │   ├── NoAudioStreamError      no_audio_stream
 │   ├── EmptyAudioError         empty_audio
 │   ├── TruncatedAudioError     truncated_audio
+│   ├── ProtectedAudioError     protected_audio
+│   ├── CostlyAudioError        audio_too_costly
 │   └── AudioTooLongError       audio_too_long
 ├── UnknownModelError           unknown_model
 ├── InvalidOptionError          invalid_option
@@ -17,7 +19,24 @@ A `code` is stable: the service hands it to clients as it stands here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class AudioWarning:
+    """Something about a recording that was mended or passed over, and that its owner should know.
+
+    Attributes:
+        code: stable, such as "damaged".
+        detail: one sentence for a person.
+    """
+
+    code: str
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class MT3Error(Exception):
@@ -48,6 +67,18 @@ class TruncatedAudioError(AudioError):
     """The recording ends before the length that its own header promises."""
 
     code = "truncated_audio"
+
+
+class ProtectedAudioError(AudioError):
+    """The sound is encrypted."""
+
+    code = "protected_audio"
+
+
+class CostlyAudioError(AudioError):
+    """Opening or decoding the file takes more time or memory than its sound is worth."""
+
+    code = "audio_too_costly"
 
 
 class AudioTooLongError(AudioError):
