@@ -14,7 +14,8 @@ MT3Error
 └── WeightsError                unusable_weights
 CheckpointError                 see `checkpoints.errors`: `mt3_infer` gives it out too, so that one import serves
 
-A `code` is stable: the service hands it to clients as it stands here.
+A `code` is stable: the service hands it to clients as it stands here. `AudioWarning` is what did not stop a
+transcription.
 """
 
 from __future__ import annotations
@@ -109,3 +110,19 @@ class WeightsError(MT3Error):
     """The weight file is damaged, or belongs to another network."""
 
     code = "unusable_weights"
+
+
+@dataclass(frozen=True)
+class AudioWarning:
+    """Something about a recording that did not stop its transcription, such as a damaged passage.
+
+    Attributes:
+        code: stable, like those of the errors.
+        detail: one sentence for a person.
+    """
+
+    code: str
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
