@@ -24,22 +24,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 
-@dataclass(frozen=True)
-class AudioWarning:
-    """Something about a recording that was mended or passed over, and that its owner should know.
-
-    Attributes:
-        code: stable, such as "damaged".
-        detail: one sentence for a person.
-    """
-
-    code: str
-    detail: str
-
-    def __str__(self) -> str:
-        return self.detail
-
-
 class MT3Error(Exception):
     """Anything this library raises on purpose. The message is one sentence for a person."""
 

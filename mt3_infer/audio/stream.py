@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -36,7 +36,7 @@ class AudioStream:
         self.duration = duration
         self.seconds = 0.0
         self.peak = 0.0
-        self.warnings: list[AudioWarning] = []
+        self.warnings: Sequence[AudioWarning] = ()
         self._blocks = blocks
         self._max_seconds = max_seconds
 
