@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+HOST_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+(\.[0-9.]+)?")
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -26,6 +28,7 @@ class Settings(BaseSettings):
     s3_access_key_id: str | None = None
     s3_secret_access_key: SecretStr | None = None
     s3_region: str = "us-east-1"
+    allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     link_seconds: Annotated[int, Field(gt=0, le=300)] = 300
 
     checkpoint_dir: Path | None = None
@@ -35,6 +38,7 @@ class Settings(BaseSettings):
     device: str = "auto"
 
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    slow_client_seconds: Annotated[float, Field(ge=1, le=60)] = 25
     max_audio_seconds: Seconds = 3 * 3600 + 600
     result_ttl_days: Seconds = 30
     orphan_hours: Seconds = 24
@@ -81,6 +85,17 @@ class Settings(BaseSettings):
         if parts.scheme == "s3" and parts.netloc:
             return url
         raise ValueError("must be file:///an/absolute/folder or s3://bucket/prefix")
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_allowed_hosts(cls, names: object) -> object:
+        if not isinstance(names, str):
+            return names
+        found = frozenset(name.strip().strip("[]").lower() for name in names.split(",") if name.strip())
+        for name in found:
+            if not HOST_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no host name: write names without scheme and port, or *")
+        return found
 
     @field_validator("checkpoint_mirror")
     @classmethod

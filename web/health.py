@@ -12,6 +12,7 @@ from sqlalchemy import text
 from shared import presence
 from shared.logs import get_logger
 from web.parts import parts
+from web.workload import Workload, works_with
 
 log = get_logger(__name__)
 blueprint = APIBlueprint("health", __name__, tag="Health")
@@ -19,6 +20,7 @@ blueprint = APIBlueprint("health", __name__, tag="Health")
 
 @blueprint.get("/livez")
 @blueprint.doc(summary="Is this process alive")
+@works_with(Workload.LIVENESS)
 def livez() -> dict[str, str]:
     """Yes, if this answers."""
     return {"status": "alive"}
@@ -26,6 +28,7 @@ def livez() -> dict[str, str]:
 
 @blueprint.get("/readyz")
 @blueprint.doc(summary="Are database, queue and storage within reach", responses={503: "Not all of them."})
+@works_with(Workload.READINESS)
 def readyz() -> tuple[dict[str, Any], int]:
     """Each part, and whether all are there. Jobs are accepted without the queue: they wait in the database.
 
