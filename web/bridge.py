@@ -1,8 +1,8 @@
 """Runs the Flask application for an ASGI server, so that a slow client costs no thread.
 
-An event loop reads a request's body to its end before a thread runs the view, and sends the answer while that thread
-already does something else. A client that waits (`Prefer: wait`) is a timer. Views run in pools by what they work
-with: uploads to a storage that hangs leave polls and health checks their threads.
+An event loop reads a request's body to its end before a thread runs the view, and sends the answer while that
+thread already does something else. A client that waits (`Prefer: wait`) is a timer. Views run in pools by what they
+work with: uploads to a storage that hangs leave polls and health checks their threads.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class AsgiApp:
         def end(_number: int, _frame: FrameType | None) -> None:
             loop.call_soon_threadsafe(self._ending.set)
 
-        # The server's own handler is the event loop's, which gets signals through a file descriptor and still runs.
+        # The server's own handler is the event loop's; it is called through a file descriptor, and still runs.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, end)
 
@@ -198,7 +198,8 @@ class AsgiApp:
 
     async def _run(self, environ: Environ) -> Answer:
         pool = self._pools[self._workload(environ["REQUEST_METHOD"], environ["PATH_INFO"])]
-        return await self._in_thread(pool, self._call_flask, dict(environ))
+        answer: Answer = await self._in_thread(pool, self._call_flask, dict(environ))
+        return answer
 
     def _workload(self, method: str, path: str) -> Workload:
         try:

@@ -1,8 +1,8 @@
 """Keeps pages of other sites from using a visitor's browser against this service.
 
 Two ways lead here: a request across sites, and a name of the attacker's own that resolves to our address (DNS
-rebinding), which makes that page one of the same site. There are no cookies and no passwords: whoever can reach the
-service may use it, so a browser inside a network is all that an attacker lacks.
+rebinding), which makes that page one of the same site. There is no built-in authentication: every client that reaches
+the service may use it, so a browser inside the network is all that an attacker lacks.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def is_ours(host: str, allowed: frozenset[str], listens_on: str) -> bool:
 def is_cross_site(request: Request) -> bool:
     """Return True if a browser says that a page of another origin sent the request.
 
-    Browsers leave `Sec-Fetch-Site` out over plain HTTP, except to loopback; `Origin` is sent with every unsafe method.
+    Browsers leave `Sec-Fetch-Site` out over plain HTTP, except to loopback, and send `Origin` with unsafe methods.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:

@@ -1,4 +1,4 @@
-"""What a view works with. Each kind has its threads (`web.asgi`), so that one that hangs leaves the others theirs."""
+"""Marks views by what they work with: each kind has threads of its own (`web.bridge`)."""
 
 from __future__ import annotations
 

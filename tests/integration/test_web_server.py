@@ -1,4 +1,4 @@
-"""The web process over real sockets: clients that are slow, that wait, that hang up, and that send what is no HTTP."""
+"""The web process over real sockets: clients that are slow, wait, hang up, or send what is no HTTP."""
 
 from __future__ import annotations
 
