@@ -6,9 +6,9 @@ import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 HOST_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+(\.[0-9.]+)?")
@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MT3_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     database_url: str = "sqlite:///var/mt3.sqlite3"
+    redis_tls_verify: bool = True  # before the URL, whose check reads it
     redis_url: str = "redis://127.0.0.1:6379/0"
     storage_url: str = "file:///var/lib/mt3-infer"
     s3_endpoint_url: str | None = None
@@ -71,10 +72,19 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _redis_url_is_known(cls, url: str) -> str:
-        if urlsplit(url).scheme not in ("redis", "rediss"):
+    def _redis_url_is_known(cls, url: str, info: ValidationInfo) -> str:
+        """Write the check of the certificate into a URL with TLS: Celery's default is none, redis-py's is one."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss"):
             raise ValueError("must start with redis:// or rediss://")
-        return url
+        if parts.scheme == "redis":
+            return url
+        query = dict(parse_qsl(parts.query))
+        default = "required" if info.data.get("redis_tls_verify", True) else "none"
+        check = query.get("ssl_cert_reqs", default).lower().removeprefix("cert_")
+        if check not in ("required", "optional", "none"):
+            raise ValueError("ssl_cert_reqs must be required, optional or none")
+        return parts._replace(query=urlencode({**query, "ssl_cert_reqs": check}, safe="/")).geturl()
 
     @field_validator("storage_url")
     @classmethod

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from apiflask import APIBlueprint
-from redis import Redis
 from sqlalchemy import text
 
-from shared import presence
+from shared import presence, startup
 from shared.logs import get_logger
 from web.parts import parts
 from web.workload import Workload, works_with
@@ -64,8 +63,7 @@ def _database() -> None:
 
 
 def _redis() -> None:
-    with Redis.from_url(parts().settings.redis_url, socket_timeout=2, socket_connect_timeout=2) as redis:
-        redis.ping()
+    startup.check_redis(parts().settings)
 
 
 def _storage() -> None:
