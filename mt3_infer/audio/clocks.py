@@ -8,7 +8,7 @@ from av import AudioFrame
 from av.packet import Packet
 
 from mt3_infer.audio.files import File, Part
-from mt3_infer.audio.frames import frame_bytes, is_mp3_index, skip_tags
+from mt3_infer.audio.frames import frame_bytes, is_layer_2, is_mp3_index, skip_tags
 
 NO_CLOCKS = frozenset(["avi", "rm"])
 """Containers that count chunks instead of keeping time."""
@@ -50,9 +50,11 @@ class Clock:
         is_wrapped = "wav" in names and not codec.startswith(("pcm", "adpcm", "gsm"))
         self._is_stream = is_wrapped or not names.isdisjoint(STREAMS)
         self._delay: int | None = None  # samples still to take off; None before the first frame
-        self._lost = 0.0  # seconds of bytes that were skipped
+        self._shift = 0.0  # seconds, of indexes of joined files
+        self._lost = 0.0  # frames that would fill the bytes that held none
         self._next_byte: int | None = None
         self._pending = 0.0  # the same, after the packet in hand
+        self._frame_seconds = 0.0
         self._bytes = self._size = 0.0  # of all frames, and of the last one
         self._packets = 0  # how many frames there were
         self._first_packet: float | None = None
@@ -65,12 +67,14 @@ class Clock:
         """Count a packet's bytes; return True if it holds no sound, as the first frame of a joined MP3."""
         if self._is_first_packet:
             self._first_packet = seconds_of(packet.pts, packet.time_base)
+            if self._codec.startswith("mp3") and is_layer_2(bytes(packet)):  # transport streams do not tell them apart
+                self._codec = "mp2"
             self._is_first_packet = False
         elif "mp3" in self._names and is_mp3_index(bytes(packet)):
             # Another recording begins, with the silence of its encoder.
             self._next_byte = None
             self._delay = CODEC_DELAYS["mp3"]
-            self._lost -= (seconds_of(packet.duration, packet.time_base) or 0.0) + (
+            self._shift -= (seconds_of(packet.duration, packet.time_base) or 0.0) + (
                 self._delay / self._rate if self._rate else 0.0
             )
             return True
@@ -86,7 +90,7 @@ class Clock:
         They come with the frame before them, or lie between two packets.
         """
         file, base = self._file, self._part.start - len(self._part.prefix)
-        duration = seconds_of(packet.duration, packet.time_base) or 0.0
+        self._frame_seconds = seconds_of(packet.duration, packet.time_base) or 0.0
         usual = self._bytes / self._packets if self._packets else packet.size
         size = frame_bytes(self._codec, bytes(packet)[:8]) or (packet.size if packet.size < 2 * usual else usual)
         begin = self._find(packet) if "aac" in self._names else (packet.pos or 0) + base
@@ -94,10 +98,9 @@ class Clock:
         passed = end - skip_tags(file, min(begin + round(size), end), end)
         if self._next_byte is not None and begin > self._next_byte:
             between = begin - skip_tags(file, self._next_byte, begin)
-            if between > 0.5 * usual:
-                self._lost += round(between / usual) * duration
+            self._lost += between / usual if between > 0.5 * usual else 0.0
         if self._packets and passed > 0.5 * usual:
-            self._pending = round(passed / usual) * duration
+            self._pending = passed / usual
         self._next_byte = end
         self._size = size
         self._bytes += size
@@ -109,9 +112,7 @@ class Clock:
             return
         self._bytes -= self._size
         self._packets -= 1
-        duration = seconds_of(packet.duration, packet.time_base) or 0.0
-        frames = round(packet.size / (self._bytes / self._packets))
-        self._pending = max(-duration, (frames - 1) * duration)
+        self._pending = packet.size / (self._bytes / self._packets) - 1
 
     def _find(self, packet: Packet[Any]) -> int:
         """Return where an ADTS packet lies in the file: FFmpeg counts only the bytes that it took."""
@@ -137,7 +138,8 @@ class Clock:
         if at is None:
             self.now += seconds
             return None, skipped
-        begins = at + skipped / frame.sample_rate - self._origin + self._lost
+        lost = self._shift + round(self._lost) * self._frame_seconds
+        begins = at + skipped / frame.sample_rate - self._origin + lost
         self.now = begins + seconds
         return begins, skipped
 

@@ -89,6 +89,11 @@ def is_mp3_index(frame: bytes) -> bool:
     return not {b"Xing", b"Info", b"VBRI"}.isdisjoint(after_side_information)
 
 
+def is_layer_2(head: bytes) -> bool:
+    """Return True if an MPEG audio frame is one of layer II. Source: ISO/IEC 11172-3, 2.4.2.3."""
+    return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE4
+
+
 def mp3_frame_bytes(head: bytes) -> int:
     """Return the bytes of the layer III frame that begins so, 0 where none does. Source: ISO/IEC 11172-3, 2.4."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
