@@ -5,6 +5,8 @@ MT3Error
 │   ├── NoAudioStreamError      no_audio_stream
 │   ├── EmptyAudioError         empty_audio
 │   ├── TruncatedAudioError     truncated_audio
+│   ├── ProtectedAudioError     protected_audio
+│   ├── CostlyAudioError        audio_too_costly
 │   └── AudioTooLongError       audio_too_long
 ├── UnknownModelError           unknown_model
 ├── InvalidOptionError          invalid_option
@@ -50,6 +52,18 @@ class TruncatedAudioError(AudioError):
     """The recording ends before the length that its own header promises."""
 
     code = "truncated_audio"
+
+
+class ProtectedAudioError(AudioError):
+    """The sound is encrypted."""
+
+    code = "protected_audio"
+
+
+class CostlyAudioError(AudioError):
+    """Opening or decoding the file takes more time or memory than its sound is worth."""
+
+    code = "audio_too_costly"
 
 
 class AudioTooLongError(AudioError):

@@ -8,14 +8,10 @@ from __future__ import annotations
 import os
 import re
 import reprlib
-import shutil
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -29,11 +25,8 @@ USABLE = "pass a path, a binary file object, or a waveform as a NumPy array or t
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
-@contextmanager
-def open_recording(
-    audio: Any, sr: Any, *, sample_rate: int, max_seconds: float | None = None
-) -> Iterator[AudioStream]:
-    """Open a recording as a stream at a network's sample rate, and close what was opened for it.
+def open_recording(audio: Any, sr: Any, *, sample_rate: int, max_seconds: float | None = None) -> AudioStream:
+    """Open a recording as a stream at a network's sample rate.
 
     Args:
         audio: see `mt3_infer.transcribe`.
@@ -46,24 +39,19 @@ def open_recording(
         OSError: the path cannot be opened.
     """
     _check_limit(max_seconds)
-    with ExitStack() as opened:
-        if hasattr(audio, "__array__"):
-            yield array_audio(
-                _as_array(audio), _checked_rate(sr), sample_rate=sample_rate, max_seconds=max_seconds
-            )
-            return
-        if sr is not None and (_is_file(audio) or isinstance(audio, str | PathLike | AudioStream)):
-            raise InvalidOptionError("A file knows its own sample rate: leave out sr, or pass a waveform.")
-        if isinstance(audio, AudioStream):
-            if audio.sample_rate != sample_rate:
-                raise AudioError(
-                    f"The stream has {audio.sample_rate} Hz, and the model needs {sample_rate} Hz:"
-                    f" open it with sample_rate={sample_rate}."
-                )
-            yield opened.enter_context(audio)
-            return
-        source = _seekable(_source(audio), opened)
-        yield opened.enter_context(open_audio(source, sample_rate=sample_rate, max_seconds=max_seconds))
+    if hasattr(audio, "__array__"):
+        rate = _checked_rate(sr)
+        return array_audio(_as_array(audio), rate, sample_rate=sample_rate, max_seconds=max_seconds)
+    if sr is not None and (_is_file(audio) or isinstance(audio, str | PathLike | AudioStream)):
+        raise InvalidOptionError("A file knows its own sample rate: leave out sr, or pass a waveform.")
+    if not isinstance(audio, AudioStream):
+        return open_audio(_source(audio), sample_rate=sample_rate, max_seconds=max_seconds)
+    if audio.sample_rate != sample_rate:
+        raise AudioError(
+            f"The stream has {audio.sample_rate} Hz, and the model needs {sample_rate} Hz:"
+            f" open it with sample_rate={sample_rate}."
+        )
+    return audio
 
 
 def _is_file(audio: Any) -> bool:
@@ -100,8 +88,11 @@ def _checked_path(audio: str | PathLike[Any]) -> Path:
         raise AudioError("The path contains a null character, which no file name may.")
     if _URL.match(path) and not Path(path).exists():
         raise AudioError(f"{path} is a URL: download the recording and pass its path.")
-    if Path(path).is_dir():
+    mode = Path(path).stat().st_mode
+    if stat.S_ISDIR(mode):
         raise AudioError(f"{path} is a folder: pass the path of one recording.")
+    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+        raise AudioError(f"{path} is a device, not a recording: pass the path of a file or of a pipe.")
     return Path(path)
 
 
@@ -111,23 +102,6 @@ def _about_sequence(audio: list[Any] | tuple[Any, ...]) -> str:
     if any(isinstance(part, str | PathLike) for part in audio):
         return "Only one recording is transcribed at a time: call transcribe once for each path."
     return f"A {type(audio).__name__} of samples cannot be used: pass numpy.asarray(samples, dtype=numpy.float32)."
-
-
-def _seekable(source: Path | BinaryIO, opened: ExitStack) -> Path | BinaryIO:
-    """Copy a pipe into a temporary file, since decoding needs to seek; anything else is returned as it is."""
-    if isinstance(source, Path):
-        mode = source.stat().st_mode
-        if stat.S_ISREG(mode):
-            return source
-        if not stat.S_ISFIFO(mode):
-            raise AudioError(f"{source} is a device, not a recording: pass the path of a file or of a pipe.")
-        source = opened.enter_context(source.open("rb"))
-    elif getattr(source, "seekable", lambda: False)():
-        return source
-    copy = opened.enter_context(TemporaryFile())  # noqa: SIM115  the stack closes it
-    shutil.copyfileobj(source, copy)
-    copy.seek(0)
-    return copy
 
 
 def _as_array(audio: Any) -> NDArray[Any]:

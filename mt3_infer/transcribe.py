@@ -147,7 +147,7 @@ class Model:
             stream.seconds,
             checked,
             seconds_taken=time.monotonic() - started,
-            warnings=getattr(stream, "warnings", ()),
+            warnings=stream.warnings,
         )
 
     def sign(

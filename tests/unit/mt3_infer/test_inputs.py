@@ -71,7 +71,7 @@ def test_what_is_no_recording_is_refused_with_what_to_pass(model: Model, audio: 
 def test_a_text_file_and_a_closed_one_are_refused(model: Model, tmp_path: Path) -> None:
     text = tmp_path / "song.wav"
     text.write_text("la la la")
-    with pytest.raises(AudioError, match="convert it"):
+    with pytest.raises(AudioError, match="Convert it"):
         model.transcribe(text)
     opened: Any
     with text.open() as opened, pytest.raises(AudioError, match="binary mode"):

@@ -158,7 +158,7 @@ def test_warnings_of_the_stream_are_in_the_result_and_its_json(model: Model) -> 
             yield from super().__iter__()
             self.warnings = (AudioWarning("damaged_audio", "The recording is damaged at 0.5 s."),)
 
-    stream = WarningStream([(RATE, tone(1.0))], sample_rate=RATE, duration=1.0)
+    stream = WarningStream([tone(1.0)], sample_rate=RATE, duration=1.0)
     result = model.transcribe(stream)
     assert [str(warning) for warning in result.warnings] == ["The recording is damaged at 0.5 s."]
     assert json.loads(result.to_json())["warnings"] == [
