@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mt3_infer.audio import AudioStream, array_audio, open_audio
 from mt3_infer.errors import AudioError, InvalidOptionError
+from mt3_infer.transcribe import DEFAULT_SAMPLE_RATE
 
 USABLE = "pass a path, a binary file object, or a waveform as a NumPy array or tensor"
 
@@ -30,7 +31,7 @@ def open_recording(audio: Any, sr: Any, *, sample_rate: int, max_seconds: float 
 
     Args:
         audio: see `mt3_infer.transcribe`.
-        sr: sample rate of a waveform, in Hz.
+        sr: sample rate of a waveform, in Hz; `DEFAULT_SAMPLE_RATE` if it is None.
         sample_rate: of the stream, in Hz.
         max_seconds: refuse what is longer.
     Raises:
@@ -121,7 +122,7 @@ def _as_array(audio: Any) -> NDArray[Any]:
 
 def _checked_rate(sr: Any) -> int:
     if sr is None:
-        raise InvalidOptionError("A waveform needs its sample rate: transcribe(waveform, sr=44100).")
+        return DEFAULT_SAMPLE_RATE
     is_number = isinstance(sr, int | float | np.integer | np.floating) and not isinstance(sr, bool)
     if not is_number or not np.isfinite(sr) or sr != int(sr) or sr <= 0:
         raise InvalidOptionError(

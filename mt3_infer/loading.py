@@ -17,6 +17,7 @@ from typing import Any
 from checkpoints.catalog import Catalog, Entry
 from checkpoints.errors import CheckpointError, CheckpointNotFoundError, UnknownCheckpointError
 from checkpoints.store import CheckpointStore, FetchProgress
+from mt3_infer.cache import clear_cache, fingerprint, models
 from mt3_infer.cpus import apart
 from mt3_infer.errors import InvalidOptionError, UnknownModelError, WeightsError
 from mt3_infer.models import MODELS, ModelOptions, ModelSpec
@@ -29,8 +30,10 @@ __all__ = [
     "FetchProgress",
     "Model",
     "ModelInfo",
+    "clear_cache",
     "download_model",
     "get_model_info",
+    "keep_model",
     "list_models",
     "load_model",
 ]
@@ -104,6 +107,25 @@ def load_model(
     with _naming_damage(file, spec) if checkpoint_path is not None else nullcontext():
         network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
     return Model(spec, network, weights_sha256, entry.licence)
+
+
+def keep_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    checkpoint_path: str | Path | None = None,
+) -> Model:
+    """Return a model as `load_model` does, and keep it for the next call with the same arguments."""
+    store = CheckpointStore.from_environment()
+    weights = None if checkpoint_path is None else fingerprint(_checked_path(checkpoint_path))
+    return models.get(
+        (_find(name, store.catalog)[0].name, store.root, str(device), str(dtype), repr(batch_size), weights),
+        lambda: load_model(
+            name, device=device, dtype=dtype, batch_size=batch_size, checkpoint_path=checkpoint_path, store=store
+        ),
+    )
 
 
 def download_model(

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 DISTRIBUTION = "mt3-infer-service"
 
-DEFAULT_MODEL = "basic_pitch"
+DEFAULT_MODEL = "mt3_pytorch"
+
+DEFAULT_SAMPLE_RATE = 16_000
+"""Of a waveform that comes without one, in Hz: what most of the networks take."""
 
 ResultT = TypeVar("ResultT")
 ResultIn = TypeVar("ResultIn", contravariant=True)
@@ -203,15 +206,15 @@ def transcribe(
     checkpoint_path: str | Path | None = None,
     **options: Any,
 ) -> Transcription:
-    """Turn a recording into notes; weights are fetched on first use.
+    """Turn a recording into notes. On first use the weights are fetched; the model stays loaded for the next call.
 
     Args:
         audio: a file of any common format (path or binary file object), or a waveform of shape (S,), or with
             channels (S, C) or (C, S): the shorter axis is taken as the channels. Integers are scaled
             to [-1, 1] by the range of their type. Or an `AudioStream` at the model's sample rate.
-        sr: sample rate in Hz of a waveform; files know their own.
-        model: a name or alias (`mt3-infer list` shows them), or a model that `load_model` gave. To transcribe
-            more than one recording, load it once.
+        sr: sample rate in Hz of a waveform, 16,000 if it is left out; files know their own.
+        model: a name or alias (`mt3-infer list` shows them), or a model that `load_model` returned. The two
+            models that were used last are kept, for all threads, until `clear_cache` is called.
         progress: called after each batch. What it raises ends the transcription and reaches the caller.
         max_seconds: refuse longer recordings.
         device: "auto", "cpu", "cuda" or "cuda:1"; counts only where `model` is a name.
@@ -228,9 +231,9 @@ def transcribe(
             f"model cannot be of type {type(model).__name__}: pass a name, or what load_model returned."
         )
     if isinstance(model, str):
-        from mt3_infer.loading import load_model
+        from mt3_infer.loading import keep_model
 
-        model = load_model(
+        model = keep_model(
             model, device=device, dtype=dtype, batch_size=batch_size, checkpoint_path=checkpoint_path
         )
     return model.transcribe(audio, sr, progress=progress, max_seconds=max_seconds, **options)
