@@ -26,7 +26,7 @@ from web.schemas import (
     ShowHeaders,
     TranscriptionList,
     TranscriptionView,
-    view_job,
+    show_job,
 )
 from web.uploads import receive, resolve_model
 from web.workload import Workload, works_with
@@ -64,13 +64,17 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
             cursor=query.cursor,
         )
         progress = shards.progress_of(session, page, datetime.now(UTC))
-    items = [view_job(job, shards=progress.get(job.id)) for job in page]
-    body = TranscriptionList(items=items, next_cursor=cursor)
+    items = []
+    for job in page:
+        try:
+            items.append(show_job(job, shards=progress.get(job.id)))
+        except Exception as error:
+            log.error("job_left_out_of_list", job_id=str(job.id), error=repr(error)[:500])
     headers = {}
     if cursor:
         following = request.args.to_dict() | {"cursor": cursor}
         headers["Link"] = f'<{url_for(".index", **following)}>; rel="next"'  # type: ignore[arg-type]
-    return body.model_dump(mode="json"), 200, headers
+    return {"items": items, "next_cursor": cursor}, 200, headers
 
 
 @blueprint.get("/<uuid:job_id>")
@@ -176,14 +180,14 @@ def _download_name(job: Job, artifact: str) -> str:
 def _look(job_id: UUID) -> dict[str, Any]:
     with parts().sessions() as session:
         job = jobs.get_job(session, OWNER, job_id)
-        return _view_in(session, job).model_dump(mode="json")
+        return _view_in(session, job)
 
 
 def _dump(job: Job) -> dict[str, Any]:
     with parts().sessions() as session:
-        return _view_in(session, job).model_dump(mode="json")
+        return _view_in(session, job)
 
 
-def _view_in(session: Session, job: Job) -> TranscriptionView:
+def _view_in(session: Session, job: Job) -> dict[str, Any]:
     progress = shards.progress_of(session, [job], datetime.now(UTC))
-    return view_job(job, position=parts().line.position(session, job), shards=progress.get(job.id))
+    return show_job(job, position=parts().line.position(session, job), shards=progress.get(job.id))
