@@ -192,6 +192,21 @@ class ModelList(BaseModel):
     items: list[ModelView]
 
 
+class WorkersView(BaseModel):
+    """Workers that were seen lately."""
+
+    present: int
+    last_seen_at: str | None
+
+
+class Readiness(BaseModel):
+    """Whether requests can be served."""
+
+    status: Literal["ready", "not ready"]
+    checks: dict[str, Literal["ok", "unavailable"]]
+    workers: WorkersView | None = Field(None, description="Informational only; null without a database.")
+
+
 class Problem(BaseModel):
     """RFC 9457, with a `code` that stays the same."""
 
