@@ -610,8 +610,13 @@ def find_kept(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, set[int]]
 
 def list_garbage(session: Session, *, older_than_seconds: float) -> list[str]:
     """Prefixes to delete from storage, by now beyond the reach of a worker that was still writing."""
-    query = select(Garbage.prefix).where(Garbage.created_at < now_plus(-older_than_seconds)).limit(500)
-    return list(session.scalars(query))
+    due = select(Garbage.prefix).where(Garbage.created_at < now_plus(-older_than_seconds))
+    return list(session.scalars(due.order_by(Garbage.created_at).limit(500)))
+
+
+def postpone_garbage(session: Session, prefix: str) -> None:
+    """Put a prefix that storage did not delete behind the others."""
+    session.execute(update(Garbage).where(Garbage.prefix == prefix).values(created_at=now_plus()))
 
 
 def forget_garbage(session: Session, prefix: str) -> None:

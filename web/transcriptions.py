@@ -126,11 +126,12 @@ def remove(job_id: UUID) -> tuple[str, int]:
     """Delete; what storage cannot remove now, the scheduler removes later."""
     with parts().sessions.begin() as session:
         jobs.delete_job(session, OWNER, job_id)
-    try:
-        for prefix in jobs.all_prefixes([job_id]):
+    for prefix in jobs.all_prefixes([job_id]):
+        try:
             parts().storage.delete_prefix(prefix)
-    except ServiceError as error:
-        log.warning("files_left_for_the_scheduler", job_id=str(job_id), error=str(error))
+        except ServiceError as error:
+            log.warning("files_left_for_the_scheduler", prefix=prefix, error=str(error))
+            break  # if storage hangs, each prefix would take as long
     return "", 204
 
 

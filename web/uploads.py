@@ -12,14 +12,17 @@ from uuid6 import uuid7
 from werkzeug.datastructures import FileStorage
 
 from mt3_infer.models import MODELS
-from shared.errors import IdempotencyConflict
+from shared.errors import IdempotencyConflict, ServiceError
 from shared.jobs import NewJob, create_job
+from shared.logs import get_logger
 from shared.storage import StoredObject, upload_prefix
 from shared.tables import Job
 from web.client_json import check_returnable, read_object
 from web.errors import EmptyUpload, UnknownModel
 from web.parts import OWNER, Parts
 from web.schemas import ClientFields, NewTranscription
+
+log = get_logger(__name__)
 
 
 def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None) -> Job:
@@ -62,14 +65,22 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
     try:
         job, created = create_job(parts.sessions, new)
     except IdempotencyConflict:
-        parts.storage.delete_prefix(upload_prefix(job_id))
+        discard(parts, job_id)
         raise
     # After any other error the upload stays: a commit that seems to have failed may have been made.
     if not created:
-        parts.storage.delete_prefix(upload_prefix(job_id))
+        discard(parts, job_id)
         return job
     parts.queue.submit(job.id)
     return job
+
+
+def discard(parts: Parts, job_id: UUID) -> None:
+    """Remove an upload that no job needs. What storage does not remove now, the sweeper finds as an orphan."""
+    try:
+        parts.storage.delete_prefix(upload_prefix(job_id))
+    except ServiceError as error:
+        log.warning("upload_left_for_the_sweeper", job_id=str(job_id), error=str(error))
 
 
 def resolve_model(parts: Parts, asked: str | None) -> str:

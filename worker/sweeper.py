@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
@@ -74,33 +75,55 @@ class Sweeper:
         for prefix in garbage:
             if not self.lock.hold():
                 return
-            try:
-                self.storage.delete_prefix(prefix)
-            except ServiceError as error:
-                log.warning("garbage_left", prefix=prefix, error=str(error))
-                return
+            is_removed = self._removes(prefix)
             with self.sessions.begin() as session:
-                jobs.forget_garbage(session, prefix)
+                if is_removed:
+                    jobs.forget_garbage(session, prefix)
+                else:
+                    jobs.postpone_garbage(session, prefix)
 
     def remove_orphans(self) -> None:
         """Look through all of storage and remove what is old and belongs to nothing."""
         old = datetime.now(UTC) - timedelta(hours=self.settings.orphan_hours)
-        removed = self.storage.delete_unfinished(older_than=old)
-        for top, prefix in PREFIXES.items():
-            owned = self._owned(top, old)
-            while batch := list(islice(owned, BATCH)):
-                if not self.lock.hold():
-                    return
-                with self.sessions() as session:
-                    find_kept = shards.find_kept if top == "shards/" else jobs.find_kept
-                    kept = find_kept(session, [job_id for job_id, _ in batch])
-                for job_id, attempt in batch:
-                    is_orphan = job_id not in kept or (attempt is not None and attempt not in kept[job_id])
-                    if is_orphan:
-                        self.storage.delete_prefix(prefix(job_id) if attempt is None else prefix(job_id, attempt))
-                        removed += 1
+        removed = 0
+        with self._goes_on("unfinished uploads"):
+            removed += self.storage.delete_unfinished(older_than=old)
+        for top in PREFIXES:
+            with self._goes_on(top):
+                removed += self._remove_orphans_below(top, old)
         if removed:
             log.info("orphans_removed", count=removed)
+
+    def _remove_orphans_below(self, top: str, old: datetime) -> int:
+        removed, prefix = 0, PREFIXES[top]
+        owned = self._owned(top, old)
+        while batch := list(islice(owned, BATCH)):
+            if not self.lock.hold():
+                break
+            with self.sessions() as session:
+                find_kept = shards.find_kept if top == "shards/" else jobs.find_kept
+                kept = find_kept(session, [job_id for job_id, _ in batch])
+            for job_id, attempt in batch:
+                if job_id not in kept or (attempt is not None and attempt not in kept[job_id]):
+                    removed += self._removes(prefix(job_id) if attempt is None else prefix(job_id, attempt))
+        return removed
+
+    def _removes(self, prefix: str) -> bool:
+        """Delete a prefix; return False if storage refused it."""
+        is_removed = False
+        with self._goes_on(prefix):
+            self.storage.delete_prefix(prefix)
+            is_removed = True
+        return is_removed
+
+    @contextmanager
+    def _goes_on(self, subject: str) -> Iterator[None]:
+        """Log what storage refuses, so that the rest is still done; raise if storage as a whole is unavailable."""
+        try:
+            yield
+        except ServiceError as error:
+            log.warning("storage_refused", subject=subject, error=str(error))
+            self.storage.check()
 
     def _owned(self, top: str, old: datetime) -> Iterator[tuple[UUID, int | None]]:
         """Job, and attempt where it has one, of every group of objects that are all old."""
