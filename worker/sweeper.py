@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
@@ -86,11 +85,15 @@ class Sweeper:
         """Look through all of storage and remove what is old and belongs to nothing."""
         old = datetime.now(UTC) - timedelta(hours=self.settings.orphan_hours)
         removed = 0
-        with self._goes_on("unfinished uploads"):
+        try:
             removed += self.storage.delete_unfinished(older_than=old)
+        except ServiceError as error:
+            self._go_on_after("unfinished uploads", error)
         for top in PREFIXES:
-            with self._goes_on(top):
+            try:
                 removed += self._remove_orphans_below(top, old)
+            except ServiceError as error:
+                self._go_on_after(top, error)
         if removed:
             log.info("orphans_removed", count=removed)
 
@@ -110,20 +113,17 @@ class Sweeper:
 
     def _removes(self, prefix: str) -> bool:
         """Delete a prefix; return False if storage refused it."""
-        is_removed = False
-        with self._goes_on(prefix):
-            self.storage.delete_prefix(prefix)
-            is_removed = True
-        return is_removed
-
-    @contextmanager
-    def _goes_on(self, subject: str) -> Iterator[None]:
-        """Log what storage refuses, so that the rest is still done; raise if storage as a whole is unavailable."""
         try:
-            yield
+            self.storage.delete_prefix(prefix)
         except ServiceError as error:
-            log.warning("storage_refused", subject=subject, error=str(error))
-            self.storage.check()
+            self._go_on_after(prefix, error)
+            return False
+        return True
+
+    def _go_on_after(self, subject: str, error: ServiceError) -> None:
+        """Log what storage refused, so that the rest is still done; raise if it is unavailable as a whole."""
+        log.warning("storage_refused", subject=subject, error=str(error))
+        self.storage.check()
 
     def _owned(self, top: str, old: datetime) -> Iterator[tuple[UUID, int | None]]:
         """Job, and attempt where it has one, of every group of objects that are all old."""

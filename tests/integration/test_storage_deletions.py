@@ -105,10 +105,8 @@ def test_an_error_that_passes_is_no_refusal(proxy: S3Proxy, storage: S3Storage) 
 def test_an_object_that_is_gone_already_counts_as_deleted(proxy: S3Proxy, storage: S3Storage) -> None:
     """Some servers answer 404 to the deletion of what another process has just deleted."""
     put(storage, "results/1/a")
-    proxy.refusals |= {
-        BATCH: REFUSALS["does not know the call"],
-        "DELETE results/1/a": (404, ERROR % b"NoSuchKey"),
-    }
+    proxy.refusals[BATCH] = REFUSALS["does not know the call"]
+    proxy.refusals["DELETE results/1/a"] = (404, ERROR % b"NoSuchKey")
     storage.delete_prefix("results/1/")
 
 
