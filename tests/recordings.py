@@ -37,6 +37,21 @@ def encode(source: Path, target: Path, codec: str, rate: int, **options: Any) ->
         return _encode(target, container.decode(audio=0), codec, rate, **options)
 
 
+def remux(source: Path, target: Path, *, without: tuple[float, float], kind: str | None = None) -> Path:
+    """Copy a recording without the packets of a stretch, as from a broken connection: clocks go on."""
+    with av.open(str(source)) as before, av.open(str(target), "w", format=kind) as after:
+        track = before.streams.audio[0]
+        copy = after.add_stream_from_template(track)
+        start = float((track.start_time or 0) * track.time_base)
+        for packet in before.demux(track):
+            if packet.dts is None or packet.pts is None:
+                continue
+            if not without[0] <= float(packet.pts * packet.time_base) - start < without[1]:
+                packet.stream = copy
+                after.mux(packet)
+    return target
+
+
 def _encode(
     path: Path,
     frames: Iterator[av.AudioFrame],
@@ -45,19 +60,23 @@ def _encode(
     *,
     bit_rate: int = 0,
     muxer: dict[str, str] | None = None,
+    kind: str | None = None,
+    layout: str = "stereo",
+    starts_at: float = 0.0,
     video: bool = False,
 ) -> Path:
-    with av.open(str(path), "w", options=muxer or {}) as container:
+    with av.open(str(path), "w", format=kind, options=muxer or {}) as container:
         picture = _add_picture(container) if video else None
         stream: Any = container.add_stream(codec, rate=rate, options={"strict": "-2"})
+        stream.layout = layout
         if bit_rate:
             stream.bit_rate = bit_rate
         if picture is not None:
             _show_picture(container, picture)
-        stereo = av.AudioResampler(stream.codec_context.codec.audio_formats[0].name, "stereo", rate)
-        position = 0
+        converter = av.AudioResampler(stream.codec_context.codec.audio_formats[0].name, layout, rate)
+        position = round(starts_at * rate)
         for frame in [*frames, None]:
-            for part in stereo.resample(frame):
+            for part in converter.resample(frame):
                 part.pts, part.time_base = position, Fraction(1, rate)
                 position += part.samples
                 container.mux(stream.encode(part))
