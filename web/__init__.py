@@ -1,4 +1,4 @@
-"""The side that clients see: API, page, documentation. `create_app` makes it from its parts; see `web.wsgi`."""
+"""The side that clients see: API, page, documentation. `create_app` makes it from its parts; see `web.asgi`."""
 
 from __future__ import annotations
 
