@@ -25,6 +25,8 @@ from mt3_infer.notes import Note, sort_notes
 from mt3_infer.segments import Segment, SegmentGrid
 from mt3_infer.transcribe import NetworkOutput
 
+onnxruntime.disable_telemetry_events()  # some builds report to their maker
+
 SAMPLE_RATE = 22050  # Hz
 HOP = 256  # samples from frame to frame
 WINDOW_SAMPLES = 2 * SAMPLE_RATE - HOP  # 43844
