@@ -105,10 +105,9 @@ def pair_with_outputs(
     return targets
 
 
-def format_of(output: str | None, file_format: str | None) -> str:
-    """Return the format that is asked for, by option or by the output's name."""
-    named = FORMATS.get(Path(output).suffix.lower()) if output is not None else None
-    return file_format or named or "mid"
+def format_of(target: Path | None, file_format: str | None) -> str:
+    """Return the format that is asked for, by option or by the name of the file to write."""
+    return file_format or FORMATS.get(target.suffix.lower() if target is not None else "", "mid")
 
 
 def _meant_by(argument: str) -> Iterator[Recording]:

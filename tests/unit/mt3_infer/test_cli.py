@@ -64,6 +64,20 @@ def test_output_is_a_file_or_a_folder(songs: list[Path], tmp_path: Path) -> None
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "b.json"]
 
 
+def test_the_name_of_a_folder_says_nothing_of_the_format(songs: list[Path], tmp_path: Path) -> None:
+    assert run("transcribe", *songs, "-o", f"{tmp_path}/x.json/").exit_code == 0
+    assert all((tmp_path / "x.json" / f"{name}.mid").read_bytes().startswith(b"MThd") for name in "ab")
+
+
+def test_a_name_that_is_not_utf_8_can_be_transcribed(songs: list[Path], tmp_path: Path) -> None:
+    odd = os.fsdecode(bytes(tmp_path) + b"/\xe9t\xe9.wav")
+    songs[0].rename(odd)
+    result = run("transcribe", odd, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)[0]["source"] == odd
+    assert os.path.exists(os.fsdecode(bytes(tmp_path) + b"/\xe9t\xe9.mid"))
+
+
 def test_a_bad_file_is_named_in_one_line_and_the_others_are_done(songs: list[Path], tmp_path: Path) -> None:
     bad, missing = tmp_path / "bad.mp3", tmp_path / "missing.mp3"
     bad.write_text("no music")
