@@ -176,6 +176,8 @@ def transcribe_command(
     The summary of --json is a list with an object for each recording: source, output, model, number of notes,
     duration and seconds taken, warnings, and error (null, or code and detail).
     """
+    if output == "/dev/stdout":
+        output = PIPE
     if output == PIPE and as_json:
         raise click.UsageError("--json and -o - both need standard output: write the result to a file.")
     recordings = find_recordings(files)
