@@ -19,14 +19,17 @@ def tone(seconds: float, rate: int = 22050, pitch: float = 440.0) -> NDArray[np.
 
 
 def write(path: Path, waveform: NDArray[np.float32], rate: int, codec: str = "pcm_s16le", **options: Any) -> Path:
-    """Encode a waveform of shape (S,), the same on both channels, or (2, S)."""
-    planes = np.broadcast_to(waveform, (2, waveform.shape[-1]))
+    """Encode a waveform of shape (S,), the same on both channels, or (C, S) with a `layout` of C channels."""
+    layout = options.setdefault("layout", "stereo")
+    planes = np.broadcast_to(waveform, (av.AudioLayout(layout).nb_channels, waveform.shape[-1]))
     minutes = range(0, planes.shape[1], 60 * rate)  # a frame cannot hold hours
-    return _encode(path, (_frame(planes[:, at : at + 60 * rate], rate) for at in minutes), codec, rate, **options)
+    frames = (_frame(planes[:, at : at + 60 * rate], rate, layout) for at in minutes)
+    return _encode(path, frames, codec, rate, **options)
 
 
-def _frame(planes: NDArray[np.float32], rate: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes), format="fltp", layout="stereo")
+def _frame(planes: NDArray[np.float32], rate: int, layout: str) -> av.AudioFrame:
+    packed = np.ascontiguousarray(planes.T).reshape(1, -1)  # a frame has pointers to eight planes only
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
     frame.sample_rate = rate
     return frame
 

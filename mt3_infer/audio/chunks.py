@@ -104,8 +104,10 @@ def _is_trailer(file: File, offset: int) -> bool:
         if len(head) < 8 or not head.strip(b"\0"):
             return True
         if not is_chunk_name(head[:4]):
-            head, offset = file.at(offset + 1, 8), offset + 1
-            if not is_chunk_name(head[:4]):
+            # The samples may be padded although they are even; an odd chunk may lack its pad byte.
+            offset = next((at for at in (offset + 1, offset - 1) if is_chunk_name(file.at(at, 4))), 0)
+            head = file.at(offset, 8)
+            if not offset:
                 return False
         if head[:4] in (b"RIFF", b"RF64"):
             return True

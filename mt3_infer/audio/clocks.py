@@ -67,7 +67,9 @@ class Clock:
         """Count a packet's bytes; return True if it holds no sound, as the first frame of a joined MP3."""
         if self._is_first_packet:
             self._first_packet = seconds_of(packet.pts, packet.time_base)
-            if self._codec.startswith("mp3") and is_layer_2(bytes(packet)):  # transport streams do not tell them apart
+            if self._codec.startswith("mp3") and is_layer_2(
+                bytes(packet)
+            ):  # transport streams do not tell them apart
                 self._codec = "mp2"
             self._is_first_packet = False
         elif "mp3" in self._names and is_mp3_index(bytes(packet)):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mt3_infer.audio.clocks import STREAMS, Clock, seconds_of
 from mt3_infer.audio.files import File, Part, View
-from mt3_infer.audio.frames import ends_inside_mp3_frame, find_block, mp3_seconds
+from mt3_infer.audio.frames import ends_inside_mp3_frame, find_block, mp3_seconds, strip_tags
 from mt3_infer.audio.levels import MIN_RATE, Raw
 from mt3_infer.audio.resampling import MAX_SAMPLE_RATE
 from mt3_infer.audio.timeline import MAX_SILENCE_SECONDS, OVERLAP_SECONDS, Report
@@ -174,7 +174,7 @@ class OpenPart:
                             self.last_byte = max(self.last_byte, packet.pos + packet.size)
                         if clock.is_index(packet):
                             continue
-                    yield packet
+                    yield _without_tags(packet) if "mp3" in self.names else packet
             except av.error.EOFError:
                 pass
             except (av.error.FFmpegError, IndexError) as error:  # IndexError: a stream that came on the way
@@ -280,6 +280,18 @@ def _tagged_duration(track: av.AudioStream) -> float | None:
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except (KeyError, ValueError):
         return None
+
+
+def _without_tags(packet: Packet[Any]) -> Packet[Any]:
+    """Return a packet whose frame comes first: the decoder takes a tag before it for damage."""
+    data = bytes(packet)
+    stripped = strip_tags(data)
+    if len(stripped) == len(data):
+        return packet
+    copy: Packet[Any] = Packet(stripped)
+    copy.pts, copy.dts, copy.time_base, copy.duration = packet.pts, packet.dts, packet.time_base, packet.duration
+    copy.stream = packet.stream
+    return copy
 
 
 def _refuse_absurd(frame: av.AudioFrame) -> None:

@@ -21,20 +21,29 @@ def id3_length(head: bytes) -> int:
     return 10 + size + (10 if head[5] & 0x10 else 0)  # a footer repeats the header
 
 
+def tag_length(head: bytes) -> int:
+    """Return the bytes of the tag (ID3v1, ID3v2, APE) that begins with these 32 bytes, 0 where there is none."""
+    if head[:3] == b"TAG":
+        return 128
+    if head[:8] == b"APETAGEX" and len(head) >= 32:
+        size, flags = struct.unpack("<12xI4xI8x", head[:32])
+        return int(size) + (32 if flags & 0xA000_0000 else 0)  # a header, or a footer that a header came before
+    return id3_length(head[:10])
+
+
 def skip_tags(file: File, start: int, end: int) -> int:
-    """Return where sound may go on after the tags that begin at `start` (ID3v1, ID3v2, APE), at most `end`."""
-    while start < end:
-        head = file.at(start, 32)
-        if length := id3_length(head):
-            start += length
-        elif head[:3] == b"TAG":
-            start += 128
-        elif head[:8] == b"APETAGEX" and len(head) == 32:
-            size, flags = struct.unpack("<12xI4xI8x", head)
-            start += size + (32 if flags & 0xA000_0000 else 0)  # a header, or a footer that a header came before
-        else:
-            break
+    """Return where sound may go on after the tags that begin at `start`, at most `end`."""
+    while start < end and (length := tag_length(file.at(start, 32))):
+        start += length
     return min(start, end)
+
+
+def strip_tags(packet: bytes) -> bytes:
+    """Return a packet without the tags that come before its frame, as where MP3 files were joined."""
+    start = 0
+    while start < len(packet) and (length := tag_length(packet[start : start + 32])):
+        start += length
+    return packet[start:] if start else packet
 
 
 def find_block(file: File, offset: int, end: int) -> int | None:
@@ -83,8 +92,7 @@ def mp3_seconds(file: File, part: Part) -> float | None:
 
 def is_mp3_index(frame: bytes) -> bool:
     """Return True if a frame, after a tag or not, holds the count of frames instead of sound."""
-    tag = id3_length(frame[:10])
-    frame = frame[tag : tag + 40]
+    frame = strip_tags(frame)[:40]
     after_side_information = [frame[at : at + 4] for at in (36, 21, 13)]  # MPEG 1 stereo, mono or MPEG 2, both
     return not {b"Xing", b"Info", b"VBRI"}.isdisjoint(after_side_information)
 

@@ -51,19 +51,10 @@ if TYPE_CHECKING:
 REQUEST_BYTES = 512  # a request on the server's socket: JSON, padded
 STALL_SECONDS = 60.0  # without an answer, while the child takes no time: the disk or the network hangs
 SHARE = 0.25  # seconds of CPU time allowed for each second of sound
-CRASHES = (
-    signal.SIGSEGV,
-    signal.SIGBUS,
-    signal.SIGABRT,
-    signal.SIGFPE,
-    signal.SIGILL,
-    signal.SIGTRAP,
-    signal.SIGSYS,
-)
 COSTLY_TIME = "The file takes too long to open or decode: save it again without tags and pictures, as WAV or FLAC."
 COSTLY_MEMORY = "The file takes too much memory to open or decode: save it again without tags and pictures."
 CRASHED = "The file is corrupt: the decoder crashed. Convert it to WAV, FLAC, MP3, OGG or M4A."
-POSIX = hasattr(os, "fork")
+SERVE = "mt3_infer.audio.isolation"  # the module whose `serve` the server process runs
 
 
 @dataclass(frozen=True)
@@ -75,7 +66,7 @@ class DecodeLimits:
         memory_bytes: that the child may allocate beyond what it begins with.
     """
 
-    probe_seconds: float = 5.0
+    probe_seconds: float = 3.0
     memory_bytes: int = 512 * 1024**2
 
 
@@ -218,10 +209,7 @@ class _Server:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        program = (
-            f"import sys; sys.path[:] = {sys.path!r}; from mt3_infer.audio.isolation import serve; "
-            f"serve({theirs.fileno()})"
-        )
+        program = f"import sys; sys.path[:] = {sys.path!r}; from {SERVE} import serve; serve({theirs.fileno()})"
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         with theirs:
             self._process = subprocess.Popen(
@@ -267,7 +255,10 @@ def _server() -> _Server:
     """Return this process's server, started if there is none yet or it was ended."""
     global _current
     with _starting:
-        if _current is None or _current.owner != os.getpid() or not _current.is_running():
+        if _current is not None and _current.owner == os.getpid() and not _current.is_running():
+            _current.stop()
+            _current = None
+        if _current is None or _current.owner != os.getpid():  # a forked process has none yet
             _current = _Server()
     return _current
 
