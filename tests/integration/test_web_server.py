@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -253,7 +254,7 @@ def test_a_wait_ends_when_its_time_is_over(client: ServiceClient) -> None:
 def test_uploads_to_a_storage_that_hangs_leave_the_others_their_threads(tmp_path: Path) -> None:
     with ExitStack() as stack:
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=200))
-        environment = {
+        environment: dict[str, Any] = {
             "MT3_STORAGE_URL": "s3://bucket/",
             "MT3_S3_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
             "MT3_S3_ACCESS_KEY_ID": "key",

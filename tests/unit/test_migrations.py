@@ -104,9 +104,7 @@ def test_a_database_of_these_encodings_is_migrated_and_keeps_any_text(postgres_u
 
 @pytest.mark.integration
 @pytest.mark.parametrize("encoding", ["LATIN1", "WIN1251", "EUC_JP"])
-def test_a_database_that_cannot_hold_every_text_is_refused(
-    postgres_url: str, encoding: str
-) -> None:
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres_url: str, encoding: str) -> None:
     settings = make_database(postgres_url, encoding)
     run = subprocess.run(
         [sys.executable, "-m", "migrations"],
