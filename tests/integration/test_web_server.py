@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -304,6 +305,21 @@ def test_readers_that_take_nothing_hold_no_thread(tmp_path: Path) -> None:
             f"{url}/v1/transcriptions/{job_id}/artifacts/notes.json", timeout=30
         ) as answer:
             assert len(answer.read()) == 20_000_000, "whoever reads gets it whole"
+
+
+def test_connections_may_be_more_than_a_shell_allows_open_files(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (150, hard))  # which the process inherits
+        try:
+            url = stack.enter_context(servers.web_process(tmp_path))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(300):
+            stack.enter_context(closing(connect(url))).sendall(b"GET /livez HTTP/1.1\r\n")
+        began = time.monotonic()
+        assert ServiceClient(url).submit(b"RIFF").status == 202
+        assert time.monotonic() - began < 2
 
 
 def test_on_sigterm_requests_in_progress_are_answered(tmp_path: Path) -> None:
