@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-
 import click
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
@@ -30,7 +28,6 @@ CONNECTIONS = 2048  # of a worker; slow ones are closed before they are so many
 @click.option("--app", default="web.asgi:app", show_default=True, help="ASGI application to serve.")
 def main(host: str, port: int, workers: int, app: str) -> None:
     """Serve the web page and the API."""
-    _allow_open_files()
     settings = read_settings()  # a wrong setting is one clear line here, not one from every worker
     Server(
         app,
@@ -49,14 +46,6 @@ def main(host: str, port: int, workers: int, app: str) -> None:
         workers_kill_timeout=GRACE_SECONDS,
         log_level=LogLevels.warning,
     ).serve()
-
-
-def _allow_open_files() -> None:
-    """Raise the limit that shells set, often 1,024, as far as we may: each connection is an open file."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 3 * CONNECTIONS  # with database, storage and temporary files
-    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 if __name__ == "__main__":
