@@ -8,6 +8,8 @@ import resource
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -357,6 +359,27 @@ def test_a_worker_that_dies_is_replaced_and_none_outlives_its_master(tmp_path: P
         master.kill()
         _, alive = psutil.wait_procs(workers, timeout=20)
         assert alive == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MT3_DEFAULT_MODEL", "nonesuch", "There is no model 'nonesuch'"),
+        ("MT3_SLOW_CLIENT_SECONDS", "0", "MT3_SLOW_CLIENT_SECONDS is wrong"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start_with_one_line(tmp_path: Path, name: str, value: str, said: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "web", "--port", str(servers.free_port())],
+        env={**os.environ, "MT3_DATABASE_URL": f"sqlite:///{tmp_path}/x", name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.returncode != 0
+    (line,) = run.stderr.splitlines()
+    assert said in line
 
 
 @pytest.mark.soak
