@@ -33,6 +33,7 @@ __all__ = [
     "clear_cache",
     "download_model",
     "get_model_info",
+    "get_model_spec",
     "keep_model",
     "list_models",
     "load_model",
@@ -170,6 +171,15 @@ def get_model_info(name: str, store: CheckpointStore | None = None) -> ModelInfo
     """
     store = store or CheckpointStore.from_environment()
     return _info(*_find(name, store.catalog), store)
+
+
+def get_model_spec(name: str) -> ModelSpec:
+    """Return the row of the table for a name or an alias.
+
+    Raises:
+        UnknownModelError: no such name.
+    """
+    return _find(name, CheckpointStore.from_environment().catalog)[0]
 
 
 def _find(name: str, catalog: Catalog) -> tuple[ModelSpec, Entry]:

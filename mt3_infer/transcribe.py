@@ -131,8 +131,7 @@ class Model:
         from mt3_infer.segments import split_segments
 
         checked = self.spec.check_options(options)
-        if progress is not None and not callable(progress):
-            raise InvalidOptionError("progress must be a function that takes a Progress, or None.")
+        _check_progress(progress)
         started = time.monotonic()
         grid = self.network.grid
         collector = self.network.collect(checked)
@@ -230,13 +229,25 @@ def transcribe(
         raise InvalidOptionError(
             f"model cannot be of type {type(model).__name__}: pass a name, or what load_model returned."
         )
-    if isinstance(model, str):
-        from mt3_infer.loading import keep_model
+    if isinstance(model, Model):
+        return model.transcribe(audio, sr, progress=progress, max_seconds=max_seconds, **options)
+    from mt3_infer.inputs import open_recording
+    from mt3_infer.loading import get_model_spec, keep_model
 
-        model = keep_model(
+    # Whatever is wrong with the arguments is found before weights are fetched.
+    spec = get_model_spec(model)
+    spec.check_options(options)
+    _check_progress(progress)
+    with open_recording(audio, sr, sample_rate=spec.sample_rate, max_seconds=max_seconds) as stream:
+        loaded = keep_model(
             model, device=device, dtype=dtype, batch_size=batch_size, checkpoint_path=checkpoint_path
         )
-    return model.transcribe(audio, sr, progress=progress, max_seconds=max_seconds, **options)
+        return loaded.transcribe(stream, progress=progress, **options)
+
+
+def _check_progress(progress: Any) -> None:
+    if progress is not None and not callable(progress):
+        raise InvalidOptionError("progress must be a function that takes a Progress, or None.")
 
 
 def library_version() -> str:

@@ -213,9 +213,9 @@ def transcribe_command(
 
 
 def _check_options(model: str, options: Mapping[str, Any]) -> None:
-    from mt3_infer.loading import get_model_info
+    from mt3_infer.loading import get_model_spec
 
-    MODELS[get_model_info(model).name].check_options(options)
+    get_model_spec(model).check_options(options)
 
 
 def _check_outputs(targets: Mapping[Recording, Path | None], output: str | None, *, force: bool) -> None:
