@@ -268,7 +268,6 @@ def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
             status=ShardStatus.QUEUED,
             attempts_charged=0,
             run_after=now_plus(),
-            rung_at=None,
             error_code=None,
             error_detail=None,
         ),
@@ -491,28 +490,6 @@ def count_waiting(session: Session) -> int:
     return session.scalar(waiting.where(Job.status == Status.QUEUED, Job.run_after <= now_plus())) or 0
 
 
-def take_unrung(session: Session, *, ring_again_seconds: float | None, limit: int = 500) -> list[UUID]:
-    """Queued jobs that are due and were not rung for lately, or never yet (None), marked as rung for now."""
-    unheard: ColumnElement[bool] = Job.rung_at.is_(None)
-    if ring_again_seconds is not None:
-        unheard = or_(unheard, Job.rung_at < now_plus(-ring_again_seconds))
-    due = (
-        select(Job.id)
-        .where(Job.status == Status.QUEUED, Job.run_after <= now_plus(), unheard)
-        .order_by(Job.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)  # ignored by SQLite
-    )
-    rung = update(Job).where(Job.id.in_(due)).values(rung_at=now_plus()).returning(Job.id)
-    return sorted(session.scalars(rung.execution_options(synchronize_session=False)))
-
-
-def forget_rings(session: Session, job_ids: Sequence[UUID] | None = None) -> None:
-    """Mark queued jobs as not rung for: these, whose message did not go out, or all, when Redis lost them."""
-    forgotten = update(Job).where(Job.status == Status.QUEUED).values(rung_at=None)
-    session.execute(forgotten if job_ids is None else forgotten.where(Job.id.in_(job_ids)))
-
-
 def reap_jobs(session: Session, *, max_attempts: int, stall_seconds: float) -> tuple[list[UUID], list[UUID]]:
     """Return jobs whose worker is gone, or has stopped moving: (queued again, failed for good)."""
     lost = and_(
@@ -618,7 +595,6 @@ _AT_REST: dict[str, Any] = {"phase": None, "download": None, "worker": None, "le
 _QUEUED_AGAIN: dict[str, Any] = {
     **_AT_REST,
     "status": Status.QUEUED,
-    "rung_at": None,
     "audio_seconds_done": 0.0,
     "transcribing_since": None,
 }

@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from shared.db import now_plus
@@ -265,7 +265,7 @@ def complete_shard(
         Shard.number == claim.number + 1,
         Shard.status == ShardStatus.WAITING,
     )
-    is_next_due = changed(session, following.values(status=ShardStatus.QUEUED, run_after=now_plus(), rung_at=None))
+    is_next_due = changed(session, following.values(status=ShardStatus.QUEUED, run_after=now_plus()))
     counted = update(Job).where(Job.id == claim.job_id)
     changed(session, counted.values(shards_done=Job.shards_done + 1, served_at=now_plus()))
     # Two that finish at once wait for each other at the job's row, so exactly one of them sees all done.
@@ -354,36 +354,6 @@ def count_waiting(session: Session) -> int:
     """Shards that are due."""
     waiting = select(func.count()).select_from(Shard).join(Job, Job.id == Shard.job_id)
     return session.scalar(waiting.where(*is_due())) or 0
-
-
-def take_unrung(session: Session, *, ring_again_seconds: float | None, limit: int = 500) -> list[tuple[UUID, int]]:
-    """Shards (job, number) that are due and were not rung for lately, or never yet (None), now marked as rung."""
-    candidate = aliased(Shard)
-    unheard: ColumnElement[bool] = candidate.rung_at.is_(None)
-    if ring_again_seconds is not None:
-        unheard = or_(unheard, candidate.rung_at < now_plus(-ring_again_seconds))
-    due = (
-        select(candidate.job_id, candidate.number)
-        .join(Job, Job.id == candidate.job_id)
-        .where(
-            candidate.status == ShardStatus.QUEUED,
-            candidate.run_after <= now_plus(),
-            unheard,
-            *RUNS_IN_SHARDS,
-        )
-        .order_by(candidate.job_id, candidate.number)
-        .limit(limit)
-        .with_for_update(skip_locked=True, of=candidate)  # ignored by SQLite
-    )
-    rung = update(Shard).where(_is_one_of(due)).values(rung_at=now_plus()).returning(Shard.job_id, Shard.number)
-    rows = session.execute(rung, execution_options={"synchronize_session": False})
-    return sorted((row.job_id, row.number) for row in rows)
-
-
-def forget_rings(session: Session, shards: Sequence[tuple[UUID, int]] | None = None) -> None:
-    """Mark queued shards as not rung for: these, whose message did not go out, or all, when Redis lost them."""
-    forgotten = update(Shard).where(Shard.status == ShardStatus.QUEUED).values(rung_at=None)
-    changed(session, forgotten if shards is None else forgotten.where(_is_one_of(shards)))
 
 
 def reap_shards(
@@ -486,7 +456,6 @@ _AT_REST: dict[str, Any] = {"worker": None, "lease_until": None, "progress_at": 
 _QUEUED_AGAIN: dict[str, Any] = {
     **_AT_REST,
     "status": ShardStatus.QUEUED,
-    "rung_at": None,
     "seconds_done": 0.0,
 }
 
@@ -524,7 +493,3 @@ def _stop_others(session: Session, job_ids: Sequence[UUID]) -> None:
     """Take the shards of failed jobs from their workers, who learn of it at the next beat. Not charged."""
     others = update(Shard).where(Shard.job_id.in_(job_ids), Shard.status == ShardStatus.PROCESSING)
     changed(session, others.values(**_QUEUED_AGAIN, attempts_charged=Shard.attempts_charged - 1))
-
-
-def _is_one_of(shards: Select[UUID, int] | Sequence[tuple[UUID, int]]) -> ColumnElement[bool]:
-    return tuple_(Shard.job_id, Shard.number).in_(shards)

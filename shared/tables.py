@@ -109,7 +109,6 @@ class Job(Base):
     worker: Mapped[str | None] = mapped_column(String(255))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     run_after: Mapped[datetime] = mapped_column(UtcDateTime)
-    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when a message was last published
     served_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when it last got off a worker: see `turns`
 
     # of a recording that is cut into shards
@@ -175,7 +174,6 @@ class Shard(Base):
     worker: Mapped[str | None] = mapped_column(String(255))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     run_after: Mapped[datetime] = mapped_column(UtcDateTime)
-    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     seconds_done: Mapped[float]
     progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

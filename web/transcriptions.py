@@ -115,7 +115,7 @@ def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Queue it again."""
     with parts().sessions.begin() as session:
         job = jobs.retry_job(session, OWNER, job_id)
-    parts().queue.submit(job.id)
+    parts().queue.notify()
     return _dump(job), 202
 
 

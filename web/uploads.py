@@ -62,7 +62,7 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
     if not created:
         parts.storage.delete_prefix(upload_prefix(job_id))
         return job
-    parts.queue.submit(job.id)
+    parts.queue.notify()
     return job
 
 

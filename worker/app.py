@@ -8,7 +8,6 @@ import threading
 import warnings
 from functools import cache
 from typing import Any
-from uuid import UUID
 
 from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
@@ -20,7 +19,7 @@ from shared import jobs, startup
 from shared.config import read_settings
 from shared.db import make_engine, make_sessions
 from shared.logs import configure_logs, get_logger
-from shared.queue import TRANSCRIBE_TASK, BackgroundQueue, CeleryQueue, make_celery
+from shared.queue import OLD_TASK, WAKE_TASK, BackgroundQueue, CeleryQueue, make_celery
 from shared.storage import make_storage
 from worker.alive import alive_file
 from worker.attempt import Attempts
@@ -72,10 +71,11 @@ def presence() -> Presence:
     return Presence(attempts().sessions, attempts().worker)
 
 
-@app.task(name=TRANSCRIBE_TASK)  # type: ignore[untyped-decorator]
-def transcribe(job_id: str) -> None:
-    """Somebody rang: look at this job."""
-    attempts().run(UUID(job_id))
+@app.task(name=OLD_TASK)  # type: ignore[untyped-decorator]
+@app.task(name=WAKE_TASK)  # type: ignore[untyped-decorator]
+def wake(*_old: str) -> None:
+    """Work until nothing is due."""
+    attempts().drain()
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
-from uuid import UUID
 
 import structlog
 from sqlalchemy.orm import Session
@@ -66,39 +65,33 @@ class Attempts:
     liveness: Liveness = field(default_factory=lambda: Liveness(stall_seconds=900, loop_seconds=60))
     gives_way: Heartbeat | None = None  # of the long recording whose worker does this meanwhile
 
-    def run(self, job_id: UUID) -> str | None:
-        """Somebody rang: claim the job or shard whose turn it is and see it through.
+    def drain(self) -> None:
+        """Do all work that is due, one piece after the other, until this worker is to end."""
+        while self.run() is not None:
+            pass
 
-        Args:
-            job_id: that was rung for. It is taken where nothing waits, but it has lost its worker.
+    def run(self) -> str | None:
+        """Claim the job or shard that is first in line, and run it.
+
         Returns:
-            How the attempt ended; None where there was nothing to take.
+            How the attempt ended; None where nothing was due, or this worker is to end.
         """
         if self.stopping.is_set():
-            return None  # the row is still queued: the scheduler rings for it again
-        claim = self._insist(lambda: self._claim(job_id))
+            return None
+        claim = self._insist(self._claim)
         if claim is None:
-            log.info("claim_refused", job_id=str(job_id))
             return None
         if isinstance(claim, ShardClaim):
             return self._run_shard(claim)
         return self._run_job(claim)
 
-    def _claim(self, job_id: UUID) -> Claim | ShardClaim | None:
-        lease_seconds, max_attempts = self.settings.lease_seconds, self.settings.max_attempts
-        claim = claim_next(
-            self.sessions, worker=self.worker, lease_seconds=lease_seconds, max_attempts=max_attempts
+    def _claim(self) -> Claim | ShardClaim | None:
+        return claim_next(
+            self.sessions,
+            worker=self.worker,
+            lease_seconds=self.settings.lease_seconds,
+            max_attempts=self.settings.max_attempts,
         )
-        if claim is not None:
-            return claim
-        with self.sessions.begin() as session:
-            return jobs.claim_job(
-                session,
-                job_id,
-                worker=self.worker,
-                lease_seconds=lease_seconds,
-                max_attempts=max_attempts,
-            )
 
     def _run_job(self, claim: Claim) -> str:
         with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), attempt=claim.attempt):
@@ -204,7 +197,7 @@ class Attempts:
             log.warning("stale_finish_refused")
             raise LeaseLost
         if completed.is_next_due:
-            self.queue.submit(claim.job_id)
+            self.queue.notify()
         return completed.assembly
 
     def _settle(self, write: Callable[[Session], T], movement: Movement | None = None) -> T:
@@ -341,7 +334,7 @@ class Attempts:
         self._let_go(plan, movement)
         log.info("planned", shards=len(cut.shards), audio_seconds=round(cut.seconds, 1))
         for _ in range(1 if in_order else len(cut.shards)):
-            self.queue.submit(claim.job_id)
+            self.queue.notify()
 
     @property
     def _shard_work(self) -> ShardWork:

@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
-from uuid import UUID
 
 import numpy as np
 
@@ -27,7 +26,7 @@ ENVIRONMENT = os.environ
 UNFENCED = "unfenced"  # a file: as long as it is there, attempts are not told apart
 WORKER_POINTS = ("message_taken", "claimed", "transcribing", "mid_upload", "before_commit", "after_commit")
 WEB_POINTS = ("before_row", "after_row")
-SCHEDULER_POINTS = ("before_ring", "reaped")
+SCHEDULER_POINTS = ("before_notify", "reaped")
 
 
 def point(name: str) -> None:
@@ -82,7 +81,7 @@ def plant_in_scheduler() -> None:
     from shared import jobs
     from shared.queue import CeleryQueue
 
-    around(CeleryQueue, "submit", before="before_ring")
+    around(CeleryQueue, "notify", before="before_notify")
     around(jobs, "reap_jobs", after="reaped")  # not committed yet
 
 
@@ -94,7 +93,7 @@ def plant_in_worker() -> None:
         _plant_network(load_tiny)
     elif model := ENVIRONMENT.get("MT3_TEST_MODEL"):
         _plant_network(load_from_folder, model)
-    around(Attempts, "run", before="message_taken")
+    around(Attempts, "drain", before="message_taken")
     around(Attempts, "_see_through", before="claimed")
     around(Attempts, "_write", after="mid_upload")
     around(jobs, "complete_job", before="before_finish", after="before_commit")
@@ -167,18 +166,18 @@ def _wait_for_no_lock() -> None:
 def _lose_and_double_messages(dropped: float, doubled: float) -> None:
     from shared.queue import CeleryQueue
 
-    submit = CeleryQueue.submit
+    notify = CeleryQueue.notify
     chance = random.Random()
 
-    def unreliable(self: CeleryQueue, job_id: UUID) -> None:
+    def unreliable(self: CeleryQueue) -> None:
         luck = chance.random()
         if luck < dropped:
             return
-        submit(self, job_id)
+        notify(self)
         if luck > 1 - doubled:
-            submit(self, job_id)
+            notify(self)
 
-    CeleryQueue.submit = unreliable  # type: ignore[method-assign]
+    CeleryQueue.notify = unreliable  # type: ignore[method-assign]
 
 
 def _believe_in_uploads() -> None:

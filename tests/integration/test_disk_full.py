@@ -158,11 +158,11 @@ def test_an_attempt_that_finds_no_room_is_not_charged_and_made_again(
     size = 800 * KB if where == "the temporary folder" else 1 * KB
     job_id = add_job(postgres_sessions, storage, os.urandom(size))
     with no_room_beyond(200 * KB):
-        assert attempts.run(job_id) == "failed"
+        assert attempts.run() == "failed"
     job = get(postgres_sessions, job_id)
     assert (job.status, job.error_code, job.attempts_charged) == (Status.QUEUED, "unavailable", 0)
     assert list(storage.list_objects("results/")) == []
-    servers.wait_until(lambda: attempts.run(job_id) == "succeeded", what="the job's end")
+    servers.wait_until(lambda: attempts.run() == "succeeded", what="the job's end")
     assert len(list(storage.list_objects("results/"))) == 2
     if where == "the storage folder":
         assert not any(path.name.startswith(".part") for path in files(Path(settings.storage_url[7:])))

@@ -275,22 +275,6 @@ def test_a_list_is_newest_first_in_pages(any_sessions: Sessions) -> None:
             jobs.list_jobs(session, "public", cursor="'; drop table jobs")
 
 
-def test_a_queued_job_is_rung_for_once_then_again_after_a_while(any_sessions: Sessions) -> None:
-    job_id, waiting = add_job(any_sessions), add_job(any_sessions)
-    must_claim(any_sessions, waiting)
-
-    def take(ring_again_seconds: float) -> list[UUID]:
-        with any_sessions.begin() as session:
-            return jobs.take_unrung(session, ring_again_seconds=ring_again_seconds)
-
-    assert take(60) == [job_id]
-    assert take(60) == []
-    assert take(-1) == [job_id], "rung again when it stays unheard"
-    with any_sessions.begin() as session:
-        jobs.forget_rings(session)
-    assert take(60) == [job_id], "rung again at once when Redis lost its data"
-
-
 def test_old_results_expire_and_running_jobs_do_not(any_sessions: Sessions) -> None:
     old, new, running = (add_job(any_sessions) for _ in range(3))
     for job_id in (old, new, running):

@@ -314,23 +314,18 @@ def test_where_segments_need_the_one_before_shards_run_in_order(any_sessions: Se
     assert states(any_sessions) == [("succeeded", 1), ("queued", 1), ("waiting", 0)]
 
 
-def test_shards_are_rung_for_once_and_only_while_their_job_runs(any_sessions: Sessions) -> None:
+def test_what_is_due_is_counted_only_while_its_job_runs(any_sessions: Sessions) -> None:
     job_id = planned(any_sessions)
+
+    def due() -> int:
+        with any_sessions() as session:
+            return shards.count_waiting(session)
+
+    assert due() == 3
     must_take(any_sessions, job_id, 1)
-
-    def ring(ring_again_seconds: float = 60) -> list[tuple[UUID, int]]:
-        with any_sessions.begin() as session:
-            return shards.take_unrung(session, ring_again_seconds=ring_again_seconds)
-
-    assert ring() == [(job_id, 0), (job_id, 2)]
-    assert ring() == []
-    with any_sessions.begin() as session:
-        shards.forget_rings(session, [(job_id, 2)])
-    assert ring() == [(job_id, 2)]
-    with any_sessions.begin() as session:
-        shards.forget_rings(session)
+    assert due() == 2
     fail(any_sessions, must_take(any_sessions, job_id, 0), retry_after=None)
-    assert ring() == []
+    assert due() == 0
 
 
 def test_progress_is_the_sum_over_the_shards(any_sessions: Sessions) -> None:

@@ -79,7 +79,7 @@ def test_an_attempt_ends_with_artifacts_that_can_be_read(
     make_attempts: Callable[..., Attempts],
 ) -> None:
     job_id, engine = add_job(), FakeEngine()
-    assert make_attempts(engine).run(job_id) == "succeeded"
+    assert make_attempts(engine).run() == "succeeded"
     job = get(any_sessions, job_id)
     assert (job.status, job.note_count, job.audio_seconds_total) == (Status.SUCCEEDED, 3, 2.0)
     assert engine.heard == [b"sound"]
@@ -103,7 +103,7 @@ def test_progress_reaches_the_row_while_the_attempt_runs(
         job = get(any_sessions, job_id)
         seen.append((job.audio_seconds_done, job.audio_seconds_total))
 
-    assert make_attempts(FakeEngine(on_half=look)).run(job_id) == "succeeded"
+    assert make_attempts(FakeEngine(on_half=look)).run() == "succeeded"
     assert seen == [(1.0, 2.0)]
 
 
@@ -116,7 +116,7 @@ def test_the_download_of_the_checkpoint_reaches_the_row_and_leaves_it(
         wait_until(lambda: get(any_sessions, job_id).download, what="figures of the download")
         seen.append(view_job(get(any_sessions, job_id)).progress.download)
 
-    assert make_attempts(FakeEngine(on_fetch=look)).run(job_id) == "succeeded"
+    assert make_attempts(FakeEngine(on_fetch=look)).run() == "succeeded"
     assert seen == [
         DownloadView(
             bytes_done=50_000_000,
@@ -135,13 +135,14 @@ def test_the_heartbeat_keeps_a_lease_that_is_shorter_than_the_work(
     add_job: Callable[[], UUID],
     make_attempts: Callable[..., Attempts],
 ) -> None:
-    job_id, others = add_job(), []
+    add_job()
+    others = []
 
     def outlast_the_lease() -> None:
         time.sleep(1.5 * settings.lease_seconds)
-        others.append(make_attempts(worker="host:2").run(job_id))
+        others.append(make_attempts(worker="host:2").run())
 
-    assert make_attempts(FakeEngine(on_half=outlast_the_lease)).run(job_id) == "succeeded"
+    assert make_attempts(FakeEngine(on_half=outlast_the_lease)).run() == "succeeded"
     assert others == [None], "another worker found the lease alive"
 
 
@@ -151,7 +152,7 @@ def test_two_messages_for_one_job_give_one_result(
     job_id, outcomes = add_job(), []
 
     def run() -> None:
-        outcomes.append(make_attempts().run(job_id))
+        outcomes.append(make_attempts().run())
 
     threads = [threading.Thread(target=run) for _ in range(6)]
     for thread in threads:
@@ -175,7 +176,7 @@ def test_cancel_stops_the_attempt_and_leaves_nothing_in_storage(
             jobs.cancel_job(session, "public", job_id)
         time.sleep(1)  # the heartbeat learns of it
 
-    assert make_attempts(FakeEngine(on_half=cancel)).run(job_id) == "lost"
+    assert make_attempts(FakeEngine(on_half=cancel)).run() == "lost"
     job = get(any_sessions, job_id)
     assert (job.status, job.artifacts) == (Status.CANCELED, [])
 
@@ -196,9 +197,10 @@ def test_a_late_worker_changes_nothing_and_its_artifacts_are_removed(
         monkeypatch.undo()
         with any_sessions.begin() as session:
             session.execute(update(Job).where(Job.id == job_id).values(lease_until=now_plus(-1)))
-        assert make_attempts(worker="host:2").run(job_id) == "succeeded"
+            assert jobs.reap_jobs(session, max_attempts=3, stall_seconds=900) == ([job_id], [])
+        assert make_attempts(worker="host:2").run() == "succeeded"
 
-    assert make_attempts(FakeEngine(on_half=pause)).run(job_id) == "lost"
+    assert make_attempts(FakeEngine(on_half=pause)).run() == "lost"
     job = get(any_sessions, job_id)
     assert (job.status, job.attempt) == (Status.SUCCEEDED, 2)
     assert all(f"results/{job_id}/2/" in artifact["key"] for artifact in job.artifacts)
@@ -232,7 +234,7 @@ def test_a_failure_is_final_or_retried_by_its_class(
     def fail() -> None:
         raise error
 
-    assert make_attempts(FakeEngine(on_half=fail)).run(job_id) == "failed"
+    assert make_attempts(FakeEngine(on_half=fail)).run() == "failed"
     job = get(any_sessions, job_id)
     assert job.error_code == code
     assert job.status is (Status.QUEUED if is_retried else Status.FAILED)
@@ -253,12 +255,12 @@ def test_an_outage_of_ours_uses_up_no_attempt(
     for _ in range(settings.max_attempts + 2):
         with any_sessions.begin() as session:
             session.execute(update(Job).values(run_after=now_plus(-1)))
-        assert make_attempts(FakeEngine(on_load=fail)).run(job_id) == "failed"
+        assert make_attempts(FakeEngine(on_load=fail)).run() == "failed"
         job = get(any_sessions, job_id)
         assert (job.status, job.attempts_charged, job.error_code) == (Status.QUEUED, 0, "unavailable")
     with any_sessions.begin() as session:
         session.execute(update(Job).values(run_after=now_plus(-1)))
-    assert make_attempts().run(job_id) == "succeeded"
+    assert make_attempts().run() == "succeeded"
 
 
 def test_an_outage_that_does_not_end_ends_the_job(
@@ -277,7 +279,7 @@ def test_an_outage_that_does_not_end_ends_the_job(
     for _ in range(1 + settings.max_attempts):
         with any_sessions.begin() as session:
             session.execute(update(Job).values(run_after=now_plus(-1)))
-        assert make_attempts(FakeEngine(on_load=fail)).run(job_id) == "failed"
+        assert make_attempts(FakeEngine(on_load=fail)).run() == "failed"
     job = get(any_sessions, job_id)
     assert (job.status, job.error_code, job.error_detail) == (Status.FAILED, "unavailable", "Access denied.")
 
@@ -322,7 +324,7 @@ def test_a_finish_that_the_database_was_away_for_is_made_once(
         setattr(database, fault, 2)
 
     attempts = make_attempts(FakeEngine(on_half=break_it), sessions=database)
-    assert attempts.run(job_id) == "succeeded"
+    assert attempts.run() == "succeeded"
     assert database.broken == 2
     job = get(any_sessions, job_id)
     assert (job.status, job.attempt) == (Status.SUCCEEDED, 1)
@@ -332,8 +334,9 @@ def test_a_finish_that_the_database_was_away_for_is_made_once(
 def test_a_worker_waits_with_its_message_for_the_database(
     any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
 ) -> None:
-    job_id, database = add_job(), AwayDatabase(any_sessions, before=2)
-    assert make_attempts(sessions=database).run(job_id) == "succeeded"
+    add_job()
+    database = AwayDatabase(any_sessions, before=2)
+    assert make_attempts(sessions=database).run() == "succeeded"
     assert database.broken == 2
 
 
@@ -343,7 +346,8 @@ def test_each_time_out_of_memory_halves_the_batch_once_more(
     add_job: Callable[[], UUID],
     make_attempts: Callable[..., Attempts],
 ) -> None:
-    job_id, failures = add_job(), [MemoryError(), MemoryError()]
+    add_job()
+    failures = [MemoryError(), MemoryError()]
 
     def fail_at_first() -> None:
         if failures:
@@ -354,10 +358,11 @@ def test_each_time_out_of_memory_halves_the_batch_once_more(
     for _ in range(3):
         with any_sessions.begin() as session:
             session.execute(update(Job).values(run_after=now_plus(-1)))
-        outcomes.append(make_attempts(engine).run(job_id))
+        outcomes.append(make_attempts(engine).run())
     assert outcomes == ["failed", "failed", "succeeded"]
     assert (engine.halvings, engine.made_room) == ([0, 1, 2], 2)
-    assert make_attempts(engine).run(add_job()) == "succeeded"
+    add_job()
+    assert make_attempts(engine).run() == "succeeded"
     assert engine.halvings[3] == 0, "another job asks for no less"
 
 
@@ -375,17 +380,17 @@ def test_a_job_that_always_fails_ends_after_its_attempts(
     for _ in range(settings.max_attempts):
         with any_sessions.begin() as session:
             session.execute(update(Job).values(run_after=now_plus(-1)))
-        assert make_attempts(FakeEngine(on_load=fail)).run(job_id) == "failed"
+        assert make_attempts(FakeEngine(on_load=fail)).run() == "failed"
     assert get(any_sessions, job_id).status is Status.FAILED
-    assert make_attempts().run(job_id) is None
+    assert make_attempts().run() is None
 
 
 def test_a_worker_that_is_told_to_end_hands_its_job_back_uncharged(
     any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
 ) -> None:
     job_id, stopping = add_job(), threading.Event()
-    assert make_attempts(FakeEngine(on_half=stopping.set), stopping=stopping).run(job_id) == "released"
+    assert make_attempts(FakeEngine(on_half=stopping.set), stopping=stopping).run() == "released"
     job = get(any_sessions, job_id)
     assert (job.status, job.attempts_charged) == (Status.QUEUED, 0)
-    assert make_attempts(stopping=stopping).run(job_id) is None, "no new claim while ending"
-    assert make_attempts().run(job_id) == "succeeded"
+    assert make_attempts(stopping=stopping).run() is None, "no new claim while ending"
+    assert make_attempts().run() == "succeeded"

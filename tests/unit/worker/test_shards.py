@@ -141,10 +141,10 @@ class Bench:
         with self.sessions() as session:
             return jobs.get_job(session, "public", job_id)
 
-    def run_all(self, job_id: UUID, network: Any, **changes: Any) -> list[str | None]:
-        """Ring until nothing is left to do."""
+    def run_all(self, network: Any, **changes: Any) -> list[str | None]:
+        """Run what is due until nothing is."""
         outcomes: list[str | None] = []
-        while (outcome := self.worker(network, **changes).run(job_id)) is not None:
+        while (outcome := self.worker(network, **changes).run()) is not None:
             outcomes.append(outcome)
         return outcomes
 
@@ -193,9 +193,9 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.mark.parametrize("in_order", [False, True])
 def test_notes_of_shards_are_those_of_one_piece(bench: Bench, recording: bytes, in_order: bool) -> None:
     whole, sharded = bench.add(recording), bench.add(recording)
-    assert bench.worker(FakeNetwork(in_order=in_order), shard_seconds=0).run(whole) == "succeeded"
+    assert bench.worker(FakeNetwork(in_order=in_order), shard_seconds=0).run() == "succeeded"
     network = FakeNetwork(in_order=in_order)
-    assert bench.run_all(sharded, network) == ["handed_over", "read", "read", "read", "succeeded"]
+    assert bench.run_all(network) == ["handed_over", "read", "read", "read", "succeeded"]
     assert bench.notes(sharded) == bench.notes(whole)
     assert network.read_in == list(range(11))
     job = bench.job(sharded)
@@ -205,8 +205,8 @@ def test_notes_of_shards_are_those_of_one_piece(bench: Bench, recording: bytes, 
 
 
 def test_a_short_recording_goes_its_way_in_one_piece(bench: Bench, recording: bytes) -> None:
-    job_id = bench.add(recording)
-    assert bench.run_all(job_id, FakeNetwork(), shard_seconds=10) == ["succeeded"]
+    bench.add(recording)
+    assert bench.run_all(FakeNetwork(), shard_seconds=10) == ["succeeded"]
 
 
 @hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -254,8 +254,8 @@ def test_basic_pitch_in_shards_says_the_same_to_the_byte(bench: Bench, bach: Pat
     engine = TranscriptionEngine(CheckpointStore(checkpoint_dir), device="cpu", max_audio_seconds=3600)
     load_model("basic_pitch", store=CheckpointStore(checkpoint_dir))
     whole, sharded = bench.add(bach.read_bytes()), bench.add(bach.read_bytes())
-    assert bench.worker(None, engine=engine, shard_seconds=0).run(whole) == "succeeded"
-    outcomes = bench.run_all(sharded, None, engine=engine, shard_seconds=5)
+    assert bench.worker(None, engine=engine, shard_seconds=0).run() == "succeeded"
+    outcomes = bench.run_all(None, engine=engine, shard_seconds=5)
     assert outcomes == ["handed_over", *["read"] * 5, "succeeded"]
     assert bench.notes(sharded) == bench.notes(whole)
     assert bench.notes(whole).count(b"onset") > 100
@@ -270,16 +270,17 @@ def test_mt3_in_shards_says_the_same_to_the_byte(bench: Bench, bach: Path, tmp_p
     engine = OneModelEngine(load_model("mt3_pytorch", checkpoint_path=MT3_WEIGHTS, device="cpu").network)
     engine.model = Model(MODELS["mt3_pytorch"], engine.model.network, "0" * 64, "Apache-2.0")
     whole, sharded = (bench.add(recording, model="mt3_pytorch") for _ in range(2))
-    assert bench.worker(None, engine=engine, shard_seconds=0).run(whole) == "succeeded"
-    outcomes = bench.run_all(sharded, None, engine=engine, shard_seconds=5)
+    assert bench.worker(None, engine=engine, shard_seconds=0).run() == "succeeded"
+    outcomes = bench.run_all(None, engine=engine, shard_seconds=5)
     assert outcomes == ["handed_over", "read", "read", "succeeded"]
     assert bench.notes(sharded) == bench.notes(whole)
     assert bench.notes(whole).count(b"onset") > 20
 
 
 def test_two_workers_share_a_recording(bench: Bench, recording: bytes) -> None:
-    job_id, both = bench.add(recording), threading.Barrier(2, timeout=60)
-    assert bench.worker(FakeNetwork()).run(job_id) == "handed_over"
+    bench.add(recording)
+    both = threading.Barrier(2, timeout=60)
+    assert bench.worker(FakeNetwork()).run() == "handed_over"
 
     def meet(index: int) -> None:
         if index in (0, 3):  # the first segments of two shards: neither goes on before the other is there
@@ -288,9 +289,7 @@ def test_two_workers_share_a_recording(bench: Bench, recording: bytes) -> None:
     outcomes: list[str | None] = []
     threads = [
         threading.Thread(
-            target=lambda name=name: outcomes.extend(
-                bench.run_all(job_id, FakeNetwork(on_segment=meet), name=name)
-            )
+            target=lambda name=name: outcomes.extend(bench.run_all(FakeNetwork(on_segment=meet), name=name))
         )
         for name in "ab"
     ]
@@ -303,20 +302,20 @@ def test_two_workers_share_a_recording(bench: Bench, recording: bytes) -> None:
 
 def test_only_the_shard_that_a_dead_worker_was_at_is_done_again(bench: Bench, recording: bytes) -> None:
     whole, job_id = bench.add(recording), bench.add(recording)
-    bench.worker(FakeNetwork(), shard_seconds=0).run(whole)
-    assert bench.worker(FakeNetwork()).run(job_id) == "handed_over"
-    assert bench.worker(FakeNetwork()).run(job_id) == "read"
+    bench.worker(FakeNetwork(), shard_seconds=0).run()
+    assert bench.worker(FakeNetwork()).run() == "handed_over"
+    assert bench.worker(FakeNetwork()).run() == "read"
 
     def die(index: int) -> None:
         if index == 4:
             raise SystemExit  # as dead as a thread can be: nothing is caught, nothing is written
 
     with pytest.raises(SystemExit):
-        bench.worker(FakeNetwork(on_segment=die)).run(job_id)
+        bench.worker(FakeNetwork(on_segment=die)).run()
     with bench.sessions.begin() as session:
         session.execute(update(Shard).where(Shard.number == 1).values(lease_until=now_plus(-1)))
     bench.scheduler().reap()
-    assert bench.run_all(job_id, FakeNetwork()) == ["read", "read", "succeeded"]
+    assert bench.run_all(FakeNetwork()) == ["read", "read", "succeeded"]
     assert bench.attempts() == [1, 2, 1, 1]
     assert bench.notes(job_id) == bench.notes(whole)
 
@@ -325,7 +324,7 @@ def test_a_worker_that_was_only_paused_finds_its_shard_taken(
     bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, other = bench.add(recording), []
-    bench.worker(FakeNetwork()).run(job_id)
+    bench.worker(FakeNetwork()).run()
     monkeypatch.setattr("shared.shards.renew_shard", lambda *_, **__: True)  # its heart does not beat
 
     def pause(index: int) -> None:
@@ -334,17 +333,34 @@ def test_a_worker_that_was_only_paused_finds_its_shard_taken(
             with bench.sessions.begin() as session:
                 session.execute(update(Shard).where(Shard.number == 0).values(lease_until=now_plus(-1)))
             bench.scheduler().reap()
-            other.extend(bench.run_all(job_id, FakeNetwork(), name="b"))
+            other.extend(bench.run_all(FakeNetwork(), name="b"))
 
-    assert bench.worker(FakeNetwork(on_segment=pause)).run(job_id) == "lost"
+    assert bench.worker(FakeNetwork(on_segment=pause)).run() == "lost"
     assert other == ["read", "read", "read", "succeeded"]
     assert bench.job(job_id).status is Status.SUCCEEDED
     assert not [key for key in bench.objects(job_id) if "/1/0/1/" in key], "what the late worker stored is removed"
 
 
+def test_a_worker_that_is_woken_works_until_nothing_is_due(bench: Bench, recording: bytes) -> None:
+    """One announcement is enough for all that waits, and for what comes of it."""
+    ids = [bench.add(recording) for _ in range(3)]
+    bench.worker(FakeNetwork()).drain()
+    assert [bench.job(job_id).status for job_id in ids] == [Status.SUCCEEDED] * 3
+    bench.worker(FakeNetwork()).drain()
+
+
+def test_a_worker_that_is_to_end_takes_nothing_more(bench: Bench, recording: bytes) -> None:
+    stopping = threading.Event()
+    first, second = bench.add(recording), bench.add(recording)
+    network = FakeNetwork(on_segment=lambda index: stopping.set() if index == 10 else None)
+    bench.worker(network, stopping=stopping, shard_seconds=0).drain()
+    states = [bench.job(job_id).status for job_id in (first, second)]
+    assert states == [Status.QUEUED, Status.QUEUED]
+
+
 def test_cancel_stops_a_shard(bench: Bench, recording: bytes) -> None:
     job_id, stopped = bench.add(recording), threading.Event()
-    bench.worker(FakeNetwork()).run(job_id)
+    bench.worker(FakeNetwork()).run()
 
     def cancel(index: int) -> None:
         if index == 0:
@@ -354,20 +370,21 @@ def test_cancel_stops_a_shard(bench: Bench, recording: bytes) -> None:
             stopped.wait(0.2)  # segments go on until the heartbeat has learned of it
 
     network = FakeNetwork(on_segment=cancel, grid=SegmentGrid(22050, 2205, 2205))
-    assert bench.worker(network).run(job_id) == "lost"
+    assert bench.worker(network).run() == "lost"
     assert len(network.read_in) < 30
     job = bench.job(job_id)
     assert (job.status, job.planned_by) == (Status.CANCELED, None)
 
 
 def test_a_worker_that_is_told_to_end_hands_its_shard_back_uncharged(bench: Bench, recording: bytes) -> None:
-    job_id, stopping = bench.add(recording), threading.Event()
-    bench.worker(FakeNetwork()).run(job_id)
+    bench.add(recording)
+    stopping = threading.Event()
+    bench.worker(FakeNetwork()).run()
     network = FakeNetwork(on_segment=lambda index: stopping.set() if index == 1 else None)
-    assert bench.worker(network, stopping=stopping).run(job_id) == "released"
+    assert bench.worker(network, stopping=stopping).run() == "released"
     with bench.sessions() as session:
         assert session.scalars(select(Shard.attempts_charged)).all() == [0, 0, 0, 0]
-    assert bench.run_all(job_id, FakeNetwork())[-1] == "succeeded"
+    assert bench.run_all(FakeNetwork())[-1] == "succeeded"
     assert bench.attempts() == [2, 1, 1, 1]
 
 
@@ -381,7 +398,7 @@ def test_a_worker_that_ends_while_cutting_leaves_nothing(bench: Bench, recording
         return put(*arguments, **named)
 
     bench.storage.put = put_and_stop  # type: ignore[method-assign]
-    assert worker.run(job_id) == "released"
+    assert worker.run() == "released"
     assert bench.objects(job_id) == [f"uploads/{job_id}/audio"]
     job = bench.job(job_id)
     assert (job.status, job.attempts_charged) == (Status.QUEUED, 0)
@@ -396,14 +413,14 @@ def test_a_shard_that_always_fails_fails_the_job_and_retry_keeps_the_others(
         if index == 4:
             raise ZeroDivisionError
 
-    outcomes = bench.run_all(job_id, FakeNetwork(on_segment=fail))
+    outcomes = bench.run_all(FakeNetwork(on_segment=fail))
     job = bench.job(job_id)
     assert (job.status, job.error_code) == (Status.FAILED, "internal_error")
     assert outcomes.count("failed") == bench.settings.max_attempts
     before = bench.attempts()
     with bench.sessions.begin() as session:
         jobs.retry_job(session, "public", job_id)
-    assert bench.run_all(job_id, FakeNetwork())[-1] == "succeeded"
+    assert bench.run_all(FakeNetwork())[-1] == "succeeded"
     done = [number for number, attempt in enumerate(before) if attempt == 1]
     assert all(bench.attempts()[number] == 1 for number in done)
     assert len(done) >= 1
@@ -413,16 +430,17 @@ def test_a_shard_that_always_fails_fails_the_job_and_retry_keeps_the_others(
 def test_an_assembly_that_fails_is_tried_again_without_a_shard_being_read(
     bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id, network = bench.add(recording), FakeNetwork()
+    bench.add(recording)
+    network = FakeNetwork()
 
     def fail(*_: Any) -> None:
         raise StorageUnavailable("Storage does not answer.")
 
     monkeypatch.setattr("worker.attempt.Attempts._write_results", fail)
-    assert bench.worker(network).run(job_id) == "handed_over"
-    assert [bench.worker(network).run(job_id) for _ in range(4)] == ["read", "read", "read", "failed"]
+    assert bench.worker(network).run() == "handed_over"
+    assert [bench.worker(network).run() for _ in range(4)] == ["read", "read", "read", "failed"]
     monkeypatch.undo()
-    assert bench.run_all(job_id, network) == ["succeeded"]
+    assert bench.run_all(network) == ["succeeded"]
     assert network.read_in == list(range(11))
     with bench.sessions() as session:
         outcomes = session.scalars(select(Attempt.outcome).order_by(Attempt.number)).all()
@@ -432,7 +450,7 @@ def test_an_assembly_that_fails_is_tried_again_without_a_shard_being_read(
 def test_when_the_job_has_ended_nothing_of_the_shards_is_left(bench: Bench, recording: bytes) -> None:
     done, gone = bench.add(recording), bench.add(recording)
     while bench.job(done).status is not Status.SUCCEEDED:
-        bench.worker(FakeNetwork()).run(done)
+        bench.worker(FakeNetwork()).run()
     with bench.sessions.begin() as session:
         jobs.delete_job(session, "public", gone)
     bench.sweeper(lease_seconds=-30.0).remove_garbage()
@@ -442,7 +460,7 @@ def test_when_the_job_has_ended_nothing_of_the_shards_is_left(bench: Bench, reco
 
 def test_shards_that_nobody_needs_are_orphans_and_others_are_not(bench: Bench, recording: bytes) -> None:
     job_id = bench.add(recording)
-    bench.worker(FakeNetwork()).run(job_id)
+    bench.worker(FakeNetwork()).run()
     in_use = bench.objects(job_id)
     lost = shard_prefix(job_id, 9, 0) + "audio", shard_prefix(uuid4(), 1, 0) + "audio"
     for key in lost:
@@ -464,7 +482,7 @@ def test_limits_hold_while_a_recording_is_cut(
     bench: Bench, tmp_path: Path, waveform: np.ndarray[Any, Any], changes: dict[str, Any], code: str
 ) -> None:
     job_id = bench.add(write(tmp_path / "r.wav", waveform, 22050).read_bytes())
-    assert bench.run_all(job_id, FakeNetwork(), **changes) == ["failed"]
+    assert bench.run_all(FakeNetwork(), **changes) == ["failed"]
     job = bench.job(job_id)
     assert (job.status, job.error_code, job.planned_by) == (Status.FAILED, code, None)
     assert bench.objects(job_id) == [f"uploads/{job_id}/audio"]
@@ -481,7 +499,7 @@ def test_a_recording_whose_header_says_no_length_is_one_shard_if_it_is_short(
         return audio
 
     monkeypatch.setattr(TranscriptionEngine, "open", open_without_length)
-    assert bench.run_all(job_id, FakeNetwork(), shard_seconds=60) == ["handed_over", "succeeded"]
+    assert bench.run_all(FakeNetwork(), shard_seconds=60) == ["handed_over", "succeeded"]
     assert bench.job(job_id).shards_total == 1
 
 
@@ -497,7 +515,7 @@ def test_progress_while_cutting_is_seconds_decoded(bench: Bench, recording: byte
         return put(*arguments, **named)
 
     bench.storage.put = look  # type: ignore[method-assign]
-    assert worker.run(job_id) == "handed_over"
+    assert worker.run() == "handed_over"
     assert {phase for phase, _ in seen} == {Phase.DECODING_AUDIO}
     assert seen[0][1] == pytest.approx(10.0)
 
@@ -506,7 +524,8 @@ def test_progress_while_cutting_is_seconds_decoded(bench: Bench, recording: byte
 def test_a_commit_that_only_seemed_to_fail_loses_nothing(
     bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    job_id, sessions = bench.add(recording), bench.sessions
+    bench.add(recording)
+    sessions = bench.sessions
     settled = getattr(shards, statement)
 
     def settle_and_lose_the_answer(session: Any, *arguments: Any, **named: Any) -> Any:
@@ -516,31 +535,30 @@ def test_a_commit_that_only_seemed_to_fail_loses_nothing(
         return settled(session, *arguments, **named)
 
     monkeypatch.setattr(shards, statement, settle_and_lose_the_answer)
-    outcome = bench.worker(FakeNetwork()).run(job_id)
+    outcome = bench.worker(FakeNetwork()).run()
     if statement == "complete_shard":
         assert outcome == "handed_over"
-        assert bench.worker(FakeNetwork()).run(job_id) == "read"
+        assert bench.worker(FakeNetwork()).run() == "read"
     monkeypatch.undo()
-    assert bench.run_all(job_id, FakeNetwork())[-1] == "succeeded"
+    assert bench.run_all(FakeNetwork())[-1] == "succeeded"
     assert bench.attempts() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("in_order", [False, True])
-def test_shards_are_rung_for_as_soon_as_a_worker_may_take_them(
+def test_shards_are_announced_as_soon_as_a_worker_may_take_them(
     bench: Bench, recording: bytes, in_order: bool
 ) -> None:
-    job_id, network = bench.add(recording), FakeNetwork(in_order=in_order)
-    rung = []
-    while bench.worker(network).run(job_id) is not None:
-        rung.append(len(bench.queue.job_ids))
-    assert rung == ([1, 2, 3, 4, 4] if in_order else [4, 4, 4, 4, 4])
-    assert set(bench.queue.job_ids) == {job_id}
+    bench.add(recording)
+    network, announced = FakeNetwork(in_order=in_order), []
+    while bench.worker(network).run() is not None:
+        announced.append(bench.queue.notified)
+    assert announced == ([1, 2, 3, 4, 4] if in_order else [4, 4, 4, 4, 4])
 
 
 def test_of_several_long_recordings_one_after_the_other_lies_in_storage(bench: Bench, recording: bytes) -> None:
     long = [bench.add(recording) for _ in range(3)]
     worker, outcomes, cut = bench.worker(FakeNetwork()), [], []
-    while (outcome := worker.run(long[0])) is not None:
+    while (outcome := worker.run()) is not None:
         outcomes.append(outcome)
         keys = bench.storage.list_objects("shards/")
         cut.append(len({entry.key.split("/")[1] for entry in keys if entry.key.endswith("/audio")}))
@@ -575,7 +593,7 @@ def test_a_short_job_that_nobody_takes_is_done_in_the_middle_of_a_shard(
     """One worker, which has a shard of nine segments in hand when two short jobs come in."""
     clip = write(tmp_path / "clip.wav", tone(1), 22050).read_bytes()
     alone = bench.add(recording)
-    bench.run_all(alone, FakeNetwork(), shard_seconds=0)
+    bench.run_all(FakeNetwork(), shard_seconds=0)
     long = bench.add(recording)
     added: list[UUID] = []
     done_before: list[list[Status]] = []
@@ -588,7 +606,7 @@ def test_a_short_job_that_nobody_takes_is_done_in_the_middle_of_a_shard(
             done_before.append([bench.job(job_id).status for job_id in added])
 
     network = FakeNetwork(on_segment=on_segment)
-    assert bench.run_all(long, network, shard_seconds=9.9) == ["handed_over", "read", "succeeded"]
+    assert bench.run_all(network, shard_seconds=9.9) == ["handed_over", "read", "succeeded"]
     assert done_before == [[Status.SUCCEEDED, Status.SUCCEEDED]]
     assert bench.notes(long) == bench.notes(alone), "the long one goes on where it was"
     assert bench.attempts() == [1, 1]
@@ -601,10 +619,10 @@ def test_a_recording_that_turns_out_to_be_long_is_not_cut_in_the_middle_of_a_sha
     first, second = bench.add(recording), bench.add(recording)
     make_due_long_ago(bench, first, second)
     worker = bench.worker(FakeNetwork(), shard_seconds=9.9)
-    assert worker.run(first) == "handed_over"
+    assert worker.run() == "handed_over"
     held_back = bench.job(second)
     assert (held_back.status, held_back.is_long, held_back.planned_by) == (Status.QUEUED, True, None)
-    assert bench.run_all(first, FakeNetwork(), shard_seconds=9.9).count("succeeded") == 2
+    assert bench.run_all(FakeNetwork(), shard_seconds=9.9).count("succeeded") == 2
     assert bench.job(second).status is Status.SUCCEEDED
 
 
@@ -612,9 +630,10 @@ def test_a_recording_that_turns_out_to_be_long_is_not_cut_in_the_middle_of_a_sha
 def test_a_job_that_fails_in_the_middle_of_a_shard_leaves_the_shard_as_it_is(
     bench: Bench, recording: bytes, tmp_path: Path
 ) -> None:
-    long, text = bench.add(recording), bench.add(b"This is a text.")
+    bench.add(recording)
+    text = bench.add(b"This is a text.")
     make_due_long_ago(bench, text)
-    assert bench.run_all(long, FakeNetwork(), shard_seconds=9.9)[-1] == "succeeded"
+    assert bench.run_all(FakeNetwork(), shard_seconds=9.9)[-1] == "succeeded"
     failed = bench.job(text)
     assert (failed.status, failed.error_code) == (Status.FAILED, "undecodable_audio")
 
@@ -625,17 +644,18 @@ def test_a_job_that_was_tried_before_is_not_tried_in_the_middle_of_a_shard(
 ) -> None:
     """It may be what killed its worker: the shard would use up its attempts with it."""
     clip = write(tmp_path / "clip.wav", tone(1), 22050).read_bytes()
-    long, tried = bench.add(recording), bench.add(clip)
+    bench.add(recording)
+    tried = bench.add(clip)
     worker = bench.worker(FakeNetwork(), shard_seconds=9.9)
     with bench.sessions.begin() as session:
         session.execute(update(Job).where(Job.id == tried).values(run_after=now_plus(60)))
-    assert worker.run(long) == "handed_over"
+    assert worker.run() == "handed_over"
     with bench.sessions.begin() as session:
         session.execute(update(Job).where(Job.id == tried).values(run_after=now_plus(-60), attempts_charged=1))
         session.execute(update(Job).where(Job.id == tried).values(served_at=now_plus()))
-    assert worker.run(long) == "read"
+    assert worker.run() == "read"
     assert bench.job(tried).status is Status.QUEUED
-    assert bench.run_all(long, FakeNetwork(), shard_seconds=9.9).count("succeeded") == 2
+    assert bench.run_all(FakeNetwork(), shard_seconds=9.9).count("succeeded") == 2
 
 
 @pytest.mark.usefixtures("at_every_segment")
@@ -662,9 +682,9 @@ def test_what_a_shard_gives_way_to_counts_as_its_own_progress(bench: Bench, reco
     with bench.sessions.begin() as session:
         session.execute(update(Job).where(Job.id == short).values(run_after=now_plus(60)))
     worker = bench.worker(network, shard_seconds=9.9)
-    assert worker.run(long) == "handed_over"
+    assert worker.run() == "handed_over"
     worker = bench.worker(network, shard_seconds=0)
-    while worker.run(long) is not None:
+    while worker.run() is not None:
         pass
     assert seen == [True]
     assert {bench.job(job_id).status for job_id in (long, short)} == {Status.SUCCEEDED}
@@ -674,12 +694,12 @@ def test_short_jobs_overtake_the_long_one_that_came_before_them(
     bench: Bench, recording: bytes, tmp_path: Path
 ) -> None:
     """Order of completion with one worker: ten short jobs behind a long one of eleven shards."""
-    long = bench.add(recording)
+    bench.add(recording)
     second = write(tmp_path / "second.wav", tone(1), 22050).read_bytes()
     worker = bench.worker(FakeNetwork(), shard_seconds=1)
-    assert worker.run(long) == "handed_over"
+    assert worker.run() == "handed_over"
     short = [bench.add(second) for _ in range(10)]
-    assert worker.run(long) == "read", "it was served before they came"
-    assert [worker.run(long) for _ in range(10)] == ["succeeded"] * 10
+    assert worker.run() == "read", "it was served before they came"
+    assert [worker.run() for _ in range(10)] == ["succeeded"] * 10
     assert all(bench.job(job_id).status is Status.SUCCEEDED for job_id in short)
-    assert bench.run_all(long, FakeNetwork(), shard_seconds=1)[-1] == "succeeded"
+    assert bench.run_all(FakeNetwork(), shard_seconds=1)[-1] == "succeeded"
