@@ -16,7 +16,7 @@ from flask import Response, redirect, request, send_file, url_for
 from sqlalchemy.orm import Session
 from werkzeug.http import parse_options_header
 
-from shared import jobs, shards
+from shared import garbage, jobs
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
 from shared.tables import Job
@@ -68,7 +68,7 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
             limit=query.limit,
             cursor=query.cursor,
         )
-        progress = shards.progress_of(session, page, datetime.now(UTC))
+        progress = jobs.shards_progress(session, page, datetime.now(UTC))
     items = [view_job(job, shards=progress.get(job.id)) for job in page]
     body = TranscriptionList(items=items, next_cursor=cursor)
     headers = {}
@@ -127,7 +127,7 @@ def remove(job_id: UUID) -> tuple[str, int]:
     with parts().sessions.begin() as session:
         jobs.delete_job(session, OWNER, job_id)
     try:
-        for prefix in jobs.all_prefixes([job_id]):
+        for prefix in garbage.all_prefixes([job_id]):
             parts().storage.delete_prefix(prefix)
     except ServiceError as error:
         log.warning("files_left_for_the_scheduler", job_id=str(job_id), error=str(error))
@@ -215,5 +215,5 @@ def _dump(job: Job) -> dict[str, Any]:
 
 
 def _view_in(session: Session, job: Job) -> TranscriptionView:
-    progress = shards.progress_of(session, [job], datetime.now(UTC))
+    progress = jobs.shards_progress(session, [job], datetime.now(UTC))
     return view_job(job, position=parts().line.position(session, job), shards=progress.get(job.id))

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from redis import Redis
 
-from shared import jobs, shards, startup
+from shared import startup, work
 from shared.config import Settings, read_settings
 from shared.db import Sessions, make_engine, make_sessions
 from shared.locks import DatabaseLock
@@ -50,42 +50,33 @@ class Scheduler:
     _held: float = field(default=float("-inf"), init=False)
 
     def tick(self) -> None:
-        """Reap, then announce. What an unavailable dependency prevents is tried again at the next tick."""
-        for step in (self._reap_if_ours, self._announce_if_ours):
+        """Rescue, then announce. What an unavailable dependency prevents is tried again at the next tick."""
+        for step in (self._rescue_if_ours, self._announce_if_ours):
             self._steps.run(step)
 
-    def reap(self) -> None:
-        """Take back jobs whose lease ran out or that stopped moving."""
-        with self.sessions.begin() as session:
-            requeued, failed = jobs.reap_jobs(
-                session,
-                max_attempts=self.settings.max_attempts,
-                stall_seconds=self.settings.stall_seconds,
-            )
-            again, poisoned = shards.reap_shards(
-                session,
-                max_attempts=self.settings.max_attempts,
-                stall_seconds=self.settings.stall_seconds,
-            )
-        for job_id, number in again:
-            log.warning("lease_expired", job_id=str(job_id), shard=number)
-        failed += poisoned
-        for job_id in requeued:
-            log.warning("lease_expired", job_id=str(job_id))
-        for job_id in failed:
-            log.error("attempts_used_up", job_id=str(job_id))
+    def rescue(self) -> None:
+        """Take items back whose lease ran out or that stopped moving."""
+        requeued, failed = work.rescue(
+            self.sessions,
+            max_attempts=self.settings.max_attempts,
+            stall_seconds=self.settings.stall_seconds,
+        )
+        for item in requeued:
+            log.warning("lease_expired", job_id=str(item.job_id), kind=item.kind, number=item.number)
+        for item in failed:
+            log.error("attempts_exhausted", job_id=str(item.job_id), kind=item.kind, number=item.number)
 
     def announce(self) -> None:
         """Top the list of messages up to the work that is due: what became of earlier messages does not matter."""
         with self.sessions() as session:
-            due = jobs.count_waiting(session) + shards.count_waiting(session)
+            due = work.count_due(session)
         if due:
             for _ in range(min(due, MESSAGES) - int(self.redis.llen(QUEUE_NAME))):
                 self.queue.notify()
 
-    def _reap_if_ours(self) -> None:
+    def _rescue_if_ours(self) -> None:
         if self._is_ours():
-            self.reap()
+            self.rescue()
 
     def _announce_if_ours(self) -> None:
         if self._is_ours():

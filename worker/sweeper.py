@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 from uuid import UUID
 
-from shared import jobs, presence, shards
+from shared import garbage, jobs, presence
 from shared.config import Settings
 from shared.db import Sessions
 from shared.errors import ServiceError
@@ -70,8 +70,8 @@ class Sweeper:
     def remove_garbage(self) -> None:
         """Remove files of deleted jobs."""
         with self.sessions() as session:
-            garbage = jobs.list_garbage(session, older_than_seconds=2 * self.settings.lease_seconds)
-        for prefix in garbage:
+            prefixes = garbage.list_garbage(session, older_than_seconds=2 * self.settings.lease_seconds)
+        for prefix in prefixes:
             if not self.lock.hold():
                 return
             try:
@@ -80,7 +80,7 @@ class Sweeper:
                 log.warning("garbage_left", prefix=prefix, error=str(error))
                 return
             with self.sessions.begin() as session:
-                jobs.forget_garbage(session, prefix)
+                garbage.forget(session, prefix)
 
     def remove_orphans(self) -> None:
         """Look through all of storage and remove what is old and belongs to nothing."""
@@ -92,7 +92,7 @@ class Sweeper:
                 if not self.lock.hold():
                     return
                 with self.sessions() as session:
-                    find_kept = shards.find_kept if top == "shards/" else jobs.find_kept
+                    find_kept = garbage.find_kept_shards if top == "shards/" else garbage.find_kept_results
                     kept = find_kept(session, [job_id for job_id, _ in batch])
                 for job_id, attempt in batch:
                     is_orphan = job_id not in kept or (attempt is not None and attempt not in kept[job_id])

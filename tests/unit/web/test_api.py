@@ -16,13 +16,16 @@ from flask.testing import FlaskClient
 from sqlalchemy import insert, update
 from werkzeug.test import TestResponse
 
-from shared import jobs, presence
+from shared import presence, work
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions, now_plus
 from shared.errors import StorageUnavailable
+from shared.kinds import Result
+from shared.model_reports import report_model
 from shared.queue import InMemoryQueue
 from shared.storage import ObjectStorage, make_storage, result_prefix
 from shared.tables import Job, Worker
+from tests.work import must_claim
 from web import create_app
 from web.uploads import display_name
 
@@ -77,16 +80,13 @@ def assert_problem(response: TestResponse, status: int, code: str, said: str = "
 
 def finish(sessions: Sessions, storage: ObjectStorage, job_id: str) -> None:
     """Do what a worker does, without a network."""
-    with sessions.begin() as session:
-        claim = jobs.claim_job(session, UUID(job_id), worker="w", lease_seconds=60, max_attempts=3)
-    assert claim is not None
+    claim = must_claim(sessions, UUID(job_id))
     key = result_prefix(claim.job_id, claim.attempt) + "transcription.mid"
     stored = storage.put(key, io.BytesIO(b"MThd"), content_type="audio/midi")
     artifact = {"name": "transcription.mid", "content_type": "audio/midi", "size": 4, "sha256": stored.sha256}
     with sessions.begin() as session:
-        assert jobs.complete_job(
-            session, claim, artifacts=[artifact | {"key": key}], note_count=1, audio_seconds=2.0
-        )
+        result = Result(artifacts=[artifact | {"key": key}], note_count=1, audio_seconds=2.0)
+        assert work.complete(session, claim, result=result)
 
 
 def test_an_accepted_recording_is_stored_queued_and_announced(
@@ -327,12 +327,9 @@ def test_an_id_that_is_none_is_not_found(client: FlaskClient, method: str) -> No
 
 def test_a_failed_job_says_why(client: FlaskClient, sessions: Sessions) -> None:
     job_id = accepted(client)["id"]
+    claim = must_claim(sessions, UUID(job_id))
     with sessions.begin() as session:
-        claim = jobs.claim_job(session, UUID(job_id), worker="w", lease_seconds=60, max_attempts=3)
-        assert claim is not None
-        jobs.fail_attempt(
-            session, claim, code="undecodable_audio", detail="No.", retry_after_seconds=None, max_attempts=3
-        )
+        work.fail(session, claim, code="undecodable_audio", detail="No.", retry_after_seconds=None, max_attempts=3)
     job = client.get(f"/v1/transcriptions/{job_id}").json
     assert (job["status"], job["error"]) == ("failed", {"code": "undecodable_audio", "detail": "No."})
 
@@ -343,7 +340,7 @@ def test_models_are_described_with_what_workers_report(client: FlaskClient, sess
     assert model["options"]["onset_threshold"]["default"] == 0.5
     assert next(iter(model["options"])) == "onset_threshold", "in the order of the table"
     with sessions.begin() as session:
-        jobs.report_model(session, "basic_pitch", installed=True, realtime_factor=48.123)
+        report_model(session, "basic_pitch", installed=True, realtime_factor=48.123)
     model = client.get("/v1/models/light").json
     assert (model["name"], model["installed"], model["realtime_factor"]) == ("basic_pitch", True, 48.1)
     assert model["variant_of"] is None
@@ -461,7 +458,7 @@ def test_a_wrong_default_model_stops_the_start(settings: Settings) -> None:
 def test_queued_rows_keep_a_place_in_line(
     client: FlaskClient, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.turns.LINE_SECONDS", 0)
+    monkeypatch.setattr("shared.fairness.LINE_SECONDS", 0)
     ids = [accepted(client)["id"] for _ in range(3)]
     with sessions.begin() as session:
         session.execute(update(Job).where(Job.id == UUID(ids[0])).values(status="canceled"))

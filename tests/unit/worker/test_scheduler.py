@@ -8,22 +8,15 @@ from uuid import UUID
 import pytest
 from redis import Redis
 from sqlalchemy import update
-from uuid6 import uuid7
 
 from shared import jobs
 from shared.config import Settings
 from shared.db import Sessions, now_plus
-from shared.jobs import NewJob
 from shared.locks import DatabaseLock
 from shared.queue import QUEUE_NAME, CeleryQueue, make_celery
-from shared.tables import Job, Lock, Status
+from shared.tables import Lock, Status
+from tests.work import add_job, change_items, item, must_claim
 from worker.scheduler import Scheduler
-
-
-def add_job(sessions: Sessions) -> UUID:
-    job_id = UUID(str(uuid7()))
-    new = NewJob(job_id, "public", "basic_pitch", {}, {}, None, f"uploads/{job_id}/audio", 5)
-    return jobs.create_job(sessions, new)[0].id
 
 
 @pytest.fixture
@@ -49,8 +42,7 @@ def make_scheduler(settings: Settings, sessions: Sessions, redis_url: str, *, ho
 
 def lose(sessions: Sessions, job_id: UUID) -> None:
     """Have a job claimed by a worker that is dead by now."""
-    with sessions.begin() as session:
-        assert jobs.claim_job(session, job_id, worker="dead", lease_seconds=-1, max_attempts=3)
+    must_claim(sessions, job_id, worker="dead", lease_seconds=-1)
 
 
 @pytest.mark.integration
@@ -62,8 +54,7 @@ def test_the_list_of_messages_is_topped_up_to_the_work_that_is_due(
     scheduler.tick()
     assert redis.llen(QUEUE_NAME) == 0, "nothing is due"
     later = add_job(any_sessions)
-    with any_sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == later).values(run_after=now_plus(60)))
+    change_items(any_sessions, later, run_after=now_plus(60))
     for _ in range(3):
         add_job(any_sessions)
     for taken in (3, 0, 1, 2):
@@ -145,26 +136,7 @@ def test_two_schedulers_that_both_believe_to_be_alone_do_no_harm(
     job_id = add_job(any_sessions)
     lose(any_sessions, job_id)
     for scheduler in (one, other):
-        scheduler.reap()
+        scheduler.rescue()
         scheduler.announce()
     assert redis.llen(QUEUE_NAME) == 1
-    with any_sessions() as session:
-        assert jobs.get_job(session, "public", job_id).attempts_charged == 1
-
-
-@pytest.mark.integration
-def test_a_job_that_waits_and_has_no_attempt_left_has_failed(
-    settings: Settings, any_sessions: Sessions, redis: Redis, redis_url: str
-) -> None:
-    scheduler, job_id = make_scheduler(settings, any_sessions, redis_url), add_job(any_sessions)
-    with any_sessions.begin() as session:  # queued when more attempts were allowed
-        session.execute(update(Job).values(attempts_charged=settings.max_attempts, error_code="unavailable"))
-    scheduler.tick()
-    with any_sessions() as session:
-        job = jobs.get_job(session, "public", job_id)
-    assert (job.status, job.error_code, job.error_detail) == (
-        Status.FAILED,
-        "unavailable",
-        "All attempts are used up.",
-    )
-    assert redis.llen(QUEUE_NAME) == 0
+    assert item(any_sessions, job_id).attempts_counted == 1
