@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mt3_infer.errors import (
     AudioError,
     AudioTooLongError,
+    AudioWarning,
     EmptyAudioError,
     InvalidOptionError,
     MissingDependencyError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         CheckpointError,
         CheckpointNotFoundError,
         ModelInfo,
+        clear_cache,
         download_model,
         get_model_info,
         list_models,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AudioError",
     "AudioTooLongError",
+    "AudioWarning",
     "CheckpointError",
     "CheckpointNotFoundError",
     "EmptyAudioError",
@@ -59,6 +62,7 @@ __all__ = [
     "Transcription",
     "TruncatedAudioError",
     "UnknownModelError",
+    "clear_cache",
     "download_model",
     "get_model_info",
     "list_models",

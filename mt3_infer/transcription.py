@@ -9,7 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt3_infer.errors import InvalidOptionError
+from mt3_infer.errors import AudioWarning, InvalidOptionError
+from mt3_infer.files import write_whole
 from mt3_infer.notes import Note
 
 if TYPE_CHECKING:
@@ -41,24 +42,29 @@ class Transcription:
         notes: in the order of `mt3_infer.notes.sort_notes`.
         duration: of the recording, in seconds.
         provenance: what made them.
+        warnings: what was wrong with the recording but did not stop the transcription.
     """
 
     notes: list[Note]
     duration: float
     provenance: Provenance
+    warnings: tuple[AudioWarning, ...] = ()
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a file of the kind that its name ends in: .mid, .midi or .json.
 
+        A file that is there is replaced. If that fails, on a full disk for example, it is left untouched.
+
         Raises:
             InvalidOptionError: another ending.
+            OSError: it cannot be written.
         """
         target = Path(path)
         match target.suffix.lower():
             case ".mid" | ".midi":
-                target.write_bytes(self.to_midi())
+                write_whole(target, self.to_midi())
             case ".json":
-                target.write_text(self.to_json(), encoding="utf-8")
+                write_whole(target, self.to_json().encode())
             case suffix:
                 raise InvalidOptionError(f"Cannot save as {suffix!r}: name the file .mid, .midi or .json.")
 
@@ -69,13 +75,14 @@ class Transcription:
         return notes_to_midi(self.notes)
 
     def to_json(self) -> str:
-        """The notes and their provenance as JSON, one note a line."""
+        """Return the notes, their provenance and the warnings as JSON, one note a line."""
         head = json.dumps(
             {
                 "format": JSON_FORMAT,
                 "version": JSON_VERSION,
                 "duration": round(self.duration, 6),
                 "provenance": asdict(self.provenance),
+                "warnings": [asdict(warning) for warning in self.warnings],
             }
         )
         notes = ",\n".join(json.dumps(_rounded(note)) for note in self.notes)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from shared.db import now_plus
@@ -30,8 +30,13 @@ def note(session: Session, prefixes: Sequence[str]) -> None:
 
 def list_garbage(session: Session, *, older_than_seconds: float) -> list[str]:
     """List prefixes to remove, by now beyond the reach of a worker that was still writing."""
-    query = select(Garbage.prefix).where(Garbage.created_at < now_plus(-older_than_seconds)).limit(500)
-    return list(session.scalars(query))
+    due = select(Garbage.prefix).where(Garbage.created_at < now_plus(-older_than_seconds))
+    return list(session.scalars(due.order_by(Garbage.created_at).limit(500)))
+
+
+def postpone(session: Session, prefix: str) -> None:
+    """Put a prefix that storage did not delete behind the others."""
+    session.execute(update(Garbage).where(Garbage.prefix == prefix).values(created_at=now_plus()))
 
 
 def forget(session: Session, prefix: str) -> None:

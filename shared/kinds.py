@@ -82,6 +82,7 @@ class Result:
     artifacts: list[dict[str, Any]]
     note_count: int
     audio_seconds: float
+    warnings: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,10 @@ class Job(Base):
     __table_args__ = (
         UniqueConstraint("owner", "idempotency_key"),
         Index("ix_jobs_owner_id", "owner", "id"),
+        Index("ix_jobs_owner_status_id", "owner", "status", "id"),
+        Index("ix_jobs_owner_model_id", "owner", "model", "id"),
+        Index("ix_jobs_owner_model_status_id", "owner", "model", "status", "id"),
+        Index("ix_jobs_finished_at", "finished_at"),
     )
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)  # version 7: sorts by creation
@@ -115,6 +119,8 @@ class Job(Base):
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(1000))
     note_count: Mapped[int | None]
+    # about the recording: code and detail, as in notes.json
+    warnings: Mapped[list[dict[str, str]]] = mapped_column(JSON, server_default="[]")
     artifacts: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # name, content_type, size, sha256, key
 
 

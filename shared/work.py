@@ -168,6 +168,7 @@ def complete(
             "status": Status.SUCCEEDED,
             "finished_at": now_plus(),
             "artifacts": result.artifacts,
+            "warnings": result.warnings,
             "note_count": result.note_count,
             "audio_seconds_done": result.audio_seconds,
             "audio_seconds_total": result.audio_seconds,

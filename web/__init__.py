@@ -1,4 +1,4 @@
-"""The side that clients see: API, page, documentation. `create_app` makes it from its parts; see `web.wsgi`."""
+"""The side that clients see: API, page, documentation. `create_app` makes it from its parts; see `web.asgi`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from shared.fairness import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
 from web import health, models, transcriptions
-from web.errors import problem, register_error_handlers
+from web.browsers import refuse_foreign
+from web.errors import register_error_handlers
+from web.forms import FormRequest
 from web.parts import EXTENSION, Parts
 from web.schemas import Problem
 from web.uploads import resolve_model
@@ -58,6 +60,7 @@ def create_app(
         SWAGGER_UI_STANDALONE_PRESET_JS="/docs/assets/swagger-ui-standalone-preset.js",
         DOCS_FAVICON="/static/favicon.svg",
     )
+    app.request_class = FormRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the order of a schema's fields is meant
     app.extensions[EXTENSION] = Parts(
         settings=settings,
@@ -100,13 +103,7 @@ def _add_pages(app: APIFlask) -> None:
 
     @app.before_request
     def refuse_other_sites() -> Response | None:
-        """A page of another site may not hand in or delete anything through its visitor's browser."""
-        if (
-            request.method not in ("GET", "HEAD", "OPTIONS")
-            and request.headers.get("Sec-Fetch-Site") == "cross-site"
-        ):
-            return problem(403, "cross_site", "Requests from pages of other sites are refused.")
-        return None
+        return refuse_foreign(request, app.extensions[EXTENSION].settings)
 
     @app.after_request
     def add_headers(response: Response) -> Response:

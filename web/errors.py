@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from mt3_infer.errors import MT3Error
 from shared.errors import ServiceError, is_disk_full
 from shared.logs import get_logger
+from web.forms import FormTooLarge
 
 log = get_logger(__name__)
 
@@ -77,6 +78,17 @@ def problem(status: int, code: str, detail: str, **more: Any) -> Response:
     return response
 
 
+def upload_too_large(limit: int) -> Response:
+    """Return the answer to an upload over the limit."""
+    text = f"The upload is larger than the {limit / 1e6:,.0f} MB that this service takes."
+    return problem(413, "upload_too_large", text)
+
+
+def no_room() -> Response:
+    """Return the answer while the disk for temporary files is full."""
+    return problem(503, "unavailable", "There is no room for a recording just now; please try again later.")
+
+
 def register_error_handlers(app: APIFlask) -> None:
     """Turn whatever is raised in a view into a problem document."""
 
@@ -96,10 +108,11 @@ def register_error_handlers(app: APIFlask) -> None:
     def _from_http(error: HTTPException) -> Response:
         status = error.code or 500
         detail = error.description or HTTPStatus(status).phrase
+        if isinstance(error, FormTooLarge):
+            return problem(status, "form_too_large", detail)
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            limit = app.config["MAX_CONTENT_LENGTH"] / 1e6
-            detail = f"The upload is larger than the {limit:,.0f} MB that this service takes."
-        elif isinstance(error, NotFound):
+            return upload_too_large(app.config["MAX_CONTENT_LENGTH"])
+        if isinstance(error, NotFound):
             detail = "There is nothing at this address; /docs lists what there is."
         response = problem(status, CODE_OF.get(status, "http_error"), detail)
         for name, value in error.get_headers():
@@ -131,7 +144,7 @@ def register_error_handlers(app: APIFlask) -> None:
         if not is_disk_full(error):
             return _from_bug(error)
         log.warning("disk_full", path=request.path, error=str(error))
-        return problem(503, "unavailable", "There is no room for a recording just now; please try again later.")
+        return no_room()
 
     @app.errorhandler(ProgrammingError)
     def _from_statement(error: ProgrammingError) -> Response:

@@ -15,12 +15,13 @@ from celery.signals import setup_logging, worker_init, worker_ready, worker_shut
 from checkpoints.locks import ClusterLocks
 from checkpoints.mirror import open_mirror
 from checkpoints.store import CheckpointStore
+from mt3_infer.audio import DecodeLimits
 from shared import startup
 from shared.config import read_settings
 from shared.db import make_engine, make_sessions
 from shared.logs import configure_logs, get_logger
 from shared.model_reports import report_model
-from shared.queue import OLD_TASK, WAKE_TASK, BackgroundQueue, CeleryQueue, make_celery
+from shared.queue import WAKE_TASK, BackgroundQueue, CeleryQueue, make_celery
 from shared.storage import make_storage
 from worker.alive import alive_file
 from worker.context import Services
@@ -59,6 +60,7 @@ def services() -> Services:
             ),
             device=settings.device,
             max_audio_seconds=settings.max_audio_seconds,
+            limits=DecodeLimits(settings.probe_seconds, settings.probe_memory_bytes),
         ),
         queue=BackgroundQueue(CeleryQueue(app)),
         worker=f"{socket.gethostname()}:{os.getpid()}",
@@ -73,9 +75,8 @@ def presence() -> Presence:
     return Presence(services().sessions, services().worker)
 
 
-@app.task(name=OLD_TASK)  # type: ignore[untyped-decorator]
 @app.task(name=WAKE_TASK)  # type: ignore[untyped-decorator]
-def wake(*_old: str) -> None:
+def wake() -> None:
     """Work until nothing is due."""
     Runner(services()).drain()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from mt3_infer.transcription import Transcription
 from shared.kinds import Result
 from shared.tables import Phase
@@ -15,4 +17,9 @@ def store_results(context: Context, transcription: Transcription, prefix: str) -
         context.store(prefix + "transcription.mid", transcription.to_midi(), "audio/midi"),
         context.store(prefix + "notes.json", transcription.to_json().encode(), "application/json"),
     ]
-    return Result(artifacts, note_count=len(transcription.notes), audio_seconds=transcription.duration)
+    return Result(
+        artifacts,
+        note_count=len(transcription.notes),
+        audio_seconds=transcription.duration,
+        warnings=[asdict(warning) for warning in transcription.warnings],
+    )

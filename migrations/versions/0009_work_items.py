@@ -33,6 +33,7 @@ JOBS = sa.table(
     *[sa.column(name, TIME) for name in ("run_after", "served_at", "created_at", "started_at", "finished_at")],
     sa.column("audio_seconds_total", sa.Double()),
     sa.column("is_long", sa.Boolean()),
+    sa.column("warnings", sa.JSON()),
 )
 SHARDS = sa.table(
     "shards",
@@ -156,6 +157,7 @@ def items_of(job: Any, shards: list[Any]) -> list[dict[str, Any]]:
                 "samples": job.samples,
                 "seconds": job.audio_seconds_total,
                 "split_by_attempt": job.planned_by,
+                "warnings": job.warnings,
             },
             "input_key": None,
             "attempt": job.attempt - job.planned_by,

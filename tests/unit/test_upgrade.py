@@ -30,7 +30,6 @@ from tests.recordings import write
 from tests.unit.test_migrations import empty  # noqa: F401 - a fixture
 from tests.unit.worker.test_long_recordings import Bench, FakeNetwork
 from tests.work import claim, item, states
-from worker.sweeper import Sweeper
 
 BEFORE = "0008"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -242,10 +241,7 @@ def test_every_job_of_the_release_before_ends_right(service: OldService) -> None
     assert item(bench.sessions, waiting["running, at its last attempt"]).attempts_counted == 2
     assert item(bench.sessions, waiting["held back"]).is_long
 
-    orphans = Sweeper(
-        bench.settings.model_copy(update={"orphan_hours": -24.0}), bench.sessions, bench.storage, AlwaysHeld()
-    )
-    orphans.remove_orphans()
+    bench.sweeper(orphan_hours=-24.0).remove_orphans()
     network = FakeNetwork()
     bench.worker(network).drain()
     assert {name: bench.job(job_id).status for name, job_id in waiting.items()} == dict.fromkeys(
@@ -282,10 +278,3 @@ def test_in_order_shards_of_the_release_before_go_on_in_order(service: OldServic
 def settings_of(service: OldService) -> Settings:
     url = service.engine.url.render_as_string(hide_password=False)
     return service.bench.settings.model_copy(update={"database_url": url})
-
-
-class AlwaysHeld:
-    """A lock that nobody else asks for."""
-
-    def hold(self) -> bool:
-        return True

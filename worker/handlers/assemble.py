@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mt3_infer.errors import AudioWarning
 from shared import work
 from shared.kinds import SHARD, Claim
 from shared.storage import result_prefix, shard_prefix
@@ -35,7 +36,8 @@ def run(context: Context) -> Done:
             collector.feed(result)
         context.heartbeat.report(Phase.WRITING_RESULTS, done=seconds, total=seconds)
     output = collector.finish(claim.payload["samples"])
-    transcription = model.sign(output, seconds, options, seconds_taken=seconds_taken)
+    warnings = [AudioWarning(**warning) for warning in claim.payload["warnings"]]
+    transcription = model.sign(output, seconds, options, seconds_taken=seconds_taken, warnings=warnings)
     (prefix,) = stores(claim)
     result = store_results(context, transcription, prefix)
     return Done(result=result, unneeded=[shard_prefix(claim.job_id)])

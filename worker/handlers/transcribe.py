@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import BinaryIO
 
 from mt3_infer.audio import AudioStream, Waveform
@@ -107,15 +108,22 @@ def _split(context: Context, audio: AudioStream, shard_seconds: float) -> Done:
                 payload={"first": first, "stop": stop},
             )
         )
+    warnings = [asdict(warning) for warning in audio.warnings]
     assembly = NewItem(
         ASSEMBLE,
         number=len(shards),
         blocked_by=len(shards) - 1,
-        payload={"samples": samples, "seconds": audio.seconds, "split_by_attempt": claim.attempt},
+        payload={
+            "samples": samples,
+            "seconds": audio.seconds,
+            "split_by_attempt": claim.attempt,
+            "warnings": warnings,
+        },
     )
     log.info("split", shards=len(shards), audio_seconds=round(audio.seconds, 1))
     job = {
         "shards_total": len(shards),
+        "warnings": warnings,
         "phase": Phase.TRANSCRIBING,
         "download": None,
         "audio_seconds_done": 0.0,
