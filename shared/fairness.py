@@ -21,7 +21,7 @@ from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import Session
 
 from shared import work
@@ -80,7 +80,8 @@ def candidates(
             found = _first(session, owners, max_attempts, limit, SHORT_KINDS, due_for=short_for)
         else:
             found = _first(session, owners, max_attempts, limit, list(KINDS))
-            may_split = [owner for owner in owners if not must_defer(session, owner)]
+            busy = set(session.scalars(_owners_of_waiting_parts()))
+            may_split = [owner for owner in owners if owner not in busy]
             found += _first(session, may_split, max_attempts, limit, list(KINDS), is_long=True)
         if found:
             return [item_id for *_, item_id in sorted(found)[:limit]]
@@ -89,10 +90,7 @@ def candidates(
 
 def must_defer(session: Session, owner: str) -> bool:
     """Return True if a recording that is long is to wait before it is split: shards of its owner do."""
-    shards = select(WorkItem.id).where(
-        QUEUED, WorkItem.kind.in_(PARTS_OF_LONG), WorkItem.owner == owner, WorkItem.run_after <= now_plus()
-    )
-    return session.scalar(shards.limit(1)) is not None
+    return session.scalar(_owners_of_waiting_parts().where(WorkItem.owner == owner).limit(1)) is not None
 
 
 class WaitingLine:
@@ -137,6 +135,11 @@ def _waiting_owners(session: Session) -> set[str]:
     following = select(func.min(WorkItem.owner)).where(QUEUED, WorkItem.owner > first.c.owner).scalar_subquery()
     owners = first.union_all(select(following).where(first.c.owner.is_not(None)))
     return set(session.scalars(select(owners.c.owner).where(owners.c.owner.is_not(None))))
+
+
+def _owners_of_waiting_parts() -> Select[str]:
+    parts = select(WorkItem.owner).where(QUEUED, WorkItem.kind.in_(PARTS_OF_LONG))
+    return parts.where(WorkItem.run_after <= now_plus()).distinct()
 
 
 def _first(

@@ -372,7 +372,7 @@ def _fail_for_good(
     outcome: str,
     error: Mapping[str, Any],
 ) -> bool:
-    """Fail an item, and with it its job; workers at other items of the job learn of it at the next heartbeat."""
+    """Fail an item, and its job unless that has ended; workers at its other items learn of it by their heartbeat."""
     failed = update(WorkItem).where(*guard)
     failed = failed.values(**AT_REST, status=WorkStatus.FAILED, finished_at=now_plus(), **error)
     why = session.execute(
@@ -383,7 +383,8 @@ def _fail_for_good(
     error = {"error_code": why.error_code, "error_detail": why.error_detail}
     close_attempts(session, Attempt.item_id == held.id, outcome, **error)
     job = update(Job).where(Job.id == held.job_id, Job.status.in_((Status.QUEUED, Status.PROCESSING)))
-    changed(session, job.values(status=Status.FAILED, finished_at=now_plus(), **JOB_AT_REST, **error))
+    if not changed(session, job.values(status=Status.FAILED, finished_at=now_plus(), **JOB_AT_REST, **error)):
+        return True  # the job had ended before: this item does not change what it came to
     others = update(WorkItem).where(
         WorkItem.job_id == held.job_id, WorkItem.status.in_((WorkStatus.QUEUED, WorkStatus.PROCESSING))
     )

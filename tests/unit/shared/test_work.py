@@ -431,11 +431,14 @@ def test_a_kind_that_is_new_needs_no_statement_of_its_own(
     assert transcribe.input_key == "somewhere"
     with any_sessions.begin() as session:
         result = Result(artifacts=[], note_count=1, audio_seconds=1.0)
-        assert work.complete(session, transcribe, then=[NewItem("tell", 2)], result=result)
-    assert fail(any_sessions, must_claim(any_sessions, job_id, "tell"), retry_after=-1)
-    assert fail(any_sessions, must_claim(any_sessions, job_id, "tell"), retry_after=None)
+        assert work.complete(session, transcribe, then=[NewItem("tell", 2), NewItem("tell", 3)], result=result)
+    assert fail(any_sessions, must_claim(any_sessions, job_id, "tell", 2), retry_after=-1)
+    assert fail(any_sessions, must_claim(any_sessions, job_id, "tell", 2), retry_after=None)
+    other = must_claim(any_sessions, job_id, "tell", 3)
+    with any_sessions.begin() as session:
+        assert work.complete(session, other)
     assert get(any_sessions, job_id).status is Status.SUCCEEDED
-    assert outcomes(any_sessions, job_id) == ["succeeded", "succeeded", "failed", "failed"]
+    assert outcomes(any_sessions, job_id) == ["succeeded", "succeeded", "failed", "failed", "succeeded"]
 
 
 # --- with locks held -----------------------------------------------------------------------------------------
