@@ -21,8 +21,6 @@ from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
-from botocore.parsers import ResponseParserError
-
 from shared.config import Settings
 from shared.errors import ObjectMissing, StorageUnavailable
 from shared.logs import get_logger
@@ -299,6 +297,8 @@ class S3Storage:
 
     def _delete(self, keys: list[str]) -> None:
         """Delete objects with one request, or each with its own where the server does not take that."""
+        from botocore.parsers import ResponseParserError
+
         if keys and self._deletes_many:
             try:
                 keys = self._delete_many(keys)

@@ -13,6 +13,7 @@ from queue import Empty
 from typing import Any
 
 from kombu.transport import redis
+from redis.exceptions import RedisError
 
 from shared.logs import get_logger
 from shared.queue import OLD_TASK, WAKE_TASK
@@ -51,8 +52,8 @@ class Channel(redis.Channel):
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
-        except (Empty, *self.connection_errors):
-            raise
+        except (Empty, RedisError, *self.connection_errors):
+            raise  # nothing that a message did
         except Exception as error:
             log.warning("foreign_message_dropped", error=repr(error)[:200])
             raise Empty from None

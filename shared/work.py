@@ -372,7 +372,7 @@ def _fail_for_good(
     outcome: str,
     error: Mapping[str, Any],
 ) -> bool:
-    """Fail an item, and its job unless that has ended; workers at its other items learn of it by their heartbeat."""
+    """Fail an item, and its job unless that has ended; workers at its other items learn of it by heartbeat."""
     failed = update(WorkItem).where(*guard)
     failed = failed.values(**AT_REST, status=WorkStatus.FAILED, finished_at=now_plus(), **error)
     why = session.execute(

@@ -9,6 +9,8 @@ from granian.log import LogLevels
 from granian.server import Server
 
 from shared.config import read_settings
+from shared.errors import ServiceError
+from web import create_app
 
 GRACE_SECONDS = 10  # for requests in progress at the end
 CONNECTIONS = 2048  # of a worker; slow ones are closed before they are so many
@@ -29,6 +31,10 @@ CONNECTIONS = 2048  # of a worker; slow ones are closed before they are so many
 def main(host: str, port: int, workers: int, app: str) -> None:
     """Serve the web page and the API."""
     settings = read_settings()  # a wrong setting is one clear line here, not one from every worker
+    try:
+        create_app(settings)  # what fails here would fail in each worker, again and again
+    except ServiceError as error:
+        raise click.ClickException(str(error)) from None
     Server(
         app,
         address=host,

@@ -98,6 +98,11 @@ class AsgiApp:
         elif scope["type"] == "http":
             await self._answer(scope, receive, send)
 
+    def close(self) -> None:
+        """End the threads."""
+        for pool in (*self._pools.values(), self._files):
+            pool.shutdown()
+
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
@@ -120,22 +125,29 @@ class AsgiApp:
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         environ = make_environ(scope)
         is_chunked = "HTTP_TRANSFER_ENCODING" in environ
-        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as body:
-            try:
-                await self._read_body(environ, receive, body)
-            except Refused as refused:
-                response = refused.response
-                response.headers["Connection"] = "close"  # the rest of the body is not read
-                answer = Answer(response.status_code, list(response.headers), response.data)
-            else:
-                answer = await self._run(environ)
-                if not answer.is_final and (seconds := wait_seconds(environ.get("HTTP_PREFER"))):
-                    answer = await self._wait(environ, answer, receive, seconds)
-                if is_chunked:
-                    # The server drops a Content-Length beside it, so we cannot tell whether a proxy that went by
-                    # the length has sent what would now be read as a request of its own (RFC 9112, 6.3).
-                    answer.headers.append(("Connection", "close"))
+        body = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - closing it may fail, see below
+        try:
+            answer = await self._make_answer(environ, receive, body)
+            if is_chunked:
+                # The server drops a Content-Length beside it, so we cannot tell whether a proxy that went by the
+                # length has sent what would now be read as a request of its own (RFC 9112, 6.3).
+                answer.headers.append(("Connection", "close"))
             await self._send(answer, send)
+        finally:
+            with suppress(OSError):  # what a full disk did not take is written once more
+                body.close()
+
+    async def _make_answer(self, environ: Environ, receive: Receive, body: IO[bytes]) -> Answer:
+        try:
+            await self._read_body(environ, receive, body)
+        except Refused as refused:
+            response = refused.response
+            response.headers["Connection"] = "close"  # the rest of the body is not read
+            return Answer(response.status_code, list(response.headers), response.data)
+        answer = await self._run(environ)
+        if not answer.is_final and (seconds := wait_seconds(environ.get("HTTP_PREFER"))):
+            answer = await self._wait(environ, answer, receive, seconds)
+        return answer
 
     # --- the request ---------------------------------------------------------------------------------------
 

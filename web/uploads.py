@@ -18,7 +18,7 @@ from shared.logs import get_logger
 from shared.storage import StoredObject, upload_prefix
 from shared.tables import Job
 from web.client_json import check_returnable, read_object
-from web.errors import EmptyUpload, UnknownModel
+from web.errors import EmptyUpload, InvalidRequest, UnknownModel
 from web.parts import OWNER, Parts
 from web.schemas import ClientFields, NewTranscription
 
@@ -41,8 +41,7 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
     if is_empty(upload):
         raise EmptyUpload("The file is empty: choose the recording again.")
     filename = display_name(upload.filename)
-    # What the answers will say of it, before there is a row that they could fail for.
-    ClientFields(options=options, filename=filename, metadata=metadata).model_dump_json()
+    check_showable(ClientFields(options=options, filename=filename, metadata=metadata))
 
     job_id = UUID(str(uuid7()))
     stored = parts.storage.put(
@@ -73,6 +72,18 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
         return job
     parts.queue.notify()
     return job
+
+
+def check_showable(fields: ClientFields) -> None:
+    """Write what the answers will repeat, before there is a row that they could fail for.
+
+    Raises:
+        InvalidRequest
+    """
+    try:
+        fields.model_dump_json()
+    except ValueError:
+        raise InvalidRequest("The options, the metadata or the file name cannot be given back as JSON.") from None
 
 
 def discard(parts: Parts, job_id: UUID) -> None:

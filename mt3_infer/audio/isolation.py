@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 REQUEST_BYTES = 512  # a request on the server's socket: JSON, padded
 STALL_SECONDS = 60.0  # without an answer, while the child takes no time: the disk or the network hangs
+SCAN_SECONDS = 2e-9  # of CPU time allowed for each byte that is looked through for joined recordings
 SHARE = 0.25  # seconds of CPU time allowed for each second of sound
 COSTLY_TIME = "The file takes too long to open or decode: save it again without tags and pictures, as WAV or FLAC."
 COSTLY_MEMORY = "The file takes too much memory to open or decode: save it again without tags and pictures."
@@ -321,7 +322,7 @@ def _decode_file(request: dict[str, Any], file: int, connection: Connection) -> 
     try:
         limits = DecodeLimits(**request["limits"])
         connection.send_bytes(b"P%d" % os.getpid())
-        budget = _Budget(limits)
+        budget = _Budget(limits, os.fstat(file).st_size)
         with suppress(BrokenPipeError, ConnectionResetError):  # nobody waits for it any more
             try:
                 _send_blocks(file, request, budget, connection)
@@ -375,11 +376,11 @@ def _send_error(connection: Connection, kind: str, message: str, number: int | N
 class _Budget:
     """What this process may still take of the CPU, kept by the kernel."""
 
-    def __init__(self, limits: DecodeLimits) -> None:
+    def __init__(self, limits: DecodeLimits, size: int) -> None:
         import resource
 
         self._resource = resource
-        self._seconds = self._used() + limits.probe_seconds
+        self._seconds = self._used() + limits.probe_seconds + SCAN_SECONDS * size
         self._probe_seconds: float | None = limits.probe_seconds
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with suppress(ValueError, OSError):  # where the system knows no such limit

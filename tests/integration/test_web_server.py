@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -14,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -250,6 +254,28 @@ def test_a_wait_ends_when_its_time_is_over(client: ServiceClient) -> None:
     assert client.get(f"/v1/transcriptions/{job_id}", Prefer="wait=1", **etag).status == 304
 
 
+def test_uploads_to_a_storage_that_hangs_leave_the_others_their_threads(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=200))
+        environment: dict[str, Any] = {
+            "MT3_STORAGE_URL": "s3://bucket/",
+            "MT3_S3_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "MT3_S3_ACCESS_KEY_ID": "key",
+            "MT3_S3_SECRET_ACCESS_KEY": "secret",
+        }
+        url = stack.enter_context(servers.web_process(tmp_path, **environment))
+        client = ServiceClient(url)
+        for _ in range(40):
+            uploading = stack.enter_context(closing(connect(url)))
+            uploading.sendall(HEAD % b"close" + b"Content-Length: %d\r\n\r\n" % len(SMALL) + SMALL)
+        for _ in range(10):
+            began = time.monotonic()
+            assert client.get("/livez").status == 200
+            assert client.get("/v1/transcriptions").json["items"] == []
+            assert time.monotonic() - began < 2
+            time.sleep(0.1)
+
+
 def test_readers_that_take_nothing_hold_no_thread(tmp_path: Path) -> None:
     """More of them than there are threads, of a result that fits into no buffer between us."""
     with servers.web_process(tmp_path, MT3_SLOW_CLIENT_SECONDS="3") as url:
@@ -281,6 +307,21 @@ def test_readers_that_take_nothing_hold_no_thread(tmp_path: Path) -> None:
             f"{url}/v1/transcriptions/{job_id}/artifacts/notes.json", timeout=30
         ) as answer:
             assert len(answer.read()) == 20_000_000, "whoever reads gets it whole"
+
+
+def test_connections_may_be_more_than_a_shell_allows_open_files(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (150, hard))  # which the process inherits
+        try:
+            url = stack.enter_context(servers.web_process(tmp_path))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(300):
+            stack.enter_context(closing(connect(url))).sendall(b"GET /livez HTTP/1.1\r\n")
+        began = time.monotonic()
+        assert ServiceClient(url).submit(b"RIFF").status == 202
+        assert time.monotonic() - began < 2
 
 
 def test_on_sigterm_requests_in_progress_are_answered(tmp_path: Path) -> None:
@@ -320,7 +361,29 @@ def test_a_worker_that_dies_is_replaced_and_none_outlives_its_master(tmp_path: P
         assert alive == []
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MT3_DEFAULT_MODEL", "nonesuch", "There is no model 'nonesuch'"),
+        ("MT3_SLOW_CLIENT_SECONDS", "0", "MT3_SLOW_CLIENT_SECONDS is wrong"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start_with_one_line(tmp_path: Path, name: str, value: str, said: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "web", "--port", str(servers.free_port())],
+        env={**os.environ, "MT3_DATABASE_URL": f"sqlite:///{tmp_path}/x", name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.returncode != 0
+    (line,) = run.stderr.splitlines()
+    assert said in line
+
+
 @pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_hundreds_of_slow_clients_for_a_minute_beside_an_honest_upload(tmp_path: Path) -> None:
     """As it is delivered: slow ones go within 30 s and come again; 300 MB at 1 MB/s with a pause of 20 s pass."""
     with servers.web_process(tmp_path, workers=2) as url, ThreadPoolExecutor(1) as pool:

@@ -1,0 +1,121 @@
+"""The bridge from ASGI to Flask, without a server: what is hard to bring about over a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.config import Settings
+from shared.db import Sessions
+from shared.queue import InMemoryQueue
+from tests.integration.test_disk_full import no_room_beyond
+from web import create_app
+from web.bridge import AsgiApp, make_environ, wait_seconds
+
+HEADERS = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")]
+FORM = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+
+
+@pytest.fixture
+def app(settings: Settings, sessions: Sessions) -> Iterator[AsgiApp]:
+    app = AsgiApp(create_app(settings, sessions=sessions, queue=InMemoryQueue()), patience=5)
+    yield app
+    app.close()
+
+
+def scope(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("127.0.0.1", 80),
+        "client": ("127.0.0.1", 1),
+        "headers": headers,
+    }
+
+
+def ask(app: AsgiApp, request: dict[str, Any], *pieces: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Status, headers and body of the answer to a request whose body comes in pieces."""
+    left = [*pieces]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if not left:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(app(request, receive, send))
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], dict(sent[0]["headers"]), body
+
+
+def upload(*pieces: bytes) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+    length = str(sum(map(len, pieces))).encode()
+    return scope("POST", "/v1/transcriptions", [*HEADERS, (b"content-length", length)]), pieces
+
+
+def test_a_body_for_which_there_is_no_room_may_be_sent_again(
+    app: AsgiApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    request, pieces = upload(FORM, *[bytes(500_000)] * 8, b"\r\n--b--\r\n")
+    with no_room_beyond(1_000_000):
+        status, headers, body = ask(app, request, *pieces)
+    assert (status, json.loads(body)["code"], headers[b"retry-after"]) == (503, "unavailable", b"5")
+    assert headers[b"connection"] == b"close"
+    assert ask(app, request, *pieces)[0] == 202
+
+
+def test_a_client_that_is_gone_in_mid_body_leaves_nothing(app: AsgiApp, settings: Settings) -> None:
+    request, _ = upload(FORM, bytes(1000))
+    assert ask(app, request)[0] == 400
+    assert ask(app, scope("GET", "/v1/transcriptions", HEADERS))[2].startswith(b'{"items":[]')
+
+
+def test_headers_become_a_wsgi_environment() -> None:
+    headers = [
+        (b"x-a", b"1"),
+        (b"x-a", b"2"),
+        (b"x_b", b"a name that a proxy may not have checked"),
+        (b"cookie", b"c=1"),
+        (b"cookie", b"d=2"),
+        (b"content-length", b"3"),
+    ]
+    environ = make_environ(scope("GET", "/a%ff%2fb", headers))
+    assert (environ["HTTP_X_A"], environ["HTTP_COOKIE"], environ["CONTENT_LENGTH"]) == ("1,2", "c=1; d=2", "3")
+    assert environ["PATH_INFO"] == "/a\xff/b"
+    assert "HTTP_X_B" not in environ
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("wait=5", 5),
+        ("respond-async, wait=20", 20),
+        ("wait=1000", 60),
+        ("wait=inf", 60),
+        ("wait=0", 0),
+        ("wait=nan", 0),
+        ("wait=soon", 0),
+        ("wait", 0),
+        ("handling=lenient", 0),
+        ("wait=-5", 0),
+        ("", 0),
+        (None, 0),
+    ],
+)
+def test_seconds_to_wait_are_within_bounds(header: str | None, seconds: float) -> None:
+    assert wait_seconds(header) == seconds
