@@ -162,7 +162,10 @@ class Engine(Generic[SegmentT, ResultT]):
             self._leave(caller)
 
     def stop(self) -> None:
-        """Give up all callers and wait for the step that is under way; callers that still wait get an error."""
+        """Wait for the step that is under way, and take no other one: the interpreter is shutting down.
+
+        Callers that still wait are daemon threads, which end with the process.
+        """
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -172,7 +175,8 @@ class Engine(Generic[SegmentT, ResultT]):
 
     def _enter(self, caller: _Caller[SegmentT, ResultT]) -> None:
         with self._changed:
-            self._refuse_if_stopped()
+            if self._stopped:
+                raise RuntimeError("Nothing can be transcribed any more: the interpreter is shutting down.")
             self._callers.append(caller)
             # Not alive either in a process that was forked from one with callers.
             if self._thread is None or not self._thread.is_alive():
@@ -199,17 +203,11 @@ class Engine(Generic[SegmentT, ResultT]):
 
     def _take(self, caller: _Caller[SegmentT, ResultT], index: int) -> ResultT:
         with self._changed:
-            self._changed.wait_for(lambda: index in caller.results or self._stopped)
-            if index not in caller.results:
-                self._refuse_if_stopped()
+            self._changed.wait_for(lambda: index in caller.results)
             result = caller.results.pop(index)
         if isinstance(result, Exception):
             raise result
         return result
-
-    def _refuse_if_stopped(self) -> None:
-        if self._stopped:
-            raise RuntimeError("The network was stopped, because the interpreter is shutting down.")
 
     # --- The engine's own thread
     # -----------------------------------------------------------------------------

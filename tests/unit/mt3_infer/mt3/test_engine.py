@@ -137,12 +137,50 @@ def test_closing_early_frees_the_slots_and_ends_the_thread(engine, alone):
     given_up = shared.tokens(FEATURES[i % 10] for i in range(1000))
     next(given_up)
     given_up.close()
+    assert shared._thread is None
     assert list(shared.tokens([FEATURES[3]])) == [alone(3)]
-    for thread in threading.enumerate():
-        if thread.name == "engine":
-            thread.join(timeout=10)
     assert shared._thread is None
     assert shared._network.active == 0
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_last_caller_to_leave_waits_for_the_step_under_way(engine, monkeypatch, others):
+    """Whatever ends the process next would find the thread in native code."""
+    shared = engine()
+    step, is_in_step, may_end = shared._network.step, threading.Event(), threading.Event()
+
+    def slow_step():
+        is_in_step.set()
+        assert may_end.wait(60)
+        return step()
+
+    generators = [shared.tokens(FEATURES[i % 10] for i in range(1000)) for _ in range(1 + others)]
+    for generator in generators:
+        next(generator)
+    monkeypatch.setattr(shared._network, "step", slow_step)
+    assert is_in_step.wait(60)
+    with ThreadPoolExecutor(1) as threads:
+        leaving = threads.submit(generators[0].close)
+        if others:  # the thread lives on for them
+            leaving.result(timeout=60)
+            assert not may_end.is_set()
+        may_end.set()
+        leaving.result(timeout=60)
+    assert (shared._thread is None) == (not others)
+    generators[-1].close()
+    assert shared._thread is None
+
+
+def test_stopped_engine_takes_no_further_step(engine):
+    shared = engine()
+    results = shared.tokens(FEATURES[i % 10] for i in range(1000))
+    next(results)
+    shared.stop()
+    assert shared._thread is None
+    with pytest.raises(RuntimeError, match="shutting down"):
+        list(shared.tokens([FEATURES[0]]))
+    results.close()
+    assert shared._thread is None
 
 
 def test_caller_is_never_far_ahead_of_the_network(engine):
