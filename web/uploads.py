@@ -70,7 +70,7 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
     if not created:
         discard(parts, job_id)
         return job
-    parts.queue.submit(job.id)
+    parts.queue.notify()
     return job
 
 

@@ -122,7 +122,8 @@ def make_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Lo
 
 
 def notes(engine: TranscriptionEngine, model: Model, recording: bytes) -> list[Note]:
-    return engine.transcribe(model, io.BytesIO(recording), {}, lambda _: None).notes
+    with engine.open(model.spec.name, io.BytesIO(recording)) as audio:
+        return engine.transcribe(model, audio, {}, lambda _: None).notes
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
@@ -158,7 +159,8 @@ def test_a_job_in_hand_keeps_its_network_while_another_gets_a_smaller_one(
         may_go_on.wait(30)
 
     def run() -> None:
-        heard.extend(engine.transcribe(model, io.BytesIO(recording), {}, pause).notes)
+        with engine.open(model.spec.name, io.BytesIO(recording)) as audio:
+            heard.extend(engine.transcribe(model, audio, {}, pause).notes)
 
     running = threading.Thread(target=run)
     running.start()

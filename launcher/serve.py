@@ -25,8 +25,9 @@ import click
 from redis import Redis
 from redis.exceptions import RedisError
 
+from launcher.supervisor import Child, Supervisor
 from shared.config import read_settings
-from shared.supervisor import Child, Supervisor, die_with_parent
+from shared.processes import die_with_parent
 
 START_SECONDS = 60.0
 

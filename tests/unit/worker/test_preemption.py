@@ -1,10 +1,10 @@
-"""A worker at a long recording does short jobs meanwhile, and keeps a part of the time for itself."""
+"""A worker at a long recording runs short items meanwhile, and keeps a part of the time for itself."""
 
 from __future__ import annotations
 
 import pytest
 
-from worker.giving_way import MOST_SECONDS, SHARE, WAIT_SECONDS, GivingWay
+from worker.preemption import MOST_SECONDS, SHARE, WAIT_SECONDS, Preemption
 
 
 class Clock:
@@ -21,7 +21,7 @@ class ShortJobs:
     def __init__(self, clock: Clock, count: int, seconds: float) -> None:
         self.clock, self.left, self.seconds = clock, count, seconds
 
-    def do_one(self) -> bool:
+    def run_short(self) -> bool:
         if not self.left:
             return False
         self.left -= 1
@@ -29,10 +29,10 @@ class ShortJobs:
         return True
 
 
-def work(clock: Clock, give_way: GivingWay, segments: int, *, seconds: float = 0.1) -> None:
+def work(clock: Clock, preempt: Preemption, segments: int, *, seconds: float = 0.1) -> None:
     for _ in range(segments):
         clock.now += seconds
-        give_way()
+        preempt()
 
 
 def test_it_looks_once_a_second() -> None:
@@ -43,35 +43,35 @@ def test_it_looks_once_a_second() -> None:
         looks.append(clock.now)
         return False
 
-    work(clock, GivingWay(look, clock=clock), 36, seconds=0.125)
+    work(clock, Preemption(look, clock=clock), 36, seconds=0.125)
     assert looks == [1, 2, 3, 4]
 
 
 def test_short_jobs_are_done_one_after_the_other_at_the_next_look() -> None:
     clock = Clock()
     jobs = ShortJobs(clock, count=5, seconds=0.2)
-    give_way = GivingWay(jobs.do_one, clock=clock)
-    work(clock, give_way, 1, seconds=WAIT_SECONDS)
+    preempt = Preemption(jobs.run_short, clock=clock)
+    work(clock, preempt, 1, seconds=WAIT_SECONDS)
     assert jobs.left == 0
-    assert give_way.seconds == pytest.approx(1.0)
+    assert preempt.seconds == pytest.approx(1.0)
 
 
 def test_short_jobs_that_keep_coming_leave_a_quarter_of_the_time() -> None:
     clock = Clock()
     jobs = ShortJobs(clock, count=10_000, seconds=0.7)
-    give_way = GivingWay(jobs.do_one, clock=clock)
-    work(clock, give_way, 2000)
-    own = clock.now - give_way.seconds
+    preempt = Preemption(jobs.run_short, clock=clock)
+    work(clock, preempt, 2000)
+    own = clock.now - preempt.seconds
     assert own == pytest.approx(200)
-    assert give_way.seconds / own == pytest.approx(SHARE, rel=0.02)
+    assert preempt.seconds / own == pytest.approx(SHARE, rel=0.02)
 
 
 def test_after_hours_alone_the_long_recording_is_not_left_for_hours() -> None:
     clock = Clock()
     jobs = ShortJobs(clock, count=0, seconds=1)
-    give_way = GivingWay(jobs.do_one, clock=clock)
-    work(clock, give_way, 10_000)
+    preempt = Preemption(jobs.run_short, clock=clock)
+    work(clock, preempt, 10_000)
     jobs.left = 10_000
     began = clock.now
-    work(clock, give_way, 1, seconds=WAIT_SECONDS)
+    work(clock, preempt, 1, seconds=WAIT_SECONDS)
     assert clock.now - began <= MOST_SECONDS + 2

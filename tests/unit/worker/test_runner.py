@@ -1,4 +1,4 @@
-"""One attempt with no broker and no network: every way it can go, on both databases."""
+"""The runner with no broker and no network: every way an attempt can go, on both databases."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ from shared.errors import StorageUnavailable
 from shared.jobs import NewJob
 from shared.queue import InMemoryQueue
 from shared.storage import ObjectStorage, make_storage, upload_prefix
-from shared.tables import Attempt, Job, ModelReport, Phase, Status
+from shared.tables import Attempt, Job, ModelReport, Phase, Status, WorkItem
 from tests.fakes import FakeEngine
 from tests.servers import wait_until
+from tests.work import item, rescue
 from web.schemas import DownloadView, view_job
-from worker.attempt import Attempts
+from worker.context import Services
+from worker.runner import Runner
 
 
 @pytest.fixture
@@ -51,8 +53,8 @@ def add_job(any_sessions: Sessions, storage: ObjectStorage) -> Callable[[], UUID
 
 
 @pytest.fixture
-def make_attempts(settings: Settings, any_sessions: Sessions, storage: ObjectStorage) -> Callable[..., Attempts]:
-    def make(engine: FakeEngine | None = None, **changes: object) -> Attempts:
+def make_runner(settings: Settings, any_sessions: Sessions, storage: ObjectStorage) -> Callable[..., Runner]:
+    def make(engine: FakeEngine | None = None, **changes: object) -> Runner:
         parts: dict[str, object] = {
             "settings": settings,
             "sessions": any_sessions,
@@ -62,7 +64,7 @@ def make_attempts(settings: Settings, any_sessions: Sessions, storage: ObjectSto
             "worker": "host:1",
             "stopping": threading.Event(),
         }
-        return Attempts(**(parts | changes))  # type: ignore[arg-type]
+        return Runner(Services(**(parts | changes)))  # type: ignore[arg-type]
 
     return make
 
@@ -76,10 +78,10 @@ def test_an_attempt_ends_with_artifacts_that_can_be_read(
     any_sessions: Sessions,
     storage: ObjectStorage,
     add_job: Callable[[], UUID],
-    make_attempts: Callable[..., Attempts],
+    make_runner: Callable[..., Runner],
 ) -> None:
     job_id, engine = add_job(), FakeEngine()
-    assert make_attempts(engine).run(job_id) == "succeeded"
+    assert make_runner(engine).run_next() == "succeeded"
     job = get(any_sessions, job_id)
     assert (job.status, job.note_count, job.audio_seconds_total) == (Status.SUCCEEDED, 3, 2.0)
     assert engine.heard == [b"sound"]
@@ -94,7 +96,7 @@ def test_an_attempt_ends_with_artifacts_that_can_be_read(
 
 
 def test_progress_reaches_the_row_while_the_attempt_runs(
-    any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
+    any_sessions: Sessions, add_job: Callable[[], UUID], make_runner: Callable[..., Runner]
 ) -> None:
     job_id, seen = add_job(), []
 
@@ -103,12 +105,12 @@ def test_progress_reaches_the_row_while_the_attempt_runs(
         job = get(any_sessions, job_id)
         seen.append((job.audio_seconds_done, job.audio_seconds_total))
 
-    assert make_attempts(FakeEngine(on_half=look)).run(job_id) == "succeeded"
+    assert make_runner(FakeEngine(on_half=look)).run_next() == "succeeded"
     assert seen == [(1.0, 2.0)]
 
 
 def test_the_download_of_the_checkpoint_reaches_the_row_and_leaves_it(
-    any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
+    any_sessions: Sessions, add_job: Callable[[], UUID], make_runner: Callable[..., Runner]
 ) -> None:
     job_id, seen = add_job(), []
 
@@ -116,7 +118,7 @@ def test_the_download_of_the_checkpoint_reaches_the_row_and_leaves_it(
         wait_until(lambda: get(any_sessions, job_id).download, what="figures of the download")
         seen.append(view_job(get(any_sessions, job_id)).progress.download)
 
-    assert make_attempts(FakeEngine(on_fetch=look)).run(job_id) == "succeeded"
+    assert make_runner(FakeEngine(on_fetch=look)).run_next() == "succeeded"
     assert seen == [
         DownloadView(
             bytes_done=50_000_000,
@@ -133,25 +135,26 @@ def test_the_heartbeat_keeps_a_lease_that_is_shorter_than_the_work(
     settings: Settings,
     any_sessions: Sessions,
     add_job: Callable[[], UUID],
-    make_attempts: Callable[..., Attempts],
+    make_runner: Callable[..., Runner],
 ) -> None:
-    job_id, others = add_job(), []
+    add_job()
+    others = []
 
     def outlast_the_lease() -> None:
         time.sleep(1.5 * settings.lease_seconds)
-        others.append(make_attempts(worker="host:2").run(job_id))
+        others.append(make_runner(worker="host:2").run_next())
 
-    assert make_attempts(FakeEngine(on_half=outlast_the_lease)).run(job_id) == "succeeded"
+    assert make_runner(FakeEngine(on_half=outlast_the_lease)).run_next() == "succeeded"
     assert others == [None], "another worker found the lease alive"
 
 
 def test_two_messages_for_one_job_give_one_result(
-    any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
+    any_sessions: Sessions, add_job: Callable[[], UUID], make_runner: Callable[..., Runner]
 ) -> None:
     job_id, outcomes = add_job(), []
 
     def run() -> None:
-        outcomes.append(make_attempts().run(job_id))
+        outcomes.append(make_runner().run_next())
 
     threads = [threading.Thread(target=run) for _ in range(6)]
     for thread in threads:
@@ -159,14 +162,14 @@ def test_two_messages_for_one_job_give_one_result(
     for thread in threads:
         thread.join()
     assert sorted(outcomes, key=str) == [None] * 5 + ["succeeded"]
-    assert get(any_sessions, job_id).attempt == 1
+    assert get(any_sessions, job_id).attempts == 1
 
 
 def test_cancel_stops_the_attempt_and_leaves_nothing_in_storage(
     any_sessions: Sessions,
     storage: ObjectStorage,
     add_job: Callable[[], UUID],
-    make_attempts: Callable[..., Attempts],
+    make_runner: Callable[..., Runner],
 ) -> None:
     job_id = add_job()
 
@@ -175,7 +178,7 @@ def test_cancel_stops_the_attempt_and_leaves_nothing_in_storage(
             jobs.cancel_job(session, "public", job_id)
         time.sleep(1)  # the heartbeat learns of it
 
-    assert make_attempts(FakeEngine(on_half=cancel)).run(job_id) == "lost"
+    assert make_runner(FakeEngine(on_half=cancel)).run_next() == "lost"
     job = get(any_sessions, job_id)
     assert (job.status, job.artifacts) == (Status.CANCELED, [])
 
@@ -184,23 +187,24 @@ def test_a_late_worker_changes_nothing_and_its_artifacts_are_removed(
     any_sessions: Sessions,
     storage: ObjectStorage,
     add_job: Callable[[], UUID],
-    make_attempts: Callable[..., Attempts],
+    make_runner: Callable[..., Runner],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As after a SIGSTOP: the lease is over, another worker finishes, and only then the first one does."""
     job_id = add_job()
     # The paused worker's heart does not beat.
-    monkeypatch.setattr("shared.jobs.renew_lease", lambda *_, **__: True)
+    monkeypatch.setattr("shared.work.renew", lambda *_, **__: True)
 
     def pause() -> None:
         monkeypatch.undo()
         with any_sessions.begin() as session:
-            session.execute(update(Job).where(Job.id == job_id).values(lease_until=now_plus(-1)))
-        assert make_attempts(worker="host:2").run(job_id) == "succeeded"
+            session.execute(update(WorkItem).values(lease_until=now_plus(-1)))
+        assert rescue(any_sessions) == ([("transcribe", 0)], [])
+        assert make_runner(worker="host:2").run_next() == "succeeded"
 
-    assert make_attempts(FakeEngine(on_half=pause)).run(job_id) == "lost"
+    assert make_runner(FakeEngine(on_half=pause)).run_next() == "lost"
     job = get(any_sessions, job_id)
-    assert (job.status, job.attempt) == (Status.SUCCEEDED, 2)
+    assert (job.status, job.attempts) == (Status.SUCCEEDED, 2)
     assert all(f"results/{job_id}/2/" in artifact["key"] for artifact in job.artifacts)
     assert storage.size(job.artifacts[0]["key"]) > 0
     with any_sessions() as session:
@@ -222,7 +226,7 @@ def test_a_late_worker_changes_nothing_and_its_artifacts_are_removed(
 def test_a_failure_is_final_or_retried_by_its_class(
     any_sessions: Sessions,
     add_job: Callable[[], UUID],
-    make_attempts: Callable[..., Attempts],
+    make_runner: Callable[..., Runner],
     error: Exception,
     code: str,
     is_retried: bool,
@@ -232,7 +236,7 @@ def test_a_failure_is_final_or_retried_by_its_class(
     def fail() -> None:
         raise error
 
-    assert make_attempts(FakeEngine(on_half=fail)).run(job_id) == "failed"
+    assert make_runner(FakeEngine(on_half=fail)).run_next() == "failed"
     job = get(any_sessions, job_id)
     assert job.error_code == code
     assert job.status is (Status.QUEUED if is_retried else Status.FAILED)
@@ -243,7 +247,7 @@ def test_an_outage_of_ours_uses_up_no_attempt(
     settings: Settings,
     any_sessions: Sessions,
     add_job: Callable[[], UUID],
-    make_attempts: Callable[..., Attempts],
+    make_runner: Callable[..., Runner],
 ) -> None:
     job_id = add_job()
 
@@ -252,23 +256,24 @@ def test_an_outage_of_ours_uses_up_no_attempt(
 
     for _ in range(settings.max_attempts + 2):
         with any_sessions.begin() as session:
-            session.execute(update(Job).values(run_after=now_plus(-1)))
-        assert make_attempts(FakeEngine(on_load=fail)).run(job_id) == "failed"
+            session.execute(update(WorkItem).values(run_after=now_plus(-1)))
+        assert make_runner(FakeEngine(on_load=fail)).run_next() == "failed"
         job = get(any_sessions, job_id)
-        assert (job.status, job.attempts_charged, job.error_code) == (Status.QUEUED, 0, "unavailable")
+        assert (job.status, job.error_code) == (Status.QUEUED, "unavailable")
+        assert item(any_sessions, job_id).attempts_counted == 0
     with any_sessions.begin() as session:
-        session.execute(update(Job).values(run_after=now_plus(-1)))
-    assert make_attempts().run(job_id) == "succeeded"
+        session.execute(update(WorkItem).values(run_after=now_plus(-1)))
+    assert make_runner().run_next() == "succeeded"
 
 
 def test_an_outage_that_does_not_end_ends_the_job(
     settings: Settings,
     any_sessions: Sessions,
     add_job: Callable[[], UUID],
-    make_attempts: Callable[..., Attempts],
+    make_runner: Callable[..., Runner],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.attempt.OUTAGE_ATTEMPTS", 2)
+    monkeypatch.setattr("worker.runner.OUTAGE_ATTEMPTS", 2)
     job_id = add_job()
 
     def fail() -> None:
@@ -276,8 +281,8 @@ def test_an_outage_that_does_not_end_ends_the_job(
 
     for _ in range(1 + settings.max_attempts):
         with any_sessions.begin() as session:
-            session.execute(update(Job).values(run_after=now_plus(-1)))
-        assert make_attempts(FakeEngine(on_load=fail)).run(job_id) == "failed"
+            session.execute(update(WorkItem).values(run_after=now_plus(-1)))
+        assert make_runner(FakeEngine(on_load=fail)).run_next() == "failed"
     job = get(any_sessions, job_id)
     assert (job.status, job.error_code, job.error_detail) == (Status.FAILED, "unavailable", "Access denied.")
 
@@ -312,7 +317,7 @@ def test_a_finish_that_the_database_was_away_for_is_made_once(
     any_sessions: Sessions,
     storage: ObjectStorage,
     add_job: Callable[[], UUID],
-    make_attempts: Callable[..., Attempts],
+    make_runner: Callable[..., Runner],
     fault: str,
 ) -> None:
     """Also when the commit took effect and only seems to have failed: the results must not be discarded."""
@@ -321,19 +326,20 @@ def test_a_finish_that_the_database_was_away_for_is_made_once(
     def break_it() -> None:
         setattr(database, fault, 2)
 
-    attempts = make_attempts(FakeEngine(on_half=break_it), sessions=database)
-    assert attempts.run(job_id) == "succeeded"
+    runner = make_runner(FakeEngine(on_half=break_it), sessions=database)
+    assert runner.run_next() == "succeeded"
     assert database.broken == 2
     job = get(any_sessions, job_id)
-    assert (job.status, job.attempt) == (Status.SUCCEEDED, 1)
+    assert (job.status, job.attempts) == (Status.SUCCEEDED, 1)
     assert storage.size(job.artifacts[0]["key"]) > 0
 
 
 def test_a_worker_waits_with_its_message_for_the_database(
-    any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
+    any_sessions: Sessions, add_job: Callable[[], UUID], make_runner: Callable[..., Runner]
 ) -> None:
-    job_id, database = add_job(), AwayDatabase(any_sessions, before=2)
-    assert make_attempts(sessions=database).run(job_id) == "succeeded"
+    add_job()
+    database = AwayDatabase(any_sessions, before=2)
+    assert make_runner(sessions=database).run_next() == "succeeded"
     assert database.broken == 2
 
 
@@ -341,9 +347,10 @@ def test_each_time_out_of_memory_halves_the_batch_once_more(
     settings: Settings,
     any_sessions: Sessions,
     add_job: Callable[[], UUID],
-    make_attempts: Callable[..., Attempts],
+    make_runner: Callable[..., Runner],
 ) -> None:
-    job_id, failures = add_job(), [MemoryError(), MemoryError()]
+    add_job()
+    failures = [MemoryError(), MemoryError()]
 
     def fail_at_first() -> None:
         if failures:
@@ -353,11 +360,12 @@ def test_each_time_out_of_memory_halves_the_batch_once_more(
     outcomes = []
     for _ in range(3):
         with any_sessions.begin() as session:
-            session.execute(update(Job).values(run_after=now_plus(-1)))
-        outcomes.append(make_attempts(engine).run(job_id))
+            session.execute(update(WorkItem).values(run_after=now_plus(-1)))
+        outcomes.append(make_runner(engine).run_next())
     assert outcomes == ["failed", "failed", "succeeded"]
     assert (engine.halvings, engine.made_room) == ([0, 1, 2], 2)
-    assert make_attempts(engine).run(add_job()) == "succeeded"
+    add_job()
+    assert make_runner(engine).run_next() == "succeeded"
     assert engine.halvings[3] == 0, "another job asks for no less"
 
 
@@ -365,7 +373,7 @@ def test_a_job_that_always_fails_ends_after_its_attempts(
     settings: Settings,
     any_sessions: Sessions,
     add_job: Callable[[], UUID],
-    make_attempts: Callable[..., Attempts],
+    make_runner: Callable[..., Runner],
 ) -> None:
     job_id = add_job()
 
@@ -374,18 +382,18 @@ def test_a_job_that_always_fails_ends_after_its_attempts(
 
     for _ in range(settings.max_attempts):
         with any_sessions.begin() as session:
-            session.execute(update(Job).values(run_after=now_plus(-1)))
-        assert make_attempts(FakeEngine(on_load=fail)).run(job_id) == "failed"
+            session.execute(update(WorkItem).values(run_after=now_plus(-1)))
+        assert make_runner(FakeEngine(on_load=fail)).run_next() == "failed"
     assert get(any_sessions, job_id).status is Status.FAILED
-    assert make_attempts().run(job_id) is None
+    assert make_runner().run_next() is None
 
 
-def test_a_worker_that_is_told_to_end_hands_its_job_back_uncharged(
-    any_sessions: Sessions, add_job: Callable[[], UUID], make_attempts: Callable[..., Attempts]
+def test_a_worker_that_is_told_to_end_releases_its_job_uncounted(
+    any_sessions: Sessions, add_job: Callable[[], UUID], make_runner: Callable[..., Runner]
 ) -> None:
     job_id, stopping = add_job(), threading.Event()
-    assert make_attempts(FakeEngine(on_half=stopping.set), stopping=stopping).run(job_id) == "released"
-    job = get(any_sessions, job_id)
-    assert (job.status, job.attempts_charged) == (Status.QUEUED, 0)
-    assert make_attempts(stopping=stopping).run(job_id) is None, "no new claim while ending"
-    assert make_attempts().run(job_id) == "succeeded"
+    assert make_runner(FakeEngine(on_half=stopping.set), stopping=stopping).run_next() == "released"
+    assert get(any_sessions, job_id).status is Status.QUEUED
+    assert item(any_sessions, job_id).attempts_counted == 0
+    assert make_runner(stopping=stopping).run_next() is None, "no new claim while ending"
+    assert make_runner().run_next() == "succeeded"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from shared.processes import die_with_parent
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 15.0
@@ -152,8 +153,3 @@ class Supervisor:
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stopping = True
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when the supervisor is killed (prctl PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
