@@ -67,12 +67,7 @@ class HttpMirror:
         headers = {"Content-Length": str(path.stat().st_size), "Content-Type": "application/octet-stream"}
         with path.open("rb") as body:
             address = Address(self._url(checkpoint, file), headers)
-            try:
-                open_address(address, self.patience, data=body, method="PUT").close()
-            except SourceError:
-                raise
-            except Exception as error:  # an interruption: a mirror is filled by the next one, too
-                raise SourceError(str(error)) from error
+            open_address(address, self.patience, data=body, method="PUT").close()
 
     def _url(self, checkpoint: str, file: str) -> str:
         return f"{self.base}/{quote(checkpoint)}/{quote(file)}"
@@ -85,6 +80,7 @@ class S3Mirror:
     bucket: str
     prefix: str
     environ: Mapping[str, str] = field(repr=False)  # holds secrets
+    patience: Patience = PATIENT
 
     def source(self, checkpoint: str, file: str) -> Source:
         """The object of that name."""
@@ -116,7 +112,13 @@ class S3Mirror:
             aws_access_key_id=setting("MT3_S3_ACCESS_KEY_ID") or None,
             aws_secret_access_key=setting("MT3_S3_SECRET_ACCESS_KEY") or None,
             region_name=setting("MT3_S3_REGION") or "us-east-1",
-            config=Config(signature_version="s3v4", connect_timeout=5, read_timeout=30),
+            config=Config(
+                signature_version="s3v4",
+                connect_timeout=5,
+                read_timeout=self.patience.timeout,
+                # Its own retries: the same number of tries, with growing pauses and jitter.
+                retries={"mode": "standard", "total_max_attempts": self.patience.tries},
+            ),
         )
 
     def _key(self, checkpoint: str, file: str) -> str:
@@ -127,7 +129,6 @@ class S3Mirror:
 class _S3Source:
     mirror: S3Mirror
     key: str
-    patience: Patience = PATIENT
 
     @property
     def label(self) -> str:
@@ -142,6 +143,6 @@ class _S3Source:
                 wanted = {"Bucket": self.mirror.bucket, "Key": self.key}
                 return Address(client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=_LINK_SECONDS))
 
-            return download(locate, self.label, file, part, progress, self.patience)
+            return download(locate, self.label, file, part, progress, self.mirror.patience)
         finally:
             client.close()
