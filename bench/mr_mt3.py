@@ -31,10 +31,11 @@ from mt3_infer.cpus import apart
 from mt3_infer.devices import DTYPES
 from mt3_infer.models import MT3Options, conventions, mt3
 from mt3_infer.models.mr_mt3 import MRMT3, RememberingT5
-from mt3_infer.models.state_dicts import Weights, published_shapes
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.segments import Segment, split_segments
 from mt3_infer.vocabulary import END, PAD
+from mt3_infer.weights.mt3 import mt3_table
+from mt3_infer.weights.names import Weights, published_shapes
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,11 +43,13 @@ ROOT = Path(__file__).parents[1]
 def random_weights() -> Weights:
     """Of the published size; the end is never said."""
     generator = torch.Generator().manual_seed(1)
+    with torch.device("meta"):
+        shapes = published_shapes(RememberingT5(T5Config(), 64), mt3_table(T5Config().num_decoder_layers))
     weights = {
         name: torch.ones(shape)
         if len(shape) == 1
         else torch.empty(shape).normal_(0.0, 1 / math.sqrt(shape[1]), generator=generator)
-        for name, shape in published_shapes(T5Config(), memory=True).items()
+        for name, shape in sorted(shapes.items())
     }
     weights["decoder_embed_tokens.weight"] *= 20
     weights["lm_head.weight"][END] = 0.0

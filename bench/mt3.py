@@ -30,10 +30,10 @@ from mt3_infer.audio import open_audio
 from mt3_infer.block_decoding import STEPS, BlockDecoder
 from mt3_infer.devices import DTYPES
 from mt3_infer.models.mt3 import FRAMES, GRID, MT3, load
-from mt3_infer.models.state_dicts import read_weights
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.segments import Segment, split_segments
 from mt3_infer.vocabulary import END
+from mt3_infer.weights.files import read_weights
 
 ROOT = Path(__file__).parents[1]
 CHORALE = ROOT / "tests" / "data" / "bach_piano.flac"

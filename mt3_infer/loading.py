@@ -18,7 +18,6 @@ from mt3_infer.cpus import apart
 from mt3_infer.errors import UnknownModelError
 from mt3_infer.models import MODELS, ModelOptions, ModelSpec
 from mt3_infer.transcribe import Model
-from mt3_infer.weights import as_safetensors
 
 __all__ = [
     "CheckpointError",
@@ -88,7 +87,7 @@ def load_model(
         weights_sha256 = _sha256(_weights_file(path, spec))
     else:
         folder = store.fetch(entry.name, progress) if auto_download else store.require(entry.name)
-        path = apart(as_safetensors, folder)
+        path = _without_pickles(folder)
         weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
     network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
     return Model(spec, network, weights_sha256, entry.licence)
@@ -176,6 +175,17 @@ def _info(spec: ModelSpec, entry: Entry, store: CheckpointStore) -> ModelInfo:
         installed=store.is_installed(spec.name),
         options=spec.options,
     )
+
+
+def _without_pickles(folder: Path) -> Path:
+    """Return a folder with the same files, pickled weights as safetensors."""
+    if not any(path.suffix in (".pth", ".pt", ".ckpt") for path in folder.iterdir()):
+        return folder  # and torch, which not every network runs on, stays out
+    try:
+        from mt3_infer.weights.files import as_safetensors
+    except ModuleNotFoundError:
+        return folder  # `ModelSpec.load` names the package
+    return apart(as_safetensors, folder)
 
 
 def _weights_file(path: Path, spec: ModelSpec) -> Path:

@@ -26,10 +26,11 @@ from mt3_infer.models import conventions as known
 from mt3_infer.models.conventions import Conventions
 from mt3_infer.models.linear import Linear
 from mt3_infer.models.mt3 import MT3
-from mt3_infer.models.state_dicts import Weights, from_published_mt3
 from mt3_infer.models.t5 import T5, EncoderLayer, RMSNorm, T5Config, sinusoids
 from mt3_infer.segments import Segment
 from mt3_infer.vocabulary import PAD
+from mt3_infer.weights.mt3 import from_published_mt3
+from mt3_infer.weights.names import Weights
 
 AHEAD = 16
 """Segments of a recording that a GPU encodes at once, ahead of those that are being decoded."""
@@ -140,7 +141,8 @@ class MRMT3(MT3):
     def build(weights: Weights, config: T5Config, conventions: Conventions) -> RememberingT5:
         """See `MT3.build`."""
         network = RememberingT5(config, conventions.memory_rows).eval()
-        network.load_state_dict(from_published_mt3(weights, config, memory=True), strict=True, assign=True)
+        ours = from_published_mt3(weights, network, config.num_decoder_layers, memory=True)
+        network.load_state_dict(ours, strict=True, assign=True)
         return network
 
     @torch.inference_mode()

@@ -24,8 +24,7 @@ from mt3_infer.models import ModelOptions, MT3Options
 from mt3_infer.models import conventions as known
 from mt3_infer.models.conventions import Conventions, conventions_of
 from mt3_infer.models.linear import prepare
-from mt3_infer.models.state_dicts import Weights, find_weights, from_published_mt3, read_config, read_weights
-from mt3_infer.models.t5 import T5, T5Config
+from mt3_infer.models.t5 import T5, T5Config, read_config
 from mt3_infer.notes import NoteDecoder, sort_notes
 from mt3_infer.segments import Segment, SegmentGrid, split_segments
 from mt3_infer.spectrogram import LogMel
@@ -37,6 +36,9 @@ from mt3_infer.vocabulary import (
     allowed_token_ids,
     first_program,
 )
+from mt3_infer.weights.files import find_weights, read_weights
+from mt3_infer.weights.mt3 import from_published_mt3
+from mt3_infer.weights.names import Weights
 
 MAX_TOKENS = 1024
 """That a segment can have, as published; usual are 40 to 100."""
@@ -100,7 +102,8 @@ class MT3:
     def build(weights: Weights, config: T5Config, conventions: Conventions) -> T5:
         """The network with published weights, not yet prepared for a device."""
         network = T5(config).eval()
-        network.load_state_dict(from_published_mt3(weights, config), strict=True, assign=True)
+        ours = from_published_mt3(weights, network, config.num_decoder_layers)
+        network.load_state_dict(ours, strict=True, assign=True)
         return network
 
     def __init__(

@@ -26,22 +26,16 @@ from mt3_infer.engine import Engine, Ticket
 from mt3_infer.models import ModelOptions, YourMT3Options
 from mt3_infer.models import yourmt3_notes as notes
 from mt3_infer.models.linear import Linear, prepare
-from mt3_infer.models.perceiver import PerceiverEncoder
-from mt3_infer.models.state_dicts import read_weights
-from mt3_infer.models.t5 import Decoder, Encoder
-from mt3_infer.models.yourmt3_state_dicts import (
-    MOE,
-    MULTI,
-    PLUS,
-    SINGLE,
-    YourMT3Config,
-    from_published_yourmt3,
-    has_layer_norm,
-)
+from mt3_infer.models.perceiver import PerceiverEncoder, spatial_frequencies, temporal_frequencies
+from mt3_infer.models.t5 import Decoder, Encoder, sinusoids
+from mt3_infer.models.yourmt3_config import MOE, MULTI, PLUS, SINGLE, YourMT3Config
 from mt3_infer.segments import Segment, SegmentGrid, split_segments
 from mt3_infer.spectrogram import NormalisedSpectrogram
 from mt3_infer.transcribe import NetworkOutput
 from mt3_infer.vocabulary import END
+from mt3_infer.weights.files import read_weights
+from mt3_infer.weights.names import Table, Weights
+from mt3_infer.weights.yourmt3 import from_published_yourmt3, has_layer_norm, yourmt3_table
 
 GRID = SegmentGrid(16_000, hop=32_767, length=32_767)  # 2.048 s
 
@@ -80,6 +74,28 @@ class Network(nn.Module):
         return projected
 
 
+def build(weights: Weights, config: YourMT3Config) -> Network:
+    """Return a network with published weights, not yet prepared for a device."""
+
+    def computed(name: str) -> Tensor | None:
+        if name.endswith("additive_pe.weight"):
+            return sinusoids(config.t5)
+        if name.endswith(".freqs"):
+            along = "rotary_emb_temporal" in name or "temporal_transformer" in name
+            return temporal_frequencies() if along else spatial_frequencies()
+        return None
+
+    network = Network(config).eval()
+    ours = from_published_yourmt3(weights, network, table_of(config), title=config.title, computed=computed)
+    network.load_state_dict(ours, strict=True, assign=True)
+    return network
+
+
+def table_of(config: YourMT3Config) -> Table:
+    """Return the names of the network's parameters in its published file."""
+    return yourmt3_table(config.t5.d_model, config.t5.num_decoder_layers, config.channels)
+
+
 def _load(
     checkpoint: Path,
     config: YourMT3Config,
@@ -106,10 +122,7 @@ def _load(
     weights = read_weights(checkpoint)
     if config.perceiver is not None:
         config = replace(config, perceiver=replace(config.perceiver, layer_norm=has_layer_norm(weights)))
-    published = from_published_yourmt3(weights, config)
-    network = Network(config).eval()
-    network.load_state_dict(published, strict=True, assign=True)
-    return YourMT3(network, device=where, dtype=products, batch_size=batch_size)
+    return YourMT3(build(weights, config), device=where, dtype=products, batch_size=batch_size)
 
 
 load_moe = partial(apart, _load, config=MOE)

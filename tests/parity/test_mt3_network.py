@@ -18,8 +18,9 @@ from mt3_infer import transcribe
 from mt3_infer.decoding import SlotDecoder
 from mt3_infer.models.linear import prepare
 from mt3_infer.models.mt3 import load
-from mt3_infer.models.state_dicts import from_published_mt3, read_config, read_weights
-from mt3_infer.models.t5 import T5, Positions, T5Config
+from mt3_infer.models.t5 import T5, Positions, T5Config, read_config
+from mt3_infer.weights.files import read_weights
+from tests.unit.mt3_infer.published import mt3_weights
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parent / "data"
@@ -52,7 +53,7 @@ TINY_CONFIG = T5Config(
 
 def build(config: T5Config, weights: dict[str, torch.Tensor]) -> T5:
     network = T5(config)
-    network.load_state_dict(from_published_mt3(weights, config), strict=True)
+    network.load_state_dict(mt3_weights(weights, config), strict=True)
     prepare(network.eval(), device=CPU, dtype=torch.float32)
     return network
 

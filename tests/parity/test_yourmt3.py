@@ -15,9 +15,9 @@ import torch
 from mt3_infer.models.linear import prepare
 from mt3_infer.models.perceiver import rotate, spatial_frequencies, temporal_frequencies
 from mt3_infer.models.t5 import sinusoids
-from mt3_infer.models.yourmt3 import Network, YourMT3
+from mt3_infer.models.yourmt3 import Network, YourMT3, build
+from mt3_infer.models.yourmt3_config import MOE, MULTI, PLUS, SINGLE, T5_SIZES
 from mt3_infer.models.yourmt3_notes import WRITTEN_PROGRAMS, ChannelDecoder, as_written, mix_channels, read_segment
-from mt3_infer.models.yourmt3_state_dicts import MOE, MULTI, PLUS, SINGLE, T5_SIZES, from_published_yourmt3
 from mt3_infer.notes import Note
 from mt3_infer.spectrogram import NormalisedSpectrogram
 from mt3_infer.vocabulary import PAD, YOURMT3_CODEC
@@ -37,9 +37,8 @@ class Case:
     def __init__(self, name: str) -> None:
         self.name = name
         self.config = CONFIGS[name]
-        self.weights = from_published_yourmt3(published(name), self.config)
-        self.network = Network(self.config).eval()
-        self.network.load_state_dict(self.weights, strict=True)
+        self.network = build(published(name), self.config)
+        self.weights = {name: weight.clone() for name, weight in self.network.state_dict().items()}
         prepare(self.network, device=CPU, dtype=torch.float32)
         with torch.inference_mode():
             front_end = NormalisedSpectrogram(self.config.front_end)

@@ -20,23 +20,15 @@ from mt3_infer.decoding import ChannelDecoder
 from mt3_infer.errors import WeightsError
 from mt3_infer.models import MODELS, YourMT3Options, yourmt3
 from mt3_infer.models.perceiver import Mixture, PerceiverConfig
-from mt3_infer.models.state_dicts import published_shapes
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.models.yourmt3 import Network, YourMT3
-from mt3_infer.models.yourmt3_state_dicts import (
-    MOE,
-    MULTI,
-    PLUS,
-    SINGLE,
-    YourMT3Config,
-    from_published_yourmt3,
-    has_layer_norm,
-    published_yourmt3_shapes,
-)
+from mt3_infer.models.yourmt3 import YourMT3, build
+from mt3_infer.models.yourmt3_config import MOE, MULTI, PLUS, SINGLE, YourMT3Config
 from mt3_infer.results import pack, unpack
 from mt3_infer.segments import split_segments
 from mt3_infer.vocabulary import END
+from mt3_infer.weights.yourmt3 import has_layer_norm
 from tests.parity.seeded_yourmt3 import seeded
+from tests.unit.mt3_infer.published import mt3_shapes, yourmt3_shapes
 
 CPU = torch.device("cpu")
 WAVEFORM = np.random.default_rng(1).uniform(-0.5, 0.5, 4 * 32_767 + 5_000).astype(np.float32)
@@ -60,16 +52,13 @@ FUNCTIONS |= {"yourmt3_single": "load_single", "yourmt3_plus": "load_plus"}
 
 
 def weights_of(config: YourMT3Config, *, layer_norm: bool = True) -> dict[str, torch.Tensor]:
-    weights = {
-        name: seeded(name, s) for name, s in published_yourmt3_shapes(config, layer_norm=layer_norm).items()
-    }
+    weights = {name: seeded(name, s) for name, s in yourmt3_shapes(config, layer_norm=layer_norm).items()}
     weights["lm_head.lm_head.weight"][END] *= 3.0  # sequences end at times
     return weights
 
 
 def model_of(config: YourMT3Config, *, batch_size: int = 2) -> YourMT3:
-    network = Network(config).eval()
-    network.load_state_dict(from_published_yourmt3(weights_of(config), config), strict=True)
+    network = build(weights_of(config), config)
     return YourMT3(network, device=CPU, dtype=torch.float32, batch_size=batch_size)
 
 
@@ -223,7 +212,7 @@ def test_weights_of_another_network_are_named(name, given):
         return
     weights = weights_of(small(CONFIGS[given]))
     with pytest.raises(WeightsError) as caught:
-        from_published_yourmt3(weights, small(CONFIGS[name]))
+        build(weights, small(CONFIGS[name]))
     assert str(caught.value) == (
         f"These are weights of {CONFIGS[given].title}, not of {CONFIGS[name].title}: "
         f'load them with model="{given}".'
@@ -235,9 +224,9 @@ def test_weights_of_another_network_are_named(name, given):
 )
 @pytest.mark.parametrize("prefix", ["", "model."])
 def test_weights_of_mt3_are_named(extra, title, row, prefix):
-    weights = {f"{prefix}{key}": torch.zeros(1) for key in [*published_shapes(T5Config()), *extra]}
+    weights = {f"{prefix}{key}": torch.zeros(1) for key in [*mt3_shapes(T5Config()), *extra]}
     with pytest.raises(WeightsError) as caught:
-        from_published_yourmt3(weights, MOE)
+        build(weights, MOE)
     assert str(caught.value) == (
         f'These are weights of {title}, not of YPTF.MoE+Multi: load them with model="{row}".'
     )
@@ -247,18 +236,18 @@ def test_missing_and_unknown_parameters_are_named():
     config = small(MOE)
     weights = weights_of(config)
     del weights["embed_tokens.weight"]
-    with pytest.raises(WeightsError, match=r"they lack embed_tokens\.weight\.$"):
-        from_published_yourmt3(weights, config)
+    with pytest.raises(WeightsError, match=r"YPTF\.MoE\+Multi: missing embed_tokens\.weight\.$"):
+        build(weights, config)
     weights = weights_of(config) | {"pre_encoder.0.extra": torch.zeros(1)}
-    with pytest.raises(WeightsError, match=r"they hold unknown pre_encoder\.0\.extra\.$"):
-        from_published_yourmt3(weights, config)
+    with pytest.raises(WeightsError, match=r"YPTF\.MoE\+Multi: unknown pre_encoder\.0\.extra\.$"):
+        build(weights, config)
 
 
 def test_other_positions_are_noticed():
     config = small(MOE)
     weights = weights_of(config) | {"encoder.rotary_emb_sca.freqs": torch.tensor([1.0, 2.0])}
     with pytest.raises(WeightsError) as caught:
-        from_published_yourmt3(weights, config)
+        build(weights, config)
     assert str(caught.value) == (
         "These weights were trained with other positions than YPTF.MoE+Multi: encoder.rotary_emb_sca.freqs."
     )
@@ -313,8 +302,7 @@ def test_segments_are_as_many_as_the_authors_cut(samples, count):
 
 def test_bfloat16_runs_on_a_cpu():
     config = small(MOE)
-    network = Network(config).eval()
-    network.load_state_dict(from_published_yourmt3(weights_of(config), config), strict=True)
+    network = build(weights_of(config), config)
     model = YourMT3(network, device=CPU, dtype=torch.bfloat16, batch_size=1)
     assert len(list(model.tokens([WAVEFORM[:40_000]]))) == 2
 
@@ -322,7 +310,6 @@ def test_bfloat16_runs_on_a_cpu():
 @pytest.mark.gpu
 def test_cuda_gives_the_tokens_of_a_cpu(alone):
     config = small(MOE)
-    network = Network(config).eval()
-    network.load_state_dict(from_published_yourmt3(weights_of(config), config), strict=True)
+    network = build(weights_of(config), config)
     model = YourMT3(network, device=torch.device("cuda"), dtype=torch.float32, batch_size=4)
     assert list(model.tokens([WAVEFORM])) == alone

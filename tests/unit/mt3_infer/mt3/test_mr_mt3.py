@@ -25,11 +25,12 @@ from mt3_infer.models import MT3Options, mt3
 from mt3_infer.models import conventions as known
 from mt3_infer.models.conventions import Conventions, FrontEnd, MemoryStart, conventions_of
 from mt3_infer.models.mr_mt3 import MRMT3
-from mt3_infer.models.state_dicts import from_published_mt3, published_shapes, read_weights
 from mt3_infer.models.t5 import Positions, T5Config
 from mt3_infer.results import pack, unpack
 from mt3_infer.segments import Segment, SegmentGrid
 from mt3_infer.vocabulary import END, Instrument
+from mt3_infer.weights.files import read_weights
+from tests.unit.mt3_infer.published import mt3_shapes, mt3_weights
 
 CPU = torch.device("cpu")
 FRAMES, KINDS, ROWS = 8, 6, 4
@@ -52,7 +53,7 @@ def random_weights(config: T5Config, *, memory: bool = True, end: float = 3.0) -
     generator = torch.Generator().manual_seed(1)
     weights = {
         name: torch.empty(shape).normal_(0.0, 1.0 if len(shape) == 1 else 0.3, generator=generator)
-        for name, shape in published_shapes(config, memory=memory).items()
+        for name, shape in mt3_shapes(config, memory=memory).items()
     }
     weights["decoder_embed_tokens.weight"] *= 10
     weights["lm_head.weight"][END] *= end
@@ -247,7 +248,7 @@ def write(path: Path, weights: dict[str, torch.Tensor]) -> Path:
 
 def test_there_are_as_many_parameters_as_published():
     assert len(published()) == 206
-    shapes = published_shapes(T5Config(), memory=True)
+    shapes = mt3_shapes(T5Config(), memory=True)
     assert len(shapes) == 200
     assert sum(map(math.prod, shapes.values())) == 48_519_680
 
@@ -388,15 +389,13 @@ def test_weights_of_the_other_network_name_it(tmp_path, model, memory, message, 
 def test_a_parameter_too_few_or_too_many_is_named():
     weights = published()
     del weights["segmem_encoder.final_layer_norm.weight"]
-    with pytest.raises(WeightsError, match=r"they lack segmem_encoder\.final_layer_norm\.weight\.$"):
-        from_published_mt3(weights, TINY, memory=True)
+    with pytest.raises(WeightsError, match=r"MR-MT3: missing segmem_encoder\.final_layer_norm\.weight\.$"):
+        mt3_weights(weights, TINY, memory=True)
     weights = published() | {"segmem_encoder.block.1.layer.0.layer_norm.weight": torch.ones(16)}
-    with pytest.raises(WeightsError, match=r"they hold unknown segmem_encoder\.block\.1\.layer\.0\."):
-        from_published_mt3(weights, TINY, memory=True)
+    with pytest.raises(WeightsError, match=r"MR-MT3: unknown segmem_encoder\.block\.1\.layer\.0\."):
+        mt3_weights(weights, TINY, memory=True)
     with pytest.raises(WeightsError, match=r"hold segmem_proj\.weight twice"):
-        from_published_mt3(
-            published() | {"segmem_encoder.embed_tokens.weight": torch.ones(16, 16)}, TINY, memory=True
-        )
+        mt3_weights(published() | {"segmem_encoder.embed_tokens.weight": torch.ones(16, 16)}, TINY, memory=True)
 
 
 def test_without_download_the_error_has_the_command(tmp_path, monkeypatch):
