@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from mt3_infer.audio import open_audio
-from mt3_infer.cpus import apart
-from mt3_infer.devices import DTYPES
-from mt3_infer.models import MT3Options, conventions, mt3
+from mt3_infer.inference.devices import DTYPES
+from mt3_infer.inference.threads import run_in_fresh_thread
+from mt3_infer.models import MT3Options, mt3, training
 from mt3_infer.models.mr_mt3 import MRMT3, RememberingT5
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.segments import Segment, split_segments
@@ -68,7 +68,7 @@ class PublishedLoop:
         """Token ids of each segment."""
         network = self._network
         device = network.decoder.embedding.weight.device
-        start = self._front_end.conventions.memory_start.token_ids
+        start = self._front_end.setup.memory_start.token_ids
         before = torch.tensor([start + [PAD] * (1024 - len(start))], device=device)
         for segment in segments:
             encoded = network.encoder(self._front_end.features([segment]))
@@ -128,9 +128,11 @@ def recordings(audio: Path, count: int, segments: int) -> list[list[Segment]]:
 def build(device: torch.device, dtype: torch.dtype) -> tuple[MRMT3, PublishedLoop]:
     """Ours and theirs, with the same weights."""
     weights = random_weights()
-    config = T5Config(positions=conventions.MR_MT3.positions)
-    ours = MRMT3(MRMT3.build(weights, config, conventions.MR_MT3), conventions.MR_MT3, device=device, dtype=dtype)
-    return ours, PublishedLoop(MRMT3.build(weights, config, conventions.MR_MT3).to(device), ours)
+    config = T5Config(positions=training.MR_MT3.positions)
+    ours = MRMT3(
+        MRMT3.build(weights, config, training.MR_MT3), training.MR_MT3, device=device, compute_dtype=dtype
+    )
+    return ours, PublishedLoop(MRMT3.build(weights, config, training.MR_MT3).to(device), ours)
 
 
 @click.command()
@@ -147,13 +149,13 @@ def main(
     """Measure MR-MT3 on this machine."""
     mt3.MAX_TOKENS = tokens
     counts = counts or (1, 8)
-    ours, loop = apart(build, torch.device(device), DTYPES[dtype])
+    ours, loop = run_in_fresh_thread(build, torch.device(device), DTYPES[dtype])
     heard = recordings(audio, max(counts), segments)
-    apart(lambda: list(loop.read(heard[0][:1], 8)))
+    run_in_fresh_thread(lambda: list(loop.read(heard[0][:1], 8)))
     list(ours.read(heard[0][:2], MT3Options()))
     for count in counts:
         started = time.perf_counter()
-        expected = apart(lambda count=count: [list(loop.read(one, tokens)) for one in heard[:count]])
+        expected = run_in_fresh_thread(lambda count=count: [list(loop.read(one, tokens)) for one in heard[:count]])
         theirs = time.perf_counter() - started
         taken = []
         for _ in range(runs):

@@ -14,8 +14,8 @@ from typing import Any
 from checkpoints.catalog import Catalog, Entry
 from checkpoints.errors import CheckpointError, CheckpointNotFoundError, UnknownCheckpointError
 from checkpoints.store import CheckpointStore, FetchProgress
-from mt3_infer.cpus import apart
 from mt3_infer.errors import UnknownModelError
+from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import MODELS, ModelOptions, ModelSpec
 from mt3_infer.transcribe import Model
 
@@ -185,7 +185,7 @@ def _without_pickles(folder: Path) -> Path:
         from mt3_infer.weights.files import as_safetensors
     except ModuleNotFoundError:
         return folder  # `ModelSpec.load` names the package
-    return apart(as_safetensors, folder)
+    return run_in_fresh_thread(as_safetensors, folder)
 
 
 def _weights_file(path: Path, spec: ModelSpec) -> Path:

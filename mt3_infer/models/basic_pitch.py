@@ -16,9 +16,9 @@ import numpy as np
 import onnxruntime
 
 from mt3_infer.audio import Waveform
-from mt3_infer.cpus import available_cpus
-from mt3_infer.engine import Engine, Ticket
 from mt3_infer.errors import InvalidOptionError
+from mt3_infer.inference.engine import Engine, Request, RequestId
+from mt3_infer.inference.threads import available_cpus
 from mt3_infer.models import BasicPitchOptions, ModelOptions
 from mt3_infer.models.note_creation import NoteCreator, NoteEvent
 from mt3_infer.notes import Note, sort_notes
@@ -73,13 +73,13 @@ class BasicPitch:
         self._session = onnxruntime.InferenceSession(onnx_file, settings, providers=["CPUExecutionProvider"])
         # One at a time, so that what a recording gives does not depend on what runs beside it: the last digits of
         # onnxruntime's results are others in other batches. A batch of four would be a sixth faster.
-        self._engine: Engine[Waveform, Posteriors] = Engine(_Windows(self.posteriors), admit_at_once=1)
+        self._engine: Engine[Waveform, Posteriors] = Engine(_Windows(self.posteriors), add_at_once=1)
 
     def read(
         self, segments: Iterable[Segment], options: ModelOptions, *, before: Posteriors | None = None
     ) -> Generator[Posteriors]:
         """Posteriors of each window: frames and onsets."""
-        return self._engine.generate(segment.waveform for segment in segments)
+        return self._engine.generate(Request(segment.waveform) for segment in segments)
 
     def collect(self, options: ModelOptions) -> BasicPitchCollector:
         """See `Network`."""
@@ -123,13 +123,13 @@ class BasicPitchCollector:
 
 
 class _Windows:
-    """The network as `mt3_infer.engine` drives one: a window is done as soon as it is admitted."""
+    """The network as the engine drives one: a window is done as soon as it is added."""
 
     slots = 2
 
     def __init__(self, run: Callable[[Waveform], Posteriors]) -> None:
         self._run = run
-        self._done: list[tuple[Ticket, Posteriors]] = []
+        self._done: list[tuple[RequestId, Posteriors]] = []
 
     @property
     def active(self) -> int:
@@ -139,17 +139,18 @@ class _Windows:
     def free(self) -> int:
         return self.slots - self.active
 
-    def admit(self, segments: Sequence[Waveform], tickets: Sequence[Ticket]) -> None:
-        self._done += [(ticket, self._run(w[np.newaxis])) for ticket, w in zip(tickets, segments, strict=True)]
+    def add_requests(self, requests: Sequence[Request[Waveform, Posteriors]], ids: Sequence[RequestId]) -> None:
+        for request_id, request in zip(ids, requests, strict=True):
+            self._done.append((request_id, self._run(request.segment[np.newaxis])))
 
-    def step(self) -> list[tuple[Ticket, Posteriors]]:
+    def step(self) -> list[tuple[RequestId, Posteriors]]:
         done, self._done = self._done, []
         return done
 
-    def drop(self, unwanted: Callable[[Ticket], bool]) -> list[Ticket]:
-        dropped = [ticket for ticket, _ in self._done if unwanted(ticket)]
-        self._done = [(ticket, result) for ticket, result in self._done if ticket not in dropped]
-        return dropped
+    def abort(self, unwanted: Callable[[RequestId], bool]) -> list[RequestId]:
+        aborted = [request_id for request_id, _ in self._done if unwanted(request_id)]
+        self._done = [(request_id, result) for request_id, result in self._done if request_id not in aborted]
+        return aborted
 
 
 def count_frames(samples: int) -> int:

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from mt3_infer.audio import Waveform
-from mt3_infer.block_decoding import BlockDecoder
-from mt3_infer.cpus import apart
-from mt3_infer.decoding import EncoderDecoder, SlotDecoder
-from mt3_infer.devices import check_batch_size, find_device, find_dtype, use_all_cpus
-from mt3_infer.engine import Engine, Ticket
+from mt3_infer.inference.decoding import EncoderDecoder, SlotDecoder, make_decoder
+from mt3_infer.inference.devices import check_batch_size, find_device, find_dtype, use_all_cpus
+from mt3_infer.inference.engine import Engine, Request, RequestId
+from mt3_infer.inference.kv_cache import Limits
+from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import ModelOptions, MT3Options
-from mt3_infer.models import conventions as known
-from mt3_infer.models.conventions import Conventions, conventions_of
-from mt3_infer.models.linear import prepare
+from mt3_infer.models import training as known
+from mt3_infer.models.linear import optimize_for_inference
 from mt3_infer.models.t5 import T5, T5Config, read_config
+from mt3_infer.models.training import TrainingSetup, training_setup_of
 from mt3_infer.notes import NoteDecoder, sort_notes
 from mt3_infer.segments import Segment, SegmentGrid, split_segments
 from mt3_infer.spectrogram import LogMel
@@ -56,7 +56,7 @@ GRID = SegmentGrid(16_000, hop=FRAMES * HOP_LENGTH, length=FRAMES * HOP_LENGTH, 
 
 def load(checkpoint: Path, **options: Any) -> MT3:
     """Build the network from a checkpoint; see `MT3.load`."""
-    return apart(MT3.load, checkpoint, **options)
+    return run_in_fresh_thread(MT3.load, checkpoint, **options)
 
 
 class MT3:
@@ -74,7 +74,7 @@ class MT3:
         device: str = "auto",
         dtype: str = "auto",
         batch_size: int | None = None,
-        **conventions: Any,
+        **setup: Any,
     ) -> Self:
         """Build the network from a checkpoint.
 
@@ -84,22 +84,22 @@ class MT3:
             device: "auto", "cpu", "cuda" or "cuda:1".
             dtype: "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU and bfloat16 on a GPU.
             batch_size: segments decoded at once.
-            conventions: what the weights were trained with, by attribute of `Conventions`, where its table is
+            setup: what the weights were trained with, by attribute of `TrainingSetup`, where its table is
                 not right.
         Raises:
             WeightsError: the checkpoint is damaged or holds another network.
-            InvalidOptionError: a device, a type or a convention that does not exist here.
+            InvalidOptionError: a device, a type or a setup that does not exist here.
         """
         where = find_device(device)
-        products = find_dtype(dtype, where)
+        compute_dtype = find_dtype(dtype, where)
         check_batch_size(batch_size)
-        trained = conventions_of(find_weights(checkpoint).stem, cls.usual, conventions)
+        trained = training_setup_of(find_weights(checkpoint).stem, cls.usual, setup)
         config = replace(read_config(checkpoint), positions=trained.positions)
         network = cls.build(read_weights(checkpoint), config, trained)
-        return cls(network, trained, device=where, dtype=products, batch_size=batch_size)
+        return cls(network, trained, device=where, compute_dtype=compute_dtype, batch_size=batch_size)
 
     @staticmethod
-    def build(weights: Weights, config: T5Config, conventions: Conventions) -> T5:
+    def build(weights: Weights, config: T5Config, setup: TrainingSetup) -> T5:
         """The network with published weights, not yet prepared for a device."""
         network = T5(config).eval()
         ours = from_published_mt3(weights, network, config.num_decoder_layers)
@@ -109,42 +109,42 @@ class MT3:
     def __init__(
         self,
         network: T5,
-        conventions: Conventions = known.MT3,
+        setup: TrainingSetup = known.MT3,
         *,
         device: torch.device,
-        dtype: torch.dtype,
+        compute_dtype: torch.dtype,
         batch_size: int | None = None,
     ) -> None:
-        self.conventions = conventions
+        self.setup = setup
         self.device = str(device)
         self._where = device
-        self._front_end = LogMel(conventions.spectrogram, device=device)
+        self._front_end = LogMel(setup.spectrogram, device=device)
         use_all_cpus(device)
-        # The logits decide between tokens: their product is a fiftieth of the work, and keeps all its digits.
-        prepare(network, device=device, dtype=dtype, keep=("decoder.logits",))
+        # The logits decide between tokens: their matmul is a fiftieth of the work, and keeps all its digits.
+        optimize_for_inference(network, device=device, compute_dtype=compute_dtype, keep=("decoder.logits",))
         self.network = network
         on_cpu = device.type == "cpu"
-        decoder: SlotDecoder[Ticket] = (SlotDecoder if on_cpu else BlockDecoder)(
-            network.decoder,
+        limits = Limits(
             slots=batch_size or (32 if on_cpu else 64),
-            frames=conventions.spectrogram.frames(GRID.length) + conventions.memory_rows,
+            frames=setup.spectrogram.frames(GRID.length) + setup.memory_rows,
             max_tokens=min(MAX_TOKENS, network.config.max_length),
-            device=device,
-            # On a CPU attention is as fast in float32, and more exact.
-            dtype=torch.float32 if on_cpu else dtype,
         )
-        self.decoder = decoder
-        self.batch_size = decoder.slots
-        self._engine: Engine[tuple[Segment, Tensor | None], list[int]] = Engine(
-            EncoderDecoder(self.encode, decoder), admit_at_once=1 if on_cpu else 16
+        # On a CPU attention is as fast in float32, and more exact.
+        cache_dtype = torch.float32 if on_cpu else compute_dtype
+        self.decoder: SlotDecoder[RequestId] = make_decoder(
+            network.decoder, limits, device=device, dtype=cache_dtype
+        )
+        self.batch_size = limits.slots
+        self._engine: Engine[Any, list[int]] = Engine(
+            EncoderDecoder(self._encode_requests, self.decoder), add_at_once=1 if on_cpu else 16
         )
 
     def read(
         self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
     ) -> Generator[list[int]]:
         """Token ids of each segment."""
-        penalty = self._penalty(options)
-        return self._engine.generate((segment, penalty) for segment in segments)
+        bias = self._logit_bias(options)
+        return self._engine.generate(Request(segment, bias) for segment in segments)
 
     def collect(self, options: ModelOptions) -> MT3Collector:
         """See `Network`."""
@@ -155,9 +155,12 @@ class MT3:
         """Token ids of each segment of a whole recording, mono at 16 kHz."""
         return self.read(split_segments(blocks, GRID), options or MT3Options())
 
+    def _encode_requests(self, requests: Sequence[Request[Any, list[int]]]) -> Tensor:
+        return self.encode([request.segment for request in requests])
+
     @torch.inference_mode()
     def encode(self, segments: Sequence[Segment]) -> Tensor:
-        """What the decoder looks at, shape (B, T, D)."""
+        """Return what the decoder looks at, shape (B, T, D)."""
         encoded: Tensor = self.network.encoder(self.features(segments))
         return encoded
 
@@ -169,13 +172,13 @@ class MT3:
             row[real_frames(segment) :] = 0.0  # as in training: neither silence nor masked
         return features
 
-    def _penalty(self, options: ModelOptions) -> Tensor | None:
+    def _logit_bias(self, options: ModelOptions) -> Tensor | None:
         assert isinstance(options, MT3Options)
         if not options.instruments:
             return None
-        penalty = torch.full((self.network.config.vocabulary_size,), -torch.inf)
-        penalty[allowed_token_ids(MT3_CODEC, options.instruments)] = 0.0
-        return penalty
+        bias = torch.full((self.network.config.vocabulary_size,), -torch.inf)
+        bias[allowed_token_ids(MT3_CODEC, options.instruments)] = 0.0
+        return bias
 
 
 class MT3Collector:

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from mt3_infer.audio import Waveform
-from mt3_infer.block_decoding import BlockDecoder
-from mt3_infer.cpus import apart
-from mt3_infer.decoding import ChannelDecoder, SlotDecoder
-from mt3_infer.devices import check_batch_size, find_device, find_dtype, use_all_cpus
-from mt3_infer.engine import Engine, Ticket
+from mt3_infer.inference.decoding import MultiChannelDecoder, SlotDecoder, make_decoder
+from mt3_infer.inference.devices import check_batch_size, find_device, find_dtype, use_all_cpus
+from mt3_infer.inference.engine import Engine, Request, RequestId
+from mt3_infer.inference.kv_cache import Limits
+from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import ModelOptions, YourMT3Options
 from mt3_infer.models import yourmt3_notes as notes
-from mt3_infer.models.linear import Linear, prepare
+from mt3_infer.models.linear import Linear, optimize_for_inference
 from mt3_infer.models.perceiver import PerceiverEncoder, spatial_frequencies, temporal_frequencies
 from mt3_infer.models.t5 import Decoder, Encoder, sinusoids
 from mt3_infer.models.yourmt3_config import MOE, MULTI, PLUS, SINGLE, YourMT3Config
@@ -117,18 +117,18 @@ def _load(
         InvalidOptionError: a device or type that does not exist here.
     """
     where = find_device(device)
-    products = find_dtype(dtype, where)
+    compute_dtype = find_dtype(dtype, where)
     check_batch_size(batch_size)
     weights = read_weights(checkpoint)
     if config.perceiver is not None:
         config = replace(config, perceiver=replace(config.perceiver, layer_norm=has_layer_norm(weights)))
-    return YourMT3(build(weights, config), device=where, dtype=products, batch_size=batch_size)
+    return YourMT3(build(weights, config), device=where, compute_dtype=compute_dtype, batch_size=batch_size)
 
 
-load_moe = partial(apart, _load, config=MOE)
-load_multi = partial(apart, _load, config=MULTI)
-load_single = partial(apart, _load, config=SINGLE)
-load_plus = partial(apart, _load, config=PLUS)
+load_moe = partial(run_in_fresh_thread, _load, config=MOE)
+load_multi = partial(run_in_fresh_thread, _load, config=MULTI)
+load_single = partial(run_in_fresh_thread, _load, config=SINGLE)
+load_plus = partial(run_in_fresh_thread, _load, config=PLUS)
 
 
 class YourMT3:
@@ -142,7 +142,7 @@ class YourMT3:
         network: Network,
         *,
         device: torch.device,
-        dtype: torch.dtype,
+        compute_dtype: torch.dtype,
         batch_size: int | None = None,
     ) -> None:
         self.device = str(device)
@@ -150,26 +150,28 @@ class YourMT3:
         self._where = device
         self._front_end = NormalisedSpectrogram(self.config.front_end, device=device)
         use_all_cpus(device)
-        prepare(network, device=device, dtype=dtype, keep=("decoder.logits",))
+        optimize_for_inference(network, device=device, compute_dtype=compute_dtype, keep=("decoder.logits",))
         self.network = network
         on_cpu = device.type == "cpu"
         at_once = batch_size or (52 if on_cpu else 208) // self.config.channels
-        decoder: SlotDecoder[tuple[Ticket, int]] = (SlotDecoder if on_cpu else BlockDecoder)(
-            network.decoder,
+        limits = Limits(
             slots=at_once * self.config.channels,
             frames=self.config.front_end.frames(GRID.length),
             max_tokens=self.config.max_tokens,
-            device=device,
-            dtype=torch.float32 if on_cpu else dtype,
             first_end=FIRST_END,
         )
-        self.decoder = decoder
-        self.slots = ChannelDecoder(self.encode, decoder, channels=self.config.channels)
+        cache_dtype = torch.float32 if on_cpu else compute_dtype
+        self.decoder: SlotDecoder[tuple[RequestId, int]] = make_decoder(
+            network.decoder, limits, device=device, dtype=cache_dtype
+        )
+        self.slots: MultiChannelDecoder[Segment, RequestId] = MultiChannelDecoder(
+            self.encode, self.decoder, channels=self.config.channels
+        )
         self.batch_size = at_once
         self._engine: Engine[Segment, list[list[int]]] = Engine(
             self.slots,
             # One at a time on a CPU, which is as fast, so that routing never depends on what is encoded beside.
-            admit_at_once=1 if on_cpu else 8,
+            add_at_once=1 if on_cpu else 8,
         )
 
     def read(
@@ -177,7 +179,7 @@ class YourMT3:
     ) -> Generator[list[list[int]]]:
         """Token ids of each segment, channel by channel."""
         assert isinstance(options, YourMT3Options)
-        return self._engine.generate(segments)
+        return self._engine.generate(Request(segment) for segment in segments)
 
     def collect(self, options: ModelOptions) -> YourMT3Collector:
         """See `Network` of `mt3_infer.transcribe`."""

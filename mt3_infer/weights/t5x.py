@@ -1,4 +1,4 @@
-"""T5X checkpoints: a msgpack index and a zarr array for each matrix, in a directory or in the archive of a download.
+"""T5X checkpoints: a msgpack index and a zarr array for each matrix, in a directory or in an archive of it.
 
 Nothing in a file is ever executed, and nothing of an archive is unpacked.
 """

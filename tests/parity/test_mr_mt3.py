@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from mt3_infer.models import MT3Options, mt3
-from mt3_infer.models import conventions as known
-from mt3_infer.models.conventions import Conventions, FrontEnd, MemoryStart
+from mt3_infer.models import training as known
 from mt3_infer.models.mr_mt3 import MRMT3
 from mt3_infer.models.t5 import Positions
+from mt3_infer.models.training import FrontEnd, MemoryStart, TrainingSetup
 from mt3_infer.segments import Segment, SegmentGrid, split_segments
 from mt3_infer.spectrogram import LogMel, mel_matrix
 from mt3_infer.vocabulary import END, PAD
@@ -32,8 +32,8 @@ class TinyMRMT3(MRMT3):
         return torch.from_numpy(TINY["features"][[segment.index for segment in segments]])
 
 
-def conventions_of_group(group: str) -> Conventions:
-    return Conventions(
+def setup_of_group(group: str) -> TrainingSetup:
+    return TrainingSetup(
         FrontEnd.TF,
         positions=Positions.MT3_PYTORCH,
         memory_rows=int(group[group.index("_L") + 2]),
@@ -54,10 +54,10 @@ def network(group: str, monkeypatch: pytest.MonkeyPatch) -> TinyMRMT3:
     weights = {name[2:]: torch.from_numpy(TINY[name].copy()) for name in TINY.files if name.startswith("w/")}
     if group.endswith("g2"):
         weights["lm_head.weight"][END] *= 2  # sequences end early
-    conventions = conventions_of_group(group)
-    config = replace(TINY_CONFIG, positions=conventions.positions)
+    setup = setup_of_group(group)
+    config = replace(TINY_CONFIG, positions=setup.positions)
     return TinyMRMT3(
-        TinyMRMT3.build(weights, config, conventions), conventions, device=CPU, dtype=torch.float32, batch_size=2
+        TinyMRMT3.build(weights, config, setup), setup, device=CPU, compute_dtype=torch.float32, batch_size=2
     )
 
 
@@ -137,10 +137,10 @@ def test_scaled_features_are_the_logarithms_from_minus_12_to_5(waveforms, front_
     np.testing.assert_allclose(scaled, (plain.clamp(-12, 5) + 12) / 17, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("conventions", "frames"), [(known.MT3, 256), (known.MR_MT3, 257)])
-def test_frames_beyond_the_recording_are_zero(conventions, frames):
+@pytest.mark.parametrize(("setup", "frames"), [(known.MT3, 256), (known.MR_MT3, 257)])
+def test_frames_beyond_the_recording_are_zero(setup, frames):
     network = MRMT3.__new__(MRMT3)
-    network._front_end, network._where = LogMel(conventions.spectrogram), CPU
+    network._front_end, network._where = LogMel(setup.spectrogram), CPU
     full, short = (
         Segment(0, np.random.default_rng(1).uniform(-1, 1, 32_768).astype(np.float32), samples)
         for samples in (32_768, 1_000)

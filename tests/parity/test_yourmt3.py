@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mt3_infer.models.linear import prepare
+from mt3_infer.models.linear import optimize_for_inference
 from mt3_infer.models.perceiver import rotate, spatial_frequencies, temporal_frequencies
 from mt3_infer.models.t5 import sinusoids
 from mt3_infer.models.yourmt3 import Network, YourMT3, build
@@ -39,7 +39,7 @@ class Case:
         self.config = CONFIGS[name]
         self.network = build(published(name), self.config)
         self.weights = {name: weight.clone() for name, weight in self.network.state_dict().items()}
-        prepare(self.network, device=CPU, dtype=torch.float32)
+        optimize_for_inference(self.network, device=CPU, compute_dtype=torch.float32)
         with torch.inference_mode():
             front_end = NormalisedSpectrogram(self.config.front_end)
             self.features = front_end(torch.from_numpy(AUDIO.reshape(2, -1)))
@@ -61,7 +61,7 @@ class Case:
             weights["decoder.logits.weight"] = weights["decoder.logits.weight"].clone()
             weights["decoder.logits.weight"][1] = end
         network.load_state_dict(weights, strict=True)
-        model = YourMT3(network, device=CPU, dtype=torch.float32, batch_size=2)
+        model = YourMT3(network, device=CPU, compute_dtype=torch.float32, batch_size=2)
         rows = self.memory.unflatten(0, (2, -1))
         model.slots._encode = lambda segments: rows[[s.index for s in segments]].flatten(0, 1)
         return model

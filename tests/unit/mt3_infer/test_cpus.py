@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mt3_infer.cpus import available_cpus
+from mt3_infer.inference.threads import available_cpus
 
 
 @pytest.fixture(autouse=True)

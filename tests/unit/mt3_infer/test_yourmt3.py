@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from mt3_infer import InvalidOptionError, load_model, transcribe
-from mt3_infer.block_decoding import BlockDecoder
-from mt3_infer.decoding import ChannelDecoder
 from mt3_infer.errors import WeightsError
+from mt3_infer.inference.decoding import MultiChannelDecoder, SlotDecoder, make_decoder
+from mt3_infer.inference.engine import Request
+from mt3_infer.inference.kv_cache import Limits
 from mt3_infer.models import MODELS, YourMT3Options, yourmt3
 from mt3_infer.models.perceiver import Mixture, PerceiverConfig
 from mt3_infer.models.t5 import T5Config
@@ -59,7 +60,7 @@ def weights_of(config: YourMT3Config, *, layer_norm: bool = True) -> dict[str, t
 
 def model_of(config: YourMT3Config, *, batch_size: int = 2) -> YourMT3:
     network = build(weights_of(config), config)
-    return YourMT3(network, device=CPU, dtype=torch.float32, batch_size=batch_size)
+    return YourMT3(network, device=CPU, compute_dtype=torch.float32, batch_size=batch_size)
 
 
 @pytest.fixture(params=CONFIGS)
@@ -101,18 +102,13 @@ def test_recordings_that_share_the_network_get_the_tokens_that_they_get_alone(sm
 def test_blocks_of_steps_give_the_same_tokens(alone):
     config = small(MOE)
     model = model_of(config)
-    decoder: BlockDecoder[tuple[int, int]] = BlockDecoder(
-        model.network.decoder,
-        slots=26,
-        frames=110,
-        max_tokens=config.max_tokens,
-        device=CPU,
-        dtype=torch.float32,
-        first_end=1,
+    limits = Limits(slots=26, frames=110, max_tokens=config.max_tokens, first_end=1)
+    decoder: SlotDecoder[tuple[int, int]] = make_decoder(
+        model.network.decoder, limits, device=CPU, dtype=torch.float32, in_blocks=True
     )
-    slots = ChannelDecoder(model.encode, decoder, channels=13)
-    segments = list(split_segments([WAVEFORM], yourmt3.GRID))
-    slots.admit(segments[:2], [0, 1])
+    slots = MultiChannelDecoder(model.encode, decoder, channels=13)
+    segments: list[Any] = [Request(segment) for segment in split_segments([WAVEFORM], yourmt3.GRID)]
+    slots.add_requests(segments[:2], [0, 1])
     said: dict[Any, Any] = {}
     while slots.active:
         said |= dict(slots.step())
@@ -122,10 +118,10 @@ def test_blocks_of_steps_give_the_same_tokens(alone):
 def test_segment_that_is_given_up_leaves_the_others_alone(alone):
     model = model_of(small(MOE))
     slots: Any = model.slots
-    segments = list(split_segments([WAVEFORM], yourmt3.GRID))
-    slots.admit(segments[:2], ["first", "second"])
+    segments: list[Any] = [Request(segment) for segment in split_segments([WAVEFORM], yourmt3.GRID)]
+    slots.add_requests(segments[:2], ["first", "second"])
     slots.step()
-    assert slots.drop(lambda ticket: ticket == "first") == ["first"]
+    assert slots.abort(lambda request_id: request_id == "first") == ["first"]
     assert slots.active == 1
     done: list[Any] = []
     while slots.active:
@@ -303,7 +299,7 @@ def test_segments_are_as_many_as_the_authors_cut(samples, count):
 def test_bfloat16_runs_on_a_cpu():
     config = small(MOE)
     network = build(weights_of(config), config)
-    model = YourMT3(network, device=CPU, dtype=torch.bfloat16, batch_size=1)
+    model = YourMT3(network, device=CPU, compute_dtype=torch.bfloat16, batch_size=1)
     assert len(list(model.tokens([WAVEFORM[:40_000]]))) == 2
 
 
@@ -311,5 +307,5 @@ def test_bfloat16_runs_on_a_cpu():
 def test_cuda_gives_the_tokens_of_a_cpu(alone):
     config = small(MOE)
     network = build(weights_of(config), config)
-    model = YourMT3(network, device=torch.device("cuda"), dtype=torch.float32, batch_size=4)
+    model = YourMT3(network, device=torch.device("cuda"), compute_dtype=torch.float32, batch_size=4)
     assert list(model.tokens([WAVEFORM])) == alone

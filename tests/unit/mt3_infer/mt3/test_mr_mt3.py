@@ -1,4 +1,4 @@
-"""Recordings are read in order, together as alone; published files find their conventions; wrong ones say so."""
+"""Recordings go in order, together as alone; published files find a training setup; wrong ones are refused."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from safetensors.torch import save_file
 from mt3_infer import CheckpointNotFoundError, InvalidOptionError, load_model
 from mt3_infer.errors import WeightsError
 from mt3_infer.models import MT3Options, mt3
-from mt3_infer.models import conventions as known
-from mt3_infer.models.conventions import Conventions, FrontEnd, MemoryStart, conventions_of
+from mt3_infer.models import training as known
 from mt3_infer.models.mr_mt3 import MRMT3
 from mt3_infer.models.t5 import Positions, T5Config
+from mt3_infer.models.training import FrontEnd, MemoryStart, TrainingSetup, training_setup_of
 from mt3_infer.results import pack, unpack
 from mt3_infer.segments import Segment, SegmentGrid
 from mt3_infer.vocabulary import END, Instrument
@@ -78,11 +78,11 @@ def new() -> Callable[..., TinyMRMT3]:
     weights = random_weights(CONFIG)
 
     def make(slots: int = 4, ahead: int = 1) -> TinyMRMT3:
-        conventions = Conventions(positions=CONFIG.positions, memory_rows=ROWS)
-        network = TinyMRMT3.build(weights, CONFIG, conventions)
+        setup = TrainingSetup(positions=CONFIG.positions, memory_rows=ROWS)
+        network = TinyMRMT3.build(weights, CONFIG, setup)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(mt3, "GRID", SegmentGrid(16_000, hop=length, length=length, tail=1))
-            made = TinyMRMT3(network, conventions, device=CPU, dtype=torch.float32, batch_size=slots)
+            made = TinyMRMT3(network, setup, device=CPU, compute_dtype=torch.float32, batch_size=slots)
         made._ahead = ahead
         return made
 
@@ -262,14 +262,14 @@ def test_every_container_gives_the_same_network(tmp_path, suffix, as_directory):
     model = load_model("mr_mt3", checkpoint_path=tmp_path if as_directory else path, device="cpu", batch_size=1)
     network = model.network
     assert isinstance(network, MRMT3)
-    assert network.conventions == Conventions(
+    assert network.setup == TrainingSetup(
         FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH, memory_rows=32
     )
     assert network.in_order
     loaded = read_weights(path)
     assert loaded.keys() == published().keys()
-    expected = MRMT3.build(published(), TINY, network.conventions).state_dict()
-    found = MRMT3.build(loaded, TINY, network.conventions).state_dict()
+    expected = MRMT3.build(published(), TINY, network.setup).state_dict()
+    found = MRMT3.build(loaded, TINY, network.setup).state_dict()
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
     memory = torch.cat(
         [published()[f"segmem_encoder.block.0.layer.0.SelfAttention.{part}.weight"] for part in "qkv"]
@@ -277,8 +277,8 @@ def test_every_container_gives_the_same_network(tmp_path, suffix, as_directory):
     assert torch.equal(found["memory.layer.query_key_value.weight"], memory)
 
 
-LEGACY = Conventions(FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH)
-FROM_MT3 = Conventions(FrontEnd.TF, min_max=True, positions=Positions.MT3_PYTORCH)
+LEGACY = TrainingSetup(FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH)
+FROM_MT3 = TrainingSetup(FrontEnd.TF, min_max=True, positions=Positions.MT3_PYTORCH)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ FROM_MT3 = Conventions(FrontEnd.TF, min_max=True, positions=Positions.MT3_PYTORC
     ],
 )
 def test_published_memory_networks_are_known_by_name(stem, front_end, rows, caplog):
-    found = conventions_of(stem, known.MR_MT3, {})
+    found = training_setup_of(stem, known.MR_MT3, {})
     assert (found.front_end, found.memory_rows) == (front_end, rows)
     assert (found.min_max, found.positions) == (True, "mt3_pytorch")
     assert found.memory_start is MemoryStart.WITH_PREV
@@ -306,29 +306,29 @@ def test_published_memory_networks_are_known_by_name(stem, front_end, rows, capl
 @pytest.mark.parametrize(
     ("stem", "expected"),
     [
-        ("mt3", Conventions(FrontEnd.TF, min_max=False, positions=Positions.MAGENTA)),
-        ("anything", Conventions(FrontEnd.TF, min_max=False, positions=Positions.MAGENTA)),
+        ("mt3", TrainingSetup(FrontEnd.TF, min_max=False, positions=Positions.MAGENTA)),
+        ("anything", TrainingSetup(FrontEnd.TF, min_max=False, positions=Positions.MAGENTA)),
         ("slakh_f1_0.65", LEGACY),
         ("commu_mt3", FROM_MT3),
         ("exp_segmemV2_prev_context=64", LEGACY),
     ],
 )
 def test_published_networks_without_a_memory_are_known_by_name(stem, expected):
-    assert conventions_of(stem, known.MT3, {}) == expected
+    assert training_setup_of(stem, known.MT3, {}) == expected
 
 
 def test_a_name_that_says_nothing_of_the_memory_is_noted(caplog):
     with caplog.at_level(logging.WARNING):
-        assert conventions_of("checkpoint", known.MR_MT3, {}).memory_rows == 64
+        assert training_setup_of("checkpoint", known.MR_MT3, {}).memory_rows == 64
         assert caplog.messages == [
             "the name checkpoint does not say how many rows its memory has: 64 are assumed; "
             "load it with memory_rows=… if they are not"
         ]
-        assert conventions_of("checkpoint", known.MR_MT3, {"memory_rows": 16}).memory_rows == 16
+        assert training_setup_of("checkpoint", known.MR_MT3, {"memory_rows": 16}).memory_rows == 16
         assert len(caplog.messages) == 1
 
 
-def test_conventions_can_be_given_when_it_is_loaded(tmp_path):
+def test_training_setups_can_be_given_when_it_is_loaded(tmp_path):
     path = write(tmp_path / "mr_mt3.pth", published())
     network = load_model(
         "mr_mt3",
@@ -341,7 +341,7 @@ def test_conventions_can_be_given_when_it_is_loaded(tmp_path):
         memory_start="v2",
     ).network
     assert isinstance(network, MRMT3)
-    assert network.conventions == Conventions(FrontEnd.TORCH_CURRENT, False, Positions.MAGENTA, 7, MemoryStart.V2)
+    assert network.setup == TrainingSetup(FrontEnd.TORCH_CURRENT, False, Positions.MAGENTA, 7, MemoryStart.V2)
     assert network.network.config.positions is Positions.MAGENTA
 
 
@@ -357,7 +357,7 @@ def test_conventions_can_be_given_when_it_is_loaded(tmp_path):
         ({"depth": 2}, "mr_mt3 takes no option 'depth' when it is loaded."),
     ],
 )
-def test_conventions_that_do_not_exist_are_refused(tmp_path, given, message):
+def test_training_setups_that_do_not_exist_are_refused(tmp_path, given, message):
     path = write(tmp_path / "mr_mt3.pth", published())
     with pytest.raises(InvalidOptionError) as caught:
         load_model("mr_mt3", checkpoint_path=path, device="cpu", **given)

@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def apart(function: Callable[..., T], *args: Any, **options: Any) -> T:
-    """Run a function on a thread of its own, and give what it gives.
+def run_in_fresh_thread(function: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Run a function on a thread of its own; return what it returns.
 
     PyTorch keeps a pool of OpenMP threads for each thread that ever multiplied something large. As soon as a
-    process has more of them than CPUs, they sleep between two products instead of waiting awake: on 2 CPUs a
+    process has more of them than CPUs, they sleep between two matmuls instead of waiting awake: on 2 CPUs a
     decoding step of MT3 then takes 1.8 times as long. So networks are built on a thread that ends, and its pool
     with it, and run on their engine's thread alone.
     """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="apart") as thread:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fresh") as thread:
         return thread.submit(function, *args, **options).result()
 
 

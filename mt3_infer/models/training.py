@@ -63,7 +63,7 @@ class MemoryStart(StrEnum):
 
 
 @dataclass(frozen=True)
-class Conventions:
+class TrainingSetup:
     """What must be known of a checkpoint.
 
     Attributes:
@@ -83,10 +83,10 @@ class Conventions:
         return self.front_end.config(min_max=self.min_max)
 
 
-MT3 = Conventions()
+MT3 = TrainingSetup()
 """Of the published MT3, and of every file of that network which the table does not name."""
 
-_LEGACY = Conventions(FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH)
+_LEGACY = TrainingSetup(FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH)
 _FROM_MT3 = replace(_LEGACY, front_end=FrontEnd.TF)
 
 MR_MT3 = replace(_LEGACY, memory_rows=64)
@@ -101,7 +101,7 @@ PUBLISHED = {
     "slakh_f1_0.65*": _LEGACY,
     "commu_mt3*": _FROM_MT3,
 }
-"""Conventions by pattern of the file name, its suffix left out."""
+"""Training setups by pattern of the file name, its suffix left out."""
 
 MOST_ROWS = 1024
 """That a memory can have: one for each token id that it is made of."""
@@ -109,8 +109,8 @@ MOST_ROWS = 1024
 _ROWS_IN_NAME = re.compile(r"context=(\d+)")
 
 
-def conventions_of(stem: str, usual: Conventions, given: Mapping[str, Any]) -> Conventions:
-    """The conventions of a checkpoint.
+def training_setup_of(stem: str, usual: TrainingSetup, given: Mapping[str, Any]) -> TrainingSetup:
+    """Return how a checkpoint was trained.
 
     Args:
         stem: name of its file, without the suffix.
