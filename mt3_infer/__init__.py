@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mt3_infer.errors import (
     AudioError,
     AudioTooLongError,
+    AudioWarning,
     EmptyAudioError,
     InvalidOptionError,
     MissingDependencyError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AudioError",
     "AudioTooLongError",
+    "AudioWarning",
     "CheckpointError",
     "CheckpointNotFoundError",
     "EmptyAudioError",

@@ -5,6 +5,8 @@ MT3Error
 │   ├── NoAudioStreamError      no_audio_stream
 │   ├── EmptyAudioError         empty_audio
 │   ├── TruncatedAudioError     truncated_audio
+│   ├── ProtectedAudioError     protected_audio
+│   ├── CostlyAudioError        audio_too_costly
 │   └── AudioTooLongError       audio_too_long
 ├── UnknownModelError           unknown_model
 ├── InvalidOptionError          invalid_option
@@ -12,11 +14,13 @@ MT3Error
 └── WeightsError                unusable_weights
 CheckpointError                 see `checkpoints.errors`: `mt3_infer` gives it out too, so that one import serves
 
-A `code` is stable: the service hands it to clients as it stands here.
+A `code` is stable: the service hands it to clients as it stands here. `AudioWarning` is what did not stop a
+transcription.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -50,6 +54,18 @@ class TruncatedAudioError(AudioError):
     code = "truncated_audio"
 
 
+class ProtectedAudioError(AudioError):
+    """The sound is encrypted."""
+
+    code = "protected_audio"
+
+
+class CostlyAudioError(AudioError):
+    """Opening or decoding the file takes more time or memory than its sound is worth."""
+
+    code = "audio_too_costly"
+
+
 class AudioTooLongError(AudioError):
     """The recording lasts longer, or unpacks to more, than is allowed."""
 
@@ -78,3 +94,19 @@ class WeightsError(MT3Error):
     """The weight file is damaged, or belongs to another network."""
 
     code = "unusable_weights"
+
+
+@dataclass(frozen=True)
+class AudioWarning:
+    """Something about a recording that did not stop its transcription, such as a damaged passage.
+
+    Attributes:
+        code: stable, like those of the errors.
+        detail: one sentence for a person.
+    """
+
+    code: str
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail

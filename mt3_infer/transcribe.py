@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeVar, cast
 
-from mt3_infer.errors import InvalidOptionError
+from mt3_infer.errors import AudioWarning, InvalidOptionError
 from mt3_infer.models import ModelOptions, ModelSpec
 from mt3_infer.notes import Note
 from mt3_infer.transcription import Provenance, Transcription
@@ -134,12 +134,24 @@ class Model:
                         seconds = min(done * grid.hop, heard.samples) / grid.sample_rate
                         progress(Progress(seconds, stream.duration))
         output = collector.finish(heard.samples)
-        return self.sign(output, stream.seconds, checked, seconds_taken=time.monotonic() - started)
+        return self.sign(
+            output,
+            stream.seconds,
+            checked,
+            seconds_taken=time.monotonic() - started,
+            warnings=getattr(stream, "warnings", ()),
+        )
 
     def sign(
-        self, output: NetworkOutput, duration: float, options: ModelOptions, *, seconds_taken: float
+        self,
+        output: NetworkOutput,
+        duration: float,
+        options: ModelOptions,
+        *,
+        seconds_taken: float,
+        warnings: Iterable[AudioWarning] = (),
     ) -> Transcription:
-        """Put the provenance to what the network made of a recording that lasts `duration` seconds."""
+        """Add the provenance and the warnings to the notes of a recording that lasts `duration` seconds."""
         return Transcription(
             notes=output.notes,
             duration=duration,
@@ -153,6 +165,7 @@ class Model:
                 options=options.model_dump(),
                 counters=dict(output.counters),
             ),
+            warnings=tuple(warnings),
         )
 
 

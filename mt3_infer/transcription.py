@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt3_infer.errors import InvalidOptionError
+from mt3_infer.errors import AudioWarning, InvalidOptionError
 from mt3_infer.notes import Note
 
 if TYPE_CHECKING:
@@ -41,11 +41,13 @@ class Transcription:
         notes: in the order of `mt3_infer.notes.sort_notes`.
         duration: of the recording, in seconds.
         provenance: what made them.
+        warnings: what was wrong with the recording but did not stop the transcription.
     """
 
     notes: list[Note]
     duration: float
     provenance: Provenance
+    warnings: tuple[AudioWarning, ...] = ()
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a file of the kind that its name ends in: .mid, .midi or .json.
@@ -69,13 +71,14 @@ class Transcription:
         return notes_to_midi(self.notes)
 
     def to_json(self) -> str:
-        """The notes and their provenance as JSON, one note a line."""
+        """Return the notes, their provenance and the warnings as JSON, one note a line."""
         head = json.dumps(
             {
                 "format": JSON_FORMAT,
                 "version": JSON_VERSION,
                 "duration": round(self.duration, 6),
                 "provenance": asdict(self.provenance),
+                "warnings": [asdict(warning) for warning in self.warnings],
             }
         )
         notes = ",\n".join(json.dumps(_rounded(note)) for note in self.notes)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+HOST_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+(\.[0-9.]+)?")
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -19,6 +21,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MT3_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     database_url: str = "sqlite:///var/mt3.sqlite3"
+    redis_tls_verify: bool = True  # before the URL, whose check reads it
     redis_url: str = "redis://127.0.0.1:6379/0"
     storage_url: str = "file:///var/lib/mt3-infer"
     s3_endpoint_url: str | None = None
@@ -26,6 +29,7 @@ class Settings(BaseSettings):
     s3_access_key_id: str | None = None
     s3_secret_access_key: SecretStr | None = None
     s3_region: str = "us-east-1"
+    allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     link_seconds: Annotated[int, Field(gt=0, le=300)] = 300
 
     checkpoint_dir: Path | None = None
@@ -35,7 +39,10 @@ class Settings(BaseSettings):
     device: str = "auto"
 
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    slow_client_seconds: Annotated[float, Field(ge=1, le=60)] = 25
     max_audio_seconds: Seconds = 3 * 3600 + 600
+    probe_seconds: Annotated[float, Field(ge=1)] = 5
+    probe_memory_bytes: Annotated[int, Field(ge=64 * 1024**2)] = 512 * 1024**2
     result_ttl_days: Seconds = 30
     orphan_hours: Seconds = 24
 
@@ -67,10 +74,19 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _redis_url_is_known(cls, url: str) -> str:
-        if urlsplit(url).scheme not in ("redis", "rediss"):
+    def _redis_url_is_known(cls, url: str, info: ValidationInfo) -> str:
+        """Write the check of the certificate into a URL with TLS: Celery's default is none, redis-py's is one."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss"):
             raise ValueError("must start with redis:// or rediss://")
-        return url
+        if parts.scheme == "redis":
+            return url
+        query = dict(parse_qsl(parts.query))
+        default = "required" if info.data.get("redis_tls_verify", True) else "none"
+        check = query.get("ssl_cert_reqs", default).lower().removeprefix("cert_")
+        if check not in ("required", "optional", "none"):
+            raise ValueError("ssl_cert_reqs must be required, optional or none")
+        return parts._replace(query=urlencode({**query, "ssl_cert_reqs": check}, safe="/")).geturl()
 
     @field_validator("storage_url")
     @classmethod
@@ -81,6 +97,17 @@ class Settings(BaseSettings):
         if parts.scheme == "s3" and parts.netloc:
             return url
         raise ValueError("must be file:///an/absolute/folder or s3://bucket/prefix")
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_allowed_hosts(cls, names: object) -> object:
+        if not isinstance(names, str):
+            return names
+        found = frozenset(name.strip().strip("[]").lower() for name in names.split(",") if name.strip())
+        for name in found:
+            if not HOST_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no host name: write names without scheme and port, or *")
+        return found
 
     @field_validator("checkpoint_mirror")
     @classmethod

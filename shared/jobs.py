@@ -15,7 +15,7 @@ All functions take a session within a transaction, and write before they read (s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -66,6 +66,7 @@ class Plan:
         attempt: that cut it, and under whose number the shards lie in storage.
         samples: of the recording, at the model's sample rate.
         seconds: length of the recording.
+        warnings: about the recording, from the attempt that decoded it.
     """
 
     attempt: int
@@ -73,6 +74,7 @@ class Plan:
     seconds: float
     shards_total: int
     shards_done: int
+    warnings: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def is_done(self) -> bool:
@@ -145,6 +147,7 @@ def create_job(sessions: Sessions, new: NewJob) -> tuple[Job, bool]:
         audio_seconds_done=0.0,
         run_after=now_plus(),
         created_at=now_plus(),
+        warnings=[],
         artifacts=[],
     )
     try:
@@ -340,6 +343,7 @@ def open_attempt(session: Session, claimed: Row[Any], *, worker: str) -> Claim:
             seconds=claimed.audio_seconds_total,
             shards_total=claimed.shards_total,
             shards_done=claimed.shards_done,
+            warnings=claimed.warnings,
         )
     return Claim(
         claimed.id,
@@ -379,6 +383,7 @@ def complete_job(
     artifacts: list[dict[str, Any]],
     note_count: int,
     audio_seconds: float,
+    warnings: Sequence[dict[str, str]] = (),
 ) -> bool:
     """End the job as succeeded; False when the attempt is stale and its results are to be discarded."""
     completed = (
@@ -388,6 +393,7 @@ def complete_job(
             status=Status.SUCCEEDED,
             finished_at=now_plus(),
             artifacts=artifacts,
+            warnings=list(warnings),
             note_count=note_count,
             audio_seconds_done=audio_seconds,
             audio_seconds_total=audio_seconds,
@@ -611,6 +617,7 @@ CLAIMED = (
     Job.audio_seconds_total,
     Job.shards_total,
     Job.shards_done,
+    Job.warnings,
     Job.is_long,
 )
 

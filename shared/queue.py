@@ -8,6 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
 
 from shared.config import Settings
 from shared.logs import get_logger
@@ -29,6 +30,8 @@ class JobQueue(Protocol):
 def make_celery(settings: Settings) -> Celery:
     """The Celery application, configured for long work whose truth lies in the database."""
     app = Celery("mt3", broker=settings.redis_url)
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = "shared.transport:Transport"
     app.conf.update(
         # The truth is the row: no results are kept, and nothing is retried behind its back.
         task_ignore_result=True,  # no result backend to fall behind, or to lose

@@ -78,8 +78,7 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
         return
 
     python = sys.executable
-    gunicorn = [python, "-m", "gunicorn", "--config", "python:web.gunicorn", "--bind", f"{host}:{port}"]
-    supervisor.start(Child("web", [*gunicorn, "web.wsgi:app"], {}))
+    supervisor.start(Child("web", [python, "-m", "web", "--host", host, "--port", str(port)], {}))
     supervisor.start(Child("scheduler", [python, "-m", "worker.scheduler"], {}))
     quiet = ["-W", "ignore:You're running the worker with superuser"]  # your machine, your choice
     celery = [python, *quiet, "-m", "celery", "--quiet", "--app", "worker.app", "worker"]

@@ -101,12 +101,14 @@ def plan_job(
     samples: int,
     seconds: float,
     in_order: bool,
+    warnings: Sequence[dict[str, str]] = (),
 ) -> bool:
     """Insert the shards of a recording and let go of its job; False when the attempt is stale.
 
     Args:
         samples, seconds: of the whole recording.
         in_order: a shard needs the result of the one before it.
+        warnings: about the recording.
     """
     planned = {
         "planned_by": claim.attempt,
@@ -114,6 +116,7 @@ def plan_job(
         "audio_seconds_total": seconds,
         "shards_total": len(shards),
         "shards_done": 0,
+        "warnings": list(warnings),
     }
     if not changed(session, update(Job).where(*held_under(claim)).values(**planned, **_handed_over())):
         return False

@@ -134,6 +134,8 @@ class Job(Base):
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(1000))
     note_count: Mapped[int | None]
+    # about the recording: code and detail, as in notes.json
+    warnings: Mapped[list[dict[str, str]]] = mapped_column(JSON, server_default="[]")
     artifacts: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # name, content_type, size, sha256, key
 
 

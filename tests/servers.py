@@ -193,6 +193,27 @@ def s3_server(folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
+@contextmanager
+def web_process(folder: Path, *, workers: int = 1, **environment: str) -> Iterator[str]:
+    """The web part alone, on SQLite and a folder, with no Redis; gives its URL. Its log is `web.log` there."""
+    port = free_port()
+    own = {
+        "MT3_DATABASE_URL": f"sqlite:///{folder}/mt3.sqlite3",
+        "MT3_STORAGE_URL": (folder / "storage").as_uri(),
+        "MT3_REDIS_URL": f"redis://127.0.0.1:{lasting_port()}/0",
+        "WEB_CONCURRENCY": str(workers),
+        **environment,
+    }
+    subprocess.run(
+        [sys.executable, "-m", "migrations"], env={**os.environ, **own}, check=True, capture_output=True
+    )
+    command = [sys.executable, "-m", "web", "--port", str(port)]
+    with running(command, environment=own, log=folder / "web.log"):
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(f"{url}/livez"), what="the web process", seconds=60)
+        yield url
+
+
 @dataclass
 class Service:
     """A whole service that runs."""

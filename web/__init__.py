@@ -16,7 +16,8 @@ from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
 from shared.turns import WaitingLine
 from web import health, models, transcriptions
-from web.errors import problem, register_error_handlers
+from web.browsers import refuse_foreign
+from web.errors import register_error_handlers
 from web.parts import EXTENSION, Parts
 from web.schemas import Problem
 from web.uploads import resolve_model
@@ -100,13 +101,7 @@ def _add_pages(app: APIFlask) -> None:
 
     @app.before_request
     def refuse_other_sites() -> Response | None:
-        """A page of another site may not hand in or delete anything through its visitor's browser."""
-        if (
-            request.method not in ("GET", "HEAD", "OPTIONS")
-            and request.headers.get("Sec-Fetch-Site") == "cross-site"
-        ):
-            return problem(403, "cross_site", "Requests from pages of other sites are refused.")
-        return None
+        return refuse_foreign(request, app.extensions[EXTENSION].settings)
 
     @app.after_request
     def add_headers(response: Response) -> Response:

@@ -77,6 +77,17 @@ def problem(status: int, code: str, detail: str, **more: Any) -> Response:
     return response
 
 
+def upload_too_large(limit: int) -> Response:
+    """Return the answer to an upload over the limit."""
+    text = f"The upload is larger than the {limit / 1e6:,.0f} MB that this service takes."
+    return problem(413, "upload_too_large", text)
+
+
+def no_room() -> Response:
+    """Return the answer while the disk for temporary files is full."""
+    return problem(503, "unavailable", "There is no room for a recording just now; please try again later.")
+
+
 def register_error_handlers(app: APIFlask) -> None:
     """Turn whatever is raised in a view into a problem document."""
 
@@ -131,7 +142,7 @@ def register_error_handlers(app: APIFlask) -> None:
         if not is_disk_full(error):
             return _from_bug(error)
         log.warning("disk_full", path=request.path, error=str(error))
-        return problem(503, "unavailable", "There is no room for a recording just now; please try again later.")
+        return no_room()
 
     @app.errorhandler(ProgrammingError)
     def _from_statement(error: ProgrammingError) -> Response:

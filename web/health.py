@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from apiflask import APIBlueprint
-from redis import Redis
 from sqlalchemy import text
 
-from shared import presence
+from shared import presence, startup
 from shared.logs import get_logger
 from web.parts import parts
+from web.workload import Workload, works_with
 
 log = get_logger(__name__)
 blueprint = APIBlueprint("health", __name__, tag="Health")
@@ -19,6 +19,7 @@ blueprint = APIBlueprint("health", __name__, tag="Health")
 
 @blueprint.get("/livez")
 @blueprint.doc(summary="Is this process alive")
+@works_with(Workload.LIVENESS)
 def livez() -> dict[str, str]:
     """Yes, if this answers."""
     return {"status": "alive"}
@@ -26,6 +27,7 @@ def livez() -> dict[str, str]:
 
 @blueprint.get("/readyz")
 @blueprint.doc(summary="Are database, queue and storage within reach", responses={503: "Not all of them."})
+@works_with(Workload.READINESS)
 def readyz() -> tuple[dict[str, Any], int]:
     """Each part, and whether all are there. Jobs are accepted without the queue: they wait in the database.
 
@@ -61,8 +63,7 @@ def _database() -> None:
 
 
 def _redis() -> None:
-    with Redis.from_url(parts().settings.redis_url, socket_timeout=2, socket_connect_timeout=2) as redis:
-        redis.ping()
+    startup.check_redis(parts().settings)
 
 
 def _storage() -> None:

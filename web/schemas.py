@@ -119,6 +119,13 @@ class ErrorView(BaseModel):
     detail: str
 
 
+class WarningView(BaseModel):
+    """Something about the recording that was mended or passed over."""
+
+    code: str
+    detail: str
+
+
 class ArtifactView(BaseModel):
     """A file that a job made."""
 
@@ -147,6 +154,9 @@ class TranscriptionView(BaseModel):
     attempts: int
     note_count: int | None
     error: ErrorView | None
+    warnings: list[WarningView] = Field(
+        description="What was mended or passed over in the recording, such as damage; also in notes.json."
+    )
     artifacts: list[ArtifactView]
 
 
@@ -239,6 +249,7 @@ def view_job(job: Job, *, position: int | None = None, shards: ShardsProgress | 
         attempts=attempts,
         note_count=job.note_count,
         error=error,
+        warnings=[WarningView(**warning) for warning in job.warnings],
         artifacts=[
             ArtifactView(
                 name=artifact["name"],

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-import time
 from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
@@ -14,7 +12,6 @@ from uuid import UUID
 from apiflask import APIBlueprint
 from flask import Response, redirect, request, send_file, url_for
 from sqlalchemy.orm import Session
-from werkzeug.http import parse_options_header
 
 from shared import jobs, shards
 from shared.errors import JobNotFound, ServiceError
@@ -32,13 +29,10 @@ from web.schemas import (
     view_job,
 )
 from web.uploads import receive, resolve_model
+from web.workload import Workload, works_with
 
 log = get_logger(__name__)
 blueprint = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
-
-MAX_WAIT_SECONDS = 60.0
-WAIT_STEP_SECONDS = 0.25
-WAITING = threading.BoundedSemaphore(8)  # threads that may sit in `Prefer: wait`; the others answer at once
 
 
 @blueprint.post("")
@@ -46,6 +40,7 @@ WAITING = threading.BoundedSemaphore(8)  # threads that may sit in `Prefer: wait
 @blueprint.input(NewTranscription, location="form_and_files", arg_name="form")
 @blueprint.output(TranscriptionView, status_code=202, description="Accepted; poll the Location.")
 @blueprint.doc(summary="Hand in a recording", responses=[413, 503])
+@works_with(Workload.STORAGE)
 def create(headers: CreateHeaders, form: NewTranscription) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Accept a recording."""
     job = receive(parts(), form, idempotency_key=headers.idempotency_key)
@@ -88,7 +83,7 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
 )
 def show(job_id: UUID, headers: ShowHeaders) -> Response:
     """The job as it stands."""
-    body = _view(job_id, wait_seconds=wait_seconds(headers.prefer))
+    body = _look(job_id)  # `web.bridge` asks again as long as there is a Retry-After and the client waits
     text = json.dumps(body)
     response = Response(text, content_type="application/json")
     response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
@@ -122,6 +117,7 @@ def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
 @blueprint.delete("/<uuid:job_id>")
 @blueprint.output({}, status_code=204)
 @blueprint.doc(summary="Delete a transcription and all its files", responses=[404])
+@works_with(Workload.STORAGE)
 def remove(job_id: UUID) -> tuple[str, int]:
     """Delete; what storage cannot remove now, the scheduler removes later."""
     with parts().sessions.begin() as session:
@@ -140,6 +136,7 @@ def remove(job_id: UUID) -> tuple[str, int]:
     summary="Download a result: transcription.mid or notes.json",
     responses={200: "The bytes.", 303: "A short-lived link.", 404: "No such artifact (yet)."},
 )
+@works_with(Workload.STORAGE)
 def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
     """The bytes, or the way to them."""
     with parts().sessions() as session:
@@ -176,37 +173,10 @@ def _download_name(job: Job, artifact: str) -> str:
     return f"{stem}{suffix}" if suffix == ".mid" else f"{stem}.{artifact}"
 
 
-def wait_seconds(prefer: str | None) -> float:
-    """N of `Prefer: wait=N` (RFC 7240), within bounds."""
-    for preference in (prefer or "").split(","):
-        _, options = parse_options_header(f"prefer;{preference}")
-        try:
-            return min(MAX_WAIT_SECONDS, max(0.0, float(options["wait"])))
-        except (KeyError, ValueError):
-            continue
-    return 0.0
-
-
-def _view(job_id: UUID, *, wait_seconds: float) -> dict[str, Any]:
-    """The job, at once or when it has ended."""
-    body, is_final = _look(job_id)
-    if is_final or wait_seconds <= 0 or not WAITING.acquire(blocking=False):
-        return body
-    try:
-        give_up = time.monotonic() + wait_seconds
-        while not is_final and time.monotonic() < give_up:
-            time.sleep(WAIT_STEP_SECONDS)
-            body, is_final = _look(job_id)
-    finally:
-        WAITING.release()
-    return body
-
-
-def _look(job_id: UUID) -> tuple[dict[str, Any], bool]:
+def _look(job_id: UUID) -> dict[str, Any]:
     with parts().sessions() as session:
         job = jobs.get_job(session, OWNER, job_id)
-        view = _view_in(session, job)
-    return view.model_dump(mode="json"), job.status.is_final
+        return _view_in(session, job).model_dump(mode="json")
 
 
 def _dump(job: Job) -> dict[str, Any]:

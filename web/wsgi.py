@@ -1,4 +1,4 @@
-"""The door of the web process: `gunicorn --config python:web.gunicorn web.wsgi:app`. Reads the environment."""
+"""The Flask application of a web process. Reads the environment."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from celery.signals import setup_logging, worker_init, worker_ready, worker_shut
 from checkpoints.locks import ClusterLocks
 from checkpoints.mirror import open_mirror
 from checkpoints.store import CheckpointStore
+from mt3_infer.audio import DecodeLimits
 from shared import jobs, startup
 from shared.config import read_settings
 from shared.db import make_engine, make_sessions
@@ -58,6 +59,7 @@ def attempts() -> Attempts:
             ),
             device=settings.device,
             max_audio_seconds=settings.max_audio_seconds,
+            limits=DecodeLimits(settings.probe_seconds, settings.probe_memory_bytes),
         ),
         queue=BackgroundQueue(CeleryQueue(app)),
         worker=f"{socket.gethostname()}:{os.getpid()}",

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import Context
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -152,6 +152,7 @@ class Attempts:
                 artifacts=artifacts,
                 note_count=len(transcription.notes),
                 audio_seconds=transcription.duration,
+                warnings=[asdict(warning) for warning in transcription.warnings],
             ) or jobs.was_completed(session, claim)
 
         if not self._settle(complete, movement):
@@ -335,7 +336,13 @@ class Attempts:
     def _plan(self, claim: Claim, cut: Cut, movement: Movement, *, in_order: bool) -> None:
         def plan(session: Session) -> bool:
             return shards.plan_job(
-                session, claim, cut.shards, samples=cut.samples, seconds=cut.seconds, in_order=in_order
+                session,
+                claim,
+                cut.shards,
+                samples=cut.samples,
+                seconds=cut.seconds,
+                in_order=in_order,
+                warnings=[asdict(warning) for warning in cut.warnings],
             ) or shards.was_planned(session, claim)
 
         self._let_go(plan, movement)

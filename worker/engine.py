@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from checkpoints.progress import ProgressCallback
 from checkpoints.store import CheckpointStore
-from mt3_infer.audio import AudioStream, open_audio
+from mt3_infer.audio import AudioStream, DecodeLimits, open_audio
 from mt3_infer.loading import Model, load_model
 from mt3_infer.models import MODELS
 from mt3_infer.transcribe import Progress
@@ -29,10 +29,18 @@ SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise of 14 bits, nobody means this t
 class TranscriptionEngine:
     """What an attempt needs of the library: `prepare` a model, then `transcribe` with it."""
 
-    def __init__(self, store: CheckpointStore, *, device: str, max_audio_seconds: float) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        *,
+        device: str,
+        max_audio_seconds: float,
+        limits: DecodeLimits | None = None,
+    ) -> None:
         self._store = store
         self._device = device
         self._max_audio_seconds = max_audio_seconds
+        self._limits = limits
         self._models: dict[str, Model] = {}
         self._full_batch: dict[str, int] = {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -106,7 +114,12 @@ class TranscriptionEngine:
 
     def open(self, model: Model, recording: BinaryIO) -> AudioStream:
         """A recording as the model hears it, within the limits of this service; from its beginning."""
-        return open_audio(recording, sample_rate=model.spec.sample_rate, max_seconds=self._max_audio_seconds)
+        return open_audio(
+            recording,
+            sample_rate=model.spec.sample_rate,
+            max_seconds=self._max_audio_seconds,
+            limits=self._limits,
+        )
 
 
 def refuse_silence(audio: AudioStream) -> None:

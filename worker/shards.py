@@ -8,7 +8,7 @@ segments, and with them the notes, are those of the recording in one piece.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mt3_infer.audio import Waveform
+from mt3_infer.errors import AudioWarning
 from mt3_infer.loading import Model
 from mt3_infer.results import pack, unpack
 from mt3_infer.segments import SegmentGrid, split_segments
@@ -41,6 +42,7 @@ class Cut:
     shards: list[NewShard]
     samples: int
     seconds: float
+    warnings: Sequence[AudioWarning] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class ShardWork:
             stop = min(first + size, count)
             heard = min(stop * grid.hop, samples) - min(first * grid.hop, samples)
             cut.append(NewShard(first, stop, heard / grid.sample_rate, key(number)))
-        return Cut(cut, samples, audio.seconds)
+        return Cut(cut, samples, audio.seconds, audio.warnings)
 
     def read(self, claim: ShardClaim, model: Model, heartbeat: Heartbeat, give_way: Callable[[], None]) -> str:
         """Run the network on a shard and store its results; their key. `give_way` is called between segments."""
@@ -137,7 +139,8 @@ class ShardWork:
                 collector.feed(result)
             heartbeat.report(Phase.WRITING_RESULTS, done=claim.plan.seconds, total=claim.plan.seconds)
         output = collector.finish(claim.plan.samples)
-        return model.sign(output, claim.plan.seconds, options, seconds_taken=seconds_taken)
+        warnings = [AudioWarning(**warning) for warning in claim.plan.warnings]
+        return model.sign(output, claim.plan.seconds, options, seconds_taken=seconds_taken, warnings=warnings)
 
     def _results(self, key: str) -> list[Any]:
         with self.storage.open(key) as packed:

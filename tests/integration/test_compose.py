@@ -55,7 +55,7 @@ def stack(
             "s3:9000": f"127.0.0.1:{ports['s3']}",
             "0.0.0.0:9000": f"127.0.0.1:{ports['s3']}",
             "127.0.0.1:9000": f"127.0.0.1:{ports['s3']}",
-            "0.0.0.0:8000": f"127.0.0.1:{ports['web']}",
+            "--host 0.0.0.0 --port 8000": f"--port {ports['web']}",
         }.items():
             text = text.replace(old, new)
         return text

@@ -6,13 +6,14 @@ from io import BytesIO
 
 import mido
 import pretty_midi
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mt3_infer import Note
-from mt3_infer.midi import TICKS_PER_SECOND, notes_to_midi
+from mt3_infer.midi import SECONDS_PER_BEAT, TICKS_PER_BEAT, notes_to_midi
 
-TICK = 1 / TICKS_PER_SECOND
+TICK = SECONDS_PER_BEAT / TICKS_PER_BEAT
 
 
 def read(midi: bytes) -> list[Note]:
@@ -89,3 +90,25 @@ def test_of_two_notes_that_begin_at_once_the_longer_is_kept() -> None:
 
 def test_no_notes_are_a_valid_file() -> None:
     assert read(notes_to_midi([])) == []
+
+
+@pytest.mark.parametrize(
+    ("hours", "resolution"), [(2.8, 0.0011), (2.89, 0.0011), (2.9, 0.0011), (11.5, 0.0042), (24, 0.0088)]
+)
+def test_long_music_is_read_back_and_stays_on_its_steps(hours: float, resolution: float) -> None:
+    """MT3 repeats a note after 10 ms at the soonest."""
+    end = hours * 3600
+    onsets = [0.0, 1.0, *(end - 10 + step / 100 for step in range(998))]
+    notes = [Note(onset, onset + 0.01, 60, 90) for onset in onsets]
+    back = read(notes_to_midi(notes))
+    assert len(back) == len(notes)
+    assert max(abs(a.onset - b.onset) for a, b in zip(notes, back, strict=True)) <= resolution / 2
+    assert abs(back[-1].offset - notes[-1].offset) <= resolution
+
+
+def test_the_last_tick_of_a_long_note_is_still_read() -> None:
+    """Whatever the length: rounding must not take it over the limit."""
+    for milliseconds in range(0, 20):
+        end = 10416.66 + milliseconds / 1000
+        (note,) = read(notes_to_midi([Note(end - 1e-6, end, 60, 90)]))
+        assert note.onset == pytest.approx(end, abs=0.002)

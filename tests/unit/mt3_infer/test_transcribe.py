@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mt3_infer
-from mt3_infer import InvalidOptionError, Model, Note, Progress, transcribe
+from mt3_infer import AudioWarning, InvalidOptionError, Model, Note, Progress, transcribe
+from mt3_infer.audio import AudioStream, Waveform
 from mt3_infer.models import MODELS, ModelOptions
 from mt3_infer.segments import Segment, SegmentGrid
 from mt3_infer.transcribe import NetworkOutput
@@ -147,3 +148,20 @@ def test_importing_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_warnings_of_the_stream_are_in_the_result_and_its_json(model: Model) -> None:
+    class WarningStream(AudioStream):
+        """Ends with a warning, as a recording with a damaged passage does."""
+
+        def __iter__(self) -> Iterator[Waveform]:
+            yield from super().__iter__()
+            self.warnings = (AudioWarning("damaged_audio", "The recording is damaged at 0.5 s."),)
+
+    stream = WarningStream([tone(1.0)], sample_rate=RATE, duration=1.0)
+    result = model.transcribe(stream)
+    assert [str(warning) for warning in result.warnings] == ["The recording is damaged at 0.5 s."]
+    assert json.loads(result.to_json())["warnings"] == [
+        {"code": "damaged_audio", "detail": "The recording is damaged at 0.5 s."}
+    ]
+    assert model.transcribe(tone(1.0), RATE).warnings == ()

@@ -16,6 +16,8 @@ const FAULTS_OF_THE_RECORDING = new Set([
   "no_audio_stream",
   "empty_audio",
   "truncated_audio",
+  "protected_audio",
+  "audio_too_costly",
   "audio_too_long",
   "silent_audio",
 ]);
@@ -58,13 +60,14 @@ export class JobView {
     const actions = element("div", { className: "job-actions" }, ...Object.values(this.buttons));
     const names = element("div", { className: "job-names" }, this.chip, this.title, this.meta);
     this.problem = element("p", { className: "problem", role: "alert", id: "job-problem", hidden: true });
+    this.warnings = element("ul", { className: "warnings", "aria-label": "Warnings", id: "job-warnings", hidden: true });
     this.phase = element("p", { className: "phase", id: "job-phase" });
     this.eta = element("p", { className: "eta" });
     const words = element("div", { className: "phase-line" }, this.phase, this.eta);
     this.progress = element("div", { className: "progress-panel" }, words, this.melody.node);
     const head = element("header", { className: "job-head" }, names, actions);
     this.node = byId("job");
-    this.node.replaceChildren(head, this.problem, this.progress, this.result.node);
+    this.node.replaceChildren(head, this.problem, this.warnings, this.progress, this.result.node);
   }
 
   /** @param {string} id */
@@ -96,6 +99,7 @@ export class JobView {
     setText(this.meta, "");
     this.chip.hidden = true;
     this.problem.hidden = true;
+    this.warnings.hidden = true;
     this.progress.hidden = true;
     this.result.node.hidden = true;
     Object.values(this.buttons).forEach((each) => (each.hidden = true));
@@ -144,6 +148,7 @@ export class JobView {
     setText(this.meta, this.#metaWords(job));
     document.title = pageTitle(job);
     this.#showProblem(job.status === "failed" ? (job.error?.detail ?? "The transcription failed.") : "");
+    this.#showWarnings(job);
     this.#showProgress(job);
     this.#showButtons(job);
     if (before && before.status !== job.status) announce(`${jobName(job)}: ${statusWord(job.status)}`);
@@ -172,6 +177,12 @@ export class JobView {
   #showProblem(words) {
     this.problem.hidden = !words;
     setText(this.problem, words);
+  }
+
+  /** @param {Job} job */
+  #showWarnings(job) {
+    this.warnings.hidden = job.warnings.length === 0;
+    this.warnings.replaceChildren(...job.warnings.map((warning) => element("li", {}, warning.detail)));
   }
 
   /** @param {Job} job */

@@ -1,0 +1,52 @@
+"""Mono blocks at one sample rate, to be run through once: what every source of audio becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from mt3_infer.audio.levels import Waveform
+from mt3_infer.errors import AudioWarning
+
+
+class AudioStream:
+    """A recording as mono blocks.
+
+    Attributes:
+        sample_rate: of the blocks, in Hz.
+        duration: seconds that the file's header states, or None; of an array the true length.
+        seconds: length of what was decoded so far.
+        peak: largest absolute sample that was decoded so far.
+        warnings: what was mended or passed over, complete at the end.
+
+    Iterating gives float32 blocks of shape (S,) at `sample_rate`, of about a second each. It raises an
+    `AudioError` where the recording turns out to be empty, cut off, too long or broken.
+    """
+
+    def __init__(
+        self,
+        blocks: Iterable[Waveform] = (),
+        *,
+        sample_rate: int,
+        duration: float | None,
+        max_seconds: float | None = None,
+    ) -> None:
+        self.sample_rate = sample_rate
+        self.duration = duration
+        self.seconds = 0.0
+        self.peak = 0.0
+        self.warnings: Sequence[AudioWarning] = ()
+        self._blocks = blocks
+        self._max_seconds = max_seconds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of what the stream reads from."""
+
+    def __iter__(self) -> Iterator[Waveform]:
+        yield from self._blocks

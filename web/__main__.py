@@ -1,0 +1,52 @@
+"""`python -m web`: the web process. `WEB_CONCURRENCY` says how many workers share the port."""
+
+from __future__ import annotations
+
+import click
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server import Server
+
+from shared.config import read_settings
+
+GRACE_SECONDS = 10  # for requests in progress at the end
+CONNECTIONS = 2048  # of a worker; slow ones are closed before they are so many
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option(
+    "--workers",
+    envvar="WEB_CONCURRENCY",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of worker processes (WEB_CONCURRENCY).",
+)
+@click.option("--app", default="web.asgi:app", show_default=True, help="ASGI application to serve.")
+def main(host: str, port: int, workers: int, app: str) -> None:
+    """Serve the web page and the API."""
+    settings = read_settings()  # a wrong setting is one clear line here, not one from every worker
+    Server(
+        app,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=workers,
+        http=HTTPModes.http1,
+        websockets=False,
+        loop=Loops.asyncio,
+        http1_settings=HTTP1Settings(header_read_timeout=round(settings.slow_client_seconds * 1000)),
+        backlog=CONNECTIONS,
+        backpressure=CONNECTIONS,
+        respawn_failed_workers=True,
+        respawn_interval=0.2,
+        workers_kill_timeout=GRACE_SECONDS,
+        log_level=LogLevels.warning,
+    ).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""The application that `python -m web` serves, made from the environment."""
+
+from web.bridge import AsgiApp
+from web.wsgi import app as flask_app
+from web.wsgi import settings
+
+app = AsgiApp(flask_app, patience=settings.slow_client_seconds)

@@ -1,0 +1,335 @@
+"""Runs the Flask application for an ASGI server, so that a slow client costs no thread.
+
+An event loop reads a request's body to its end before a thread runs the view, and sends the answer while that
+thread already does something else. A client that waits (`Prefer: wait`) is a timer. Views run in pools by what they
+work with: uploads to a storage that hangs leave polls and health checks their threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import FrameType
+from typing import IO, Any
+from urllib.parse import quote, unquote_to_bytes
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import parse_options_header
+
+from shared.errors import is_disk_full
+from shared.logs import get_logger
+from shared.supervisor import die_with_parent
+from web.errors import no_room, problem, upload_too_large
+from web.workload import Workload, workload_of
+
+Message = dict[str, Any]
+Environ = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+log = get_logger(__name__)
+
+BODY_BYTES = 25_000  # that a client sends in MT3_SLOW_CLIENT_SECONDS at least
+IN_MEMORY_BYTES = 256 * 1024  # of a body; what is longer goes to a temporary file
+PIECE_BYTES = 256 * 1024  # of an answer, and of a body on its way to the file
+MAX_WAIT_SECONDS = 60.0
+WAIT_STEP_SECONDS = 0.25
+WAIT_POLLS_PER_SECOND = 100.0  # of all waiting clients of a process together
+# Views in progress; all together they stay below the database's pool of connections (`shared.db`).
+THREADS = {Workload.LIVENESS: 1, Workload.READINESS: 2, Workload.DATABASE: 16, Workload.STORAGE: 10}
+
+
+class Refused(Exception):  # noqa: N818
+    """A request that is answered before any view runs."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response
+
+
+@dataclass
+class Answer:
+    """What a view returned. `start` is already read from its body; `rest` still has to be."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    start: bytes
+    rest: Iterator[bytes] | None = None
+    close: Callable[[], None] | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Return False for the view of a job that has not ended: asking again may bring something new."""
+        has_retry_after = any(name.lower() == "retry-after" for name, _ in self.headers)
+        return not has_retry_after or self.status not in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)
+
+
+class AsgiApp:
+    """An ASGI application around a Flask application.
+
+    Args:
+        patience: seconds for a client to send the next `BODY_BYTES` of a body, or to take a piece of an answer.
+    """
+
+    def __init__(self, flask_app: Flask, *, patience: float) -> None:
+        self._flask = flask_app
+        self._urls = flask_app.url_map.bind("")
+        self._patience = patience
+        self._pools = {load: ThreadPoolExecutor(count, load.value) for load, count in THREADS.items()}
+        self._files = ThreadPoolExecutor(4, "files")
+        self._ending = asyncio.Event()
+        self._waiting = 0
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request, or follow the server's life."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self._notice_the_end()
+                _end_with_parent()
+            await send({"type": f"{message['type']}.complete"})
+
+    def _notice_the_end(self) -> None:
+        """Learn of SIGTERM when it comes: the server reports its end only after the last request."""
+        loop = asyncio.get_running_loop()
+
+        def end(_number: int, _frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._ending.set)
+
+        # The server's own handler is the event loop's; it is called through a file descriptor, and still runs.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
+        environ = make_environ(scope)
+        is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as body:
+            try:
+                await self._read_body(environ, receive, body)
+            except Refused as refused:
+                response = refused.response
+                response.headers["Connection"] = "close"  # the rest of the body is not read
+                answer = Answer(response.status_code, list(response.headers), response.data)
+            else:
+                answer = await self._run(environ)
+                if not answer.is_final and (seconds := wait_seconds(environ.get("HTTP_PREFER"))):
+                    answer = await self._wait(environ, answer, receive, seconds)
+                if is_chunked:
+                    # The server drops a Content-Length beside it, so we cannot tell whether a proxy that went by
+                    # the length has sent what would now be read as a request of its own (RFC 9112, 6.3).
+                    answer.headers.append(("Connection", "close"))
+            await self._send(answer, send)
+
+    # --- the request ---------------------------------------------------------------------------------------
+
+    async def _read_body(self, environ: Environ, receive: Receive, body: IO[bytes]) -> None:
+        """Copy the body into a file, and put file and length into the WSGI environment.
+
+        Raises:
+            Refused: the body is too long, comes too slowly or is malformed, or there is no room for it.
+        """
+        environ["wsgi.input"] = body
+        coding = environ.pop("HTTP_TRANSFER_ENCODING", None)
+        if coding is None and environ.get("CONTENT_LENGTH", "0") == "0":
+            return
+        if coding is not None and coding.lower() != "chunked":
+            raise Refused(problem(400, "bad_request", "The only Transfer-Encoding that is understood is chunked."))
+        limit: int = self._flask.config["MAX_CONTENT_LENGTH"]
+        if int(environ.get("CONTENT_LENGTH", 0)) > limit:
+            raise Refused(upload_too_large(limit))
+        length = 0
+        try:
+            async for piece in self._pieces(receive):
+                length += len(piece)
+                if length > limit:
+                    raise Refused(upload_too_large(limit))
+                if length <= IN_MEMORY_BYTES:
+                    body.write(piece)
+                else:
+                    await self._in_thread(self._files, body.write, piece)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            log.warning("disk_full", path=environ["PATH_INFO"], error=str(error))
+            raise Refused(no_room()) from None
+        body.seek(0)
+        environ["CONTENT_LENGTH"] = str(length)
+
+    async def _pieces(self, receive: Receive) -> Any:
+        """Yield the body in pieces of about PIECE_BYTES."""
+        held, credit, deadline = bytearray(), 0, time.monotonic() + self._patience
+        more = True
+        while more:
+            try:
+                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
+            except TimeoutError:
+                text = "The request body arrives too slowly; check the connection and send it again."
+                raise Refused(problem(408, "request_timeout", text)) from None
+            if message["type"] != "http.request":
+                text = "The request body is malformed or ends early; send it again."
+                raise Refused(problem(400, "bad_request", text))
+            data, more = message.get("body", b""), message.get("more_body", False)
+            held += data
+            credit += len(data)
+            if credit >= BODY_BYTES:
+                credit, deadline = 0, time.monotonic() + self._patience
+            if len(held) >= PIECE_BYTES or not more:
+                yield bytes(held)
+                held.clear()
+
+    # --- the view ------------------------------------------------------------------------------------------
+
+    async def _run(self, environ: Environ) -> Answer:
+        pool = self._pools[self._workload(environ["REQUEST_METHOD"], environ["PATH_INFO"])]
+        answer: Answer = await self._in_thread(pool, self._call_flask, dict(environ))
+        return answer
+
+    def _workload(self, method: str, path: str) -> Workload:
+        try:
+            endpoint, _ = self._urls.match(path.encode("latin-1").decode(errors="replace"), method)
+        except HTTPException:
+            return Workload.DATABASE
+        return workload_of(self._flask.view_functions.get(endpoint))
+
+    def _call_flask(self, environ: Environ) -> Answer:
+        started: list[Any] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            started[:] = [int(status.split(" ", 1)[0]), headers]
+
+        body: Iterable[bytes] = self._flask.wsgi_app(environ, start_response)
+        rest = iter(body)
+        start, is_done = _read(rest)
+        close = getattr(body, "close", None)
+        if is_done and close is not None:
+            close()
+        status, headers = started
+        return Answer(status, headers, start) if is_done else Answer(status, headers, start, rest, close)
+
+    async def _wait(self, environ: Environ, answer: Answer, receive: Receive, seconds: float) -> Answer:
+        """Run the view again and again until its answer is final, `seconds` are over, or nobody waits any more."""
+        give_up = time.monotonic() + seconds
+        gone = asyncio.ensure_future(_disconnect(receive))
+        ending = asyncio.ensure_future(self._ending.wait())
+        self._waiting += 1
+        try:
+            while not answer.is_final and (left := give_up - time.monotonic()) > 0:
+                step = max(WAIT_STEP_SECONDS, self._waiting / WAIT_POLLS_PER_SECOND)
+                done, _ = await asyncio.wait(
+                    (gone, ending), timeout=min(step, left), return_when=asyncio.FIRST_COMPLETED
+                )
+                if done:
+                    break
+                answer = await self._run(environ)
+        finally:
+            self._waiting -= 1
+            gone.cancel()
+            ending.cancel()
+        return answer
+
+    # --- the answer ----------------------------------------------------------------------------------------
+
+    async def _send(self, answer: Answer, send: Send) -> None:
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+        storage = self._pools[Workload.STORAGE]
+        try:
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            piece = answer.start
+            while answer.rest is not None:
+                message = {"type": "http.response.body", "body": piece, "more_body": True}
+                await asyncio.wait_for(send(message), self._patience)
+                piece, is_done = await self._in_thread(storage, _read, answer.rest)
+                if is_done:
+                    break
+            await asyncio.wait_for(send({"type": "http.response.body", "body": piece}), self._patience)
+        except TimeoutError:
+            log.info("client_too_slow")
+        finally:
+            if answer.close is not None:
+                await self._in_thread(storage, answer.close)
+
+    @staticmethod
+    async def _in_thread(pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+
+
+def make_environ(scope: Message) -> Environ:
+    """Return a request's WSGI environment (PEP 3333), without its body."""
+    host, port = scope.get("server") or ("", None)
+    path = unquote_to_bytes(scope.get("raw_path") or quote(scope["path"]))
+    environ: Environ = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path.decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port or ""),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": (scope.get("client") or ("",))[0],
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope["scheme"],
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for name, value in scope["headers"]:
+        if b"_" in name:
+            continue  # would be taken for the name with a hyphen, which a proxy may have checked
+        key = name.decode("latin-1").upper().replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        text = value.decode("latin-1")
+        separator = "; " if key == "HTTP_COOKIE" else ","
+        environ[key] = f"{environ[key]}{separator}{text}" if key in environ else text
+    return environ
+
+
+def wait_seconds(prefer: str | None) -> float:
+    """Return N of `Prefer: wait=N` (RFC 7240), within bounds."""
+    for preference in (prefer or "").split(","):
+        _, options = parse_options_header(f"prefer;{preference}")
+        with suppress(KeyError, ValueError):
+            return min(MAX_WAIT_SECONDS, max(0.0, float(options["wait"])))
+    return 0.0
+
+
+def _end_with_parent() -> None:
+    """Have a worker end when the process above it is killed: it would go on to hold the port."""
+    parent = multiprocessing.parent_process()
+    if sys.platform == "linux" and parent is not None:
+        die_with_parent()
+        if os.getppid() != parent.pid:  # it was killed before that
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Return when the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _read(pieces: Iterator[bytes]) -> tuple[bytes, bool]:
+    """Return the next bytes of an answer, and whether they are the last."""
+    read = bytearray()
+    for piece in pieces:
+        read += piece
+        if len(read) >= PIECE_BYTES:
+            return bytes(read), False
+    return bytes(read), True
