@@ -29,8 +29,11 @@ from torch.nn import functional
 from mt3_infer.audio import open_audio
 from mt3_infer.inference.devices import DTYPES
 from mt3_infer.inference.threads import run_in_fresh_thread
-from mt3_infer.models import MT3Options, mt3, training
-from mt3_infer.models.mr_mt3 import MRMT3, RememberingT5
+from mt3_infer.models import MT3Options
+from mt3_infer.models.mr_mt3.network import MRMT3, RememberingT5
+from mt3_infer.models.mt3 import config as training
+from mt3_infer.models.mt3 import network as mt3
+from mt3_infer.models.mt3.config import GRID
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.segments import Segment, split_segments
 from mt3_infer.vocabulary import END, PAD
@@ -117,12 +120,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> Tensor
 
 def recordings(audio: Path, count: int, segments: int) -> list[list[Segment]]:
     """Different stretches of one recording, of so many segments each."""
-    with open_audio(audio, sample_rate=mt3.GRID.sample_rate) as stream:
+    with open_audio(audio, sample_rate=GRID.sample_rate) as stream:
         waveform = np.concatenate(list(stream))
-    long = np.tile(waveform, -(-(count + segments) * mt3.GRID.hop // len(waveform)))
-    return [
-        list(split_segments([long[first * mt3.GRID.hop :]], mt3.GRID, stop=segments)) for first in range(count)
-    ]
+    long = np.tile(waveform, -(-(count + segments) * GRID.hop // len(waveform)))
+    return [list(split_segments([long[first * GRID.hop :]], GRID, stop=segments)) for first in range(count)]
 
 
 def build(device: torch.device, dtype: torch.dtype) -> tuple[MRMT3, PublishedLoop]:
@@ -166,7 +167,7 @@ def main(
         seconds = sorted(taken)[runs // 2]
         same = sum(a == b for x, y in zip(said, expected, strict=True) for a, b in zip(x, y, strict=True))
         number = sum(len(ids) for one in said for ids in one)
-        length = count * segments * mt3.GRID.seconds
+        length = count * segments * GRID.seconds
         click.echo(
             f"{count:3} recordings, {length:.0f} s of audio, {number} tokens (ours and theirs alike in {same} of "
             f"{count * segments} segments): published loop {theirs:.2f} s, ours {seconds:.2f} s = "

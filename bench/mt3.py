@@ -30,7 +30,8 @@ from mt3_infer.audio import open_audio
 from mt3_infer.inference.cuda_graphs import STEPS, BlockStepper
 from mt3_infer.inference.devices import DTYPES
 from mt3_infer.inference.engine import RequestId
-from mt3_infer.models.mt3 import FRAMES, GRID, MT3, load
+from mt3_infer.models.mt3.config import FRAMES, GRID
+from mt3_infer.models.mt3.network import MT3, load
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.segments import Segment, split_segments
 from mt3_infer.vocabulary import END

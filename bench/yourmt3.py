@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the recipe of the seeded weights
 
 from bench.mt3 import SAMPLE_RATE, Measurement, peak_memory, recording, shown  # noqa: E402
-from mt3_infer.models.yourmt3 import GRID, load_moe  # noqa: E402
+from mt3_infer.models.yourmt3.config import GRID  # noqa: E402
+from mt3_infer.models.yourmt3.network import load_moe  # noqa: E402
 from mt3_infer.segments import split_segments  # noqa: E402
 from mt3_infer.vocabulary import END  # noqa: E402
 from mt3_infer.weights.files import read_weights  # noqa: E402

@@ -5,7 +5,7 @@ Each segment is transformed from its own samples alone: its last frames see zero
 Source: Gardner et al., MT3 (ICLR 2022), model inputs; the mel matrix as TensorFlow's
 `linear_to_mel_weight_matrix` defines it. A mel axis that is only nearly right ruins the transcription: an
 upper edge of 8000 Hz instead of 7600 Hz takes the onset F1 from 0.72 to 0.08. So a network
-hears with the front end that it was trained with: see `mt3_infer.models.training`.
+hears with the front end that it was trained with: see `mt3_infer.models.mt3.config`.
 """
 
 from __future__ import annotations

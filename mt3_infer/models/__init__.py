@@ -1,6 +1,6 @@
 """The table of models: what each one is, as data. Nothing heavy is imported until a model is loaded.
 
-A new network is a new row here, a file beside this one with its `load`, and an entry in
+A new network is a new row here, a folder beside this file with its `load`, and an entry in
 `checkpoints/catalog.toml` for its weights, licence and aliases.
 """
 
@@ -146,7 +146,7 @@ def _yourmt3(name: str, title: str, description: str, function: str) -> ModelSpe
         sample_rate=16000,
         segment_seconds=32767 / 16000,
         options=YourMT3Options,
-        network=f"mt3_infer.models.yourmt3:{function}",
+        network=f"mt3_infer.models.yourmt3.network:{function}",
         weight_files=("*.safetensors", "*.ckpt", "*.pth", "*.pt"),
         device_options=("device", "dtype", "batch_size"),
     )
@@ -162,7 +162,7 @@ MODELS: dict[str, ModelSpec] = {
             sample_rate=22050,
             segment_seconds=2.0,
             options=BasicPitchOptions,
-            network="mt3_infer.models.basic_pitch:load",
+            network="mt3_infer.models.basic_pitch.network:load",
             weight_files=("nmp.onnx",),
         ),
         ModelSpec(
@@ -172,7 +172,7 @@ MODELS: dict[str, ModelSpec] = {
             sample_rate=16000,
             segment_seconds=2.048,
             options=MT3Options,
-            network="mt3_infer.models.mt3:load",
+            network="mt3_infer.models.mt3.network:load",
             weight_files=("*.safetensors", "*.pth", "*.pt", "*.ckpt", "checkpoint", "*.tar"),
             device_options=("device", "dtype", "batch_size", "front_end", "min_max", "positions"),
         ),
@@ -183,7 +183,7 @@ MODELS: dict[str, ModelSpec] = {
             sample_rate=16000,
             segment_seconds=2.048,
             options=MT3Options,
-            network="mt3_infer.models.mr_mt3:load",
+            network="mt3_infer.models.mr_mt3.network:load",
             weight_files=("*.safetensors", "*.ckpt", "*.pth", "*.pt"),
             device_options=(
                 *("device", "dtype", "batch_size", "front_end", "min_max", "positions"),

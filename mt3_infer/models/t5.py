@@ -13,17 +13,14 @@ Source: Raffel et al., T5 (JMLR 2020); Shazeer, GLU Variants Improve Transformer
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mt3_infer.errors import WeightsError
 from mt3_infer.models.linear import Linear
 
 
@@ -58,34 +55,6 @@ class T5Config:
     def d_inner(self) -> int:
         """Width of all heads together: 6 × 64 = 384, which is not the width of the network."""
         return self.num_heads * self.d_kv
-
-
-def read_config(path: Path) -> T5Config:
-    """Return the sizes in the `config.json` beside the weights; those of the published MT3 where there is none.
-
-    Raises:
-        WeightsError: the file does not describe a T5 of this kind.
-    """
-    file = (path if path.is_dir() else path.parent) / "config.json"
-    if not file.is_file():
-        return T5Config()
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if values.get("feed_forward_proj", "gated-gelu") != "gated-gelu":
-            raise WeightsError(f"{file}: only feed_forward_proj 'gated-gelu' is supported.")
-        return T5Config(
-            n_features=values["d_model"],
-            d_model=values["d_model"],
-            d_kv=values["d_kv"],
-            d_ff=values["d_ff"],
-            num_heads=values["num_heads"],
-            num_encoder_layers=values["num_layers"],
-            num_decoder_layers=values["num_decoder_layers"],
-            vocabulary_size=values["vocab_size"],
-            epsilon=values["layer_norm_epsilon"],
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{file} does not describe the network: {error!r}.") from error
 
 
 def sinusoids(config: T5Config) -> Tensor:

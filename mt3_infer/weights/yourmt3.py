@@ -37,7 +37,7 @@ _MARKS = {
 
 
 def yourmt3_table(d_model: int, decoder_layers: int, channels: int) -> Table:
-    """Return the table of `mt3_infer.models.yourmt3.Network`, with either encoder."""
+    """Return the table of `mt3_infer.models.yourmt3.network.YourMT3Network`, with either encoder."""
     spectral, layers = "encoder.blocks.#.spectral_cross_attention", "encoder.blocks.#.{}_transformer.#"
     return {
         "decoder.embedding": "embed_tokens",

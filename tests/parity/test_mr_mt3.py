@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from mt3_infer.models import MT3Options, mt3
-from mt3_infer.models import training as known
-from mt3_infer.models.mr_mt3 import MRMT3
+from mt3_infer.models import MT3Options
+from mt3_infer.models.mr_mt3.network import MRMT3
+from mt3_infer.models.mt3 import config as known
+from mt3_infer.models.mt3 import network as mt3
+from mt3_infer.models.mt3.config import FrontEnd, MemoryStart, TrainingSetup
 from mt3_infer.models.t5 import Positions
-from mt3_infer.models.training import FrontEnd, MemoryStart, TrainingSetup
 from mt3_infer.segments import Segment, SegmentGrid, split_segments
 from mt3_infer.spectrogram import LogMel, mel_matrix
 from mt3_infer.vocabulary import END, PAD
@@ -49,7 +50,7 @@ def group(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def network(group: str, monkeypatch: pytest.MonkeyPatch) -> TinyMRMT3:
-    length = FRAMES * mt3.HOP_LENGTH
+    length = FRAMES * known.HOP_LENGTH
     monkeypatch.setattr(mt3, "GRID", SegmentGrid(16_000, hop=length, length=length, tail=1))
     weights = {name[2:]: torch.from_numpy(TINY[name].copy()) for name in TINY.files if name.startswith("w/")}
     if group.endswith("g2"):
@@ -67,7 +68,7 @@ def stored_tokens(group: str) -> list[list[int]]:
     return tokens
 
 
-SEGMENTS = [Segment(index, np.zeros(FRAMES * mt3.HOP_LENGTH, np.float32), 1) for index in range(3)]
+SEGMENTS = [Segment(index, np.zeros(FRAMES * known.HOP_LENGTH, np.float32), 1) for index in range(3)]
 
 
 def test_tokens_are_those_of_the_published_network(group, network):
@@ -108,7 +109,7 @@ def test_logits_are_those_of_the_published_network(group, network):
 @pytest.fixture(scope="module")
 def waveforms() -> torch.Tensor:
     samples = np.load(DATA / "audio_bach10s.npz")["samples_i16"] / np.float32(32768)
-    return torch.stack([torch.from_numpy(segment.waveform) for segment in split_segments([samples], mt3.GRID)])
+    return torch.stack([torch.from_numpy(segment.waveform) for segment in split_segments([samples], known.GRID)])
 
 
 def test_legacy_front_end_is_centred_to_8000_hz(waveforms):

@@ -18,8 +18,9 @@ from mt3_infer import transcribe
 from mt3_infer.inference.decoding import SlotDecoder, make_decoder
 from mt3_infer.inference.kv_cache import Limits
 from mt3_infer.models.linear import optimize_for_inference
-from mt3_infer.models.mt3 import load
-from mt3_infer.models.t5 import T5, Positions, T5Config, read_config
+from mt3_infer.models.mt3.config import read_config
+from mt3_infer.models.mt3.network import load
+from mt3_infer.models.t5 import T5, Positions, T5Config
 from mt3_infer.weights.files import read_weights
 from tests.unit.mt3_infer.published import mt3_weights
 

@@ -13,11 +13,17 @@ import pytest
 import torch
 
 from mt3_infer.models.linear import optimize_for_inference
-from mt3_infer.models.perceiver import rotate, spatial_frequencies, temporal_frequencies
 from mt3_infer.models.t5 import sinusoids
-from mt3_infer.models.yourmt3 import Network, YourMT3, build
-from mt3_infer.models.yourmt3_config import MOE, MULTI, PLUS, SINGLE, T5_SIZES
-from mt3_infer.models.yourmt3_notes import WRITTEN_PROGRAMS, ChannelDecoder, as_written, mix_channels, read_segment
+from mt3_infer.models.yourmt3.config import MOE, MULTI, PLUS, SINGLE, T5_SIZES
+from mt3_infer.models.yourmt3.network import YourMT3, YourMT3Network, build
+from mt3_infer.models.yourmt3.notes import (
+    WRITTEN_PROGRAMS,
+    ChannelDecoder,
+    mix_channels,
+    read_segment,
+    to_general_midi,
+)
+from mt3_infer.models.yourmt3.perceiver import rotate, spatial_frequencies, temporal_frequencies
 from mt3_infer.notes import Note
 from mt3_infer.spectrogram import NormalisedSpectrogram
 from mt3_infer.vocabulary import PAD, YOURMT3_CODEC
@@ -55,7 +61,7 @@ class Case:
 
     def model(self, *, max_tokens: int, end: torch.Tensor | None = None) -> YourMT3:
         """The network behind the engine, what it encodes already known; `end`: other weights of the end token."""
-        network = Network(replace(self.config, max_tokens=max_tokens)).eval()
+        network = YourMT3Network(replace(self.config, max_tokens=max_tokens)).eval()
         weights = dict(self.weights)
         if end is not None:
             weights["decoder.logits.weight"] = weights["decoder.logits.weight"].clone()
@@ -240,7 +246,7 @@ def test_midi_programs_and_ticks(tokens_case):
                 case "note_off" if message[1] in open_notes:
                     is_drum = message[3] == 9
                     theirs.add((is_drum, program, message[1], open_notes.pop(message[1]), now))
-    notes = as_written(mix_channels(decoder.finish() for decoder in decoded(tokens_case)))
+    notes = to_general_midi(mix_channels(decoder.finish() for decoder in decoded(tokens_case)))
     ours = {
         (n.is_drum, n.program, n.pitch, round(n.onset * 960), round(n.offset * 960))
         for n in notes

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mt3_infer.models import yourmt3
-from mt3_infer.models.mr_mt3 import RememberingT5
-from mt3_infer.models.perceiver import PerceiverConfig
+from mt3_infer.models.mr_mt3.network import RememberingT5
 from mt3_infer.models.t5 import T5, T5Config
-from mt3_infer.models.yourmt3_config import YourMT3Config
+from mt3_infer.models.yourmt3 import network as yourmt3
+from mt3_infer.models.yourmt3.config import YourMT3Config
+from mt3_infer.models.yourmt3.perceiver import PerceiverConfig
 from mt3_infer.weights.mt3 import from_published_mt3, mt3_table
 from mt3_infer.weights.names import Shape, Weights, published_shapes
 
@@ -35,4 +35,4 @@ def yourmt3_shapes(config: YourMT3Config, *, layer_norm: bool = True) -> dict[st
         values = {**vars(config.perceiver), "layer_norm": layer_norm}
         config = YourMT3Config(**{**vars(config), "perceiver": PerceiverConfig(**values)})
     with torch.device("meta"):
-        return published_shapes(yourmt3.Network(config), yourmt3.table_of(config))
+        return published_shapes(yourmt3.YourMT3Network(config), yourmt3.table_of(config))

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from mt3_infer.errors import WeightsError
-from mt3_infer.models import yourmt3
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.models.yourmt3_config import MOE, MULTI, PLUS, SINGLE
+from mt3_infer.models.yourmt3 import network as yourmt3
+from mt3_infer.models.yourmt3.config import MOE, MULTI, PLUS, SINGLE
 from mt3_infer.weights.mt3 import mt3_table
 from mt3_infer.weights.names import BatchNormed, Joined, Table, from_published, published_shapes
 from mt3_infer.weights.t5x import NAMES
@@ -28,7 +28,7 @@ def unused(table: Table, networks: Iterable[nn.Module]) -> set[str]:
 def test_every_row_of_a_table_is_a_module_of_some_network() -> None:
     assert not unused(mt3_table(8), [mt3_network(T5Config(), memory=True)])
     with torch.device("meta"):
-        many = [yourmt3.Network(config) for config in (MOE, MULTI, SINGLE, PLUS)]
+        many = [yourmt3.YourMT3Network(config) for config in (MOE, MULTI, SINGLE, PLUS)]
     assert not unused(yourmt3.table_of(MOE), many)
 
 

@@ -19,11 +19,12 @@ from mt3_infer.errors import WeightsError
 from mt3_infer.inference.decoding import MultiChannelDecoder, SlotDecoder, make_decoder
 from mt3_infer.inference.engine import Request
 from mt3_infer.inference.kv_cache import Limits
-from mt3_infer.models import MODELS, YourMT3Options, yourmt3
-from mt3_infer.models.perceiver import Mixture, PerceiverConfig
+from mt3_infer.models import MODELS, YourMT3Options
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.models.yourmt3 import YourMT3, build
-from mt3_infer.models.yourmt3_config import MOE, MULTI, PLUS, SINGLE, YourMT3Config
+from mt3_infer.models.yourmt3 import network as yourmt3
+from mt3_infer.models.yourmt3.config import GRID, MOE, MULTI, PLUS, SINGLE, YourMT3Config
+from mt3_infer.models.yourmt3.network import YourMT3, build
+from mt3_infer.models.yourmt3.perceiver import Mixture, PerceiverConfig
 from mt3_infer.results import pack, unpack
 from mt3_infer.segments import split_segments
 from mt3_infer.vocabulary import END
@@ -107,7 +108,7 @@ def test_blocks_of_steps_give_the_same_tokens(alone):
         model.network.decoder, limits, device=CPU, dtype=torch.float32, in_blocks=True
     )
     slots = MultiChannelDecoder(model.encode, decoder, channels=13)
-    segments: list[Any] = [Request(segment) for segment in split_segments([WAVEFORM], yourmt3.GRID)]
+    segments: list[Any] = [Request(segment) for segment in split_segments([WAVEFORM], GRID)]
     slots.add_requests(segments[:2], [0, 1])
     said: dict[Any, Any] = {}
     while slots.active:
@@ -118,7 +119,7 @@ def test_blocks_of_steps_give_the_same_tokens(alone):
 def test_segment_that_is_given_up_leaves_the_others_alone(alone):
     model = model_of(small(MOE))
     slots: Any = model.slots
-    segments: list[Any] = [Request(segment) for segment in split_segments([WAVEFORM], yourmt3.GRID)]
+    segments: list[Any] = [Request(segment) for segment in split_segments([WAVEFORM], GRID)]
     slots.add_requests(segments[:2], ["first", "second"])
     slots.step()
     assert slots.abort(lambda request_id: request_id == "first") == ["first"]
@@ -293,7 +294,7 @@ def test_results_of_shards_are_collected_as_of_one_run(small_moe, alone):
 
 @pytest.mark.parametrize(("samples", "count"), [(1, 1), (32_767, 1), (32_768, 2), (65_534, 2), (65_535, 3)])
 def test_segments_are_as_many_as_the_authors_cut(samples, count):
-    assert yourmt3.GRID.count(samples) == count
+    assert GRID.count(samples) == count
 
 
 def test_bfloat16_runs_on_a_cpu():

@@ -21,11 +21,12 @@ from safetensors.torch import save_file
 
 from mt3_infer import CheckpointNotFoundError, InvalidOptionError, load_model
 from mt3_infer.errors import WeightsError
-from mt3_infer.models import MT3Options, mt3
-from mt3_infer.models import training as known
-from mt3_infer.models.mr_mt3 import MRMT3
+from mt3_infer.models import MT3Options
+from mt3_infer.models.mr_mt3.network import MRMT3
+from mt3_infer.models.mt3 import config as known
+from mt3_infer.models.mt3 import network as mt3
+from mt3_infer.models.mt3.config import FrontEnd, MemoryStart, TrainingSetup, training_setup_of
 from mt3_infer.models.t5 import Positions, T5Config
-from mt3_infer.models.training import FrontEnd, MemoryStart, TrainingSetup, training_setup_of
 from mt3_infer.results import pack, unpack
 from mt3_infer.segments import Segment, SegmentGrid
 from mt3_infer.vocabulary import END, Instrument
@@ -74,7 +75,7 @@ def recording(kinds: Sequence[int], first: int = 0) -> Iterator[Segment]:
 
 @pytest.fixture(scope="module")
 def new() -> Callable[..., TinyMRMT3]:
-    length = FRAMES * mt3.HOP_LENGTH
+    length = FRAMES * known.HOP_LENGTH
     weights = random_weights(CONFIG)
 
     def make(slots: int = 4, ahead: int = 1) -> TinyMRMT3:

@@ -24,8 +24,9 @@ from checkpoints.files import CheckpointFile, SourceSpec
 from checkpoints.store import CheckpointStore
 from mt3_infer import download_model, load_model
 from mt3_infer.errors import WeightsError
-from mt3_infer.models.mt3 import MT3
-from mt3_infer.models.t5 import T5, T5Config, read_config
+from mt3_infer.models.mt3.config import read_config
+from mt3_infer.models.mt3.network import MT3
+from mt3_infer.models.t5 import T5, T5Config
 from mt3_infer.weights.files import read_weights
 from mt3_infer.weights.t5x import NAMES
 from tests.unit.mt3_infer.published import mt3_shapes, mt3_weights

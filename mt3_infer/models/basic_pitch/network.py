@@ -1,10 +1,7 @@
-"""Basic Pitch: waveform → windows → network → posteriorgrams → notes.
+"""Basic Pitch in onnxruntime: windows in, posteriors and then notes out.
 
-The network (its constant-Q front end inside) runs in onnxruntime on the CPU. It hears the recording in
-windows of 2 s that overlap by 30 frames; of each window the outermost 15 frames are left away.
-
-Source: Bittner et al., A Lightweight Instrument-Agnostic Model for Polyphonic Note Transcription and
-Multipitch Estimation (ICASSP 2022), and the behaviour of the package basic-pitch 0.4.0 (Apache-2.0).
+The constant-Q front end is part of the network, which runs on the CPU. It takes the recording in windows of 2 s
+that overlap by 30 frames; of each window the outermost 15 frames are left away.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from mt3_infer.errors import InvalidOptionError
 from mt3_infer.inference.engine import Engine, Request, RequestId
 from mt3_infer.inference.threads import available_cpus
 from mt3_infer.models import BasicPitchOptions, ModelOptions
-from mt3_infer.models.note_creation import NoteCreator, NoteEvent
+from mt3_infer.models.basic_pitch.notes import FrameNote, NoteCreator
 from mt3_infer.notes import Note, sort_notes
 from mt3_infer.segments import Segment, SegmentGrid
 from mt3_infer.transcribe import NetworkOutput
@@ -167,7 +164,7 @@ def frame_time(frame: int) -> float:
     return frame * HOP / SAMPLE_RATE - frame // WINDOW_FRAMES * WINDOW_DRIFT
 
 
-def _note(event: NoteEvent) -> Note:
+def _note(event: FrameNote) -> Note:
     return Note(
         onset=frame_time(event.start),
         offset=frame_time(event.end),

@@ -1,8 +1,4 @@
-"""MT3: multi-instrument transcription, waveform → segments → log-mel → T5 → tokens → notes.
-
-Source: Gardner et al., MT3: Multi-Task Multitrack Music Transcription (ICLR 2022). Weights: Magenta,
-Apache-2.0.
-"""
+"""MT3 on a device: segments in, token ids out."""
 
 from __future__ import annotations
 
@@ -21,37 +17,25 @@ from mt3_infer.inference.engine import Engine, Request, RequestId
 from mt3_infer.inference.kv_cache import Limits
 from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import ModelOptions, MT3Options
-from mt3_infer.models import training as known
 from mt3_infer.models.linear import optimize_for_inference
-from mt3_infer.models.t5 import T5, T5Config, read_config
-from mt3_infer.models.training import TrainingSetup, training_setup_of
-from mt3_infer.notes import NoteDecoder, sort_notes
-from mt3_infer.segments import Segment, SegmentGrid, split_segments
-from mt3_infer.spectrogram import LogMel
-from mt3_infer.transcribe import NetworkOutput
-from mt3_infer.vocabulary import (
-    END,
-    MT3_CODEC,
-    STEPS_PER_SECOND,
-    allowed_token_ids,
-    first_program,
+from mt3_infer.models.mt3 import config as known
+from mt3_infer.models.mt3.config import (
+    FRAMES,
+    GRID,
+    HOP_LENGTH,
+    MAX_TOKENS,
+    TrainingSetup,
+    read_config,
+    training_setup_of,
 )
+from mt3_infer.models.mt3.notes import MT3Collector
+from mt3_infer.models.t5 import T5, T5Config
+from mt3_infer.segments import Segment, split_segments
+from mt3_infer.spectrogram import LogMel
+from mt3_infer.vocabulary import MT3_CODEC, allowed_token_ids
 from mt3_infer.weights.files import find_weights, read_weights
 from mt3_infer.weights.mt3 import from_published_mt3
 from mt3_infer.weights.names import Weights
-
-MAX_TOKENS = 1024
-"""That a segment can have, as published; usual are 40 to 100."""
-
-FRAMES = 256
-"""In a segment."""
-
-HOP_LENGTH = 128
-"""Samples from frame to frame, 8 ms."""
-
-# 2.048 s. A recording that ends with a full segment is followed by one of a single silent frame, in which the
-# network closes the notes that still sound.
-GRID = SegmentGrid(16_000, hop=FRAMES * HOP_LENGTH, length=FRAMES * HOP_LENGTH, tail=1)
 
 
 def load(checkpoint: Path, **options: Any) -> MT3:
@@ -181,48 +165,6 @@ class MT3:
         return bias
 
 
-class MT3Collector:
-    """Token ids of the segments of a recording → notes."""
-
-    def __init__(self, options: MT3Options) -> None:
-        self._decoder = NoteDecoder(program=first_program(options.instruments))
-        self._unfinished = 0
-        self._segments = 0
-        self._newest: list[int] = []
-
-    def feed(self, result: list[int]) -> None:
-        """Take the next segment's token ids. It is decoded when it is known that another one follows."""
-        if self._segments:
-            self._decode_newest(limit=start_step(self._segments))
-        self._newest = result
-        self._segments += 1
-        self._unfinished += END not in result
-
-    def finish(self, samples: int) -> NetworkOutput:
-        """The notes of the recording."""
-        self._decode_newest(limit=None)
-        return NetworkOutput(
-            notes=sort_notes(self._decoder.finish()),
-            counters={
-                "invalid_tokens": self._decoder.invalid_tokens,
-                "dropped_tokens": self._decoder.dropped_tokens,
-                "unfinished_segments": self._unfinished,
-            },
-        )
-
-    def _decode_newest(self, limit: int | None) -> None:
-        self._decoder.feed(self._newest, start=start_step(self._segments - 1), limit=limit)
-
-
-def start_step(index: int) -> int:
-    """Where a segment starts, in steps of 10 ms, rounded down: 0, 204, 409, 614, …
-
-    Exact. The published code rounds in floating point and comes out one step early for some segments
-    (the 15th, 30th, 45th, …); the network was trained on the exact grid.
-    """
-    return index * GRID.hop * STEPS_PER_SECOND // GRID.sample_rate
-
-
 def real_frames(segment: Segment) -> int:
-    """Frames of a segment that belong to the recording: floor(N / hop) + 1 for N samples, at most all of them."""
+    """Return how many frames of a segment belong to the recording: floor(N / hop) + 1 for N samples, or all."""
     return min(segment.samples // HOP_LENGTH + 1, FRAMES)

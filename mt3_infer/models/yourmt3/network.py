@@ -1,10 +1,7 @@
-"""YourMT3+: waveform → segments → log spectrogram → encoder → tokens of 13 channels → notes.
+"""YourMT3+ on a device: segments in, token ids of each channel out.
 
 The four published kinds of network: their parts are those of `perceiver` and `t5`, their sizes rows of data. Each
-channel speaks of some instruments; all of them share one decoder, and what tells them apart is what they look at.
-
-Source: Chang et al., YourMT3+: Multi-Instrument Music Transcription with Enhanced Transformer Architectures and
-Cross-Dataset Stem Augmentation (2024).
+channel has some of the instruments; all share one decoder, and differ in what it attends to.
 """
 
 from __future__ import annotations
@@ -24,26 +21,19 @@ from mt3_infer.inference.engine import Engine, Request, RequestId
 from mt3_infer.inference.kv_cache import Limits
 from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import ModelOptions, YourMT3Options
-from mt3_infer.models import yourmt3_notes as notes
 from mt3_infer.models.linear import Linear, optimize_for_inference
-from mt3_infer.models.perceiver import PerceiverEncoder, spatial_frequencies, temporal_frequencies
 from mt3_infer.models.t5 import Decoder, Encoder, sinusoids
-from mt3_infer.models.yourmt3_config import MOE, MULTI, PLUS, SINGLE, YourMT3Config
-from mt3_infer.segments import Segment, SegmentGrid, split_segments
+from mt3_infer.models.yourmt3.config import FIRST_END, GRID, MOE, MULTI, PLUS, SINGLE, YourMT3Config
+from mt3_infer.models.yourmt3.notes import YourMT3Collector
+from mt3_infer.models.yourmt3.perceiver import PerceiverEncoder, spatial_frequencies, temporal_frequencies
+from mt3_infer.segments import Segment, split_segments
 from mt3_infer.spectrogram import NormalisedSpectrogram
-from mt3_infer.transcribe import NetworkOutput
-from mt3_infer.vocabulary import END
 from mt3_infer.weights.files import read_weights
 from mt3_infer.weights.names import Table, Weights
 from mt3_infer.weights.yourmt3 import from_published_yourmt3, has_layer_norm, yourmt3_table
 
-GRID = SegmentGrid(16_000, hop=32_767, length=32_767)  # 2.048 s
 
-FIRST_END = 1
-"""The published generation does not look at the first token: an end there ends nothing."""
-
-
-class Network(nn.Module):
+class YourMT3Network(nn.Module):
     """Encoder, what leads from it to the channels, and decoder."""
 
     def __init__(self, config: YourMT3Config) -> None:
@@ -74,7 +64,7 @@ class Network(nn.Module):
         return projected
 
 
-def build(weights: Weights, config: YourMT3Config) -> Network:
+def build(weights: Weights, config: YourMT3Config) -> YourMT3Network:
     """Return a network with published weights, not yet prepared for a device."""
 
     def computed(name: str) -> Tensor | None:
@@ -85,7 +75,7 @@ def build(weights: Weights, config: YourMT3Config) -> Network:
             return temporal_frequencies() if along else spatial_frequencies()
         return None
 
-    network = Network(config).eval()
+    network = YourMT3Network(config).eval()
     ours = from_published_yourmt3(weights, network, table_of(config), title=config.title, computed=computed)
     network.load_state_dict(ours, strict=True, assign=True)
     return network
@@ -139,7 +129,7 @@ class YourMT3:
 
     def __init__(
         self,
-        network: Network,
+        network: YourMT3Network,
         *,
         device: torch.device,
         compute_dtype: torch.dtype,
@@ -182,7 +172,7 @@ class YourMT3:
         return self._engine.generate(Request(segment) for segment in segments)
 
     def collect(self, options: ModelOptions) -> YourMT3Collector:
-        """See `Network` of `mt3_infer.transcribe`."""
+        """See `Network`."""
         return YourMT3Collector(self.config.channels)
 
     def tokens(self, blocks: Iterable[Waveform]) -> Generator[list[list[int]]]:
@@ -195,32 +185,3 @@ class YourMT3:
         waveforms = torch.stack([torch.from_numpy(segment.waveform) for segment in segments])
         encoded: Tensor = self.network(self._front_end(waveforms.to(self._where)))
         return encoded
-
-
-class YourMT3Collector:
-    """Token ids of the segments of a recording → notes."""
-
-    def __init__(self, channels: int) -> None:
-        self._channels = [notes.ChannelDecoder() for _ in range(channels)]
-        self._segments = 0
-        self._unfinished = 0
-
-    def feed(self, result: list[list[int]]) -> None:
-        """Take the next segment's token ids, channel by channel."""
-        start = GRID.hop * self._segments / GRID.sample_rate
-        for channel, token_ids in zip(self._channels, result, strict=True):
-            channel.feed(token_ids, start)
-            self._unfinished += END not in token_ids[FIRST_END:]
-        self._segments += 1
-
-    def finish(self, samples: int) -> NetworkOutput:
-        """The notes of the recording."""
-        mixed = notes.mix_channels(channel.finish() for channel in self._channels)
-        return NetworkOutput(
-            notes=notes.as_written(mixed),
-            counters={
-                "invalid_tokens": sum(channel.invalid_tokens for channel in self._channels),
-                "unmatched_offsets": sum(channel.unmatched_offsets for channel in self._channels),
-                "unfinished_sequences": self._unfinished,
-            },
-        )

@@ -4,8 +4,6 @@
     spectrogram of segment k → encoder → frames ──────────────────────────────┴→ decoder → tokens of segment k
 
 So inference goes through the segments of a recording in order, one at a time; several recordings fill the slots.
-
-Source: Tan et al., MR-MT3: Memory Retaining Multi-Track Music Transcription to Mitigate Instrument Leakage (2024).
 """
 
 from __future__ import annotations
@@ -23,11 +21,11 @@ from torch.nn import functional
 from mt3_infer.inference.engine import Request
 from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import ModelOptions
-from mt3_infer.models import training as known
 from mt3_infer.models.linear import Linear
-from mt3_infer.models.mt3 import MT3
+from mt3_infer.models.mt3 import config as known
+from mt3_infer.models.mt3.config import TrainingSetup
+from mt3_infer.models.mt3.network import MT3
 from mt3_infer.models.t5 import T5, EncoderLayer, RMSNorm, T5Config, sinusoids
-from mt3_infer.models.training import TrainingSetup
 from mt3_infer.segments import Segment
 from mt3_infer.vocabulary import PAD
 from mt3_infer.weights.mt3 import from_published_mt3

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from mt3_infer.models.perceiver import PerceiverConfig
 from mt3_infer.models.t5 import Positions, T5Config
+from mt3_infer.models.yourmt3.perceiver import PerceiverConfig
+from mt3_infer.segments import SegmentGrid
 from mt3_infer.spectrogram import NormalisedSpectrogramConfig
+
+GRID = SegmentGrid(16_000, hop=32_767, length=32_767)  # 2.048 s
+
+FIRST_END = 1
+"""The published generation does not look at the first token: an end there ends nothing."""
 
 VOCABULARY_SIZE = 596
 

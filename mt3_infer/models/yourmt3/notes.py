@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import TypeAlias
 
-from mt3_infer.notes import Note
+from mt3_infer.models.yourmt3.config import FIRST_END, GRID
+from mt3_infer.notes import Key, Note
+from mt3_infer.transcribe import NetworkOutput
 from mt3_infer.vocabulary import END, STEPS_PER_SECOND, YOURMT3_CODEC, EventType
 
 SHORTEST = 0.01
@@ -25,9 +26,6 @@ LONGEST = 10.0
 
 VELOCITY = 100
 """Of every note: the network says only whether one sounds."""
-
-Key: TypeAlias = tuple[int, int]
-"""Program and pitch: what tells one sounding note from another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +233,38 @@ It was trained on classes of instruments, and 100 and 101 are voices to it. Noth
 """
 
 
-def as_written(notes: Iterable[Note]) -> list[Note]:
+def to_general_midi(notes: Iterable[Note]) -> list[Note]:
     """The same notes with General MIDI's programs."""
     return [
         note if note.is_drum else replace(note, program=WRITTEN_PROGRAMS.get(note.program, note.program))
         for note in notes
     ]
+
+
+class YourMT3Collector:
+    """Token ids of the segments of a recording → notes."""
+
+    def __init__(self, channels: int) -> None:
+        self._channels = [ChannelDecoder() for _ in range(channels)]
+        self._segments = 0
+        self._unfinished = 0
+
+    def feed(self, result: list[list[int]]) -> None:
+        """Take the next segment's token ids, channel by channel."""
+        start = GRID.hop * self._segments / GRID.sample_rate
+        for channel, token_ids in zip(self._channels, result, strict=True):
+            channel.feed(token_ids, start)
+            self._unfinished += END not in token_ids[FIRST_END:]
+        self._segments += 1
+
+    def finish(self, samples: int) -> NetworkOutput:
+        """Return the notes of the recording."""
+        mixed = mix_channels(channel.finish() for channel in self._channels)
+        return NetworkOutput(
+            notes=to_general_midi(mixed),
+            counters={
+                "invalid_tokens": sum(channel.invalid_tokens for channel in self._channels),
+                "unmatched_offsets": sum(channel.unmatched_offsets for channel in self._channels),
+                "unfinished_sequences": self._unfinished,
+            },
+        )

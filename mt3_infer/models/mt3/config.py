@@ -1,28 +1,72 @@
-"""How checkpoints were trained, where their weights do not say it: one table, by the names of the files.
+"""MT3's segments and sizes, and how its checkpoints were trained where their weights do not state it.
 
-A network works only with the front end, the positions and the memory that it was trained with. Where somebody
-knows better than the table, `load_model` takes each of them as an option; `tools/compare_front_ends.py` shows on a
-recording with known notes which is right.
+A network works only with the front end, the positions and the memory that it was trained with: one table, by the
+names of the files. `load_model` takes each of them as an option that overrides the table;
+`tools/compare_front_ends.py` shows on a recording with known notes which is right.
 
 Source: Tan et al., MR-MT3 (2024); names and dates of the checkpoints, configurations and code published with it.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
-from mt3_infer.errors import InvalidOptionError
-from mt3_infer.models.t5 import Positions
+from mt3_infer.errors import InvalidOptionError, WeightsError
+from mt3_infer.models.t5 import Positions, T5Config
+from mt3_infer.segments import SegmentGrid
 from mt3_infer.spectrogram import SpectrogramConfig
 from mt3_infer.vocabulary import END, MT3_CODEC, Event, EventType
 
 _log = logging.getLogger(__name__)
+
+MAX_TOKENS = 1024
+"""That a segment can have, as published; usual are 40 to 100."""
+
+FRAMES = 256
+"""In a segment."""
+
+HOP_LENGTH = 128
+"""Samples from frame to frame, 8 ms."""
+
+# 2.048 s. A recording that ends with a full segment is followed by one of a single silent frame, in which the
+# network closes the notes that still sound.
+GRID = SegmentGrid(16_000, hop=FRAMES * HOP_LENGTH, length=FRAMES * HOP_LENGTH, tail=1)
+
+
+def read_config(path: Path) -> T5Config:
+    """Return the sizes in the `config.json` beside the weights; those of the published MT3 where there is none.
+
+    Raises:
+        WeightsError: the file does not describe a T5 of this kind.
+    """
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    if not file.is_file():
+        return T5Config()
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if values.get("feed_forward_proj", "gated-gelu") != "gated-gelu":
+            raise WeightsError(f"{file}: only feed_forward_proj 'gated-gelu' is supported.")
+        return T5Config(
+            n_features=values["d_model"],
+            d_model=values["d_model"],
+            d_kv=values["d_kv"],
+            d_ff=values["d_ff"],
+            num_heads=values["num_heads"],
+            num_encoder_layers=values["num_layers"],
+            num_decoder_layers=values["num_decoder_layers"],
+            vocabulary_size=values["vocab_size"],
+            epsilon=values["layer_norm_epsilon"],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{file} does not describe the network: {error!r}.") from error
 
 
 class FrontEnd(StrEnum):
@@ -58,13 +102,13 @@ class MemoryStart(StrEnum):
 
     @property
     def token_ids(self) -> list[int]:
-        """As if they had been said for a segment before; padding follows."""
+        """Token ids of a segment before that never was; padding follows."""
         return [MT3_CODEC.encode(Event(EventType.TIE, 0)), END] if self is MemoryStart.WITH_PREV else [END]
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What must be known of a checkpoint.
+    """What must be known of a checkpoint to run it.
 
     Attributes:
         min_max: whether the spectrogram is scaled to 0 … 1.
