@@ -18,7 +18,7 @@ from mt3_infer.errors import InvalidOptionError, MissingDependencyError
 from mt3_infer.vocabulary import Instrument
 
 if TYPE_CHECKING:
-    from mt3_infer.transcribe import Network
+    from mt3_infer.network import Network
 
 
 class ModelOptions(BaseModel):

@@ -18,9 +18,9 @@ from mt3_infer.inference.engine import Engine, Request, RequestId
 from mt3_infer.inference.threads import available_cpus
 from mt3_infer.models import BasicPitchOptions, ModelOptions
 from mt3_infer.models.basic_pitch.notes import FrameNote, NoteCreator
+from mt3_infer.network import NetworkOutput
 from mt3_infer.notes import Note, sort_notes
 from mt3_infer.segments import Segment, SegmentGrid
-from mt3_infer.transcribe import NetworkOutput
 
 SAMPLE_RATE = 22050  # Hz
 HOP = 256  # samples from frame to frame

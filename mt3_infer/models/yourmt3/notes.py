@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from mt3_infer.models.yourmt3.config import FIRST_END, GRID
+from mt3_infer.network import NetworkOutput
 from mt3_infer.notes import Key, Note
-from mt3_infer.transcribe import NetworkOutput
 from mt3_infer.vocabulary import END, STEPS_PER_SECOND, YOURMT3_CODEC, EventType
 
 SHORTEST = 0.01
