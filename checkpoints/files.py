@@ -85,7 +85,7 @@ def mismatch_reason(path: Path, file: CheckpointFile, sha256: str | None = None)
 
 
 def resume_note(part: Path) -> Path:
-    """Where a source may note what it needs to continue `part`."""
+    """Return where a source may note what it needs to resume `part`."""
     return part.with_name(part.name + ".json")
 
 

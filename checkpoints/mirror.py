@@ -1,4 +1,4 @@
-"""A copy of the checkpoints of one's own: read before all other sources, filled by whoever fetched from one.
+"""A copy of the checkpoints of one's own: read before all other sources, filled after a fetch from one.
 
     s3://bucket/prefix or https://host/path, then /mt3_pytorch/mt3.pth
 
@@ -27,7 +27,7 @@ class Mirror(Protocol):
     """Where copies are kept."""
 
     def source(self, checkpoint: str, file: str) -> Source:
-        """Where to read a copy."""
+        """Return the source to read a copy from."""
 
     def put(self, checkpoint: str, file: str, path: Path) -> None:
         """Keep a copy.
@@ -59,11 +59,11 @@ class HttpMirror:
     patience: Patience = PATIENT
 
     def source(self, checkpoint: str, file: str) -> Source:
-        """The file of that name."""
+        """See `Mirror`."""
         return UrlSource(self._url(checkpoint, file), patience=self.patience)
 
     def put(self, checkpoint: str, file: str, path: Path) -> None:
-        """PUT it there."""
+        """See `Mirror`."""
         headers = {"Content-Length": str(path.stat().st_size), "Content-Type": "application/octet-stream"}
         with path.open("rb") as body:
             address = Address(self._url(checkpoint, file), headers)
@@ -83,7 +83,7 @@ class S3Mirror:
     patience: Patience = PATIENT
 
     def source(self, checkpoint: str, file: str) -> Source:
-        """The object of that name."""
+        """See `Mirror`."""
         return _S3Source(self, self._key(checkpoint, file))
 
     def put(self, checkpoint: str, file: str, path: Path) -> None:
@@ -95,7 +95,7 @@ class S3Mirror:
             raise SourceError(str(error)) from error
 
     def client(self) -> Any:
-        """A boto3 client for the bucket's server.
+        """Make a boto3 client for the bucket's server.
 
         Raises:
             SourceError: boto3 is not installed.

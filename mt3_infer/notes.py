@@ -89,7 +89,7 @@ class NoteDecoder:
         """Take in one segment.
 
         Args:
-            token_ids: what the network said; from the first end token on nothing counts.
+            token_ids: the network's output; from the first end token on nothing counts.
             start: of the segment, in steps.
             limit: start of the next segment, in steps; None in the last one.
         """

@@ -73,7 +73,7 @@ class WheelSource:
             try:
                 process.wait(_POLL_SECONDS)
             except subprocess.TimeoutExpired:
-                progress(0)  # pip says nothing while it works; whoever wants to cancel can do so here
+                progress(0)  # pip prints nothing while it works; a caller can cancel here
             else:
                 return
             if time.monotonic() > deadline:

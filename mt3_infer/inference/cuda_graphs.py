@@ -82,7 +82,7 @@ class BlockStepper:
         """Keep everything: graphs need it to stay in place."""
 
     def _advance(self, count: int, span: int) -> None:
-        """One step of the first `count` slots, on the device alone."""
+        """Take one step of the first `count` slots, on the device alone."""
         newest, positions, ended = self._newest[:count], self._positions[:count], self._ended[:count]
         # Ended sequences may stand one past the last position: they are computed, and their result thrown away.
         logits = self._decoder(newest, positions.clamp(max=span - 1), *self.cache.rows(count), span)  # (S, V)

@@ -243,7 +243,7 @@ class Engine(Generic[SegmentT, ResultT]):
                 self._deliver([(ids[0], error)])
 
     def _step(self) -> None:
-        """One step of all slots. If that fails every request under way has failed."""
+        """Take one step of all slots. If that fails every request under way has failed."""
         try:
             self._deliver(self._network.step())
         except Exception as error:

@@ -51,7 +51,7 @@ class BasicPitchOptions(ModelOptions):
 
 
 class MT3Options(ModelOptions):
-    """What the network may say."""
+    """Which tokens the network may choose."""
 
     # Its names stand in the schema itself, for pages that build a form from it.
     instruments: tuple[Annotated[Instrument, WithJsonSchema({"type": "string", "enum": [*Instrument]})], ...] = (
@@ -64,12 +64,12 @@ class MT3Options(ModelOptions):
     @field_validator("instruments", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
-        """On a command line the names come as one text, with commas."""
+        """Accept the names as one text with commas too, as they come on a command line."""
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 class YourMT3Options(ModelOptions):
-    """None: the network says what it hears."""
+    """There are none."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ class ModelSpec:
     """One row of the table.
 
     Attributes:
-        sample_rate: what the network hears, in Hz.
-        segment_seconds: length of the pieces that it hears the recording in.
+        sample_rate: of the network's input, in Hz.
+        segment_seconds: length of a segment of the recording.
         options: the options it takes.
         network: "module:function"; the function takes the directory of the verified checkpoint
             (file names as in the catalogue) or a weight file, and `device_options`, and returns a `Network`.
-        weight_files: which files in a directory of somebody's own are its weights, as patterns.
+        weight_files: which files in a custom directory are its weights, as patterns.
         device_options: how it may be told to run: always on which "device", perhaps in which "dtype" and with
             which "batch_size"; and, where a file does not say how it was trained, what `load_model` may be told of
             it.

@@ -25,7 +25,7 @@ from mt3_infer.models.yourmt3.notes import (
 )
 from mt3_infer.models.yourmt3.perceiver import rotate, spatial_frequencies, temporal_frequencies
 from mt3_infer.notes import Note
-from mt3_infer.spectrogram import NormalisedSpectrogram
+from mt3_infer.spectrogram import NormalizedSpectrogram
 from mt3_infer.vocabulary import PAD, YOURMT3_CODEC
 from tests.parity.seeded_yourmt3 import SHAPES, published, seeded
 
@@ -47,7 +47,7 @@ class Case:
         self.weights = {name: weight.clone() for name, weight in self.network.state_dict().items()}
         optimize_for_inference(self.network, device=CPU, compute_dtype=torch.float32)
         with torch.inference_mode():
-            front_end = NormalisedSpectrogram(self.config.front_end)
+            front_end = NormalizedSpectrogram(self.config.front_end)
             self.features = front_end(torch.from_numpy(AUDIO.reshape(2, -1)))
             kept: list[torch.Tensor] = []
             hook = self.network.encoder.register_forward_hook(lambda *given: kept.append(given[2]))
@@ -96,7 +96,7 @@ def test_features(case):
 
 
 def test_silence_gives_no_features(case):
-    assert not NormalisedSpectrogram(case.config.front_end)(torch.zeros(1, 32_767)).any()
+    assert not NormalizedSpectrogram(case.config.front_end)(torch.zeros(1, 32_767)).any()
 
 
 def test_encoder(case):

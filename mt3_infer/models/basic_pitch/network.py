@@ -75,7 +75,7 @@ class BasicPitch:
     def read(
         self, segments: Iterable[Segment], options: ModelOptions, *, before: Posteriors | None = None
     ) -> Generator[Posteriors]:
-        """Posteriors of each window: frames and onsets."""
+        """See `Network`; a result is the posteriors of a window."""
         return self._engine.generate(Request(segment.waveform) for segment in segments)
 
     def collect(self, options: ModelOptions) -> BasicPitchCollector:
@@ -114,7 +114,7 @@ class BasicPitchCollector:
         self._creator.feed(frames, onsets)
 
     def finish(self, samples: int) -> NetworkOutput:
-        """The notes of the recording."""
+        """Return the notes of the recording."""
         events = self._creator.finish(count_frames(samples))
         return NetworkOutput(notes=sort_notes(_note(event) for event in events), counters={})
 
@@ -151,7 +151,7 @@ class _Windows:
 
 
 def count_frames(samples: int) -> int:
-    """Frames that the windows give for a recording of so many samples.
+    """Return how many frames the windows give for a recording of so many samples.
 
     The published code counts 86 a second, and so leaves off what the drift of its frames adds up to: the last
     0.7 % of every recording, 72 s of three hours. Before that the notes are the same.
@@ -160,7 +160,7 @@ def count_frames(samples: int) -> int:
 
 
 def frame_time(frame: int) -> float:
-    """Where a frame begins, in seconds."""
+    """Return where a frame begins, in seconds."""
     return frame * HOP / SAMPLE_RATE - frame // WINDOW_FRAMES * WINDOW_DRIFT
 
 

@@ -5,7 +5,7 @@ Two passes over the frame posteriorgram, as the published package does them:
 2. what is left over is looked at from its highest point down, and grown into notes in both directions
    (named "melodia trick" by the authors, after Salamon's way of following a melody).
 
-A note claims its frames of its own pitch and of the two pitches beside it, so that nothing is said twice.
+A note claims its frames of its own pitch and of the two pitches beside it, so that nothing is found twice.
 
 Three hours are 935,000 frames of 88 pitches. Of the frame posteriors every one is kept (330 MB); of the
 onset posteriors only those that reach the threshold, since the others can neither be a peak nor hide one.
@@ -57,7 +57,7 @@ class NoteCreator:
         minimum_frames: only notes longer than this are kept.
 
     Source: Bittner et al., A Lightweight Instrument-Agnostic Model for Polyphonic Note Transcription and
-    Multipitch Estimation (ICASSP 2022), section 2.3, and the behaviour of the package basic-pitch 0.4.0.
+    Multipitch Estimation (ICASSP 2022), section 2.3, and the behavior of the package basic-pitch 0.4.0.
     """
 
     def __init__(self, *, onset_threshold: float, frame_threshold: float, minimum_frames: int) -> None:
@@ -143,7 +143,7 @@ class NoteCreator:
 
 
 def _rises(frames: Posteriorgram, first: int, last: int) -> NDArray[np.float64]:
-    """How much each frame of [first, last) lies above both the one and the two before it, at least 0.
+    """Return how far each frame of [first, last) lies above both the one and the two before it, at least 0.
 
     Shape (min(last, T) - first, 88). The first two frames of the recording have no rise.
     """
@@ -154,7 +154,7 @@ def _rises(frames: Posteriorgram, first: int, last: int) -> NDArray[np.float64]:
 
 
 def _release(row: bytearray, start: int, limit: int) -> int:
-    """Where sounding from `start` ends: at the first long silence before `limit`, or after the last sound."""
+    """Return where sounding from `start` ends: at a long silence before `limit`, or after the last sound."""
     silence = row.find(SILENCE, start, limit)
     if silence >= 0:
         return silence
@@ -162,7 +162,7 @@ def _release(row: bytearray, start: int, limit: int) -> int:
 
 
 def _attack(row: bytearray, stop: int) -> int:
-    """Where sounding before `stop` began: `_release` backwards in time (frame 0 is never looked at)."""
+    """Return where sounding before `stop` began: `_release` backwards in time (frame 0 is never looked at)."""
     silence = row.rfind(SILENCE, 1, stop)
     if silence >= 0:
         return silence + RELEASE_FRAMES

@@ -59,7 +59,7 @@ class Memory(nn.Module):
         self.register_buffer("positions", sinusoids(config), persistent=False)
 
     def padding(self, embedding: Tensor) -> Tensor:
-        """Keys and values of nothing but padding, shape (2, 1, H, max_length, K); its embedding has shape (D)."""
+        """Return keys and values of padding alone, shape (2, 1, H, max_length, K); its embedding has shape (D)."""
         everywhere = embedding.expand(1, self.config.max_length, -1)
         return self._heads(self._placed(everywhere))[1:]
 
@@ -86,7 +86,7 @@ class Memory(nn.Module):
         return placed
 
     def _heads(self, x: Tensor) -> Tensor:
-        """Queries, keys and values, shape (3, B, H, n, K)."""
+        """Return queries, keys and values, shape (3, B, H, n, K)."""
         config, layer = self.config, self.layer
         projected: Tensor = layer.query_key_value(layer.norm(x, layer.query_key_value.dtype))
         return projected.view(*x.shape[:2], 3, config.num_heads, config.d_kv).permute(2, 0, 3, 1, 4)
@@ -145,7 +145,7 @@ class MRMT3(MT3):
     def read(
         self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
     ) -> Generator[list[int]]:
-        """Token ids of each segment."""
+        """See `Network`; a result is the token ids of a segment."""
         if not self.in_order:
             return super().read(segments, options)
         bias = self._logit_bias(options)

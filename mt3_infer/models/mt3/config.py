@@ -81,7 +81,7 @@ class FrontEnd(StrEnum):
     TORCH_CURRENT = "torch_current"
 
     def config(self, *, min_max: bool = False) -> SpectrogramConfig:
-        """Its numbers; `min_max` to scale the logarithms -12 … 5 to 0 … 1, as MR-MT3's networks want them."""
+        """Return its numbers; `min_max` scales the logarithms -12 … 5 to 0 … 1, as for MR-MT3's networks."""
         scale = (-12.0, 5.0) if min_max else None
         match self:
             case FrontEnd.TF:
@@ -90,7 +90,7 @@ class FrontEnd(StrEnum):
                 return SpectrogramConfig(triangles_in_hertz=True, scale=scale)
             case FrontEnd.TORCH_LEGACY:
                 return SpectrogramConfig(
-                    triangles_in_hertz=True, scale=scale, high_edge=8000.0, offset=1e-6, centred=True
+                    triangles_in_hertz=True, scale=scale, high_edge=8000.0, offset=1e-6, centered=True
                 )
 
 

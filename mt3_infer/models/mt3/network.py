@@ -84,7 +84,7 @@ class MT3:
 
     @staticmethod
     def build(weights: Weights, config: T5Config, setup: TrainingSetup) -> T5:
-        """The network with published weights, not yet prepared for a device."""
+        """Return the network with published weights, not yet optimized for a device."""
         network = T5(config).eval()
         ours = from_published_mt3(weights, network, config.num_decoder_layers)
         network.load_state_dict(ours, strict=True, assign=True)
@@ -126,7 +126,7 @@ class MT3:
     def read(
         self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
     ) -> Generator[list[int]]:
-        """Token ids of each segment."""
+        """See `Network`; a result is the token ids of a segment."""
         bias = self._logit_bias(options)
         return self._engine.generate(Request(segment, bias) for segment in segments)
 
@@ -136,7 +136,7 @@ class MT3:
         return MT3Collector(options)
 
     def tokens(self, blocks: Iterable[Waveform], options: MT3Options | None = None) -> Generator[list[int]]:
-        """Token ids of each segment of a whole recording, mono at 16 kHz."""
+        """Yield the token ids of each segment of a whole recording, mono at 16 kHz."""
         return self.read(split_segments(blocks, GRID), options or MT3Options())
 
     def _encode_requests(self, requests: Sequence[Request[Any, list[int]]]) -> Tensor:
@@ -149,7 +149,7 @@ class MT3:
         return encoded
 
     def features(self, segments: Sequence[Segment]) -> Tensor:
-        """Log-mel spectrograms, shape (B, T, F)."""
+        """Return log-mel spectrograms, shape (B, T, F)."""
         waveforms = torch.stack([torch.from_numpy(segment.waveform) for segment in segments])
         features = self._front_end(waveforms.to(self._where))
         for row, segment in zip(features, segments, strict=True):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from mt3_infer.models.t5 import Positions, T5Config
 from mt3_infer.models.yourmt3.perceiver import PerceiverConfig
 from mt3_infer.segments import SegmentGrid
-from mt3_infer.spectrogram import NormalisedSpectrogramConfig
+from mt3_infer.spectrogram import NormalizedSpectrogramConfig
 
 GRID = SegmentGrid(16_000, hop=32_767, length=32_767)  # 2.048 s
 
@@ -37,7 +37,7 @@ class YourMT3Config:
     channels: int
     max_tokens: int
     t5: T5Config = T5_SIZES
-    front_end: NormalisedSpectrogramConfig = field(default_factory=NormalisedSpectrogramConfig)
+    front_end: NormalizedSpectrogramConfig = field(default_factory=NormalizedSpectrogramConfig)
 
     @property
     def d_channel(self) -> int:
@@ -56,5 +56,5 @@ PLUS = YourMT3Config(
     None,
     channels=1,
     max_tokens=1024,
-    front_end=NormalisedSpectrogramConfig(hop_length=128, n_mels=512),
+    front_end=NormalizedSpectrogramConfig(hop_length=128, n_mels=512),
 )

@@ -27,7 +27,7 @@ from mt3_infer.models.yourmt3.config import FIRST_END, GRID, MOE, MULTI, PLUS, S
 from mt3_infer.models.yourmt3.notes import YourMT3Collector
 from mt3_infer.models.yourmt3.perceiver import PerceiverEncoder, spatial_frequencies, temporal_frequencies
 from mt3_infer.segments import Segment, split_segments
-from mt3_infer.spectrogram import NormalisedSpectrogram
+from mt3_infer.spectrogram import NormalizedSpectrogram
 from mt3_infer.weights.files import read_weights
 from mt3_infer.weights.names import Table, Weights
 from mt3_infer.weights.yourmt3 import from_published_yourmt3, has_layer_norm, yourmt3_table
@@ -48,7 +48,7 @@ class YourMT3Network(nn.Module):
         self.decoder = Decoder(config.t5)
 
     def forward(self, features: Tensor) -> Tensor:
-        """What the channels look at.
+        """Return what the channels attend to.
 
         Args:
             features: shape (B, T, F).
@@ -138,7 +138,7 @@ class YourMT3:
         self.device = str(device)
         self.config = network.config
         self._where = device
-        self._front_end = NormalisedSpectrogram(self.config.front_end, device=device)
+        self._front_end = NormalizedSpectrogram(self.config.front_end, device=device)
         use_all_cpus(device)
         optimize_for_inference(network, device=device, compute_dtype=compute_dtype, keep=("decoder.logits",))
         self.network = network
@@ -167,7 +167,7 @@ class YourMT3:
     def read(
         self, segments: Iterable[Segment], options: ModelOptions, *, before: list[list[int]] | None = None
     ) -> Generator[list[list[int]]]:
-        """Token ids of each segment, channel by channel."""
+        """See `Network`; a result is the token ids of a segment, by channel."""
         assert isinstance(options, YourMT3Options)
         return self._engine.generate(Request(segment) for segment in segments)
 
@@ -176,12 +176,12 @@ class YourMT3:
         return YourMT3Collector(self.config.channels)
 
     def tokens(self, blocks: Iterable[Waveform]) -> Generator[list[list[int]]]:
-        """Token ids of each segment of a whole recording, mono at 16 kHz."""
+        """Yield the token ids of each segment of a whole recording, mono at 16 kHz."""
         return self.read(split_segments(blocks, GRID), YourMT3Options())
 
     @torch.inference_mode()
     def encode(self, segments: Sequence[Segment]) -> Tensor:
-        """What the channels look at, shape (B × channels, T, D)."""
+        """Return what the channels attend to, shape (B × channels, T, D)."""
         waveforms = torch.stack([torch.from_numpy(segment.waveform) for segment in segments])
         encoded: Tensor = self.network(self._front_end(waveforms.to(self._where)))
         return encoded

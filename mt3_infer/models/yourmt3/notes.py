@@ -1,7 +1,7 @@
 """Tokens of YourMT3's channels → notes.
 
 Its rules are not those of MT3 (`mt3_infer.notes.NoteDecoder`): a shift counts from the segment's start and does
-not add up, a tie only keeps a note from being ended, a segment without a tie event says nothing, and notes are
+not add up, a tie only keeps a note from being ended, a segment without a tie event has no notes, and notes are
 made of all events of a recording at once, in the order of their times.
 
 Source: Chang et al., YourMT3+ (2024), and the decoding published with its weights.
@@ -25,7 +25,7 @@ LONGEST = 10.0
 """Seconds; what lasts longer was never ended, and is cut to the shortest."""
 
 VELOCITY = 100
-"""Of every note: the network says only whether one sounds."""
+"""Of every note: the network's output has only whether one sounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class ChannelDecoder:
         self.invalid_tokens += segment.invalid_tokens
 
     def finish(self) -> list[Note]:
-        """The notes of the channel, sorted."""
+        """Return the notes of the channel, sorted."""
         notes: list[Note] = []
         open_notes: dict[Key, float] = {}
         # At the same time notes end before others begin.
@@ -163,7 +163,7 @@ class ChannelDecoder:
 
 
 def mix_channels(channels: Iterable[Sequence[Note]]) -> list[Note]:
-    """The notes of all channels, sorted; of those with the same onset, pitch and program the longest."""
+    """Return the notes of all channels, sorted; of those with the same onset, pitch and program the longest."""
     notes = sorted((note for notes in channels for note in notes), key=lambda note: (*_order(note), note.offset))
     return _lengthened(trim_overlaps(notes))
 
@@ -227,14 +227,14 @@ WRITTEN_PROGRAMS = _classes(
     (65, (100,)),  # a singing voice: an alto saxophone
     (53, (101,)),  # a choir: voice oohs
 )
-"""General MIDI's program for each that the network says; others stay as they are.
+"""General MIDI's program for each of the network's; others stay as they are.
 
 It was trained on classes of instruments, and 100 and 101 are voices to it. Nothing else is written as 65 or 53.
 """
 
 
 def to_general_midi(notes: Iterable[Note]) -> list[Note]:
-    """The same notes with General MIDI's programs."""
+    """Return the same notes with General MIDI's programs."""
     return [
         note if note.is_drum else replace(note, program=WRITTEN_PROGRAMS.get(note.program, note.program))
         for note in notes
