@@ -10,6 +10,10 @@ from alembic.config import Config
 from shared.config import Settings
 
 
+class UnsuitableDatabase(Exception):  # noqa: N818
+    """The database cannot hold what the service stores; the message says which one could."""
+
+
 def upgrade(settings: Settings, revision: str = "head") -> None:
     """Bring the database to a revision; several processes may call it at once."""
     config = Config()

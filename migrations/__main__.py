@@ -8,7 +8,7 @@ from types import FrameType
 
 from sqlalchemy.exc import OperationalError
 
-from migrations import upgrade
+from migrations import UnsuitableDatabase, upgrade
 from shared.config import read_settings
 from shared.logs import configure_logs, get_logger
 from shared.startup import wait_for
@@ -20,7 +20,11 @@ def main() -> None:
     settings = read_settings()
     configure_logs(settings)
     log = get_logger(__name__)
-    wait_for("database", lambda: upgrade(settings), only=(OperationalError,))
+    try:
+        wait_for("database", lambda: upgrade(settings), only=(OperationalError,))
+    except UnsuitableDatabase as error:
+        sys.stderr.write(f"mt3-infer: {error}\n")
+        sys.exit(1)
     log.info("database_is_up_to_date")
 
 

@@ -5,19 +5,23 @@ With `utils/download.py` and the command, all of the library that knows `checkpo
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from checkpoints.catalog import Catalog, Entry
 from checkpoints.errors import CheckpointError, CheckpointNotFoundError, UnknownCheckpointError
 from checkpoints.store import CheckpointStore, FetchProgress
-from mt3_infer.errors import UnknownModelError
+from mt3_infer.cache import clear_cache, fingerprint, models
+from mt3_infer.errors import InvalidOptionError, UnknownModelError, WeightsError
 from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import MODELS, ModelOptions, ModelSpec
-from mt3_infer.transcribe import Model
+from mt3_infer.transcribe import DEFAULT_MODEL, Model
 
 __all__ = [
     "CheckpointError",
@@ -25,11 +29,17 @@ __all__ = [
     "FetchProgress",
     "Model",
     "ModelInfo",
+    "clear_cache",
     "download_model",
     "get_model_info",
+    "keep_model",
     "list_models",
     "load_model",
 ]
+
+
+_DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, TypeError, ValueError)
+"""What readers of weight files raise on damaged bytes. RuntimeError is left out: it may be a lack of memory."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class ModelInfo:
 
 
 def load_model(
-    name: str,
+    name: str = DEFAULT_MODEL,
     *,
     auto_download: bool = True,
     checkpoint_path: str | Path | None = None,
@@ -61,7 +71,7 @@ def load_model(
     """Put a network on a device, fetching its weights if they are not there.
 
     Args:
-        name: a model or an alias.
+        name: a model or an alias; see `list_models`.
         auto_download: False to fail rather than fetch.
         checkpoint_path: weights of your own, a file or a directory, instead of the published ones.
         device: "auto", "cpu", "cuda" or "cuda:1".
@@ -80,17 +90,41 @@ def load_model(
         WeightsError: the weights are damaged, or another network's.
         MissingDependencyError: a package that it runs on is not installed.
     """
+    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int)):
+        raise InvalidOptionError(f"batch_size={batch_size!r} is no whole number of segments.")
+    device, dtype = str(device), None if dtype is None else str(dtype).removeprefix("torch.")
     store = store or CheckpointStore.from_environment()
     spec, entry = _find(name, store.catalog)
     if checkpoint_path is not None:
-        path = Path(checkpoint_path)
-        weights_sha256 = _sha256(_weights_file(path, spec))
+        path = _checked_path(checkpoint_path)
+        file = _weights_file(path, spec)
+        weights_sha256 = _sha256(file)
     else:
         folder = store.fetch(entry.name, progress) if auto_download else store.require(entry.name)
         path = _without_pickles(folder)
         weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
-    network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
+    with _naming_damage(file, spec) if checkpoint_path is not None else nullcontext():
+        network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
     return Model(spec, network, weights_sha256, entry.licence)
+
+
+def keep_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    checkpoint_path: str | Path | None = None,
+) -> Model:
+    """Return a model as `load_model` does, and keep it for the next call with the same arguments."""
+    store = CheckpointStore.from_environment()
+    weights = None if checkpoint_path is None else fingerprint(_checked_path(checkpoint_path))
+    return models.get(
+        (_find(name, store.catalog)[0].name, store.root, str(device), str(dtype), repr(batch_size), weights),
+        lambda: load_model(
+            name, device=device, dtype=dtype, batch_size=batch_size, checkpoint_path=checkpoint_path, store=store
+        ),
+    )
 
 
 def download_model(
@@ -194,8 +228,53 @@ def _weights_file(path: Path, spec: ModelSpec) -> Path:
         return path
     for pattern in spec.weight_files:
         for file in sorted(path.glob(pattern)):
-            return file
+            if file.is_file():
+                return file
+    if path.is_dir():
+        names = ", ".join(spec.weight_files)
+        raise CheckpointNotFoundError(f"There is no checkpoint of {spec.name} in {path}, which would be {names}.")
     raise CheckpointNotFoundError(f"There is no checkpoint of {spec.name} at {path}: check the path.")
+
+
+def _checked_path(checkpoint_path: str | Path) -> Path:
+    if not isinstance(checkpoint_path, str | PathLike) or not str(checkpoint_path):
+        raise InvalidOptionError(
+            f"checkpoint_path={checkpoint_path!r} is no path: pass that of a weight file or of its folder."
+        )
+    return Path(checkpoint_path)
+
+
+def _refuse_placeholder(file: Path) -> None:
+    """Refuse what downloads leave in the place of weights.
+
+    Raises:
+        WeightsError: the file is empty, a Git LFS pointer or a web page.
+    """
+    with file.open("rb") as weights:
+        head = weights.read(512)
+    if not head:
+        raise WeightsError(f"{file} is empty (0 bytes): download it again.")
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{file} is a Git LFS pointer, not the weights: run `git lfs pull` in its repository.")
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise WeightsError(f"{file} is a web page, not weights: download the file itself.")
+
+
+@contextmanager
+def _naming_damage(file: Path, spec: ModelSpec) -> Iterator[None]:
+    """Turn what readers of file formats raise on damaged bytes into a WeightsError."""
+    try:
+        yield
+    except WeightsError:
+        _refuse_placeholder(file)
+        raise
+    except _DAMAGE as error:
+        raise WeightsError(f"{file} is damaged, or no checkpoint of {spec.name}: download it again.") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a size or an offset in the file that leads outside of it
+            raise
+        raise WeightsError(f"{file} is damaged: download it again.") from error
 
 
 def _sha256(file: Path) -> str:

@@ -2,9 +2,9 @@
 
 Type 1: a track per program, in the order of their numbers, then one for the drums.
 
-A tick is 1.04 ms in music of up to 2 h 53 min. Programs that read MIDI, pretty_midi among them, take a file of
-more than ten million ticks for damaged; so in longer music the ticks are as coarse as it takes: 4.2 ms in 11 h
-30 min and 8.8 ms in 24 h, less than the 10 ms from step to step of MT3. An onset is off by half a tick at most.
+A tick is 1.04 ms in music of up to 2 h 53 min. pretty_midi takes a file of more than ten million ticks for
+damaged, so longer music has coarser ticks: 4.2 ms in 11 h 30 min and 8.8 ms in 24 h, less than the 10 ms from step
+to step of MT3. An onset is off by half a tick at most.
 
 Channels: drums have the tenth; the 15 others go to programs, those with the most notes first. From the
 sixteenth program on, channels are shared: there the program is said again before each note that needs another

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
 from mt3_infer.errors import AudioWarning, InvalidOptionError
 from mt3_infer.models import ModelOptions, ModelSpec
@@ -20,14 +20,22 @@ from mt3_infer.network import Network, NetworkOutput
 from mt3_infer.transcription import Provenance, Transcription
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from mt3_infer.audio import AudioStream, Waveform
 
-    Audio: TypeAlias = str | PathLike[str] | BinaryIO | NDArray[np.number[Any]] | AudioStream
+    class SupportsArray(Protocol):
+        """A NumPy array, a tensor, or anything else that NumPy can read as an array."""
+
+        @property
+        def __array__(self) -> Callable[..., Any]: ...
+
+    Audio: TypeAlias = str | PathLike[str] | BinaryIO | SupportsArray | AudioStream
 
 DISTRIBUTION = "mt3-infer-service"
+
+DEFAULT_MODEL = "mt3_pytorch"
+
+DEFAULT_SAMPLE_RATE = 16_000
+"""Of a waveform that comes without one, in Hz: what most of the networks take."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +65,16 @@ class Model:
         **options: Any,
     ) -> Transcription:
         """Transcribe one recording; see `mt3_infer.transcribe` for arguments and errors."""
+        from mt3_infer.inputs import open_recording
         from mt3_infer.segments import split_segments
 
         checked = self.spec.check_options(options)
+        if progress is not None and not callable(progress):
+            raise InvalidOptionError("progress must be a function that takes a Progress, or None.")
         started = time.monotonic()
         grid = self.network.grid
         collector = self.network.collect(checked)
-        with _open(audio, sr, sample_rate=self.spec.sample_rate, max_seconds=max_seconds) as stream:
+        with open_recording(audio, sr, sample_rate=self.spec.sample_rate, max_seconds=max_seconds) as stream:
             heard = _Meter(stream)
             with closing(self.network.read(split_segments(heard, grid), checked)) as results:
                 for done, result in enumerate(results, start=1):
@@ -77,7 +88,7 @@ class Model:
             stream.seconds,
             checked,
             seconds_taken=time.monotonic() - started,
-            warnings=getattr(stream, "warnings", ()),
+            warnings=stream.warnings,
         )
 
     def sign(
@@ -124,7 +135,7 @@ def transcribe(
     audio: Audio,
     sr: int | None = None,
     *,
-    model: str | Model = "basic_pitch",
+    model: str | Model = DEFAULT_MODEL,
     progress: Callable[[Progress], None] | None = None,
     max_seconds: float | None = None,
     device: str = "auto",
@@ -133,15 +144,15 @@ def transcribe(
     checkpoint_path: str | Path | None = None,
     **options: Any,
 ) -> Transcription:
-    """Turn a recording into notes; weights are fetched on first use.
+    """Turn a recording into notes. On first use the weights are fetched; the model stays loaded for the next call.
 
     Args:
         audio: a file of any common format (path or binary file object), or a waveform of shape (S,), or with
             channels (S, C) or (C, S): the shorter axis is taken as the channels. Integers are scaled
             to [-1, 1] by the range of their type. Or an `AudioStream` at the model's sample rate.
-        sr: sample rate in Hz of a waveform; files know their own.
-        model: a name or alias (`mt3-infer list` shows them), or a model that `load_model` gave. To transcribe
-            more than one recording, load it once.
+        sr: sample rate in Hz of a waveform, 16,000 if it is left out; files know their own.
+        model: a name or alias (`mt3-infer list` shows them), or a model that `load_model` returned. The two
+            models that were used last are kept, for all threads, until `clear_cache` is called.
         progress: called after each batch. What it raises ends the transcription and reaches the caller.
         max_seconds: refuse longer recordings.
         device: "auto", "cpu", "cuda" or "cuda:1"; counts only where `model` is a name.
@@ -153,10 +164,14 @@ def transcribe(
         UnknownModelError, InvalidOptionError: names and values that do not exist.
         CheckpointError: the weights cannot be had.
     """
+    if not isinstance(model, str | Model):
+        raise InvalidOptionError(
+            f"model cannot be of type {type(model).__name__}: pass a name, or what load_model returned."
+        )
     if isinstance(model, str):
-        from mt3_infer.loading import load_model
+        from mt3_infer.loading import keep_model
 
-        model = load_model(
+        model = keep_model(
             model, device=device, dtype=dtype, batch_size=batch_size, checkpoint_path=checkpoint_path
         )
     return model.transcribe(audio, sr, progress=progress, max_seconds=max_seconds, **options)
@@ -168,19 +183,3 @@ def library_version() -> str:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return "unknown"
-
-
-def _open(audio: Audio, sr: int | None, *, sample_rate: int, max_seconds: float | None) -> AudioStream:
-    from mt3_infer.audio import AudioStream, array_audio, open_audio
-
-    if hasattr(audio, "__array__"):
-        if sr is None:
-            raise InvalidOptionError("A waveform needs its sample rate: transcribe(waveform, sr=44100).")
-        return array_audio(
-            cast("NDArray[np.number[Any]]", audio), sr, sample_rate=sample_rate, max_seconds=max_seconds
-        )
-    if sr is not None:
-        raise InvalidOptionError("A file knows its own sample rate: leave out sr, or hand over a waveform.")
-    if isinstance(audio, AudioStream):
-        return audio
-    return open_audio(audio, sample_rate=sample_rate, max_seconds=max_seconds)

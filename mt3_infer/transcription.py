@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt3_infer.errors import AudioWarning, InvalidOptionError
+from mt3_infer.files import write_whole
 from mt3_infer.notes import Note
 
 if TYPE_CHECKING:
@@ -52,15 +53,18 @@ class Transcription:
     def save(self, path: str | PathLike[str]) -> None:
         """Write a file of the kind that its name ends in: .mid, .midi or .json.
 
+        A file that is there is replaced. If that fails, on a full disk for example, it is left untouched.
+
         Raises:
             InvalidOptionError: another ending.
+            OSError: it cannot be written.
         """
         target = Path(path)
         match target.suffix.lower():
             case ".mid" | ".midi":
-                target.write_bytes(self.to_midi())
+                write_whole(target, self.to_midi())
             case ".json":
-                target.write_text(self.to_json(), encoding="utf-8")
+                write_whole(target, self.to_json().encode())
             case suffix:
                 raise InvalidOptionError(f"Cannot save as {suffix!r}: name the file .mid, .midi or .json.")
 

@@ -109,6 +109,7 @@ def make_engine(settings: Settings, *, statement_seconds: float = STATEMENT_SECO
         max_overflow=10,
         pool_timeout=5,
         connect_args={
+            "client_encoding": "utf8",  # of a SQL_ASCII database text would come as bytes
             "connect_timeout": 5,
             "options": " ".join(f"-c {name}={round(limit)}" for name, limit in limits_ms.items()),
             "tcp_user_timeout": 10000,

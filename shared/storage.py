@@ -21,8 +21,13 @@ from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
+from botocore.parsers import ResponseParserError
+
 from shared.config import Settings
 from shared.errors import ObjectMissing, StorageUnavailable
+from shared.logs import get_logger
+
+log = get_logger(__name__)
 
 
 def upload_prefix(job_id: UUID) -> str:
@@ -230,6 +235,11 @@ def _local_errors(key: str) -> Iterator[None]:
         raise StorageUnavailable(f"Storage failed: {error.strerror or error}.") from error
 
 
+# Statuses with which S3-compatible servers refuse to delete many objects at once: they ask for a Content-MD5,
+# which botocore no longer sends, or do not know the call.
+REFUSALS = (400, 403, 404, 405, 411, 415, 501)
+
+
 class S3Storage:
     """A bucket of any S3-compatible server."""
 
@@ -237,6 +247,8 @@ class S3Storage:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._client = _s3_client(settings, settings.s3_endpoint_url)
+        self._deletes_many = True  # until the server refuses it
+        self._has_deleted = False
         # Links are opened by clients, who may know the server under another address than we do.
         public = settings.s3_public_endpoint_url
         self._link_client = _s3_client(settings, public) if public else self._client
@@ -279,13 +291,36 @@ class S3Storage:
         with self._errors(prefix):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
-                if keys:
-                    objects = {"Objects": keys, "Quiet": True}
-                    answer = self._client.delete_objects(Bucket=self._bucket, Delete=objects)
-                    if errors := answer.get("Errors"):  # the answer as a whole is a success all the same
-                        first = errors[0]
-                        raise StorageUnavailable(f"Storage did not delete {first['Key']}: {first.get('Code')}.")
+                self._delete([item["Key"] for item in page.get("Contents", [])])
+
+    def _delete(self, keys: list[str]) -> None:
+        """Delete objects with one request, or each with its own where the server does not take that."""
+        if keys and self._deletes_many:
+            try:
+                keys = self._delete_many(keys)
+            except (self._client.exceptions.ClientError, ResponseParserError) as error:
+                answer = getattr(error, "response", {})
+                if answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) not in REFUSALS:
+                    raise
+                log.warning("storage_refuses_batches", error=str(error)[:200])
+                self._deletes_many = False
+        for key in keys:
+            self._delete_one(key)
+
+    def _delete_many(self, keys: list[str]) -> list[str]:
+        """Delete objects with one request; return those of which the answer says nothing."""
+        objects = {"Objects": [{"Key": key} for key in keys]}
+        answer = self._client.delete_objects(Bucket=self._bucket, Delete=objects)
+        for error in answer.get("Errors", []):  # the answer as a whole is a success all the same
+            if "Key" in error:
+                raise StorageUnavailable(f"Storage did not delete {error['Key']}: {error.get('Code')}.")
+        deleted = {item.get("Key") for item in answer.get("Deleted", [])}
+        return [key for key in keys if key not in deleted]
+
+    def _delete_one(self, key: str) -> None:
+        """Delete an object that may be gone: some servers answer to that with an error."""
+        with suppress(ObjectMissing), self._errors(key):
+            self._client.delete_object(Bucket=self._bucket, Key=key)
 
     def list_objects(self, prefix: str) -> Iterator[ListedObject]:
         """See `ObjectStorage`."""
@@ -326,9 +361,12 @@ class S3Storage:
         return address
 
     def check(self) -> None:
-        """See `ObjectStorage`."""
+        """See `ObjectStorage`. A deletion is tried until it works once: without that, files stay for ever."""
         with self._errors(""):
             self._client.head_bucket(Bucket=self._bucket)
+            if not self._has_deleted:
+                self._delete_one(f"{self._prefix}.deletion-check")
+                self._has_deleted = True
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:

@@ -85,6 +85,10 @@ class Job(Base):
     __table_args__ = (
         UniqueConstraint("owner", "idempotency_key"),
         Index("ix_jobs_owner_id", "owner", "id"),
+        Index("ix_jobs_owner_status_id", "owner", "status", "id"),
+        Index("ix_jobs_owner_model_id", "owner", "model", "id"),
+        Index("ix_jobs_owner_model_status_id", "owner", "model", "status", "id"),
+        Index("ix_jobs_finished_at", "finished_at"),
         Index("ix_jobs_status_run_after", "status", "run_after"),
         Index("ix_jobs_status_lease_until", "status", "lease_until"),
         Index("ix_jobs_turn", "status", "owner", "is_long", text("coalesce(served_at, created_at)")),

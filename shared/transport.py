@@ -1,8 +1,8 @@
 """Celery's Redis transport, hardened: what others put on our list is dropped instead of ending the worker.
 
-Celery trusts the messages of its queue. Text that is no JSON, a missing header or one of the wrong type raises in the
-worker's event loop, and the process ends; the next one takes the next message. So each message is built anew from
-the few fields that we use, before Celery sees it.
+Celery trusts the messages of its queue. Text that is no JSON, a missing header or one of the wrong type raises in
+the worker's event loop, and the process ends; the next one takes the next message. So each message is built anew
+from the few fields that we use, before Celery sees it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from kombu.transport import redis
 
 from shared.logs import get_logger
 from shared.queue import TRANSCRIBE_TASK
-
 
 log = get_logger(__name__)
 
@@ -47,12 +46,12 @@ def rebuild(message: Any) -> dict[str, Any] | None:
     }
 
 
-class Channel(redis.Channel):  # type: ignore[misc]
+class Channel(redis.Channel):
     """Reads the list."""
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
-            return super()._brpop_read(**options)
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         except (Empty, *self.connection_errors):
             raise
         except Exception as error:
@@ -60,7 +59,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
             raise Empty from None
 
 
-class Transport(redis.Transport):  # type: ignore[misc]
+class Transport(redis.Transport):
     """Hands messages to Celery."""
 
     Channel = Channel
@@ -70,4 +69,4 @@ class Transport(redis.Transport):  # type: ignore[misc]
             log.warning("foreign_message_dropped", message=repr(message)[:200])
         else:
             ours["properties"]["delivery_info"]["routing_key"] = queue
-            super()._deliver(ours, queue)
+            super()._deliver(ours, queue)  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +16,7 @@ from uuid import uuid4
 @dataclass
 class Answer:
     status: int
-    headers: dict[str, str]
+    headers: Message  # names in any case
     body: bytes
 
     @property
@@ -39,10 +40,10 @@ class ServiceClient:
         opener = urllib.request.build_opener(_NoRedirects)
         try:
             with opener.open(request, timeout=30) as response:
-                return Answer(response.status, dict(response.headers), response.read())
+                return Answer(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
             with error:
-                return Answer(error.code, dict(error.headers), error.read())
+                return Answer(error.code, error.headers, error.read())
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.call("GET", path, data=None, **headers)

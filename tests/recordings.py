@@ -45,7 +45,7 @@ def remux(source: Path, target: Path, *, without: tuple[float, float], kind: str
     with av.open(str(source)) as before, av.open(str(target), "w", format=kind) as after:
         track = before.streams.audio[0]
         copy = after.add_stream_from_template(track)
-        start = float((track.start_time or 0) * track.time_base)
+        start = float((track.start_time or 0) * (track.time_base or 0))
         for packet in before.demux(track):
             if packet.dts is None or packet.pts is None:
                 continue

@@ -1,4 +1,4 @@
-"""The side that clients see: API, page, documentation. `create_app` makes it from its parts; see `web.wsgi`."""
+"""The side that clients see: API, page, documentation. `create_app` makes it from its parts; see `web.asgi`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from shared.turns import WaitingLine
 from web import health, models, transcriptions
 from web.browsers import refuse_foreign
 from web.errors import register_error_handlers
+from web.forms import FormRequest
 from web.parts import EXTENSION, Parts
 from web.schemas import Problem
 from web.uploads import resolve_model
@@ -59,6 +60,7 @@ def create_app(
         SWAGGER_UI_STANDALONE_PRESET_JS="/docs/assets/swagger-ui-standalone-preset.js",
         DOCS_FAVICON="/static/favicon.svg",
     )
+    app.request_class = FormRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the order of a schema's fields is meant
     app.extensions[EXTENSION] = Parts(
         settings=settings,

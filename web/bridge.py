@@ -1,8 +1,8 @@
 """Runs the Flask application for an ASGI server, so that a slow client costs no thread.
 
 An event loop reads a request's body to its end before a thread runs the view, and sends the answer while that
-thread already does something else. A client that waits (`Prefer: wait`) is a timer. Views run in pools by what they
-work with: uploads to a storage that hangs leave polls and health checks their threads.
+thread already does something else. A client that waits (`Prefer: wait`) is a timer. Views run in pools by what
+they work with: uploads to a storage that hangs leave polls and health checks their threads.
 """
 
 from __future__ import annotations

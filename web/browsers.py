@@ -1,8 +1,8 @@
 """Keeps pages of other sites from using a visitor's browser against this service.
 
 Two ways lead here: a request across sites, and a name of the attacker's own that resolves to our address (DNS
-rebinding), which makes that page one of the same site. There is no built-in authentication: every client that reaches
-the service may use it, so a browser inside the network is all that an attacker lacks.
+rebinding), which makes that page one of the same site. There is no built-in authentication: every client that
+reaches the service may use it, so a browser inside the network is all that an attacker lacks.
 """
 
 from __future__ import annotations

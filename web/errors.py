@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from mt3_infer.errors import MT3Error
 from shared.errors import ServiceError, is_disk_full
 from shared.logs import get_logger
+from web.forms import FormTooLarge
 
 log = get_logger(__name__)
 
@@ -107,10 +108,11 @@ def register_error_handlers(app: APIFlask) -> None:
     def _from_http(error: HTTPException) -> Response:
         status = error.code or 500
         detail = error.description or HTTPStatus(status).phrase
+        if isinstance(error, FormTooLarge):
+            return problem(status, "form_too_large", detail)
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            limit = app.config["MAX_CONTENT_LENGTH"] / 1e6
-            detail = f"The upload is larger than the {limit:,.0f} MB that this service takes."
-        elif isinstance(error, NotFound):
+            return upload_too_large(app.config["MAX_CONTENT_LENGTH"])
+        if isinstance(error, NotFound):
             detail = "There is nothing at this address; /docs lists what there is."
         response = problem(status, CODE_OF.get(status, "http_error"), detail)
         for name, value in error.get_headers():

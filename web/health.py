@@ -11,6 +11,7 @@ from sqlalchemy import text
 from shared import presence, startup
 from shared.logs import get_logger
 from web.parts import parts
+from web.schemas import Readiness
 from web.workload import Workload, works_with
 
 log = get_logger(__name__)
@@ -26,6 +27,7 @@ def livez() -> dict[str, str]:
 
 
 @blueprint.get("/readyz")
+@blueprint.output(Readiness, description="All of them.")
 @blueprint.doc(summary="Are database, queue and storage within reach", responses={503: "Not all of them."})
 @works_with(Workload.READINESS)
 def readyz() -> tuple[dict[str, Any], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -11,8 +12,11 @@ from pydantic_core import PydanticCustomError
 from werkzeug.datastructures import FileStorage
 
 from shared.jobs import Download, eta_seconds
+from shared.logs import get_logger
 from shared.shards import ShardsProgress
 from shared.tables import Job, Phase, Status
+
+log = get_logger(__name__)
 
 Metadata = dict[str, Any]
 MAX_METADATA_CHARACTERS = 16_384
@@ -136,6 +140,14 @@ class ArtifactView(BaseModel):
     href: str
 
 
+class ClientFields(BaseModel):
+    """What an answer repeats of the request."""
+
+    options: dict[str, Any]
+    filename: str | None
+    metadata: Metadata
+
+
 class TranscriptionView(BaseModel):
     """A job."""
 
@@ -190,6 +202,21 @@ class ModelList(BaseModel):
     items: list[ModelView]
 
 
+class WorkersView(BaseModel):
+    """Workers that were seen lately."""
+
+    present: int
+    last_seen_at: str | None
+
+
+class Readiness(BaseModel):
+    """Whether requests can be served."""
+
+    status: Literal["ready", "not ready"]
+    checks: dict[str, Literal["ok", "unavailable"]]
+    workers: WorkersView | None = Field(None, description="Informational only; null without a database.")
+
+
 class Problem(BaseModel):
     """RFC 9457, with a `code` that stays the same."""
 
@@ -198,6 +225,22 @@ class Problem(BaseModel):
     status: int
     detail: str
     code: str
+
+
+def show_job(job: Job, **more: Any) -> dict[str, Any]:
+    """Return a job as JSON types. One that cannot be shown whole is shown without what its client sent."""
+    try:
+        return _to_json(view_job(job, **more))
+    except Exception as error:
+        log.error("job_cannot_be_shown", job_id=str(job.id), error=repr(error)[:500])
+        bare: dict[str, Any] = {"options": {}, "metadata": {}, "filename": None}
+        return _to_json(view_job(job, **more).model_copy(update=bare))
+
+
+def _to_json(view: TranscriptionView) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(view.model_dump_json())
+    json.dumps(body, allow_nan=False)
+    return body
 
 
 def _download(job: Job) -> DownloadView | None:

@@ -26,7 +26,7 @@ from web.schemas import (
     ShowHeaders,
     TranscriptionList,
     TranscriptionView,
-    view_job,
+    show_job,
 )
 from web.uploads import receive, resolve_model
 from web.workload import Workload, works_with
@@ -64,13 +64,17 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
             cursor=query.cursor,
         )
         progress = shards.progress_of(session, page, datetime.now(UTC))
-    items = [view_job(job, shards=progress.get(job.id)) for job in page]
-    body = TranscriptionList(items=items, next_cursor=cursor)
+    items = []
+    for job in page:
+        try:
+            items.append(show_job(job, shards=progress.get(job.id)))
+        except Exception as error:
+            log.error("job_left_out_of_list", job_id=str(job.id), error=repr(error)[:500])
     headers = {}
     if cursor:
         following = request.args.to_dict() | {"cursor": cursor}
         headers["Link"] = f'<{url_for(".index", **following)}>; rel="next"'  # type: ignore[arg-type]
-    return body.model_dump(mode="json"), 200, headers
+    return {"items": items, "next_cursor": cursor}, 200, headers
 
 
 @blueprint.get("/<uuid:job_id>")
@@ -122,11 +126,12 @@ def remove(job_id: UUID) -> tuple[str, int]:
     """Delete; what storage cannot remove now, the scheduler removes later."""
     with parts().sessions.begin() as session:
         jobs.delete_job(session, OWNER, job_id)
-    try:
-        for prefix in jobs.all_prefixes([job_id]):
+    for prefix in jobs.all_prefixes([job_id]):
+        try:
             parts().storage.delete_prefix(prefix)
-    except ServiceError as error:
-        log.warning("files_left_for_the_scheduler", job_id=str(job_id), error=str(error))
+        except ServiceError as error:
+            log.warning("files_left_for_the_scheduler", prefix=prefix, error=str(error))
+            break  # if storage hangs, each prefix would take as long
     return "", 204
 
 
@@ -176,14 +181,14 @@ def _download_name(job: Job, artifact: str) -> str:
 def _look(job_id: UUID) -> dict[str, Any]:
     with parts().sessions() as session:
         job = jobs.get_job(session, OWNER, job_id)
-        return _view_in(session, job).model_dump(mode="json")
+        return _view_in(session, job)
 
 
 def _dump(job: Job) -> dict[str, Any]:
     with parts().sessions() as session:
-        return _view_in(session, job).model_dump(mode="json")
+        return _view_in(session, job)
 
 
-def _view_in(session: Session, job: Job) -> TranscriptionView:
+def _view_in(session: Session, job: Job) -> dict[str, Any]:
     progress = shards.progress_of(session, [job], datetime.now(UTC))
-    return view_job(job, position=parts().line.position(session, job), shards=progress.get(job.id))
+    return show_job(job, position=parts().line.position(session, job), shards=progress.get(job.id))

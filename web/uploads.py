@@ -12,13 +12,17 @@ from uuid6 import uuid7
 from werkzeug.datastructures import FileStorage
 
 from mt3_infer.models import MODELS
-from shared.errors import IdempotencyConflict
+from shared.errors import IdempotencyConflict, ServiceError
 from shared.jobs import NewJob, create_job
+from shared.logs import get_logger
 from shared.storage import StoredObject, upload_prefix
 from shared.tables import Job
-from web.errors import EmptyUpload, InvalidRequest, UnknownModel
+from web.client_json import check_returnable, read_object
+from web.errors import EmptyUpload, UnknownModel
 from web.parts import OWNER, Parts
-from web.schemas import NewTranscription
+from web.schemas import ClientFields, NewTranscription
+
+log = get_logger(__name__)
 
 
 def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None) -> Job:
@@ -29,11 +33,16 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
         StorageUnavailable, OperationalError: nothing was accepted; trying again is safe.
     """
     model = resolve_model(parts, form.model)
-    MODELS[model].check_options(form.options)
-    metadata = read_metadata(form.metadata)
+    options: dict[str, Any] = form.options
+    check_returnable("options", options)
+    MODELS[model].check_options(options)
+    metadata = read_object("metadata", form.metadata)
     upload: FileStorage = form.file
     if is_empty(upload):
         raise EmptyUpload("The file is empty: choose the recording again.")
+    filename = display_name(upload.filename)
+    # What the answers will say of it, before there is a row that they could fail for.
+    ClientFields(options=options, filename=filename, metadata=metadata).model_dump_json()
 
     job_id = UUID(str(uuid7()))
     stored = parts.storage.put(
@@ -45,25 +54,33 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
         id=job_id,
         owner=OWNER,
         model=model,
-        options=form.options,
+        options=options,
         client_metadata=metadata,
-        filename=display_name(upload.filename),
+        filename=filename,
         upload_key=stored.key,
         upload_bytes=stored.size,
         idempotency_key=idempotency_key,
-        request_hash=request_hash(stored, model, form.options, metadata),
+        request_hash=request_hash(stored, model, options, metadata),
     )
     try:
         job, created = create_job(parts.sessions, new)
     except IdempotencyConflict:
-        parts.storage.delete_prefix(upload_prefix(job_id))
+        discard(parts, job_id)
         raise
     # After any other error the upload stays: a commit that seems to have failed may have been made.
     if not created:
-        parts.storage.delete_prefix(upload_prefix(job_id))
+        discard(parts, job_id)
         return job
     parts.queue.submit(job.id)
     return job
+
+
+def discard(parts: Parts, job_id: UUID) -> None:
+    """Remove an upload that no job needs. What storage does not remove now, the sweeper finds as an orphan."""
+    try:
+        parts.storage.delete_prefix(upload_prefix(job_id))
+    except ServiceError as error:
+        log.warning("upload_left_for_the_sweeper", job_id=str(job_id), error=str(error))
 
 
 def resolve_model(parts: Parts, asked: str | None) -> str:
@@ -75,20 +92,6 @@ def resolve_model(parts: Parts, asked: str | None) -> str:
             return entry.name
     known = ", ".join(sorted(entry.name for entry in models))
     raise UnknownModel(f"There is no model {name!r}; there are: {known}.")
-
-
-def read_metadata(text: str | None) -> dict[str, Any]:
-    """The client's own JSON object."""
-    try:
-        metadata = json.loads(text) if text else {}
-        written = json.dumps(metadata, allow_nan=False)
-    except (ValueError, RecursionError):  # no JSON, NaN, a number without end; or nested without end
-        metadata, written = None, ""
-    if not isinstance(metadata, dict):
-        raise InvalidRequest('metadata must be a JSON object, such as {"album": "Demo"}.')
-    if "\\u0000" in written:
-        raise InvalidRequest("metadata must not contain NUL characters.")
-    return metadata
 
 
 def is_empty(upload: FileStorage) -> bool:

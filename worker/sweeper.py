@@ -74,33 +74,56 @@ class Sweeper:
         for prefix in garbage:
             if not self.lock.hold():
                 return
-            try:
-                self.storage.delete_prefix(prefix)
-            except ServiceError as error:
-                log.warning("garbage_left", prefix=prefix, error=str(error))
-                return
+            is_removed = self._removes(prefix)
             with self.sessions.begin() as session:
-                jobs.forget_garbage(session, prefix)
+                if is_removed:
+                    jobs.forget_garbage(session, prefix)
+                else:
+                    jobs.postpone_garbage(session, prefix)
 
     def remove_orphans(self) -> None:
         """Look through all of storage and remove what is old and belongs to nothing."""
         old = datetime.now(UTC) - timedelta(hours=self.settings.orphan_hours)
-        removed = self.storage.delete_unfinished(older_than=old)
-        for top, prefix in PREFIXES.items():
-            owned = self._owned(top, old)
-            while batch := list(islice(owned, BATCH)):
-                if not self.lock.hold():
-                    return
-                with self.sessions() as session:
-                    find_kept = shards.find_kept if top == "shards/" else jobs.find_kept
-                    kept = find_kept(session, [job_id for job_id, _ in batch])
-                for job_id, attempt in batch:
-                    is_orphan = job_id not in kept or (attempt is not None and attempt not in kept[job_id])
-                    if is_orphan:
-                        self.storage.delete_prefix(prefix(job_id) if attempt is None else prefix(job_id, attempt))
-                        removed += 1
+        removed = 0
+        try:
+            removed += self.storage.delete_unfinished(older_than=old)
+        except ServiceError as error:
+            self._go_on_after("unfinished uploads", error)
+        for top in PREFIXES:
+            try:
+                removed += self._remove_orphans_below(top, old)
+            except ServiceError as error:
+                self._go_on_after(top, error)
         if removed:
             log.info("orphans_removed", count=removed)
+
+    def _remove_orphans_below(self, top: str, old: datetime) -> int:
+        removed, prefix = 0, PREFIXES[top]
+        owned = self._owned(top, old)
+        while batch := list(islice(owned, BATCH)):
+            if not self.lock.hold():
+                break
+            with self.sessions() as session:
+                find_kept = shards.find_kept if top == "shards/" else jobs.find_kept
+                kept = find_kept(session, [job_id for job_id, _ in batch])
+            for job_id, attempt in batch:
+                if job_id not in kept or (attempt is not None and attempt not in kept[job_id]):
+                    removed += self._removes(prefix(job_id) if attempt is None else prefix(job_id, attempt))
+        return removed
+
+    def _removes(self, prefix: str) -> bool:
+        """Delete a prefix; return False if storage refused it."""
+        try:
+            self.storage.delete_prefix(prefix)
+        except ServiceError as error:
+            self._go_on_after(prefix, error)
+            return False
+        return True
+
+    def _go_on_after(self, subject: str, error: ServiceError) -> None:
+        """Log what storage refused, so that the rest is still done; raise if it is unavailable as a whole."""
+        log.warning("storage_refused", subject=subject, error=str(error))
+        self.storage.check()
 
     def _owned(self, top: str, old: datetime) -> Iterator[tuple[UUID, int | None]]:
         """Job, and attempt where it has one, of every group of objects that are all old."""

@@ -66,7 +66,7 @@ class DecodeLimits:
         memory_bytes: that the child may allocate beyond what it begins with.
     """
 
-    probe_seconds: float = 5.0
+    probe_seconds: float = 3.0
     memory_bytes: int = 512 * 1024**2
 
 

@@ -55,7 +55,8 @@ class Scale:
 
     def add(self, samples: NDArray[Any]) -> None:
         """Count some samples."""
-        values = np.abs(samples.astype(np.float64, copy=False)).ravel()
+        with np.errstate(invalid="ignore"):  # signaling NaN
+            values = np.abs(samples.astype(np.float64, copy=False)).ravel()
         usable = np.isfinite(values)
         self._total += values.size
         self._unusable += values.size - int(np.count_nonzero(usable))

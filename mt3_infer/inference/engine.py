@@ -14,17 +14,22 @@ the slots are then filled by as many recordings.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SegmentT = TypeVar("SegmentT")
 ResultT = TypeVar("ResultT")
+
+_engines: WeakSet[Engine[Any, Any]] = WeakSet()
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +122,9 @@ class Slots(Protocol[SegmentT, ResultT]):
 class Engine(Generic[SegmentT, ResultT]):
     """Runs a network for any number of threads.
 
-    Its own thread lives as long as there are callers; nothing needs to be closed.
+    Its own thread lives as long as there are callers; nothing needs to be closed. A thread that still computes in
+    native code when the interpreter ends would abort the process. So the last caller to leave waits for the step
+    that is under way, and what is left of callers at exit is stopped there.
     """
 
     def __init__(self, network: Slots[SegmentT, ResultT], *, add_at_once: int) -> None:
@@ -133,6 +140,8 @@ class Engine(Generic[SegmentT, ResultT]):
         self._callers: deque[_Caller[SegmentT, ResultT]] = deque()  # the next one to be served first
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._stopped = False
+        _engines.add(self)
 
     def generate(
         self, requests: Iterable[Request[SegmentT, ResultT]], *, in_order: bool = False
@@ -166,8 +175,18 @@ class Engine(Generic[SegmentT, ResultT]):
         finally:
             self._leave(caller)
 
+    def stop(self) -> None:
+        """Give up all callers and wait for the step that is under way; callers that still wait get an error."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
     def _enter(self, caller: _Caller[SegmentT, ResultT]) -> None:
         with self._changed:
+            self._refuse_if_stopped()
             self._callers.append(caller)
             # Not alive either in a process that was forked from one with callers.
             if self._thread is None or not self._thread.is_alive():
@@ -178,6 +197,14 @@ class Engine(Generic[SegmentT, ResultT]):
         with self._changed:
             self._callers.remove(caller)
             self._changed.notify_all()
+            thread = self._thread
+            # Not alive in a forked process; the engine's own thread comes here when it collects a generator.
+            if thread is None or not thread.is_alive() or thread is threading.current_thread():
+                return
+            self._changed.wait_for(lambda: self._thread is not thread or self._callers)
+            has_ended = self._thread is not thread
+        if has_ended:
+            thread.join()
 
     def _submit(self, caller: _Caller[SegmentT, ResultT], index: int, request: Request[SegmentT, ResultT]) -> None:
         with self._changed:
@@ -186,11 +213,17 @@ class Engine(Generic[SegmentT, ResultT]):
 
     def _take(self, caller: _Caller[SegmentT, ResultT], index: int) -> ResultT:
         with self._changed:
-            self._changed.wait_for(lambda: index in caller.results)
+            self._changed.wait_for(lambda: index in caller.results or self._stopped)
+            if index not in caller.results:
+                self._refuse_if_stopped()
             result = caller.results.pop(index)
         if isinstance(result, Exception):
             raise result
         return result
+
+    def _refuse_if_stopped(self) -> None:
+        if self._stopped:
+            raise RuntimeError("The network was stopped, because the interpreter is shutting down.")
 
     # --- The engine's own thread
     # -----------------------------------------------------------------------------
@@ -199,10 +232,11 @@ class Engine(Generic[SegmentT, ResultT]):
         """Keep the slots filled and go on until no caller is left."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._network.active or not self._idle())
+                self._changed.wait_for(lambda: self._stopped or self._network.active or not self._idle())
                 self._network.abort(lambda request_id: request_id.caller not in self._callers)
-                if not self._callers:
+                if self._stopped or not self._callers:
                     self._thread = None
+                    self._changed.notify_all()
                     return
                 batch = self._next_batch()
             if batch:
@@ -256,3 +290,12 @@ class Engine(Generic[SegmentT, ResultT]):
             for request_id, result in results:
                 request_id.caller.deliver(request_id.index, result)
             self._changed.notify_all()
+
+
+@atexit.register
+def _stop_engines() -> None:
+    for engine in list(_engines):
+        # It is not alive in a forked process. A second Ctrl-C must not leave it running.
+        while engine._thread is not None and engine._thread.is_alive():
+            with suppress(KeyboardInterrupt):
+                engine.stop()

@@ -54,6 +54,7 @@ class S3Proxy:
     def __init__(self, port: int, behind: int, *, stall_seconds: float) -> None:
         self.behind = behind
         self.stall_seconds = stall_seconds
+        self.refusals: dict[str, tuple[int, bytes]] = {}  # by "METHOD part-of-the-address": status and body
         self.ending = threading.Event()
         self._planted: Counter[Fault] = Counter()
         self._faults: Mapping[Fault, int] = {}
@@ -61,6 +62,11 @@ class S3Proxy:
         self._dealing = threading.Lock()
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.proxy = self
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._server.server_address[:2]
+        return str(host), port
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -123,6 +129,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def relay(self) -> None:
         proxy = self.server.proxy
+        for refused, (status, body) in proxy.refusals.items():
+            method, _, part = refused.partition(" ")
+            if self.command == method and part in self.path:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                return self.answer(status, {"Content-Type": "application/xml"}, body)
         assert "Transfer-Encoding" not in self.headers
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = proxy.deal(self.command)

@@ -99,7 +99,7 @@ def test_cancel_takes_effect_within_two_seconds(own_service: servers.Service, lo
     assert list((own_service.folder / "var" / "storage").rglob(f"{job_id}/*")) == []
 
 
-@pytest.mark.parametrize("words", ["web.wsgi", "worker.scheduler", "redis-server"])
+@pytest.mark.parametrize("words", ["-m web ", "worker.scheduler", "redis-server"])
 def test_a_process_that_dies_is_started_again(own_service: servers.Service, bach: Path, words: str) -> None:
     client = ServiceClient(own_service.url)
     killed = process_of(own_service, words)

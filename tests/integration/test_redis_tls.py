@@ -143,7 +143,7 @@ def test_a_certificate_for_another_name_is_refused(
     tls: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, client: Callable[[Settings], None]
 ) -> None:
     url = tls[0].replace("127.0.0.1", "localhost")
-    with pytest.raises((OSError, RedisError, Exception), match="(?i)hostname mismatch"):
+    with pytest.raises((OSError, RedisError, Exception), match=r"(?i)hostname mismatch"):
         client(make_settings(f"{url}?ssl_ca_certs={tls[1]}", monkeypatch))
 
 

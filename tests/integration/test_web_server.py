@@ -246,7 +246,7 @@ def test_a_wait_ends_when_its_time_is_over(client: ServiceClient) -> None:
     answer = client.get(f"/v1/transcriptions/{job_id}", Prefer="respond-async, wait=1")
     assert (answer.status, answer.json["status"]) == (200, "queued")
     assert 1 <= time.monotonic() - began < 10
-    etag = {"If_None_Match": answer.headers["etag"]}
+    etag = {"If_None_Match": answer.headers["ETag"]}
     assert client.get(f"/v1/transcriptions/{job_id}", Prefer="wait=1", **etag).status == 304
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
@@ -18,7 +21,8 @@ from uuid6 import uuid7
 import migrations
 from migrations import upgrade
 from shared.config import Settings
-from shared.db import make_engine
+from shared.db import make_engine, make_sessions
+from shared.jobs import NewJob, create_job, get_job
 from shared.tables import Base
 
 # SQLite cannot say what an index on an expression is: `test_turns` shows that it is used.
@@ -73,3 +77,43 @@ def test_a_job_survives_all_migrations_and_all_steps_back(empty: Settings, engin
     command.downgrade(config, "0001")
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM jobs")) == 1
+
+
+def make_database(url: str, encoding: str) -> Settings:
+    name = f"m{uuid7().hex}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        made = f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        connection.execute(made.encode())
+    return Settings(database_url=f"{url.rpartition('/')[0]}/{name}")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "UTF8"])
+def test_a_database_of_these_encodings_is_migrated_and_keeps_any_text(postgres_url: str, encoding: str) -> None:
+    settings = make_database(postgres_url, encoding)
+    upgrade(settings)
+    engine = make_engine(settings)
+    job_id, name = UUID(str(uuid7())), "Жizнь – é🎵.wav"
+    new = NewJob(job_id, "public", "m", {}, {name: name}, name, "k", 1)
+    create_job(make_sessions(engine), new)
+    with make_sessions(engine)() as session:
+        job = get_job(session, "public", job_id)
+    assert (job.filename, job.client_metadata) == (name, {name: name})
+    engine.dispose()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1251", "EUC_JP"])
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres_url: str, encoding: str) -> None:
+    settings = make_database(postgres_url, encoding)
+    run = subprocess.run(
+        [sys.executable, "-m", "migrations"],
+        env={**os.environ, "MT3_DATABASE_URL": settings.database_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert f"encoding is {encoding}" in line
+    assert "ENCODING 'UTF8'" in line

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from mt3_infer.audio import Waveform
-from mt3_infer.errors import InvalidOptionError
+from mt3_infer.errors import InvalidOptionError, WeightsError
 from mt3_infer.inference.engine import Engine, Request, RequestId
 from mt3_infer.inference.threads import available_cpus
 from mt3_infer.models import BasicPitchOptions, ModelOptions
@@ -21,6 +21,8 @@ from mt3_infer.models.basic_pitch.notes import FrameNote, NoteCreator
 from mt3_infer.network import NetworkOutput
 from mt3_infer.notes import Note, sort_notes
 from mt3_infer.segments import Segment, SegmentGrid
+
+onnxruntime.disable_telemetry_events()  # some builds report to their maker
 
 SAMPLE_RATE = 22050  # Hz
 HOP = 256  # samples from frame to frame
@@ -34,6 +36,11 @@ LOWEST_PITCH = 21  # A0
 GRID = SegmentGrid(
     SAMPLE_RATE, hop=WINDOW_HOP, length=WINDOW_SAMPLES, lead=EDGE_FRAMES * HOP, tail=EDGE_FRAMES * HOP
 )
+
+# Named by the export. There is a third output, "StatefulPartitionedCall:0", of contours, which is not used.
+INPUT = "serving_default_input_2:0"
+FRAMES = "StatefulPartitionedCall:1"
+ONSETS = "StatefulPartitionedCall:2"
 
 Posteriors = tuple[Waveform, Waveform]
 """Of frames and of onsets, each of shape (T, 88)."""
@@ -51,6 +58,7 @@ def load(checkpoint: Path, *, device: str = "auto") -> BasicPitch:
 
     Raises:
         InvalidOptionError: a device other than the CPU is asked for.
+        WeightsError: the file is damaged, or holds another network.
     """
     if device not in ("auto", "cpu"):
         raise InvalidOptionError(f"basic_pitch runs on the CPU: leave out device={device!r}, or say 'cpu'.")
@@ -67,7 +75,12 @@ class BasicPitch:
     def __init__(self, onnx_file: Path) -> None:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = available_cpus()
-        self._session = onnxruntime.InferenceSession(onnx_file, settings, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(onnx_file, settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no class of their own in common
+            raise WeightsError(f"{onnx_file} is no ONNX file, or a damaged one: download it again.") from error
+        if not self._is_basic_pitch():
+            raise WeightsError(f"{onnx_file} holds another network, not basic_pitch: pass its nmp.onnx.")
         # One at a time, so that what a recording gives does not depend on what runs beside it: the last digits of
         # onnxruntime's results are others in other batches. A batch of four would be a sixth faster.
         self._engine: Engine[Waveform, Posteriors] = Engine(_Windows(self.posteriors), add_at_once=1)
@@ -83,6 +96,11 @@ class BasicPitch:
         assert isinstance(options, BasicPitchOptions)
         return BasicPitchCollector(options)
 
+    def _is_basic_pitch(self) -> bool:
+        inputs = {node.name: node.shape[1:] for node in self._session.get_inputs()}
+        outputs = {node.name for node in self._session.get_outputs()}
+        return inputs == {INPUT: [WINDOW_SAMPLES, 1]} and outputs >= {FRAMES, ONSETS}
+
     def posteriors(self, windows: Waveform) -> Posteriors:
         """Run the network on windows of shape (N, 43844).
 
@@ -90,9 +108,8 @@ class BasicPitch:
             Frame and onset posteriors, each (N × 142, 88), edges left away.
         """
         frames, onsets = self._session.run(
-            # Named by the export: 1 is notes, 2 onsets; 0 would be contours, of which no use is made.
-            ["StatefulPartitionedCall:1", "StatefulPartitionedCall:2"],
-            {"serving_default_input_2:0": windows[:, :, np.newaxis]},
+            [FRAMES, ONSETS],
+            {INPUT: windows[:, :, np.newaxis]},
         )  # each (N, 172, 88)
         kept = slice(EDGE_FRAMES, -EDGE_FRAMES)
         return frames[:, kept].reshape(-1, frames.shape[2]), onsets[:, kept].reshape(-1, onsets.shape[2])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,9 @@ from mt3_infer import (
     list_models,
     load_model,
 )
-from mt3_infer.models import MODELS
+from mt3_infer.errors import WeightsError
+from mt3_infer.models import MODELS, ModelSpec
+from mt3_infer.transcribe import DEFAULT_MODEL
 
 
 @pytest.fixture
@@ -82,3 +86,117 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
     spec = replace(MODELS["basic_pitch"], network="no_such_package:load")
     with pytest.raises(MissingDependencyError, match="no_such_package"):
         spec.load(tmp_path)
+
+
+NO_WEIGHTS = {
+    "empty": b"",
+    "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 230444\n",
+    "page": b"\n <!DOCTYPE html><html><title>404</title></html>",
+    "old page": b"<HTML><head>",
+    "xml": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+    "bytes": bytes(range(256)) * 16,
+    "zip": b"PK\x03\x04" + bytes(100),
+    "text": b'{"error": "Not Found"}',
+}
+
+
+@pytest.mark.parametrize("content", list(NO_WEIGHTS))
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("basic_pitch", "nmp.onnx"),
+        ("basic_pitch", "other.bin"),
+        ("mt3_pytorch", "mt3.pth"),
+        ("mt3_pytorch", "mt3.safetensors"),
+        ("mt3_pytorch", "mt3.bin"),
+        ("mr_mt3", "exp_memory64.ckpt"),
+        ("yourmt3", "last.ckpt"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named_in_one_sentence(
+    store: CheckpointStore, tmp_path: Path, model: str, name: str, content: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(NO_WEIGHTS[content])
+    with pytest.raises(WeightsError) as raised:
+        load_model(model, checkpoint_path=file, device="cpu", store=store)
+    assert str(file) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    word = {"empty": "empty", "pointer": "Git LFS", "page": "web page", "old page": "web page", "xml": "web page"}
+    assert word.get(content, "") in str(raised.value)
+
+
+@pytest.mark.parametrize("kept", [0.01, 0.5, 0.99])
+def test_a_checkpoint_that_is_cut_off_or_damaged_is_an_error(
+    store: CheckpointStore, tmp_path: Path, checkpoint_dir: Path, kept: float
+) -> None:
+    whole = (download_model("basic_pitch", store=CheckpointStore(checkpoint_dir)) / "nmp.onnx").read_bytes()
+    file = tmp_path / "nmp.onnx"
+    for content in (whole[: int(kept * len(whole))], bytes(int(kept * len(whole))) + whole):
+        file.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"nmp\.onnx"):
+            load_model("basic_pitch", checkpoint_path=tmp_path, store=store)
+
+
+def test_a_network_that_is_not_basic_pitch_is_an_error(store: CheckpointStore, tmp_path: Path) -> None:
+    """An ONNX file of a single node, which gives its input: written by hand, in the format's own encoding."""
+
+    def field(number: int, content: bytes | int) -> bytes:
+        if isinstance(content, int):
+            return bytes([number << 3, content])
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    shape = field(2, field(1, field(1, 1) + field(2, field(1, field(1, 4)))))
+    node = field(1, b"x") + field(2, b"y") + field(4, b"Identity")
+    graph = field(1, node) + field(2, b"g") + field(11, field(1, b"x") + shape) + field(12, field(1, b"y") + shape)
+    file = tmp_path / "identity.onnx"
+    file.write_bytes(field(1, 8) + field(7, graph) + field(8, field(1, b"") + field(2, 13)))
+    with pytest.raises(WeightsError, match="another network"):
+        load_model("basic_pitch", checkpoint_path=file, store=store)
+
+
+def test_a_folder_without_weights_is_an_error(store: CheckpointStore, tmp_path: Path) -> None:
+    (tmp_path / "mt3.pth").mkdir()
+    for model in ("basic_pitch", "mt3_pytorch", "mr_mt3", "yourmt3"):
+        with pytest.raises(CheckpointNotFoundError, match=f"no checkpoint of {model} in"):
+            load_model(model, checkpoint_path=tmp_path, store=store)
+
+
+@pytest.mark.parametrize("error", [AssertionError("?"), KeyError("x"), OSError(errno.EINVAL, "mmap"), EOFError()])
+def test_whatever_a_reader_of_weights_raises_is_about_the_file(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ModelSpec, "load", fail)
+    file = tmp_path / "mt3.pth"
+    file.write_bytes(b"weights")
+    with pytest.raises(WeightsError, match=r"mt3\.pth is damaged"):
+        load_model("mt3_pytorch", checkpoint_path=file, store=store)
+
+
+def test_running_out_of_memory_is_not_taken_for_a_damaged_file(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(ModelSpec, "load", fail)
+    file = tmp_path / "mt3.pth"
+    file.write_bytes(b"weights")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        load_model("mt3_pytorch", checkpoint_path=file, store=store)
+
+
+@pytest.mark.parametrize(
+    "option", [{"batch_size": "4"}, {"batch_size": 2.0}, {"batch_size": True}, {"checkpoint_path": 7}], ids=repr
+)
+def test_options_of_the_wrong_kind_are_refused(store: CheckpointStore, option: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOptionError):
+        load_model("mt3_pytorch", store=store, **option)
+
+
+def test_without_a_name_the_default_is_loaded(store: CheckpointStore) -> None:
+    with pytest.raises(CheckpointNotFoundError, match=f"mt3-infer download {DEFAULT_MODEL}"):
+        load_model(auto_download=False, store=store)

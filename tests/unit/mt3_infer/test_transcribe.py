@@ -104,9 +104,12 @@ def test_options_that_the_model_does_not_take_are_an_error(
         model.transcribe(tone(1.0), RATE, **options)
 
 
-def test_a_waveform_needs_a_sample_rate_and_a_file_must_not_have_one(model: Model, bach: Path) -> None:
-    with pytest.raises(InvalidOptionError, match="sample rate"):
-        model.transcribe(tone(1.0))
+def test_a_waveform_without_a_sample_rate_has_16_khz(model: Model) -> None:
+    assert model.transcribe(tone(2.0, 16_000)).duration == 2.0
+    assert transcribe(tone(2.0, 16_000), model=model).duration == 2.0
+
+
+def test_a_file_must_not_have_a_sample_rate(model: Model, bach: Path) -> None:
     with pytest.raises(InvalidOptionError, match="sample rate"):
         model.transcribe(bach, 44100)
 

@@ -177,6 +177,36 @@ def test_file_names_are_shown_and_never_used(client: FlaskClient, sent: str, sho
     assert job["filename"] == shown
 
 
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        (b"M\xfcller.wav", "Müller.wav"),  # Latin-1
+        (b"\x93quoted\x94 \x96 \xe9.wav", "“quoted” – é.wav"),  # Windows
+        (b"\x81\x8d\xff.wav", "\ufffd\ufffdÿ.wav"),  # neither: what can be read of it
+        ("Жizнь.wav".encode(), "Жizнь.wav"),
+    ],
+)
+def test_a_file_name_in_another_encoding_is_accepted(client: FlaskClient, sent: bytes, shown: str) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="' + sent + b'"\r\n\r\n'
+    content_type = "multipart/form-data; boundary=b"
+    response = client.post("/v1/transcriptions", data=head + b"RIFF\r\n--b--\r\n", content_type=content_type)
+    assert (response.status_code, response.json["filename"]) == (202, shown)
+
+
+def test_a_form_with_too_much_in_its_fields_says_so(client: FlaskClient) -> None:
+    """Far below the limit for uploads, which is not what they exceed."""
+    many = {f"field{n}": 1 for n in range(200)}
+    for lengths in ({"metadata": 600_000}, {"unknown": 600_000}, {"file": 2_000_000}, many):
+        form = "".join(
+            f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{"x" * length}\r\n'
+            for name, length in lengths.items()
+        )
+        content_type = "multipart/form-data; boundary=b"
+        response = client.post("/v1/transcriptions", data=form + "--b--\r\n", content_type=content_type)
+        assert_problem(response, 413, "form_too_large", "A form field is longer than 500 kB, or there are more")
+    assert post(client, metadata='{"a": "' + "x" * 16_000 + '"}').status_code == 202
+
+
 def test_a_windows_path_is_shown_by_its_last_part() -> None:
     assert display_name("C:\\Music\\song.mp3") == "song.mp3"
     assert display_name(" ") is None
@@ -405,6 +435,12 @@ def test_the_documentation_describes_every_call_and_loads_nothing_from_elsewhere
     }
     form = spec["paths"]["/v1/transcriptions"]["post"]["requestBody"]["content"]
     assert "multipart/form-data" in form
+    for path in spec["paths"].values():
+        for call in path.values():
+            assert any(status < "400" for status in call["responses"]), call
+    ready = spec["paths"]["/readyz"]["get"]["responses"]
+    assert ready["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Readiness"}
+    assert "503" in ready
     for path in spec["paths"].values():
         for call in path.values():
             for status, answer in call["responses"].items():

@@ -180,9 +180,12 @@ def test_bytes_in_memory_and_pipes_are_recordings_too(clip: Path) -> None:
     with open_audio(io.BytesIO(data), sample_rate=RATE) as stream:
         assert sum(map(len, stream)) == 2 * RATE
     reading, writing = os.pipe()
-    feeder = threading.Thread(
-        target=lambda: (os.write(writing, data[:60_000]), os.write(writing, data[60_000:]), os.close(writing))
-    )
+
+    def feed() -> None:
+        with open(writing, "wb") as pipe:
+            pipe.write(data)
+
+    feeder = threading.Thread(target=feed)
     feeder.start()
     with open(reading, "rb") as pipe, open_audio(pipe, sample_rate=RATE) as stream:
         assert sum(map(len, stream)) == 2 * RATE

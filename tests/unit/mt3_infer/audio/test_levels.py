@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def take(stream: AudioStream) -> tuple[Waveform, list[str]]:
     return waveform, [warning.code for warning in stream.warnings]
 
 
-def from_array(array: NDArray) -> tuple[Waveform, list[str]]:
+def from_array(array: NDArray[Any]) -> tuple[Waveform, list[str]]:
     return take(array_audio(array, RATE, sample_rate=RATE))
 
 

@@ -41,7 +41,7 @@ def halves(bach: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
     folder = tmp_path_factory.mktemp("halves")
     with av.open(str(bach)) as container:
         stereo = np.concatenate([frame.to_ndarray().reshape(-1, 2) for frame in container.decode(audio=0)])
-    planes = stereo.T.astype(np.float32) / 32768
+    planes = (stereo.T / 32768).astype(np.float32)
 
     def make(first: tuple[str, str, int], second: tuple[str, str, int], **options: object) -> list[Path]:
         parts = []
@@ -77,7 +77,11 @@ def join(parts: list[Path], path: Path) -> Path:
     ],
 )
 def test_joined_files_are_read_to_the_end(
-    halves: Callable[..., list[Path]], original: Waveform, tmp_path: Path, first: tuple, second: tuple
+    halves: Callable[..., list[Path]],
+    original: Waveform,
+    tmp_path: Path,
+    first: tuple[str, str, int],
+    second: tuple[str, str, int],
 ) -> None:
     waveform, warnings = decode(join(halves(first, second), tmp_path / "joined"))
     assert codes(warnings) == ["joined"]
@@ -122,7 +126,7 @@ def wav(bach: Path, tmp_path: Path) -> bytearray:
     return bytearray(encode(bach, tmp_path / "plain.wav", "pcm_s16le", 44100).read_bytes())
 
 
-def check_whole(path: Path, data: bytes, original: Waveform) -> list[str]:
+def check_whole(path: Path, data: bytes | bytearray, original: Waveform) -> list[str]:
     path.write_bytes(data)
     waveform, warnings = decode(path)
     assert len(waveform) / RATE == pytest.approx(SECONDS, abs=0.1)

@@ -1,0 +1,78 @@
+"""Write files whole or not at all: into a file beside the target, which is then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+PROBE = bytes(64 * 1024)
+"""Written and removed to see whether there is room: more than most results need."""
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a file, or leave what was there untouched. A device or a pipe is written to directly.
+
+    Raises:
+        OSError: it cannot be written; `filename` is the target.
+    """
+    with _named(target):
+        real = Path(os.path.realpath(target))
+        if real.exists() and not real.is_file():
+            real.write_bytes(content)
+            return
+        with _part(real.parent) as part:
+            with part.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if real.exists():
+                with suppress(PermissionError):
+                    shutil.copymode(real, part)
+            part.replace(real)
+
+
+def check_writable(target: Path) -> None:
+    """Find out, before any work, whether `write_whole` would succeed.
+
+    Raises:
+        OSError: it would not; `filename` is the target.
+    """
+    with _named(target):
+        real = Path(os.path.realpath(target))
+        with suppress(FileNotFoundError):
+            real.lstat()  # a name that is too long is found here
+        if real.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if real.exists() and not os.access(real, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if not real.exists() or real.is_file():
+            with _part(real.parent) as part:
+                part.write_bytes(PROBE)
+
+
+@contextmanager
+def _part(folder: Path) -> Iterator[Path]:
+    """Yield the name of a temporary file in a folder, and remove that file afterwards.
+
+    The name is short, since the target's own may be as long as the file system allows.
+    """
+    part = folder / f".mt3-infer-{uuid4().hex}.part"
+    try:
+        yield part
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Have an OSError name the target, not the file beside it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error

@@ -1,0 +1,62 @@
+"""JSON that clients send and get back with a job: what could not be given back is refused on its way in."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from web.errors import InvalidRequest
+
+MAX_DEPTH = 32
+EXAMPLE = '{"album": "Demo"}'
+
+
+def read_object(name: str, text: str | None) -> dict[str, Any]:
+    """Parse a form field that holds a JSON object; an empty field is an empty object.
+
+    Raises:
+        InvalidRequest: it is none, or it holds what no later answer could.
+    """
+    try:
+        value = json.loads(text) if text else {}
+    except (ValueError, RecursionError):  # no JSON, or a number or a nesting that the parser does not take
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{name} must be a JSON object, such as {EXAMPLE}.")
+    check_returnable(name, value)
+    return value
+
+
+def check_returnable(name: str, value: Any) -> None:
+    """Raise if a value cannot be stored, sent and read as it is: the limits of databases and of JSON parsers.
+
+    Raises:
+        InvalidRequest: it names the reason.
+    """
+    level, depth = [value], 1
+    while level:
+        below: list[Any] = []
+        for part in level:
+            if isinstance(part, dict | list) and depth > MAX_DEPTH:
+                raise InvalidRequest(f"{name} must be a JSON object of at most {MAX_DEPTH} levels.")
+            if isinstance(part, dict):
+                below += [*part.keys(), *part.values()]
+            elif isinstance(part, list):
+                below += part
+            elif reason := _reason_against(part):
+                raise InvalidRequest(f"{name} must be a JSON object without {reason}.")
+        level, depth = below, depth + 1
+
+
+def _reason_against(part: Any) -> str | None:
+    if isinstance(part, str):
+        if "\0" in part:
+            return "NUL characters"
+        if any("\ud800" <= c <= "\udfff" for c in part):
+            return "half of a surrogate pair"
+    elif isinstance(part, float) and not math.isfinite(part):
+        return "NaN or infinite numbers"
+    elif isinstance(part, int) and part.bit_length() > 64:
+        return "integers of more than 64 bits"
+    return None
