@@ -18,9 +18,9 @@ import torch
 
 from checkpoints.store import CheckpointStore
 from mt3_infer import download_model
-from mt3_infer.models.state_dicts import published_shapes
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.vocabulary import END
+from tests.unit.mt3_infer.published import mt3_shapes
 
 SIZES = {
     "d_model": 512,
@@ -95,7 +95,7 @@ def checkpoints(checkpoint_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
         d_kv=16, d_ff=64, num_heads=2, num_encoder_layers=1, num_decoder_layers=2, vocabulary_size=1500
     )
     generator = torch.Generator().manual_seed(3)
-    weights = {name: torch.randn(shape, generator=generator) for name, shape in published_shapes(config).items()}
+    weights = {name: torch.randn(shape, generator=generator) for name, shape in mt3_shapes(config).items()}
     weights["lm_head.weight"][END] *= 2
     folder = tmp_path_factory.mktemp("mt3_pytorch")
     torch.save(weights, folder / "mt3.pth")

@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt3_infer.decoding import EncoderDecoder, SlotDecoder
-from mt3_infer.engine import Engine, Ticket
-from mt3_infer.models.linear import prepare
+from mt3_infer.inference.decoding import EncoderDecoder, SlotDecoder, make_decoder
+from mt3_infer.inference.engine import Engine, Request, RequestId
+from mt3_infer.inference.kv_cache import Limits
+from mt3_infer.models.linear import optimize_for_inference
 from mt3_infer.models.t5 import T5
 from mt3_infer.vocabulary import END
 
@@ -24,34 +25,34 @@ FEATURES = torch.randn(10, FRAMES, 12, generator=torch.Generator().manual_seed(2
 EVEN_ONLY = torch.tensor([0.0 if token % 2 == 0 or token == END else -torch.inf for token in range(96)])
 
 
-class TokenEngine(Engine[tuple[torch.Tensor, torch.Tensor | None], list[int]]):
-    """With segments that are features alone, or share a penalty."""
+class TokenEngine(Engine[torch.Tensor, list[int]]):
+    """With segments that are features alone, or share a logit bias."""
 
     def tokens(
-        self, segments: Iterable[torch.Tensor], penalty: torch.Tensor | None = None
+        self, segments: Iterable[torch.Tensor], logit_bias: torch.Tensor | None = None
     ) -> Generator[list[int]]:
-        return self.generate((segment, penalty) for segment in segments)
+        return self.generate(Request(segment, logit_bias) for segment in segments)
 
 
 @pytest.fixture(scope="module")
 def network(random_t5: Callable[[], T5]) -> T5:
     made = random_t5()
-    prepare(made, device=CPU, dtype=torch.float32)
+    optimize_for_inference(made, device=CPU, compute_dtype=torch.float32)
     return made
 
 
 @pytest.fixture(scope="module")
 def engine(network: T5) -> Callable[..., TokenEngine]:
     def make(slots: int = 4, encode_at_once: int = 1) -> TokenEngine:
-        decoder: SlotDecoder[Ticket] = SlotDecoder(
-            network.decoder, slots=slots, frames=FRAMES, max_tokens=MAX_TOKENS, device=CPU, dtype=torch.float32
+        decoder: SlotDecoder[RequestId] = make_decoder(
+            network.decoder, Limits(slots, FRAMES, MAX_TOKENS), device=CPU, dtype=torch.float32
         )
 
-        def encode(segments: Sequence[torch.Tensor]) -> torch.Tensor:
-            encoded: torch.Tensor = network.encoder(torch.stack(list(segments)))
+        def encode(requests: Sequence[Request[torch.Tensor, list[int]]]) -> torch.Tensor:
+            encoded: torch.Tensor = network.encoder(torch.stack([request.segment for request in requests]))
             return encoded
 
-        return TokenEngine(EncoderDecoder(encode, decoder), admit_at_once=encode_at_once)
+        return TokenEngine(EncoderDecoder(encode, decoder), add_at_once=encode_at_once)
 
     return make
 
@@ -62,7 +63,7 @@ def alone(engine):
 
     @cache
     def tokens(index: int, masked: bool = False) -> list[int]:
-        return next(engine(slots=1).tokens([FEATURES[index]], penalty=EVEN_ONLY if masked else None))
+        return next(engine(slots=1).tokens([FEATURES[index]], logit_bias=EVEN_ONLY if masked else None))
 
     return tokens
 
@@ -79,7 +80,7 @@ def test_any_mix_of_callers_gives_each_the_tokens_it_gets_alone(engine, alone, c
 
     def run(caller):
         segments, masked = caller
-        return list(shared.tokens((FEATURES[i] for i in segments), penalty=EVEN_ONLY if masked else None))
+        return list(shared.tokens((FEATURES[i] for i in segments), logit_bias=EVEN_ONLY if masked else None))
 
     with ThreadPoolExecutor(len(callers)) as threads:
         results = list(threads.map(run, callers))
