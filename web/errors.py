@@ -125,7 +125,7 @@ def register_error_handlers(app: APIFlask) -> None:
     @app.errorhandler(ServiceError)
     def _from_service(error: ServiceError) -> Response:
         if error.retryable:
-            log.warning("part_unavailable", path=request.path, error=str(error))
+            log.warning("dependency_unavailable", path=request.path, error=str(error))
         return problem(STATUS_OF.get(error.code, 400), error.code, str(error))
 
     @app.errorhandler(MT3Error)
