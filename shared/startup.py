@@ -1,4 +1,4 @@
-"""Waits for a dependency that starts later than this process: one log line when the wait begins, one when it ends."""
+"""Waits for a dependency that starts later than this process: one log line as the wait begins, one as it ends."""
 
 from __future__ import annotations
 
