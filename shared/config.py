@@ -54,8 +54,8 @@ class Settings(BaseSettings):
     retry_seconds: Seconds = 5
     visibility_timeout_seconds: Annotated[int, Field(ge=1)] = 3600
     scheduler_seconds: Annotated[float, Field(gt=0, le=60)] = 1
-    alive_file: Path | None = None
-    alive_seconds: Annotated[float, Field(ge=2)] = 60
+    liveness_file: Path | None = None
+    liveness_seconds: Annotated[float, Field(ge=2)] = 60
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"

@@ -203,7 +203,7 @@ class Stack:
     def _worker(self, name: str, limit: Sequence[str]) -> Part:
         celery = [sys.executable, "-m", "celery", "--quiet", "--app", "tests.chaos.faulty_worker", "worker"]
         part = self._part(name, [*limit, *celery, "--without-gossip", "--without-mingle"])
-        part.environment = {**self.environment, "MT3_ALIVE_FILE": str(self.folder / f"{name}.alive")}
+        part.environment = {**self.environment, "MT3_LIVENESS_FILE": str(self.folder / f"{name}.liveness")}
         return part
 
     @property
