@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     orphan_hours: Seconds = 24
 
     shard_seconds: Annotated[float, Field(ge=0)] = 600
-    worker_concurrency: Annotated[int, Field(ge=1, le=64)] = 1
+    worker_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     lease_seconds: Annotated[float, Field(ge=1)] = 30
     stall_seconds: Seconds = 900
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
