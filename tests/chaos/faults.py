@@ -258,8 +258,8 @@ class TinyCollector:
         self.heard.append(result)
 
     def finish(self, samples: int) -> Any:
+        from mt3_infer.network import NetworkOutput
         from mt3_infer.notes import Note
-        from mt3_infer.transcribe import NetworkOutput
 
         notes = [Note(n / 2, n / 2 + 0.5, pitch, loud) for n, (pitch, loud) in enumerate(self.heard)]
         return NetworkOutput(notes=notes, counters={})

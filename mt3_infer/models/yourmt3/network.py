@@ -1,10 +1,7 @@
-"""YourMT3+: waveform → segments → log spectrogram → encoder → tokens of 13 channels → notes.
+"""YourMT3+ on a device: segments in, token ids of each channel out.
 
 The four published kinds of network: their parts are those of `perceiver` and `t5`, their sizes rows of data. Each
-channel speaks of some instruments; all of them share one decoder, and what tells them apart is what they look at.
-
-Source: Chang et al., YourMT3+: Multi-Instrument Music Transcription with Enhanced Transformer Architectures and
-Cross-Dataset Stem Augmentation (2024).
+channel has some of the instruments; all share one decoder, and differ in what it attends to.
 """
 
 from __future__ import annotations
@@ -18,38 +15,25 @@ import torch
 from torch import Tensor, nn
 
 from mt3_infer.audio import Waveform
-from mt3_infer.block_decoding import BlockDecoder
-from mt3_infer.cpus import apart
-from mt3_infer.decoding import ChannelDecoder, SlotDecoder
-from mt3_infer.devices import check_batch_size, find_device, find_dtype, use_all_cpus
-from mt3_infer.engine import Engine, Ticket
+from mt3_infer.inference.decoding import MultiChannelDecoder, SlotDecoder, make_decoder
+from mt3_infer.inference.devices import check_batch_size, find_device, find_dtype, use_all_cpus
+from mt3_infer.inference.engine import Engine, Request, RequestId
+from mt3_infer.inference.kv_cache import Limits
+from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import ModelOptions, YourMT3Options
-from mt3_infer.models import yourmt3_notes as notes
-from mt3_infer.models.linear import Linear, prepare
-from mt3_infer.models.perceiver import PerceiverEncoder
-from mt3_infer.models.state_dicts import read_weights
-from mt3_infer.models.t5 import Decoder, Encoder
-from mt3_infer.models.yourmt3_state_dicts import (
-    MOE,
-    MULTI,
-    PLUS,
-    SINGLE,
-    YourMT3Config,
-    from_published_yourmt3,
-    has_layer_norm,
-)
-from mt3_infer.segments import Segment, SegmentGrid, split_segments
-from mt3_infer.spectrogram import NormalisedSpectrogram
-from mt3_infer.transcribe import NetworkOutput
-from mt3_infer.vocabulary import END
-
-GRID = SegmentGrid(16_000, hop=32_767, length=32_767)  # 2.048 s
-
-FIRST_END = 1
-"""The published generation does not look at the first token: an end there ends nothing."""
+from mt3_infer.models.linear import Linear, optimize_for_inference
+from mt3_infer.models.t5 import Decoder, Encoder, sinusoids
+from mt3_infer.models.yourmt3.config import FIRST_END, GRID, MOE, MULTI, PLUS, SINGLE, YourMT3Config
+from mt3_infer.models.yourmt3.notes import YourMT3Collector
+from mt3_infer.models.yourmt3.perceiver import PerceiverEncoder, spatial_frequencies, temporal_frequencies
+from mt3_infer.segments import Segment, split_segments
+from mt3_infer.spectrogram import NormalizedSpectrogram
+from mt3_infer.weights.files import read_weights
+from mt3_infer.weights.names import Table, Weights
+from mt3_infer.weights.yourmt3 import from_published_yourmt3, has_layer_norm, yourmt3_table
 
 
-class Network(nn.Module):
+class YourMT3Network(nn.Module):
     """Encoder, what leads from it to the channels, and decoder."""
 
     def __init__(self, config: YourMT3Config) -> None:
@@ -64,7 +48,7 @@ class Network(nn.Module):
         self.decoder = Decoder(config.t5)
 
     def forward(self, features: Tensor) -> Tensor:
-        """What the channels look at.
+        """Return what the channels attend to.
 
         Args:
             features: shape (B, T, F).
@@ -78,6 +62,28 @@ class Network(nn.Module):
         groups = encoded.reshape(*encoded.shape[:2], self.config.channels, self.config.d_channel)
         projected: Tensor = self.projection(groups.transpose(1, 2).flatten(0, 1).to(self.projection.dtype))
         return projected
+
+
+def build(weights: Weights, config: YourMT3Config) -> YourMT3Network:
+    """Return a network with published weights, not yet prepared for a device."""
+
+    def computed(name: str) -> Tensor | None:
+        if name.endswith("additive_pe.weight"):
+            return sinusoids(config.t5)
+        if name.endswith(".freqs"):
+            along = "rotary_emb_temporal" in name or "temporal_transformer" in name
+            return temporal_frequencies() if along else spatial_frequencies()
+        return None
+
+    network = YourMT3Network(config).eval()
+    ours = from_published_yourmt3(weights, network, table_of(config), title=config.title, computed=computed)
+    network.load_state_dict(ours, strict=True, assign=True)
+    return network
+
+
+def table_of(config: YourMT3Config) -> Table:
+    """Return the names of the network's parameters in its published file."""
+    return yourmt3_table(config.t5.d_model, config.t5.num_decoder_layers, config.channels)
 
 
 def _load(
@@ -101,21 +107,18 @@ def _load(
         InvalidOptionError: a device or type that does not exist here.
     """
     where = find_device(device)
-    products = find_dtype(dtype, where)
+    compute_dtype = find_dtype(dtype, where)
     check_batch_size(batch_size)
     weights = read_weights(checkpoint)
     if config.perceiver is not None:
         config = replace(config, perceiver=replace(config.perceiver, layer_norm=has_layer_norm(weights)))
-    published = from_published_yourmt3(weights, config)
-    network = Network(config).eval()
-    network.load_state_dict(published, strict=True, assign=True)
-    return YourMT3(network, device=where, dtype=products, batch_size=batch_size)
+    return YourMT3(build(weights, config), device=where, compute_dtype=compute_dtype, batch_size=batch_size)
 
 
-load_moe = partial(apart, _load, config=MOE)
-load_multi = partial(apart, _load, config=MULTI)
-load_single = partial(apart, _load, config=SINGLE)
-load_plus = partial(apart, _load, config=PLUS)
+load_moe = partial(run_in_fresh_thread, _load, config=MOE)
+load_multi = partial(run_in_fresh_thread, _load, config=MULTI)
+load_single = partial(run_in_fresh_thread, _load, config=SINGLE)
+load_plus = partial(run_in_fresh_thread, _load, config=PLUS)
 
 
 class YourMT3:
@@ -126,86 +129,59 @@ class YourMT3:
 
     def __init__(
         self,
-        network: Network,
+        network: YourMT3Network,
         *,
         device: torch.device,
-        dtype: torch.dtype,
+        compute_dtype: torch.dtype,
         batch_size: int | None = None,
     ) -> None:
         self.device = str(device)
         self.config = network.config
         self._where = device
-        self._front_end = NormalisedSpectrogram(self.config.front_end, device=device)
+        self._front_end = NormalizedSpectrogram(self.config.front_end, device=device)
         use_all_cpus(device)
-        prepare(network, device=device, dtype=dtype, keep=("decoder.logits",))
+        optimize_for_inference(network, device=device, compute_dtype=compute_dtype, keep=("decoder.logits",))
         self.network = network
         on_cpu = device.type == "cpu"
         at_once = batch_size or (52 if on_cpu else 208) // self.config.channels
-        decoder: SlotDecoder[tuple[Ticket, int]] = (SlotDecoder if on_cpu else BlockDecoder)(
-            network.decoder,
+        limits = Limits(
             slots=at_once * self.config.channels,
             frames=self.config.front_end.frames(GRID.length),
             max_tokens=self.config.max_tokens,
-            device=device,
-            dtype=torch.float32 if on_cpu else dtype,
             first_end=FIRST_END,
         )
-        self.decoder = decoder
-        self.slots = ChannelDecoder(self.encode, decoder, channels=self.config.channels)
+        cache_dtype = torch.float32 if on_cpu else compute_dtype
+        self.decoder: SlotDecoder[tuple[RequestId, int]] = make_decoder(
+            network.decoder, limits, device=device, dtype=cache_dtype
+        )
+        self.slots: MultiChannelDecoder[Segment, RequestId] = MultiChannelDecoder(
+            self.encode, self.decoder, channels=self.config.channels
+        )
         self.batch_size = at_once
         self._engine: Engine[Segment, list[list[int]]] = Engine(
             self.slots,
             # One at a time on a CPU, which is as fast, so that routing never depends on what is encoded beside.
-            admit_at_once=1 if on_cpu else 8,
+            add_at_once=1 if on_cpu else 8,
         )
 
     def read(
         self, segments: Iterable[Segment], options: ModelOptions, *, before: list[list[int]] | None = None
     ) -> Generator[list[list[int]]]:
-        """Token ids of each segment, channel by channel."""
+        """See `Network`; a result is the token ids of a segment, by channel."""
         assert isinstance(options, YourMT3Options)
-        return self._engine.generate(segments)
+        return self._engine.generate(Request(segment) for segment in segments)
 
     def collect(self, options: ModelOptions) -> YourMT3Collector:
-        """See `Network` of `mt3_infer.transcribe`."""
+        """See `Network`."""
         return YourMT3Collector(self.config.channels)
 
     def tokens(self, blocks: Iterable[Waveform]) -> Generator[list[list[int]]]:
-        """Token ids of each segment of a whole recording, mono at 16 kHz."""
+        """Yield the token ids of each segment of a whole recording, mono at 16 kHz."""
         return self.read(split_segments(blocks, GRID), YourMT3Options())
 
     @torch.inference_mode()
     def encode(self, segments: Sequence[Segment]) -> Tensor:
-        """What the channels look at, shape (B × channels, T, D)."""
+        """Return what the channels attend to, shape (B × channels, T, D)."""
         waveforms = torch.stack([torch.from_numpy(segment.waveform) for segment in segments])
         encoded: Tensor = self.network(self._front_end(waveforms.to(self._where)))
         return encoded
-
-
-class YourMT3Collector:
-    """Token ids of the segments of a recording → notes."""
-
-    def __init__(self, channels: int) -> None:
-        self._channels = [notes.ChannelDecoder() for _ in range(channels)]
-        self._segments = 0
-        self._unfinished = 0
-
-    def feed(self, result: list[list[int]]) -> None:
-        """Take the next segment's token ids, channel by channel."""
-        start = GRID.hop * self._segments / GRID.sample_rate
-        for channel, token_ids in zip(self._channels, result, strict=True):
-            channel.feed(token_ids, start)
-            self._unfinished += END not in token_ids[FIRST_END:]
-        self._segments += 1
-
-    def finish(self, samples: int) -> NetworkOutput:
-        """The notes of the recording."""
-        mixed = notes.mix_channels(channel.finish() for channel in self._channels)
-        return NetworkOutput(
-            notes=notes.as_written(mixed),
-            counters={
-                "invalid_tokens": sum(channel.invalid_tokens for channel in self._channels),
-                "unmatched_offsets": sum(channel.unmatched_offsets for channel in self._channels),
-                "unfinished_sequences": self._unfinished,
-            },
-        )

@@ -1,7 +1,7 @@
 """Tokens of YourMT3's channels → notes.
 
 Its rules are not those of MT3 (`mt3_infer.notes.NoteDecoder`): a shift counts from the segment's start and does
-not add up, a tie only keeps a note from being ended, a segment without a tie event says nothing, and notes are
+not add up, a tie only keeps a note from being ended, a segment without a tie event has no notes, and notes are
 made of all events of a recording at once, in the order of their times.
 
 Source: Chang et al., YourMT3+ (2024), and the decoding published with its weights.
@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import TypeAlias
 
-from mt3_infer.notes import Note
+from mt3_infer.models.yourmt3.config import FIRST_END, GRID
+from mt3_infer.network import NetworkOutput
+from mt3_infer.notes import Key, Note
 from mt3_infer.vocabulary import END, STEPS_PER_SECOND, YOURMT3_CODEC, EventType
 
 SHORTEST = 0.01
@@ -24,10 +25,7 @@ LONGEST = 10.0
 """Seconds; what lasts longer was never ended, and is cut to the shortest."""
 
 VELOCITY = 100
-"""Of every note: the network says only whether one sounds."""
-
-Key: TypeAlias = tuple[int, int]
-"""Program and pitch: what tells one sounding note from another."""
+"""Of every note: the network's output has only whether one sounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,7 @@ class ChannelDecoder:
         self.invalid_tokens += segment.invalid_tokens
 
     def finish(self) -> list[Note]:
-        """The notes of the channel, sorted."""
+        """Return the notes of the channel, sorted."""
         notes: list[Note] = []
         open_notes: dict[Key, float] = {}
         # At the same time notes end before others begin.
@@ -165,7 +163,7 @@ class ChannelDecoder:
 
 
 def mix_channels(channels: Iterable[Sequence[Note]]) -> list[Note]:
-    """The notes of all channels, sorted; of those with the same onset, pitch and program the longest."""
+    """Return the notes of all channels, sorted; of those with the same onset, pitch and program the longest."""
     notes = sorted((note for notes in channels for note in notes), key=lambda note: (*_order(note), note.offset))
     return _lengthened(trim_overlaps(notes))
 
@@ -229,15 +227,44 @@ WRITTEN_PROGRAMS = _classes(
     (65, (100,)),  # a singing voice: an alto saxophone
     (53, (101,)),  # a choir: voice oohs
 )
-"""General MIDI's program for each that the network says; others stay as they are.
+"""General MIDI's program for each of the network's; others stay as they are.
 
 It was trained on classes of instruments, and 100 and 101 are voices to it. Nothing else is written as 65 or 53.
 """
 
 
-def as_written(notes: Iterable[Note]) -> list[Note]:
-    """The same notes with General MIDI's programs."""
+def to_general_midi(notes: Iterable[Note]) -> list[Note]:
+    """Return the same notes with General MIDI's programs."""
     return [
         note if note.is_drum else replace(note, program=WRITTEN_PROGRAMS.get(note.program, note.program))
         for note in notes
     ]
+
+
+class YourMT3Collector:
+    """Token ids of the segments of a recording → notes."""
+
+    def __init__(self, channels: int) -> None:
+        self._channels = [ChannelDecoder() for _ in range(channels)]
+        self._segments = 0
+        self._unfinished = 0
+
+    def feed(self, result: list[list[int]]) -> None:
+        """Take the next segment's token ids, channel by channel."""
+        start = GRID.hop * self._segments / GRID.sample_rate
+        for channel, token_ids in zip(self._channels, result, strict=True):
+            channel.feed(token_ids, start)
+            self._unfinished += END not in token_ids[FIRST_END:]
+        self._segments += 1
+
+    def finish(self, samples: int) -> NetworkOutput:
+        """Return the notes of the recording."""
+        mixed = mix_channels(channel.finish() for channel in self._channels)
+        return NetworkOutput(
+            notes=to_general_midi(mixed),
+            counters={
+                "invalid_tokens": sum(channel.invalid_tokens for channel in self._channels),
+                "unmatched_offsets": sum(channel.unmatched_offsets for channel in self._channels),
+                "unfinished_sequences": self._unfinished,
+            },
+        )

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,12 @@ from checkpoints.files import CheckpointFile, SourceSpec
 from checkpoints.store import CheckpointStore
 from mt3_infer import download_model, load_model
 from mt3_infer.errors import WeightsError
-from mt3_infer.models.mt3 import MT3
-from mt3_infer.models.state_dicts import (
-    T5X_LAYER_NAMES,
-    T5X_NAMES,
-    T5X_PARTS,
-    from_published_mt3,
-    published_shapes,
-    read_config,
-    read_weights,
-)
+from mt3_infer.models.mt3.config import read_config
+from mt3_infer.models.mt3.network import MT3
 from mt3_infer.models.t5 import T5, T5Config
+from mt3_infer.weights.files import read_weights
+from mt3_infer.weights.t5x import NAMES
+from tests.unit.mt3_infer.published import mt3_shapes, mt3_weights
 from tests.web_server import as_json, static, web_server
 
 CONFIG_JSON = {
@@ -62,12 +58,12 @@ CONFIG = T5Config(
 @pytest.fixture
 def weights() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
-    return {name: torch.randn(shape, generator=generator) for name, shape in published_shapes(CONFIG).items()}
+    return {name: torch.randn(shape, generator=generator) for name, shape in mt3_shapes(CONFIG).items()}
 
 
 def assert_read(path: Path, weights: dict[str, torch.Tensor]) -> None:
     network = T5(read_config(path))
-    network.load_state_dict(from_published_mt3(read_weights(path), CONFIG), strict=True)
+    network.load_state_dict(mt3_weights(read_weights(path), CONFIG), strict=True)
     state = network.state_dict()
     attention = "encoder.block.1.layer.0.SelfAttention"
     query_key_value = torch.cat([weights[f"{attention}.{part}.weight"] for part in "qkv"])
@@ -105,25 +101,16 @@ def test_safetensors_under_either_name_of_the_embedding(tmp_path, weights):
 
 def test_half_precision_weights_become_float32(weights):
     halves = {name: weight.half() for name, weight in weights.items()}
-    ours = from_published_mt3(halves, CONFIG)
+    ours = mt3_weights(halves, CONFIG)
     assert {weight.dtype for weight in ours.values()} == {torch.float32}
 
 
 def t5x_name(published: str) -> str:
-    """The inverse of the translation under test, by its tables."""
-    for theirs, name in T5X_NAMES.items():
-        if name == published:
-            return theirs
-    stack, _, layer, _, rest = published.removesuffix(".weight").split(".", 4)
-    block, their_block = next(
-        (b, t) for b, t in T5X_LAYER_NAMES[stack].items() if rest == t or rest.startswith(f"{t}.")
-    )
-    part = rest.removeprefix(their_block).removeprefix(".")
-    part = {short: long for long, short in T5X_PARTS.items()}.get(part, part)
-    end = f"{part}/kernel" if part else "scale"
-    if their_block.endswith("DenseReluDense"):
-        end = f"{rest.rsplit('.', 1)[1]}/kernel"
-    return f"{stack}/layers_{layer}/{block}/{end}"
+    """The inverse of the translation under test, by its table."""
+    layer = re.search(r"(?<=block\.)\d+", published)
+    names = {theirs: ours for ours, theirs in NAMES.items()}
+    name = names[re.sub(r"(?<=block\.)\d+", "#", published)]
+    return name.replace("#", layer[0]) if layer else name
 
 
 def write_t5x(directory: Path, weights: dict[str, torch.Tensor], *, chunk_rows: int | None = None) -> None:
@@ -366,31 +353,33 @@ def test_file_that_is_no_state_dict(tmp_path, content):
 
 def test_missing_parameters_are_named(weights):
     del weights["lm_head.weight"]
-    with pytest.raises(WeightsError, match=r"they lack lm_head\.weight\."):
-        from_published_mt3(weights, CONFIG)
+    with pytest.raises(WeightsError, match=r"does not match MT3: missing lm_head\.weight\."):
+        mt3_weights(weights, CONFIG)
 
 
 def test_unknown_parameters_are_named(weights):
     weights["adapter.weight"] = torch.zeros(2, 2)
-    with pytest.raises(WeightsError, match=r"they hold unknown adapter\.weight\."):
-        from_published_mt3(weights, CONFIG)
+    with pytest.raises(WeightsError, match=r"does not match MT3: unknown adapter\.weight\."):
+        mt3_weights(weights, CONFIG)
 
 
 def test_wrong_shapes_are_named(weights):
     weights["proj.weight"] = torch.zeros(16, 17)
-    with pytest.raises(WeightsError, match=r"they hold proj\.weight \(16, 17\) instead of \(16, 16\)\."):
-        from_published_mt3(weights, CONFIG)
+    with pytest.raises(
+        WeightsError, match=r"MT3: of another shape proj\.weight \(16, 17\) instead of \(16, 16\)\."
+    ):
+        mt3_weights(weights, CONFIG)
 
 
 def test_many_wrong_names_are_summed_up(weights):
-    with pytest.raises(WeightsError, match=r"they lack [\w., ]+ and \d+ more\.$"):
-        from_published_mt3({}, CONFIG)
+    with pytest.raises(WeightsError, match=r"missing [\w., ]+ and \d+ more\.$"):
+        mt3_weights({}, CONFIG)
 
 
 def test_copy_that_differs_from_its_original(weights):
     weights["encoder.embed_tokens.weight"] = weights["proj.weight"] + 1
     with pytest.raises(WeightsError, match=r"hold proj\.weight twice"):
-        from_published_mt3(weights, CONFIG)
+        mt3_weights(weights, CONFIG)
 
 
 def test_directory_without_and_with_too_many_weight_files(tmp_path):

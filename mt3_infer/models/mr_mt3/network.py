@@ -1,17 +1,15 @@
-"""MR-MT3: MT3 that remembers what it said for the segment before.
+"""MR-MT3: MT3 that remembers the tokens of the segment before.
 
     tokens of segment k - 1 → embedding → one encoder layer → its first rows ─┐
     spectrogram of segment k → encoder → frames ──────────────────────────────┴→ decoder → tokens of segment k
 
-So the segments of a recording are read in order, one at a time; what fills the slots is several recordings.
-
-Source: Tan et al., MR-MT3: Memory Retaining Multi-Track Music Transcription to Mitigate Instrument Leakage (2024).
+So inference goes through the segments of a recording in order, one at a time; several recordings fill the slots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mt3_infer.cpus import apart
+from mt3_infer.inference.engine import Request
+from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import ModelOptions
-from mt3_infer.models import conventions as known
-from mt3_infer.models.conventions import Conventions
 from mt3_infer.models.linear import Linear
-from mt3_infer.models.mt3 import MT3
-from mt3_infer.models.state_dicts import Weights, from_published_mt3
+from mt3_infer.models.mt3 import config as known
+from mt3_infer.models.mt3.config import TrainingSetup
+from mt3_infer.models.mt3.network import MT3
 from mt3_infer.models.t5 import T5, EncoderLayer, RMSNorm, T5Config, sinusoids
 from mt3_infer.segments import Segment
 from mt3_infer.vocabulary import PAD
+from mt3_infer.weights.mt3 import from_published_mt3
+from mt3_infer.weights.names import Weights
 
 AHEAD = 16
 """Segments of a recording that a GPU encodes at once, ahead of those that are being decoded."""
@@ -37,11 +37,11 @@ AHEAD = 16
 
 def load(checkpoint: Path, **options: Any) -> MRMT3:
     """Build the network from a checkpoint; see `MT3.load`."""
-    return apart(MRMT3.load, checkpoint, **options)
+    return run_in_fresh_thread(MRMT3.load, checkpoint, **options)
 
 
 class Memory(nn.Module):
-    """Token ids said before → rows for the decoder to look at.
+    """Token ids of the segment before → rows for the decoder to look at.
 
     In the published network all `max_length` ids go through the layer, most of them padding. Only the first rows
     are used, so that only those are computed in full; and the keys and values of padding, which depend on nothing
@@ -59,7 +59,7 @@ class Memory(nn.Module):
         self.register_buffer("positions", sinusoids(config), persistent=False)
 
     def padding(self, embedding: Tensor) -> Tensor:
-        """Keys and values of nothing but padding, shape (2, 1, H, max_length, K); its embedding has shape (D)."""
+        """Return keys and values of padding alone, shape (2, 1, H, max_length, K); its embedding has shape (D)."""
         everywhere = embedding.expand(1, self.config.max_length, -1)
         return self._heads(self._placed(everywhere))[1:]
 
@@ -86,7 +86,7 @@ class Memory(nn.Module):
         return placed
 
     def _heads(self, x: Tensor) -> Tensor:
-        """Queries, keys and values, shape (3, B, H, n, K)."""
+        """Return queries, keys and values, shape (3, B, H, n, K)."""
         config, layer = self.config, self.layer
         projected: Tensor = layer.query_key_value(layer.norm(x, layer.query_key_value.dtype))
         return projected.view(*x.shape[:2], 3, config.num_heads, config.d_kv).permute(2, 0, 3, 1, 4)
@@ -109,25 +109,16 @@ class Passage:
 
 
 @dataclass(frozen=True, eq=False)
-class RememberingSegment(Segment):
-    """A segment with what was said before it.
+class Placed:
+    """A segment by its place in a passage."""
 
-    Attributes:
-        passage: the one that it belongs to.
-        place: its place there.
-        before: token ids of the segment before; None at the start of a recording.
-    """
-
-    passage: Passage = field(repr=False)
+    passage: Passage
     place: int
-    before: list[int] | None
 
-
-def _remembering(item: tuple[Segment, Tensor | None], said: list[int]) -> tuple[Segment, Tensor | None]:
-    """A segment and its penalty, now that the tokens before it are known."""
-    segment, penalty = item
-    assert isinstance(segment, RememberingSegment)
-    return replace(segment, before=said), penalty
+    @property
+    def segment(self) -> Segment:
+        """The segment itself."""
+        return self.passage.segments[self.place]
 
 
 class MRMT3(MT3):
@@ -137,64 +128,63 @@ class MRMT3(MT3):
     network: RememberingT5
 
     @staticmethod
-    def build(weights: Weights, config: T5Config, conventions: Conventions) -> RememberingT5:
+    def build(weights: Weights, config: T5Config, setup: TrainingSetup) -> RememberingT5:
         """See `MT3.build`."""
-        network = RememberingT5(config, conventions.memory_rows).eval()
-        network.load_state_dict(from_published_mt3(weights, config, memory=True), strict=True, assign=True)
+        network = RememberingT5(config, setup.memory_rows).eval()
+        ours = from_published_mt3(weights, network, config.num_decoder_layers, memory=True)
+        network.load_state_dict(ours, strict=True, assign=True)
         return network
 
     @torch.inference_mode()
-    def __init__(self, network: RememberingT5, conventions: Conventions, **placement: Any) -> None:
-        super().__init__(network, conventions, **placement)
-        self.in_order = conventions.memory_rows > 0
+    def __init__(self, network: RememberingT5, setup: TrainingSetup, **placement: Any) -> None:
+        super().__init__(network, setup, **placement)
+        self.in_order = setup.memory_rows > 0
         self._ahead = 1 if self._where.type == "cpu" else AHEAD
         self._padding = network.memory.padding(network.decoder.embedding.weight[PAD])
 
     def read(
         self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
     ) -> Generator[list[int]]:
-        """Token ids of each segment."""
+        """See `Network`; a result is the token ids of a segment."""
         if not self.in_order:
             return super().read(segments, options)
-        penalty = self._penalty(options)
-        return self._engine.generate(
-            ((segment, penalty) for segment in self._with_passages(segments, before)), chain=_remembering
-        )
+        bias = self._logit_bias(options)
+        requests = (Request(placed, bias, before) for placed in self._placed(segments))
+        return self._engine.generate(requests, in_order=True)
 
-    def _with_passages(
-        self, segments: Iterable[Segment], before: list[int] | None
-    ) -> Iterator[RememberingSegment]:
+    def _placed(self, segments: Iterable[Segment]) -> Iterator[Placed]:
         source = iter(segments)
         while some := list(islice(source, self._ahead)):
             passage = Passage(some)
-            for place, segment in enumerate(some):
-                yield RememberingSegment(segment.index, segment.waveform, segment.samples, passage, place, before)
+            yield from (Placed(passage, place) for place in range(len(some)))
 
     @torch.inference_mode()
-    def encode(self, segments: Sequence[Segment]) -> Tensor:
-        """What the decoder looks at: frames, then rows of the memory, shape (B, T + rows, D)."""
+    def _encode_requests(self, requests: Sequence[Request[Any, list[int]]]) -> Tensor:
+        """Return what the decoder looks at: frames, then rows of the memory, shape (B, T + rows, D)."""
         if not self.in_order:
-            return super().encode(segments)
-        frames, said = [], []
-        for segment in segments:
-            assert isinstance(segment, RememberingSegment)
-            assert segment.before is not None or segment.index == 0, "Later segments need what was said before."
-            if segment.passage.encoded is None:
-                segment.passage.encoded = super().encode(segment.passage.segments)
-            frames.append(segment.passage.encoded[segment.place])
-            said.append(segment.before)
-        return torch.cat([torch.stack(frames), self.remember(said)], dim=1)
+            return super()._encode_requests(requests)
+        frames = []
+        for request in requests:
+            placed: Placed = request.segment
+            assert request.previous is not None or placed.segment.index == 0, (
+                "Later segments need the tokens before."
+            )
+            if placed.passage.encoded is None:
+                placed.passage.encoded = self.encode(placed.passage.segments)
+            frames.append(placed.passage.encoded[placed.place])
+        memory = self.remember([request.previous for request in requests])
+        return torch.cat([torch.stack(frames), memory], dim=1)
 
     @torch.inference_mode()
-    def remember(self, said: Sequence[list[int] | None]) -> Tensor:
-        """Rows of the memory, shape (B, rows, D).
+    def remember(self, previous: Sequence[list[int] | None]) -> Tensor:
+        """Return rows of the memory, shape (B, rows, D).
 
         Args:
-            said: token ids of the segments before, None where there is none. As published, the start token stands
-                before them, and the last one is lost where there are as many as can be.
+            previous: token ids of the segments before, None where there is none. As published, the start token
+                stands before them, and the last one is lost where there are as many as can be.
         """
-        start, longest = self.conventions.memory_start.token_ids, self.network.config.max_length
-        rows = [start if ids is None else [PAD, *ids][:longest] for ids in said]
+        start, longest = self.setup.memory_start.token_ids, self.network.config.max_length
+        rows = [start if ids is None else [PAD, *ids][:longest] for ids in previous]
         length = max(self.network.memory.rows, *map(len, rows))
         length = min(-(-length // 16) * 16, longest)  # in steps: every length costs a CPU some preparation
         token_ids = torch.tensor([ids + [PAD] * (length - len(ids)) for ids in rows], device=self._where)

@@ -1,4 +1,4 @@
-"""On which device a network runs, in which type, and with how many cores: what `load_model` is told of it."""
+"""Devices, types and cores that a network can run on, by the names that `load_model` takes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 
 import torch
 
-from mt3_infer.cpus import available_cpus
 from mt3_infer.errors import InvalidOptionError
+from mt3_infer.inference.threads import available_cpus
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name: "auto", "cpu", "cuda" or "cuda:1".
+    """Return the device of a name: "auto", "cpu", "cuda" or "cuda:1".
 
     Raises:
         InvalidOptionError: there is none of that name here.
@@ -23,7 +23,9 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InvalidOptionError(f"There is no device {name!r}: say 'auto', 'cpu', 'cuda' or 'cuda:1'.") from error
+        raise InvalidOptionError(
+            f"There is no device {name!r}: it can be 'auto', 'cpu', 'cuda' or 'cuda:1'."
+        ) from error
     if device.type not in ("cpu", "cuda"):
         raise InvalidOptionError(f"This network runs on 'cpu' or 'cuda', not on {name!r}.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -32,10 +34,10 @@ def find_device(name: str) -> torch.device:
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The type of a name; "auto" is float32 on a CPU and bfloat16 on a GPU.
+    """Return the type of a name; "auto" is float32 on a CPU and bfloat16 on a GPU.
 
     Raises:
-        InvalidOptionError: products on that device do not come in that type.
+        InvalidOptionError: that device does not multiply in that type.
     """
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
@@ -52,6 +54,6 @@ def check_batch_size(batch_size: int | None) -> None:
 
 
 def use_all_cpus(device: torch.device) -> None:
-    """Have PyTorch use the cores that this process was given, unless somebody has decided already."""
+    """Have PyTorch use the cores that this process was given, unless OMP_NUM_THREADS is set."""
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(available_cpus())

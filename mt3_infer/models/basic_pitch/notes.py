@@ -1,11 +1,11 @@
-"""Posteriorgrams → note events: what follows the Basic Pitch network.
+"""Posteriorgrams → notes in frames: what follows the Basic Pitch network.
 
 Two passes over the frame posteriorgram, as the published package does them:
 1. from every onset, last first, a note goes on until the frame posterior has been low for `RELEASE_FRAMES`;
 2. what is left over is looked at from its highest point down, and grown into notes in both directions
    (named "melodia trick" by the authors, after Salamon's way of following a melody).
 
-A note claims its frames of its own pitch and of the two pitches beside it, so that nothing is said twice.
+A note claims its frames of its own pitch and of the two pitches beside it, so that nothing is found twice.
 
 Three hours are 935,000 frames of 88 pitches. Of the frame posteriors every one is kept (330 MB); of the
 onset posteriors only those that reach the threshold, since the others can neither be a peak nor hide one.
@@ -34,12 +34,12 @@ BLOCK_FRAMES = 4096
 BANDS = (np.inf, 0.8, 0.65, 0.55, 0.45, 0.4, 0.35, 0.3, 0.2, -np.inf)
 """Edges of the bands in which frame posteriors are sorted; most lie not far above the usual threshold, 0.3."""
 
-Posteriors = NDArray[np.float32]
+Posteriorgram = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class NoteEvent:
+class FrameNote:
     """One note in frames: sounding in [start, end), `key` 0-87 from A0, amplitude 0-1 (mean posterior)."""
 
     start: int
@@ -57,19 +57,19 @@ class NoteCreator:
         minimum_frames: only notes longer than this are kept.
 
     Source: Bittner et al., A Lightweight Instrument-Agnostic Model for Polyphonic Note Transcription and
-    Multipitch Estimation (ICASSP 2022), section 2.3, and the behaviour of the package basic-pitch 0.4.0.
+    Multipitch Estimation (ICASSP 2022), section 2.3, and the behavior of the package basic-pitch 0.4.0.
     """
 
     def __init__(self, *, onset_threshold: float, frame_threshold: float, minimum_frames: int) -> None:
         self._onset_threshold = onset_threshold
         self._frame_threshold = frame_threshold
         self._minimum_frames = minimum_frames
-        self._frames: Posteriors = np.zeros((0, PITCHES), np.float32)  # (T, 88)
-        self._loudest_onset: list[Posteriors] = []  # pieces of (T,): greatest of each frame
+        self._frames: Posteriorgram = np.zeros((0, PITCHES), np.float32)  # (T, 88)
+        self._loudest_onset: list[Posteriorgram] = []  # pieces of (T,): greatest of each frame
         self._onset_index: list[Indices] = []  # pieces of (N,): time × 88 + key, ascending
-        self._onset_value: list[Posteriors] = []  # pieces of (N,)
+        self._onset_value: list[Posteriorgram] = []  # pieces of (N,)
 
-    def feed(self, frames: Posteriors, onsets: Posteriors) -> None:
+    def feed(self, frames: Posteriorgram, onsets: Posteriorgram) -> None:
         """Append the next piece of both posteriorgrams, each of shape (T, 88)."""
         start = len(self._frames)
         # Growing in place lets the allocator move pages rather than copy: no second copy of 330 MB.
@@ -80,7 +80,7 @@ class NoteCreator:
         self._onset_index.append(index + start * PITCHES)
         self._onset_value.append(onsets.ravel()[index])
 
-    def finish(self, n_frames: int) -> list[NoteEvent]:
+    def finish(self, n_frames: int) -> list[FrameNote]:
         """Create the notes of the first `n_frames` frames, in no particular order."""
         frames = self._frames[:n_frames]
         if len(frames) < 3:  # an onset is a peak between two frames
@@ -90,7 +90,7 @@ class NoteCreator:
         events += self._notes_from_remains(frames, rows)
         return events
 
-    def _onset_peaks(self, frames: Posteriors) -> Iterator[tuple[int, int]]:
+    def _onset_peaks(self, frames: Posteriorgram) -> Iterator[tuple[int, int]]:
         """Give (time, key) of every onset, in time order.
 
         An onset is a peak in time of the onset posterior, or of the rise of the frame posterior over one and
@@ -113,19 +113,19 @@ class NoteCreator:
             times, keys = np.nonzero(peak)
             yield from zip((times + at).tolist(), keys.tolist(), strict=True)
 
-    def _notes_from_onsets(self, frames: Posteriors, rows: list[bytearray]) -> Iterator[NoteEvent]:
+    def _notes_from_onsets(self, frames: Posteriorgram, rows: list[bytearray]) -> Iterator[FrameNote]:
         """First pass. `rows[key][time]` is 1 where a frame sounds and is unclaimed; it is written to."""
         # Backwards in time: a note is cut short by the one that follows on the same key.
         for start, key in reversed(list(self._onset_peaks(frames))):
             end = _release(rows[key], start + 1, len(frames) - 1)
             if end - start > self._minimum_frames:
                 _claim(rows, key, start, end)
-                yield NoteEvent(start, end, key, float(frames[start:end, key].mean()))
+                yield FrameNote(start, end, key, float(frames[start:end, key].mean()))
 
-    def _notes_from_remains(self, frames: Posteriors, rows: list[bytearray]) -> Iterator[NoteEvent]:
+    def _notes_from_remains(self, frames: Posteriorgram, rows: list[bytearray]) -> Iterator[FrameNote]:
         """Second pass, from the highest unclaimed posterior down.
 
-        Posteriors are only ever taken away, so that one sort does for a search after each note.
+        Posteriorgram are only ever taken away, so that one sort does for a search after each note.
         """
         limit = len(frames) - 1
         for time, key in _descending(frames, rows):
@@ -139,11 +139,11 @@ class NoteCreator:
             _claim(rows, key, time + 1, min(stop + RELEASE_FRAMES, limit))
             end = stop - 1  # the published code leaves the last sounding frame out here
             if end - start > self._minimum_frames:
-                yield NoteEvent(start, end, key, float(frames[start:end, key].mean()))
+                yield FrameNote(start, end, key, float(frames[start:end, key].mean()))
 
 
-def _rises(frames: Posteriors, first: int, last: int) -> NDArray[np.float64]:
-    """How much each frame of [first, last) lies above both the one and the two before it, at least 0.
+def _rises(frames: Posteriorgram, first: int, last: int) -> NDArray[np.float64]:
+    """Return how far each frame of [first, last) lies above both the one and the two before it, at least 0.
 
     Shape (min(last, T) - first, 88). The first two frames of the recording have no rise.
     """
@@ -154,7 +154,7 @@ def _rises(frames: Posteriors, first: int, last: int) -> NDArray[np.float64]:
 
 
 def _release(row: bytearray, start: int, limit: int) -> int:
-    """Where sounding from `start` ends: at the first long silence before `limit`, or after the last sound."""
+    """Return where sounding from `start` ends: at a long silence before `limit`, or after the last sound."""
     silence = row.find(SILENCE, start, limit)
     if silence >= 0:
         return silence
@@ -162,7 +162,7 @@ def _release(row: bytearray, start: int, limit: int) -> int:
 
 
 def _attack(row: bytearray, stop: int) -> int:
-    """Where sounding before `stop` began: `_release` backwards in time (frame 0 is never looked at)."""
+    """Return where sounding before `stop` began: `_release` backwards in time (frame 0 is never looked at)."""
     silence = row.rfind(SILENCE, 1, stop)
     if silence >= 0:
         return silence + RELEASE_FRAMES
@@ -177,7 +177,7 @@ def _claim(rows: list[bytearray], key: int, start: int, stop: int) -> None:
             row[start:stop] = bytes(stop - start)
 
 
-def _descending(frames: Posteriors, rows: list[bytearray]) -> Iterator[tuple[int, int]]:
+def _descending(frames: Posteriorgram, rows: list[bytearray]) -> Iterator[tuple[int, int]]:
     """Give (time, key) of all unclaimed frames by falling posterior; of equal ones the earlier first.
 
     Sorted band by band, so that the indices of no more than a part are held: for three hours 0.4 GB less.

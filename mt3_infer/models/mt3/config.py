@@ -1,28 +1,72 @@
-"""How checkpoints were trained, where their weights do not say it: one table, by the names of the files.
+"""MT3's segments and sizes, and how its checkpoints were trained where their weights do not state it.
 
-A network works only with the front end, the positions and the memory that it was trained with. Where somebody
-knows better than the table, `load_model` takes each of them as an option; `tools/compare_front_ends.py` shows on a
-recording with known notes which is right.
+A network works only with the front end, the positions and the memory that it was trained with: one table, by the
+names of the files. `load_model` takes each of them as an option that overrides the table;
+`tools/compare_front_ends.py` shows on a recording with known notes which is right.
 
 Source: Tan et al., MR-MT3 (2024); names and dates of the checkpoints, configurations and code published with it.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
-from mt3_infer.errors import InvalidOptionError
-from mt3_infer.models.t5 import Positions
+from mt3_infer.errors import InvalidOptionError, WeightsError
+from mt3_infer.models.t5 import Positions, T5Config
+from mt3_infer.segments import SegmentGrid
 from mt3_infer.spectrogram import SpectrogramConfig
 from mt3_infer.vocabulary import END, MT3_CODEC, Event, EventType
 
 _log = logging.getLogger(__name__)
+
+MAX_TOKENS = 1024
+"""That a segment can have, as published; usual are 40 to 100."""
+
+FRAMES = 256
+"""In a segment."""
+
+HOP_LENGTH = 128
+"""Samples from frame to frame, 8 ms."""
+
+# 2.048 s. A recording that ends with a full segment is followed by one of a single silent frame, in which the
+# network closes the notes that still sound.
+GRID = SegmentGrid(16_000, hop=FRAMES * HOP_LENGTH, length=FRAMES * HOP_LENGTH, tail=1)
+
+
+def read_config(path: Path) -> T5Config:
+    """Return the sizes in the `config.json` beside the weights; those of the published MT3 where there is none.
+
+    Raises:
+        WeightsError: the file does not describe a T5 of this kind.
+    """
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    if not file.is_file():
+        return T5Config()
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if values.get("feed_forward_proj", "gated-gelu") != "gated-gelu":
+            raise WeightsError(f"{file}: only feed_forward_proj 'gated-gelu' is supported.")
+        return T5Config(
+            n_features=values["d_model"],
+            d_model=values["d_model"],
+            d_kv=values["d_kv"],
+            d_ff=values["d_ff"],
+            num_heads=values["num_heads"],
+            num_encoder_layers=values["num_layers"],
+            num_decoder_layers=values["num_decoder_layers"],
+            vocabulary_size=values["vocab_size"],
+            epsilon=values["layer_norm_epsilon"],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{file} does not describe the network: {error!r}.") from error
 
 
 class FrontEnd(StrEnum):
@@ -37,7 +81,7 @@ class FrontEnd(StrEnum):
     TORCH_CURRENT = "torch_current"
 
     def config(self, *, min_max: bool = False) -> SpectrogramConfig:
-        """Its numbers; `min_max` to scale the logarithms -12 … 5 to 0 … 1, as MR-MT3's networks want them."""
+        """Return its numbers; `min_max` scales the logarithms -12 … 5 to 0 … 1, as for MR-MT3's networks."""
         scale = (-12.0, 5.0) if min_max else None
         match self:
             case FrontEnd.TF:
@@ -46,7 +90,7 @@ class FrontEnd(StrEnum):
                 return SpectrogramConfig(triangles_in_hertz=True, scale=scale)
             case FrontEnd.TORCH_LEGACY:
                 return SpectrogramConfig(
-                    triangles_in_hertz=True, scale=scale, high_edge=8000.0, offset=1e-6, centred=True
+                    triangles_in_hertz=True, scale=scale, high_edge=8000.0, offset=1e-6, centered=True
                 )
 
 
@@ -58,13 +102,13 @@ class MemoryStart(StrEnum):
 
     @property
     def token_ids(self) -> list[int]:
-        """As if they had been said for a segment before; padding follows."""
+        """Token ids of a segment before that never was; padding follows."""
         return [MT3_CODEC.encode(Event(EventType.TIE, 0)), END] if self is MemoryStart.WITH_PREV else [END]
 
 
 @dataclass(frozen=True)
-class Conventions:
-    """What must be known of a checkpoint.
+class TrainingSetup:
+    """What must be known of a checkpoint to run it.
 
     Attributes:
         min_max: whether the spectrogram is scaled to 0 … 1.
@@ -83,10 +127,10 @@ class Conventions:
         return self.front_end.config(min_max=self.min_max)
 
 
-MT3 = Conventions()
+MT3 = TrainingSetup()
 """Of the published MT3, and of every file of that network which the table does not name."""
 
-_LEGACY = Conventions(FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH)
+_LEGACY = TrainingSetup(FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH)
 _FROM_MT3 = replace(_LEGACY, front_end=FrontEnd.TF)
 
 MR_MT3 = replace(_LEGACY, memory_rows=64)
@@ -101,7 +145,7 @@ PUBLISHED = {
     "slakh_f1_0.65*": _LEGACY,
     "commu_mt3*": _FROM_MT3,
 }
-"""Conventions by pattern of the file name, its suffix left out."""
+"""Training setups by pattern of the file name, its suffix left out."""
 
 MOST_ROWS = 1024
 """That a memory can have: one for each token id that it is made of."""
@@ -109,8 +153,8 @@ MOST_ROWS = 1024
 _ROWS_IN_NAME = re.compile(r"context=(\d+)")
 
 
-def conventions_of(stem: str, usual: Conventions, given: Mapping[str, Any]) -> Conventions:
-    """The conventions of a checkpoint.
+def training_setup_of(stem: str, usual: TrainingSetup, given: Mapping[str, Any]) -> TrainingSetup:
+    """Return how a checkpoint was trained.
 
     Args:
         stem: name of its file, without the suffix.

@@ -1,10 +1,7 @@
-"""Basic Pitch: waveform → windows → network → posteriorgrams → notes.
+"""Basic Pitch in onnxruntime: windows in, posteriors and then notes out.
 
-The network (its constant-Q front end inside) runs in onnxruntime on the CPU. It hears the recording in
-windows of 2 s that overlap by 30 frames; of each window the outermost 15 frames are left away.
-
-Source: Bittner et al., A Lightweight Instrument-Agnostic Model for Polyphonic Note Transcription and
-Multipitch Estimation (ICASSP 2022), and the behaviour of the package basic-pitch 0.4.0 (Apache-2.0).
+The constant-Q front end is part of the network, which runs on the CPU. It takes the recording in windows of 2 s
+that overlap by 30 frames; of each window the outermost 15 frames are left away.
 """
 
 from __future__ import annotations
@@ -16,14 +13,14 @@ import numpy as np
 import onnxruntime
 
 from mt3_infer.audio import Waveform
-from mt3_infer.cpus import available_cpus
-from mt3_infer.engine import Engine, Ticket
 from mt3_infer.errors import InvalidOptionError, WeightsError
+from mt3_infer.inference.engine import Engine, Request, RequestId
+from mt3_infer.inference.threads import available_cpus
 from mt3_infer.models import BasicPitchOptions, ModelOptions
-from mt3_infer.models.note_creation import NoteCreator, NoteEvent
+from mt3_infer.models.basic_pitch.notes import FrameNote, NoteCreator
+from mt3_infer.network import NetworkOutput
 from mt3_infer.notes import Note, sort_notes
 from mt3_infer.segments import Segment, SegmentGrid
-from mt3_infer.transcribe import NetworkOutput
 
 onnxruntime.disable_telemetry_events()  # some builds report to their maker
 
@@ -86,13 +83,13 @@ class BasicPitch:
             raise WeightsError(f"{onnx_file} holds another network, not basic_pitch: pass its nmp.onnx.")
         # One at a time, so that what a recording gives does not depend on what runs beside it: the last digits of
         # onnxruntime's results are others in other batches. A batch of four would be a sixth faster.
-        self._engine: Engine[Waveform, Posteriors] = Engine(_Windows(self.posteriors), admit_at_once=1)
+        self._engine: Engine[Waveform, Posteriors] = Engine(_Windows(self.posteriors), add_at_once=1)
 
     def read(
         self, segments: Iterable[Segment], options: ModelOptions, *, before: Posteriors | None = None
     ) -> Generator[Posteriors]:
-        """Posteriors of each window: frames and onsets."""
-        return self._engine.generate(segment.waveform for segment in segments)
+        """See `Network`; a result is the posteriors of a window."""
+        return self._engine.generate(Request(segment.waveform) for segment in segments)
 
     def collect(self, options: ModelOptions) -> BasicPitchCollector:
         """See `Network`."""
@@ -134,19 +131,19 @@ class BasicPitchCollector:
         self._creator.feed(frames, onsets)
 
     def finish(self, samples: int) -> NetworkOutput:
-        """The notes of the recording."""
+        """Return the notes of the recording."""
         events = self._creator.finish(count_frames(samples))
         return NetworkOutput(notes=sort_notes(_note(event) for event in events), counters={})
 
 
 class _Windows:
-    """The network as `mt3_infer.engine` drives one: a window is done as soon as it is admitted."""
+    """The network as the engine drives one: a window is done as soon as it is added."""
 
     slots = 2
 
     def __init__(self, run: Callable[[Waveform], Posteriors]) -> None:
         self._run = run
-        self._done: list[tuple[Ticket, Posteriors]] = []
+        self._done: list[tuple[RequestId, Posteriors]] = []
 
     @property
     def active(self) -> int:
@@ -156,21 +153,22 @@ class _Windows:
     def free(self) -> int:
         return self.slots - self.active
 
-    def admit(self, segments: Sequence[Waveform], tickets: Sequence[Ticket]) -> None:
-        self._done += [(ticket, self._run(w[np.newaxis])) for ticket, w in zip(tickets, segments, strict=True)]
+    def add_requests(self, requests: Sequence[Request[Waveform, Posteriors]], ids: Sequence[RequestId]) -> None:
+        for request_id, request in zip(ids, requests, strict=True):
+            self._done.append((request_id, self._run(request.segment[np.newaxis])))
 
-    def step(self) -> list[tuple[Ticket, Posteriors]]:
+    def step(self) -> list[tuple[RequestId, Posteriors]]:
         done, self._done = self._done, []
         return done
 
-    def drop(self, unwanted: Callable[[Ticket], bool]) -> list[Ticket]:
-        dropped = [ticket for ticket, _ in self._done if unwanted(ticket)]
-        self._done = [(ticket, result) for ticket, result in self._done if ticket not in dropped]
-        return dropped
+    def abort(self, unwanted: Callable[[RequestId], bool]) -> list[RequestId]:
+        aborted = [request_id for request_id, _ in self._done if unwanted(request_id)]
+        self._done = [(request_id, result) for request_id, result in self._done if request_id not in aborted]
+        return aborted
 
 
 def count_frames(samples: int) -> int:
-    """Frames that the windows give for a recording of so many samples.
+    """Return how many frames the windows give for a recording of so many samples.
 
     The published code counts 86 a second, and so leaves off what the drift of its frames adds up to: the last
     0.7 % of every recording, 72 s of three hours. Before that the notes are the same.
@@ -179,11 +177,11 @@ def count_frames(samples: int) -> int:
 
 
 def frame_time(frame: int) -> float:
-    """Where a frame begins, in seconds."""
+    """Return where a frame begins, in seconds."""
     return frame * HOP / SAMPLE_RATE - frame // WINDOW_FRAMES * WINDOW_DRIFT
 
 
-def _note(event: NoteEvent) -> Note:
+def _note(event: FrameNote) -> Note:
     return Note(
         onset=frame_time(event.start),
         offset=frame_time(event.end),

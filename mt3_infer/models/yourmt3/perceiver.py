@@ -25,12 +25,12 @@ from mt3_infer.models.linear import Linear
 
 @dataclass(frozen=True)
 class PerceiverConfig:
-    """The network's sizes, and the choices that tell the published networks apart.
+    """The network's sizes, and the choices in which the published networks differ.
 
     Attributes:
         latents: K.
         experts: of each feed-forward block, of which every token takes two; 0 is a plain block.
-        rotary: queries are turned by their place; otherwise a learnt table is added to the latents.
+        rotary: queries are turned by their place; otherwise a learned table is added to the latents.
         query_residual: what the spectral cross-attention sees is added to the latents, not put in their place.
         layer_norm: norms have a mean and a bias; otherwise they are RMS norms.
     """
@@ -48,7 +48,7 @@ class PerceiverConfig:
     num_convolutions: int = 3
     num_blocks: int = 3
     num_layers: int = 2  # local ones and temporal ones, in each block
-    max_frames: int = 120  # that the learnt table has places for
+    max_frames: int = 120  # that the learned table has places for
     epsilon: float = 1e-5
 
     @property
@@ -100,7 +100,7 @@ class PreEncoder(nn.Module):
 
 
 class Norm(nn.Module):
-    """A layer norm, or an RMS norm. Gives the type that the next product wants."""
+    """A layer norm, or an RMS norm. Returns the type that the next matmul takes."""
 
     def __init__(self, config: PerceiverConfig, width: int | None = None) -> None:
         super().__init__()
