@@ -44,7 +44,7 @@ class Activity:
 
 
 class Liveness:
-    """Watches what moves in this process, and tells whether enough does.
+    """Watches what moves in this process, and whether enough does.
 
     Args:
         stall_seconds: for how long an attempt may stand still.
