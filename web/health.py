@@ -8,7 +8,7 @@ from typing import Any
 from apiflask import APIBlueprint
 from sqlalchemy import text
 
-from shared import presence, startup
+from shared import startup, worker_registry
 from shared.logs import get_logger
 from web.parts import parts
 from web.schemas import Readiness
@@ -46,7 +46,7 @@ def readyz() -> tuple[dict[str, Any], int]:
 def _workers() -> dict[str, Any]:
     """How many were seen lately, and when the last one was."""
     with parts().sessions() as session:
-        count, last = presence.count_present(session)
+        count, last = worker_registry.count_workers(session)
     return {"present": count, "last_seen_at": last.isoformat().replace("+00:00", "Z") if last else None}
 
 

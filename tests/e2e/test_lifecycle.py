@@ -114,7 +114,7 @@ def test_a_worker_that_hangs_is_replaced_and_its_job_done(
     tmp_path: Path, environment: dict[str, str], bach: Path
 ) -> None:
     """It is there, and does nothing: only that it no longer touches its file tells."""
-    with servers.whole_service(tmp_path, environment | {"MT3_ALIVE_SECONDS": "5"}) as service:
+    with servers.whole_service(tmp_path, environment | {"MT3_LIVENESS_SECONDS": "5"}) as service:
         client = ServiceClient(service.url)
         assert client.transcribe(bach)["status"] == "succeeded"
         hanging = process_of(service, "worker.app")

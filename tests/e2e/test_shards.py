@@ -63,6 +63,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory, checkpoint_dir: Path) 
         redis_url = stack.enter_context(servers.redis_server())
         environment = {
             "MT3_CHECKPOINT_DIR": str(checkpoint_dir),
+            "MT3_WORKER_CONCURRENCY": "1",
             "MT3_LEASE_SECONDS": "3",
             "MT3_SHARD_SECONDS": str(SHARD_SECONDS),
             "MT3_REDIS_URL": redis_url,

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import insert
 from werkzeug.test import TestResponse
 
-from shared import presence, work
+from shared import work, worker_registry
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions, now_plus
 from shared.errors import StorageUnavailable
@@ -369,7 +369,7 @@ def test_readiness_tells_of_the_workers_and_does_not_depend_on_them(
 ) -> None:
     assert client.get("/readyz").json["workers"] == {"present": 0, "last_seen_at": None}
     with sessions.begin() as session:
-        presence.say_present(session, "host:1")
+        worker_registry.register(session, "host:1")
         session.execute(insert(Worker).values(name="host:2", seen_at=now_plus(-3600)))
     workers = client.get("/readyz").json["workers"]
     assert workers["present"] == 1
