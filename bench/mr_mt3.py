@@ -27,14 +27,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from mt3_infer.audio import open_audio
-from mt3_infer.cpus import apart
-from mt3_infer.devices import DTYPES
-from mt3_infer.models import MT3Options, conventions, mt3
-from mt3_infer.models.mr_mt3 import MRMT3, RememberingT5
-from mt3_infer.models.state_dicts import Weights, published_shapes
+from mt3_infer.inference.devices import DTYPES
+from mt3_infer.inference.threads import run_in_fresh_thread
+from mt3_infer.models import MT3Options
+from mt3_infer.models.mr_mt3.network import MRMT3, RememberingT5
+from mt3_infer.models.mt3 import config as training
+from mt3_infer.models.mt3 import network as mt3
+from mt3_infer.models.mt3.config import GRID
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.segments import Segment, split_segments
 from mt3_infer.vocabulary import END, PAD
+from mt3_infer.weights.mt3 import mt3_table
+from mt3_infer.weights.names import Weights, published_shapes
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,11 +46,13 @@ ROOT = Path(__file__).parents[1]
 def random_weights() -> Weights:
     """Of the published size; the end is never said."""
     generator = torch.Generator().manual_seed(1)
+    with torch.device("meta"):
+        shapes = published_shapes(RememberingT5(T5Config(), 64), mt3_table(T5Config().num_decoder_layers))
     weights = {
         name: torch.ones(shape)
         if len(shape) == 1
         else torch.empty(shape).normal_(0.0, 1 / math.sqrt(shape[1]), generator=generator)
-        for name, shape in published_shapes(T5Config(), memory=True).items()
+        for name, shape in sorted(shapes.items())
     }
     weights["decoder_embed_tokens.weight"] *= 20
     weights["lm_head.weight"][END] = 0.0
@@ -65,7 +71,7 @@ class PublishedLoop:
         """Token ids of each segment."""
         network = self._network
         device = network.decoder.embedding.weight.device
-        start = self._front_end.conventions.memory_start.token_ids
+        start = self._front_end.setup.memory_start.token_ids
         before = torch.tensor([start + [PAD] * (1024 - len(start))], device=device)
         for segment in segments:
             encoded = network.encoder(self._front_end.features([segment]))
@@ -114,20 +120,20 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool) -> Tensor
 
 def recordings(audio: Path, count: int, segments: int) -> list[list[Segment]]:
     """Different stretches of one recording, of so many segments each."""
-    with open_audio(audio, sample_rate=mt3.GRID.sample_rate) as stream:
+    with open_audio(audio, sample_rate=GRID.sample_rate) as stream:
         waveform = np.concatenate(list(stream))
-    long = np.tile(waveform, -(-(count + segments) * mt3.GRID.hop // len(waveform)))
-    return [
-        list(split_segments([long[first * mt3.GRID.hop :]], mt3.GRID, stop=segments)) for first in range(count)
-    ]
+    long = np.tile(waveform, -(-(count + segments) * GRID.hop // len(waveform)))
+    return [list(split_segments([long[first * GRID.hop :]], GRID, stop=segments)) for first in range(count)]
 
 
 def build(device: torch.device, dtype: torch.dtype) -> tuple[MRMT3, PublishedLoop]:
     """Ours and theirs, with the same weights."""
     weights = random_weights()
-    config = T5Config(positions=conventions.MR_MT3.positions)
-    ours = MRMT3(MRMT3.build(weights, config, conventions.MR_MT3), conventions.MR_MT3, device=device, dtype=dtype)
-    return ours, PublishedLoop(MRMT3.build(weights, config, conventions.MR_MT3).to(device), ours)
+    config = T5Config(positions=training.MR_MT3.positions)
+    ours = MRMT3(
+        MRMT3.build(weights, config, training.MR_MT3), training.MR_MT3, device=device, compute_dtype=dtype
+    )
+    return ours, PublishedLoop(MRMT3.build(weights, config, training.MR_MT3).to(device), ours)
 
 
 @click.command()
@@ -144,13 +150,13 @@ def main(
     """Measure MR-MT3 on this machine."""
     mt3.MAX_TOKENS = tokens
     counts = counts or (1, 8)
-    ours, loop = apart(build, torch.device(device), DTYPES[dtype])
+    ours, loop = run_in_fresh_thread(build, torch.device(device), DTYPES[dtype])
     heard = recordings(audio, max(counts), segments)
-    apart(lambda: list(loop.read(heard[0][:1], 8)))
+    run_in_fresh_thread(lambda: list(loop.read(heard[0][:1], 8)))
     list(ours.read(heard[0][:2], MT3Options()))
     for count in counts:
         started = time.perf_counter()
-        expected = apart(lambda count=count: [list(loop.read(one, tokens)) for one in heard[:count]])
+        expected = run_in_fresh_thread(lambda count=count: [list(loop.read(one, tokens)) for one in heard[:count]])
         theirs = time.perf_counter() - started
         taken = []
         for _ in range(runs):
@@ -161,7 +167,7 @@ def main(
         seconds = sorted(taken)[runs // 2]
         same = sum(a == b for x, y in zip(said, expected, strict=True) for a, b in zip(x, y, strict=True))
         number = sum(len(ids) for one in said for ids in one)
-        length = count * segments * mt3.GRID.seconds
+        length = count * segments * GRID.seconds
         click.echo(
             f"{count:3} recordings, {length:.0f} s of audio, {number} tokens (ours and theirs alike in {same} of "
             f"{count * segments} segments): published loop {theirs:.2f} s, ours {seconds:.2f} s = "

@@ -27,13 +27,15 @@ import numpy as np
 import torch
 
 from mt3_infer.audio import open_audio
-from mt3_infer.block_decoding import STEPS, BlockDecoder
-from mt3_infer.devices import DTYPES
-from mt3_infer.models.mt3 import FRAMES, GRID, MT3, load
-from mt3_infer.models.state_dicts import read_weights
+from mt3_infer.inference.cuda_graphs import STEPS, BlockStepper
+from mt3_infer.inference.devices import DTYPES
+from mt3_infer.inference.engine import RequestId
+from mt3_infer.models.mt3.config import FRAMES, GRID
+from mt3_infer.models.mt3.network import MT3, load
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.segments import Segment, split_segments
 from mt3_infer.vocabulary import END
+from mt3_infer.weights.files import read_weights
 
 ROOT = Path(__file__).parents[1]
 CHORALE = ROOT / "tests" / "data" / "bach_piano.flac"
@@ -131,14 +133,22 @@ def decoder_reads(model: MT3, segments: list[Segment], device: torch.device, dty
         encoded = model.encode(segments[:1]).repeat(decoder.slots, 1, 1)
     endless = torch.zeros(config.vocabulary_size, device=device)
     endless[END] = -torch.inf
-    decoder.admit(encoded, range(decoder.slots), [endless] * decoder.slots)
-    tokens_each = STEPS if isinstance(decoder, BlockDecoder) else 1
+    ids = [RequestId(None, slot) for slot in range(decoder.slots)]
+    decoder.add_requests(encoded, ids, [endless] * decoder.slots)
+    tokens_each = STEPS if isinstance(decoder.stepper, BlockStepper) else 1
     seconds = best_of(decoder.step, device, times=10) / tokens_each
-    decoder.drop(lambda _: True)
+    decoder.abort(lambda _: True)
     layer = 6 * config.d_model * config.d_inner + 3 * config.d_model * config.d_ff
     weights = (config.num_decoder_layers * layer + config.vocabulary_size * config.d_model) * dtype.itemsize
     frames = FRAMES
-    seen = 2 * config.num_decoder_layers * config.d_inner * frames * decoder.slots * decoder.cache_dtype.itemsize
+    seen = (
+        2
+        * config.num_decoder_layers
+        * config.d_inner
+        * frames
+        * decoder.slots
+        * decoder.stepper.cache.dtype.itemsize
+    )
     return (weights + seen) / seconds
 
 

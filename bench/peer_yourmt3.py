@@ -43,9 +43,10 @@ torchaudio.__spec__ = ModuleSpec("torchaudio", None)
 torchaudio.transforms = types.SimpleNamespace(Spectrogram=Spectrogram)
 sys.modules["torchaudio"] = torchaudio
 
-from mt3_infer.models.yourmt3.config import config  # noqa: E402
 from mt3_infer.models.yourmt3.model.ymt3 import YourMT3  # noqa: E402
 from mt3_infer.models.yourmt3.utils.task_manager import TaskManager  # noqa: E402
+
+from mt3_infer.models.yourmt3.config import config  # noqa: E402
 
 BATCH_SIZE = 8
 END = 1

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from checkpoints.errors import BundleError, SourceError
-from checkpoints.files import CheckpointFile
+from checkpoints.files import CheckpointFile, replaced_atomically
 from checkpoints.progress import ProgressCallback
 from checkpoints.sources.git_lfs import require_announced
 from checkpoints.store import CheckpointStore
@@ -28,7 +27,7 @@ _MANIFEST_BYTES = 1 << 20  # no manifest is longer
 
 
 def pack(store: CheckpointStore, names: Iterable[str], archive: Path) -> list[str]:
-    """Write checkpoints, which must be installed, to an archive; give their names.
+    """Write checkpoints, which must be installed, to an archive; return their names.
 
     Raises:
         CheckpointNotFoundError, ChecksumError: one is not there or damaged; no archive is written.
@@ -42,23 +41,18 @@ def pack(store: CheckpointStore, names: Iterable[str], archive: Path) -> list[st
         for name, entry in entries.items()
     }
     manifest = json.dumps({"format": _FORMAT, "version": 1, "checkpoints": sums}, indent=2).encode()
-    part = archive.with_name(f".{archive.name}.{uuid4().hex}.part")
-    try:
-        with tarfile.open(part, "w") as tar:
-            header = tarfile.TarInfo(_MANIFEST)
-            header.size = len(manifest)
-            tar.addfile(header, io.BytesIO(manifest))
-            for name, entry in entries.items():
-                for file in entry.files:
-                    tar.add(store.require(name) / file.name, f"{name}/{file.name}", recursive=False)
-        part.replace(archive)
-    finally:
-        part.unlink(missing_ok=True)
+    with replaced_atomically(archive) as part, tarfile.open(part, "w") as tar:
+        header = tarfile.TarInfo(_MANIFEST)
+        header.size = len(manifest)
+        tar.addfile(header, io.BytesIO(manifest))
+        for name, entry in entries.items():
+            for file in entry.files:
+                tar.add(store.require(name) / file.name, f"{name}/{file.name}", recursive=False)
     return list(entries)
 
 
 def unpack(store: CheckpointStore, archive: Path, progress: ProgressCallback | None = None) -> list[str]:
-    """Install every checkpoint of an archive, verified as a download is; give their names.
+    """Install every checkpoint of an archive, verified as a download is; return their names.
 
     Raises:
         BundleError: it is no bundle, or holds other files than the catalogue names.

@@ -124,10 +124,17 @@ def _entry(name: str, row: Mapping[str, Any]) -> Entry:
 
 
 def _file(entry: str, row: Mapping[str, Any]) -> CheckpointFile:
-    file = CheckpointFile(row["name"], row["size"], row.get("sha256"), tuple(map(_source, row["sources"])))
+    file = CheckpointFile(
+        name=row["name"],
+        size=row["size"],
+        sha256=row.get("sha256"),
+        sources=tuple(map(_source, row["sources"])),
+        estimated=row.get("estimated", False),
+    )
     where = f"{entry}/{file.name}"
     _require(_FILE_NAME.fullmatch(file.name) is not None, where, "the file name is not plain")
     _require(isinstance(file.size, int) and file.size > 0, where, "the size must be a number of bytes")
+    _require(isinstance(file.estimated, bool), where, "estimated must be true or false")
     sound = file.sha256 is None or _SHA256.fullmatch(file.sha256) is not None
     _require(sound, where, "the sha256 must be 64 hexadecimal digits")
     _require(bool(file.sources), where, "it has no sources")

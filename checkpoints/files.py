@@ -1,14 +1,19 @@
-"""What the catalogue says of one file, and whether a file on disk is that one."""
+"""One file of a checkpoint: what the catalogue knows of it, how it is compared, how files are replaced."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _HTML_OPENINGS = (b"<!doctype html", b"<html")
+_ESTIMATE_ERROR = 0.4  # how far an estimated size may be off; half a file is further off
 
 
 @dataclass(frozen=True)
@@ -25,20 +30,22 @@ class CheckpointFile:
 
     Attributes:
         name: its name in the store; no folders.
-        size: in bytes; an estimate where the sum is not known, and 0 where nothing is.
-        sha256: 64 lower-case hexadecimal digits; None where only a first download can tell them.
+        size: in bytes; 0 where it is not known.
+        sha256: 64 lower-case hexadecimal digits; None where only a first download can show them.
         sources: in the order in which they are tried.
+        estimated: the size is an estimate, unless the sum is known.
     """
 
     name: str
     size: int
     sha256: str | None
     sources: tuple[SourceSpec, ...]
+    estimated: bool = True
 
     @property
     def exact_size(self) -> int | None:
-        """The size if it is certain: that of a file whose sum is known."""
-        return self.size or None if self.sha256 else None
+        """The size if it is certain."""
+        return None if self.estimated and not self.sha256 else self.size or None
 
 
 def sha256_of(path: Path) -> str:
@@ -47,8 +54,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def why_wrong(path: Path, file: CheckpointFile, sha256: str | None = None) -> str | None:
-    """Say in a few words why the file at `path` is not `file`; None if it is.
+def mismatch_reason(path: Path, file: CheckpointFile, sha256: str | None = None) -> str | None:
+    """Return in a few words why the file at `path` is not `file`; None if it is.
 
     The two bodies that are most often taken for weights are named: a Git LFS pointer (a clone without
     git-lfs) and a web page (a login or an error behind a 200).
@@ -64,11 +71,13 @@ def why_wrong(path: Path, file: CheckpointFile, sha256: str | None = None) -> st
         return "it is a web page, not the weights"
     if not opening:
         return "it is empty"
-    if file.sha256 is None:
-        return None
     size = path.stat().st_size
     if file.exact_size not in (None, size):
         return f"it has {size:,} bytes, not {file.size:,}"
+    if file.sha256 is None:
+        if file.size and abs(size - file.size) > _ESTIMATE_ERROR * file.size:
+            return f"it has {size:,} bytes, not about {file.size:,}"
+        return None
     found = sha256 or sha256_of(path)
     if found != file.sha256:
         return f"its sha256 is {found}, not {file.sha256}"
@@ -76,5 +85,31 @@ def why_wrong(path: Path, file: CheckpointFile, sha256: str | None = None) -> st
 
 
 def resume_note(part: Path) -> Path:
-    """Where a source may note what it needs to continue `part`."""
+    """Return where a source may note what it needs to resume `part`."""
     return part.with_name(part.name + ".json")
+
+
+@contextmanager
+def replaced_atomically(path: Path) -> Iterator[Path]:
+    """Give a file to write, which then takes the place of `path` as a whole; an error leaves `path` as it was."""
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a file as a whole."""
+    with replaced_atomically(path) as part:
+        part.write_text(json.dumps(content))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file; {} where there is none that can be read."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -27,7 +27,7 @@ from checkpoints.errors import (
     SourceError,
     StoreNotWritableError,
 )
-from checkpoints.files import CheckpointFile, resume_note, why_wrong
+from checkpoints.files import CheckpointFile, mismatch_reason, resume_note
 from checkpoints.sources import Source
 
 _log = logging.getLogger(__name__)
@@ -48,14 +48,14 @@ def install_file(
     title: str,
     accept: Callable[[Path, Source], None] = lambda part, source: None,
 ) -> Source | None:
-    """Download one file from the first source that delivers it; give that source.
+    """Download one file from the first source that delivers it; return that source.
 
     Again if another process removed our part; None if that one has installed the file itself.
 
     Args:
         path: its final place.
         title: what the messages call the download.
-        accept: shown the verified part, and whence it came, before it gets its name; what it raises prevents that.
+        accept: called with the verified part and its source before it gets its name; what it raises prevents that.
     Raises:
         DownloadError (names each source and why), ChecksumError (every source gave wrong bytes), OSError.
     """
@@ -78,14 +78,14 @@ def install_file(
         finally:
             if _size(part) == 0:  # renamed, or nothing came: no part, or none worth keeping, and its note
                 _remove_part(part)
-        if path.exists() and why_wrong(path, file) is None:
+        if path.exists() and mismatch_reason(path, file) is None:
             return None  # that process has installed it
     raise CheckpointError(f"{title} could not be installed: other processes keep removing {path.parent}/.*.part.")
 
 
 @contextmanager
-def clear_refusals(folder: Path, what: str, advice: str) -> Iterator[None]:
-    """Turn what the file system refuses into sentences."""
+def translate_os_errors(folder: Path, what: str, advice: str) -> Iterator[None]:
+    """Turn what the file system refuses into errors with a sentence."""
     try:
         yield
     except OSError as error:
@@ -125,7 +125,7 @@ def _fetch_verified(source: Source, file: CheckpointFile, part: Path, progress: 
     """Fetch from one source; once more from the start if what an earlier try left turns out to spoil it."""
     for continued in (_size(part) > 0, False):
         sha256 = source.fetch(file, part, progress)
-        wrong = why_wrong(part, file, sha256)
+        wrong = mismatch_reason(part, file, sha256)
         if wrong is None:
             return
         part.write_bytes(b"")  # nothing to continue from

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol
-from uuid import uuid4
 
 import filelock
+
+from checkpoints.files import replaced_atomically
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -23,23 +24,23 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_TELL_SECONDS = 1.0  # how often the holder's word is passed on to Redis
+_PUBLISH_SECONDS = 1.0  # how often the holder's progress goes to Redis
 
 
 class Lock(Protocol):
     """Taken and given back once, by one thread."""
 
     def acquire(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds; say whether the lock is ours."""
+        """Wait at most `timeout` seconds; return True if the lock is ours."""
 
     def release(self) -> None:
         """Give it back."""
 
-    def tell(self, note: str) -> None:
-        """While holding it: leave a word for those who wait. Never fails, may be lost."""
+    def publish(self, note: str) -> None:
+        """Leave the holder's progress for those that wait. Never fails, may be lost."""
 
-    def heard(self) -> str:
-        """The holder's last word; "" without one."""
+    def latest(self) -> str:
+        """Return the progress that the holder published last; "" without any."""
 
 
 class LockFactory(Protocol):
@@ -75,16 +76,12 @@ class HostLock:
             self._note.unlink(missing_ok=True)
         self._lock.release()
 
-    def tell(self, note: str) -> None:
+    def publish(self, note: str) -> None:
         """Write a file beside the lock."""
-        part = self._note.with_name(f"{self._note.name}.{uuid4().hex}.part")
-        try:
+        with suppress(OSError), replaced_atomically(self._note) as part:
             part.write_text(note)
-            part.replace(self._note)
-        except OSError:
-            part.unlink(missing_ok=True)
 
-    def heard(self) -> str:
+    def latest(self) -> str:
         """Read that file."""
         try:
             return self._note.read_text()
@@ -124,7 +121,7 @@ class ClusterLocks:
 class RedisLock:
     """First the lock file, so that one process a host asks Redis; then Redis, renewed by a thread while held.
 
-    Redis is asked for its favour only: away, it is logged and the lock file alone holds.
+    A Redis that is unavailable is logged, and the lock file alone holds.
     """
 
     def __init__(self, client: Redis, name: str, host: HostLock, ttl: float) -> None:
@@ -177,16 +174,16 @@ class RedisLock:
         finally:
             self._host.release()
 
-    def tell(self, note: str) -> None:
+    def publish(self, note: str) -> None:
         """Leave it beside the lock file at once, and with Redis within a second: a slow Redis slows nobody."""
         self._note = note
-        self._host.tell(note)
+        self._host.publish(note)
 
-    def heard(self) -> str:
+    def latest(self) -> str:
         """Ask this host, then Redis."""
         from redis.exceptions import RedisError
 
-        if note := self._host.heard():
+        if note := self._host.latest():
             return note
         try:
             return str((self._client.get(f"{self._name}:note") or b"").decode())  # type: ignore[union-attr]
@@ -194,15 +191,15 @@ class RedisLock:
             return ""
 
     def _keep(self) -> None:
-        """Renew the lock and pass the holder's word on, until it is released or lost."""
+        """Renew the lock and publish the holder's progress, until it is released or lost."""
         from redis.exceptions import LockError, RedisError
 
-        renewed, told = time.monotonic(), ""
-        while not self._released.wait(min(self._ttl / 3, _TELL_SECONDS)):
+        renewed, published = time.monotonic(), ""
+        while not self._released.wait(min(self._ttl / 3, _PUBLISH_SECONDS)):
             try:
-                if self._note != told:
-                    told = self._note
-                    self._client.set(f"{self._name}:note", told, px=int(self._ttl * 1000))
+                if self._note != published:
+                    published = self._note
+                    self._client.set(f"{self._name}:note", published, px=int(self._ttl * 1000))
                 if time.monotonic() - renewed >= self._ttl / 3:
                     self._shared.extend(self._ttl, replace_ttl=True)
                     renewed = time.monotonic()

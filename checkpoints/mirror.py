@@ -1,4 +1,4 @@
-"""A copy of the checkpoints of one's own: read before all other sources, filled by whoever fetched from one.
+"""A copy of the checkpoints of one's own: read before all other sources, filled after a fetch from one.
 
     s3://bucket/prefix or https://host/path, then /mt3_pytorch/mt3.pth
 
@@ -27,7 +27,7 @@ class Mirror(Protocol):
     """Where copies are kept."""
 
     def source(self, checkpoint: str, file: str) -> Source:
-        """Where to read a copy."""
+        """Return the source to read a copy from."""
 
     def put(self, checkpoint: str, file: str, path: Path) -> None:
         """Keep a copy.
@@ -59,20 +59,15 @@ class HttpMirror:
     patience: Patience = PATIENT
 
     def source(self, checkpoint: str, file: str) -> Source:
-        """The file of that name."""
+        """See `Mirror`."""
         return UrlSource(self._url(checkpoint, file), patience=self.patience)
 
     def put(self, checkpoint: str, file: str, path: Path) -> None:
-        """PUT it there."""
+        """See `Mirror`."""
         headers = {"Content-Length": str(path.stat().st_size), "Content-Type": "application/octet-stream"}
         with path.open("rb") as body:
             address = Address(self._url(checkpoint, file), headers)
-            try:
-                open_address(address, self.patience, data=body, method="PUT").close()
-            except SourceError:
-                raise
-            except Exception as error:  # an interruption: a mirror is filled by the next one, too
-                raise SourceError(str(error)) from error
+            open_address(address, self.patience, data=body, method="PUT").close()
 
     def _url(self, checkpoint: str, file: str) -> str:
         return f"{self.base}/{quote(checkpoint)}/{quote(file)}"
@@ -85,9 +80,10 @@ class S3Mirror:
     bucket: str
     prefix: str
     environ: Mapping[str, str] = field(repr=False)  # holds secrets
+    patience: Patience = PATIENT
 
     def source(self, checkpoint: str, file: str) -> Source:
-        """The object of that name."""
+        """See `Mirror`."""
         return _S3Source(self, self._key(checkpoint, file))
 
     def put(self, checkpoint: str, file: str, path: Path) -> None:
@@ -99,7 +95,7 @@ class S3Mirror:
             raise SourceError(str(error)) from error
 
     def client(self) -> Any:
-        """A boto3 client for the bucket's server.
+        """Make a boto3 client for the bucket's server.
 
         Raises:
             SourceError: boto3 is not installed.
@@ -116,7 +112,13 @@ class S3Mirror:
             aws_access_key_id=setting("MT3_S3_ACCESS_KEY_ID") or None,
             aws_secret_access_key=setting("MT3_S3_SECRET_ACCESS_KEY") or None,
             region_name=setting("MT3_S3_REGION") or "us-east-1",
-            config=Config(signature_version="s3v4", connect_timeout=5, read_timeout=30),
+            config=Config(
+                signature_version="s3v4",
+                connect_timeout=5,
+                read_timeout=self.patience.timeout,
+                # Its own retries: the same number of tries, with growing pauses and jitter.
+                retries={"mode": "standard", "total_max_attempts": self.patience.tries},
+            ),
         )
 
     def _key(self, checkpoint: str, file: str) -> str:
@@ -127,7 +129,6 @@ class S3Mirror:
 class _S3Source:
     mirror: S3Mirror
     key: str
-    patience: Patience = PATIENT
 
     @property
     def label(self) -> str:
@@ -142,6 +143,6 @@ class _S3Source:
                 wanted = {"Bucket": self.mirror.bucket, "Key": self.key}
                 return Address(client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=_LINK_SECONDS))
 
-            return download(locate, self.label, file, part, progress, self.patience)
+            return download(locate, self.label, file, part, progress, self.mirror.patience)
         finally:
             client.close()

@@ -1,28 +1,27 @@
-"""Sums learnt on the first download of a file that the catalogue cannot know, pinned from then on.
+"""Sums learned on the first download of a file that the catalogue cannot know, pinned from then on.
 
     ROOT/.pins/mr_mt3.json     {"mr_mt3.ckpt": {"size": 582511409, "sha256": "…"}}
 
-They outlive the checkpoint's removal: what is downloaded again must be the same bytes. Deleting the file unlearns.
+They outlive the checkpoint's removal: what is downloaded again must be the same bytes. Delete the file to forget
+them.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from checkpoints.catalog import Entry
 from checkpoints.errors import ChecksumError
-from checkpoints.files import CheckpointFile
+from checkpoints.files import CheckpointFile, read_json, write_json
 
 _log = logging.getLogger(__name__)
 
 
 def with_pins(root: Path, entry: Entry) -> Entry:
-    """The entry with the sums that this store has learnt."""
+    """Return the entry with the sums that this store has learned."""
     if all(file.sha256 for file in entry.files):
         return entry
     pins = read_json(_path(root, entry))
@@ -56,26 +55,6 @@ def pin(root: Path, entry: Entry, file: CheckpointFile, size: int, sha256: str, 
         sha256,
         path,
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Give the object in a file; {} where there is none that can be read."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Replace a file as a whole."""
-    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    try:
-        part.write_text(json.dumps(content))
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _path(root: Path, entry: Entry) -> Path:

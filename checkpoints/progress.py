@@ -1,4 +1,4 @@
-"""How far a fetch is: for the caller, and for those who wait while another process fetches."""
+"""Progress of a fetch: for the caller, and for processes that wait while another one fetches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from checkpoints.catalog import Entry
 from checkpoints.files import CheckpointFile
 
-_TELL_SECONDS = 0.5  # how often those who wait are told
+_PUBLISH_SECONDS = 0.5  # how often waiting processes get new figures
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FetchProgress:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the speed measured; None until it is known."""
+        """Return an estimate from the speed measured; None until it is known."""
         if not self.bytes_per_second:
             return None
         return max(0, self.bytes_total - self.bytes_done) / self.bytes_per_second
@@ -44,17 +44,17 @@ class FetchProgress:
 ProgressCallback = Callable[[FetchProgress], None]
 
 
-class Teller:
+class ProgressReporter:
     """Turns the bytes of one file after another into the progress of a checkpoint, and passes it on."""
 
-    def __init__(self, entry: Entry, tell: Callable[[str], None], report: ProgressCallback) -> None:
+    def __init__(self, entry: Entry, publish: Callable[[str], None], report: ProgressCallback) -> None:
         self._entry = entry
-        self._tell = tell
+        self._publish = publish
         self._report = report
         self._file = entry.files[0]
         self._before = 0  # bytes of the files that are done
         self._start: tuple[float, int] | None = None  # time and bytes of the first figures
-        self._told = -_TELL_SECONDS
+        self._published = -_PUBLISH_SECONDS
         self._beats = 0
 
     def begin(self, file: CheckpointFile, before: int) -> None:
@@ -69,16 +69,16 @@ class Teller:
         speed = max(0.0, received / seconds) if seconds else 0.0
         total = max(self._entry.size, done)  # the size of a file that is not known yet is an estimate
         progress = FetchProgress(self._entry.name, self._file.name, done, total, speed, waiting=False)
-        if now - self._told >= _TELL_SECONDS:
-            self._told = now
+        if now - self._published >= _PUBLISH_SECONDS:
+            self._published = now
             self._beats += 1
             # The beat changes even while the bytes do not: a holder that works is not a holder that hangs.
-            self._tell(json.dumps({**asdict(progress), "beat": self._beats}))
+            self._publish(json.dumps({**asdict(progress), "beat": self._beats}))
         self._report(progress)
 
 
-def heard_progress(entry: Entry, note: str) -> FetchProgress:
-    """What the holder's word says; nothing done yet where it says nothing."""
+def parse_progress(entry: Entry, note: str) -> FetchProgress:
+    """Return the progress that a lock's holder published; nothing done yet where it published none."""
     blank = FetchProgress(entry.name, entry.files[0].name, 0, entry.size, 0.0, waiting=True)
     with suppress(ValueError, TypeError, AttributeError):
         figures = {key: value for key, value in json.loads(note).items() if key != "beat"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from checkpoints.errors import CheckpointError, OfflineError
 from checkpoints.files import CheckpointFile
-from checkpoints.install import clear_refusals, install_file
+from checkpoints.install import install_file, translate_os_errors
 from checkpoints.sources import Source
 from checkpoints.store import is_offline
 
@@ -22,7 +22,7 @@ def fetch_file(
     sha256: str | None = None,
     progress: Callable[[int], None] = lambda size: None,
 ) -> Path:
-    """Download to `path`, replacing what is there; give `path`.
+    """Download to `path`, replacing what is there; return `path`.
 
     Args:
         sha256: what the file must have; without it, only web pages, Git LFS pointers and nothing are refused.
@@ -40,6 +40,6 @@ def fetch_file(
             f"Offline mode (MT3_OFFLINE) forbids downloads: copy the file to {path} from another machine."
         )
     file = CheckpointFile(path.name, 0, sha256, ())
-    with clear_refusals(path.parent, "folder", "choose another place"):
+    with translate_os_errors(path.parent, "folder", "choose another place"):
         install_file(path, file, [source], progress, title=f"The file {path}")
     return path

@@ -21,10 +21,10 @@ def write_whole(target: Path, content: bytes) -> None:
         OSError: it cannot be written; `filename` is the target.
     """
     with _named(target):
-        real = Path(os.path.realpath(target))
-        if real.exists() and not real.is_file():
-            real.write_bytes(content)
+        if _is_special(target):
+            target.write_bytes(content)
             return
+        real = Path(os.path.realpath(target))
         with _part(real.parent) as part:
             with part.open("xb") as file:
                 file.write(content)
@@ -43,16 +43,20 @@ def check_writable(target: Path) -> None:
         OSError: it would not; `filename` is the target.
     """
     with _named(target):
-        real = Path(os.path.realpath(target))
         with suppress(FileNotFoundError):
-            real.lstat()  # a name that is too long is found here
-        if real.is_dir():
+            target.lstat()  # a name that is too long is found here
+        if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if real.exists() and not os.access(real, os.W_OK):
+        if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if not real.exists() or real.is_file():
-            with _part(real.parent) as part:
+        if not _is_special(target):
+            with _part(Path(os.path.realpath(target)).parent) as part:
                 part.write_bytes(PROBE)
+
+
+def _is_special(target: Path) -> bool:
+    """Return True for a device, a pipe or a folder: what cannot be replaced by a file."""
+    return target.exists() and not target.is_file()
 
 
 @contextmanager

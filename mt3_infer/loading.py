@@ -18,11 +18,10 @@ from checkpoints.catalog import Catalog, Entry
 from checkpoints.errors import CheckpointError, CheckpointNotFoundError, UnknownCheckpointError
 from checkpoints.store import CheckpointStore, FetchProgress
 from mt3_infer.cache import clear_cache, fingerprint, models
-from mt3_infer.cpus import apart
 from mt3_infer.errors import InvalidOptionError, UnknownModelError, WeightsError
+from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import MODELS, ModelOptions, ModelSpec
 from mt3_infer.transcribe import DEFAULT_MODEL, Model
-from mt3_infer.weights import as_safetensors
 
 __all__ = [
     "CheckpointError",
@@ -33,6 +32,7 @@ __all__ = [
     "clear_cache",
     "download_model",
     "get_model_info",
+    "get_model_spec",
     "keep_model",
     "list_models",
     "load_model",
@@ -102,7 +102,7 @@ def load_model(
         weights_sha256 = _sha256(file)
     else:
         folder = store.fetch(entry.name, progress) if auto_download else store.require(entry.name)
-        path = apart(as_safetensors, folder)
+        path = _without_pickles(folder)
         weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
     with _naming_damage(file, spec) if checkpoint_path is not None else nullcontext():
         network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
@@ -172,6 +172,15 @@ def get_model_info(name: str, store: CheckpointStore | None = None) -> ModelInfo
     return _info(*_find(name, store.catalog), store)
 
 
+def get_model_spec(name: str) -> ModelSpec:
+    """Return the row of the table for a name or an alias.
+
+    Raises:
+        UnknownModelError: no such name.
+    """
+    return _find(name, CheckpointStore.from_environment().catalog)[0]
+
+
 def _find(name: str, catalog: Catalog) -> tuple[ModelSpec, Entry]:
     try:
         entry = catalog.resolve(name)
@@ -210,6 +219,17 @@ def _info(spec: ModelSpec, entry: Entry, store: CheckpointStore) -> ModelInfo:
         installed=store.is_installed(spec.name),
         options=spec.options,
     )
+
+
+def _without_pickles(folder: Path) -> Path:
+    """Return a folder with the same files, pickled weights as safetensors."""
+    if not any(path.suffix in (".pth", ".pt", ".ckpt") for path in folder.iterdir()):
+        return folder  # and torch, which not every network runs on, stays out
+    try:
+        from mt3_infer.weights.files import as_safetensors
+    except ModuleNotFoundError:
+        return folder  # `ModelSpec.load` names the package
+    return run_in_fresh_thread(as_safetensors, folder)
 
 
 def _weights_file(path: Path, spec: ModelSpec) -> Path:

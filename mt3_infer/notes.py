@@ -40,7 +40,7 @@ VELOCITY_AT_FIRST = 100
 """Of notes that come before any velocity event."""
 
 Key = tuple[int, int]
-"""Pitch and program: what tells one sounding note from another."""
+"""Program and pitch: what distinguishes one sounding note from another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class NoteDecoder:
         """Take in one segment.
 
         Args:
-            token_ids: what the network said; from the first end token on nothing counts.
+            token_ids: the network's output; from the first end token on nothing counts.
             start: of the segment, in steps.
             limit: start of the next segment, in steps; None in the last one.
         """
@@ -131,7 +131,7 @@ class NoteDecoder:
             case EventType.PROGRAM:
                 self._program = event.value
             case EventType.PITCH:
-                return self._pitch((event.value, self._program))
+                return self._pitch((self._program, event.value))
             case EventType.DRUM:
                 return self._drum(event.value)
             case EventType.TIE:
@@ -169,7 +169,7 @@ class NoteDecoder:
 
     def _end(self, key: Key, time: int) -> None:
         note = self._sounding.pop(key)
-        pitch, program = key
+        program, pitch = key
         self._emit(note.onset, time, pitch, note.velocity, program=program, is_drum=False)
 
     def _emit(self, onset: int, offset: int, pitch: int, velocity: int, *, program: int, is_drum: bool) -> None:

@@ -17,13 +17,13 @@ ARRAY = 1
 
 
 def pack(results: Sequence[Any]) -> bytes:
-    """The results of consecutive segments as bytes."""
+    """Return the results of consecutive segments as bytes."""
     packed: bytes = msgpack.packb(list(results), default=_pack_array)
     return packed
 
 
 def unpack(packed: bytes) -> list[Any]:
-    """The results that `pack` was given."""
+    """Return the results that `pack` was given."""
     results: list[Any] = msgpack.unpackb(packed, ext_hook=_unpack_array)
     return results
 

@@ -5,7 +5,7 @@ Each segment is transformed from its own samples alone: its last frames see zero
 Source: Gardner et al., MT3 (ICLR 2022), model inputs; the mel matrix as TensorFlow's
 `linear_to_mel_weight_matrix` defines it. A mel axis that is only nearly right ruins the transcription: an
 upper edge of 8000 Hz instead of 7600 Hz takes the onset F1 from 0.72 to 0.08. So a network
-hears with the front end that it was trained with: see `mt3_infer.models.conventions`.
+works with the front end that it was trained with: see `mt3_infer.models.mt3.config`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SpectrogramConfig:
     floor: float = 1e-5  # takes the place of a band without any energy, before the logarithm
     offset: float | None = None  # added to every band before the logarithm, in place of the floor
     triangles_in_hertz: bool = False  # the bands' slopes are straight in Hz, not in mel
-    centred: bool = False  # frame t lies around sample t × hop, the segment mirrored at its ends: one frame more
+    centered: bool = False  # frame t lies around sample t × hop, the segment mirrored at its ends: one frame more
     scale: tuple[float, float] | None = None  # what becomes 0 and 1 in the end; beyond it is cut off
 
     @property
@@ -45,8 +45,8 @@ class SpectrogramConfig:
         return self.n_fft // 2 + 1
 
     def frames(self, samples: int) -> int:
-        """Frames of a segment whose length is a multiple of the hop."""
-        return samples // self.hop_length + self.centred
+        """Return the frames of a segment whose length is a multiple of the hop."""
+        return samples // self.hop_length + self.centered
 
 
 class LogMel:
@@ -85,9 +85,9 @@ class LogMel:
         return logarithms
 
     def magnitudes(self, segments: Tensor) -> Tensor:
-        """Magnitudes (not powers) of the bins that the mel bands cover, shape (B, T, bins)."""
+        """Return magnitudes (not powers) of the bins that the mel bands cover, shape (B, T, bins)."""
         config = self.config
-        if config.centred:
+        if config.centered:
             padded = torch.nn.functional.pad(segments, (config.n_fft // 2, config.n_fft // 2), mode="reflect")
         else:
             padded = torch.nn.functional.pad(segments, (0, config.n_fft - config.hop_length))
@@ -98,7 +98,7 @@ class LogMel:
 
 @lru_cache(maxsize=8)
 def mel_matrix(config: SpectrogramConfig) -> Tensor:
-    """Weights from FFT bins to mel bands, float32, shape (n_bins, n_mels).
+    """Return weights from FFT bins to mel bands, float32, shape (n_bins, n_mels).
 
     Triangles of height 1 that are linear in mel, or where the numbers say so in Hz; the bin at 0 Hz belongs to no
     band. Computed in float64: against TensorFlow's float32 matrix no weight differs by more than 6.8e-5.
@@ -116,12 +116,12 @@ def mel_matrix(config: SpectrogramConfig) -> Tensor:
 
 
 def _mel(frequencies: Tensor) -> Tensor:
-    """The HTK mel scale: 1127 ln(1 + f / 700 Hz)."""
+    """Return frequencies on the HTK mel scale, 1127 ln(1 + f / 700 Hz)."""
     return 1127.0 * torch.log1p(frequencies / 700.0)
 
 
 @dataclass(frozen=True)
-class NormalisedSpectrogramConfig:
+class NormalizedSpectrogramConfig:
     """The numbers of YourMT3's front end; the defaults are those of its networks with a Perceiver-TF."""
 
     sample_rate: int = 16_000  # Hz
@@ -139,20 +139,20 @@ class NormalisedSpectrogramConfig:
         return self.n_mels or self.n_fft // 2
 
     def frames(self, samples: int) -> int:
-        """Frames of a segment: one in the middle of each hop's first sample."""
+        """Return the frames of a segment: one in the middle of each hop's first sample."""
         return 1 + samples // self.hop_length
 
 
-class NormalisedSpectrogram:
+class NormalizedSpectrogram:
     """YourMT3's front end on a device: logarithms, stretched to [0, 1] in each segment by itself.
 
     Source: Chang et al., YourMT3+ (2024), and the configuration published with its weights.
     """
 
     def __init__(
-        self, config: NormalisedSpectrogramConfig | None = None, *, device: torch.device | str = "cpu"
+        self, config: NormalizedSpectrogramConfig | None = None, *, device: torch.device | str = "cpu"
     ) -> None:
-        self.config = config or NormalisedSpectrogramConfig()
+        self.config = config or NormalizedSpectrogramConfig()
         # In float32, as in training: the last digits of the window move the quietest bins by 4e-5.
         self._window = torch.hann_window(self.config.n_fft, periodic=True).to(device)
         self._matrix = None if self.config.n_mels is None else mel_matrix_in_hertz(self.config).to(device)
@@ -172,13 +172,13 @@ class NormalisedSpectrogram:
         features = magnitudes[..., 1:] if self._matrix is None else magnitudes.square() @ self._matrix
         logarithms = (features + config.floor).log_()
         low, high = logarithms.amin((1, 2), keepdim=True), logarithms.amax((1, 2), keepdim=True)
-        normalised: Tensor = (logarithms - low) / (high - low + config.headroom)
-        return normalised
+        normalized: Tensor = (logarithms - low) / (high - low + config.headroom)
+        return normalized
 
 
 @lru_cache(maxsize=4)
-def mel_matrix_in_hertz(config: NormalisedSpectrogramConfig) -> Tensor:
-    """Weights from FFT bins to mel bands, float32, shape (n_bins, n_mels).
+def mel_matrix_in_hertz(config: NormalizedSpectrogramConfig) -> Tensor:
+    """Return weights from FFT bins to mel bands, float32, shape (n_bins, n_mels).
 
     Triangles between points at equal distances in mel, linear in Hz, of height 1; many of the lowest lie between
     two bins and weigh nothing. Computed in float32, as for training: in float64 a weight differs by 5e-5.

@@ -6,22 +6,21 @@ Nothing heavy is imported before the first transcription.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
 from mt3_infer.errors import AudioWarning, InvalidOptionError
 from mt3_infer.models import ModelOptions, ModelSpec
-from mt3_infer.notes import Note
+from mt3_infer.network import Network, NetworkOutput
 from mt3_infer.transcription import Provenance, Transcription
 
 if TYPE_CHECKING:
     from mt3_infer.audio import AudioStream, Waveform
-    from mt3_infer.segments import Segment, SegmentGrid
 
     class SupportsArray(Protocol):
         """A NumPy array, a tensor, or anything else that NumPy can read as an array."""
@@ -37,67 +36,6 @@ DEFAULT_MODEL = "mt3_pytorch"
 
 DEFAULT_SAMPLE_RATE = 16_000
 """Of a waveform that comes without one, in Hz: what most of the networks take."""
-
-ResultT = TypeVar("ResultT")
-ResultIn = TypeVar("ResultIn", contravariant=True)
-
-
-@dataclass(frozen=True)
-class NetworkOutput:
-    """What a network made of a recording.
-
-    Attributes:
-        notes: sorted, see `mt3_infer.notes.sort_notes`.
-        counters: odd output that was counted instead of raised, as `{"invalid_tokens": 2}`.
-    """
-
-    notes: list[Note]
-    counters: Mapping[str, int]
-
-
-class Collector(Protocol[ResultIn]):
-    """Makes notes of what a network gave for the segments of one recording."""
-
-    def feed(self, result: ResultIn) -> None:
-        """Take the next segment's result; the first one is that of segment 0."""
-
-    def finish(self, samples: int) -> NetworkOutput:
-        """The notes of the whole recording, which has so many samples at the network's rate."""
-
-
-class Network(Protocol[ResultT]):
-    """A network on a device, ready to run; the same one may serve several threads.
-
-    It is in two halves, so that the segments of a long recording can be read in several places: `read` is the
-    work, `collect` takes no time and needs the results in order. `mt3_infer.results` keeps them in between.
-    """
-
-    @property
-    def device(self) -> str:
-        """Where it runs."""
-
-    @property
-    def grid(self) -> SegmentGrid:
-        """How it cuts a recording."""
-
-    @property
-    def in_order(self) -> bool:
-        """Whether a segment can only be read when the result of the one before it is known."""
-
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: ResultT | None = None
-    ) -> Generator[ResultT]:
-        """Results of consecutive segments, in order. Closing the generator gives up what is left.
-
-        Args:
-            segments: taken on the calling thread, as there is room for them.
-            options: of the type that the model's row names.
-            before: the result of the segment before the first of these; None at the start of a recording, and
-                of no concern where `in_order` is false.
-        """
-
-    def collect(self, options: ModelOptions) -> Collector[ResultT]:
-        """A collector for one recording, with the options that it is read with."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +69,7 @@ class Model:
         from mt3_infer.segments import split_segments
 
         checked = self.spec.check_options(options)
-        if progress is not None and not callable(progress):
-            raise InvalidOptionError("progress must be a function that takes a Progress, or None.")
+        _check_progress(progress)
         started = time.monotonic()
         grid = self.network.grid
         collector = self.network.collect(checked)
@@ -230,13 +167,25 @@ def transcribe(
         raise InvalidOptionError(
             f"model cannot be of type {type(model).__name__}: pass a name, or what load_model returned."
         )
-    if isinstance(model, str):
-        from mt3_infer.loading import keep_model
+    if isinstance(model, Model):
+        return model.transcribe(audio, sr, progress=progress, max_seconds=max_seconds, **options)
+    from mt3_infer.inputs import open_recording
+    from mt3_infer.loading import get_model_spec, keep_model
 
-        model = keep_model(
+    # Whatever is wrong with the arguments is found before weights are fetched.
+    spec = get_model_spec(model)
+    spec.check_options(options)
+    _check_progress(progress)
+    with open_recording(audio, sr, sample_rate=spec.sample_rate, max_seconds=max_seconds) as stream:
+        loaded = keep_model(
             model, device=device, dtype=dtype, batch_size=batch_size, checkpoint_path=checkpoint_path
         )
-    return model.transcribe(audio, sr, progress=progress, max_seconds=max_seconds, **options)
+        return loaded.transcribe(stream, progress=progress, **options)
+
+
+def _check_progress(progress: Any) -> None:
+    if progress is not None and not callable(progress):
+        raise InvalidOptionError("progress must be a function that takes a Progress, or None.")
 
 
 def library_version() -> str:

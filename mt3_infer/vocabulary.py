@@ -24,7 +24,7 @@ STEPS_PER_SECOND = 100
 
 
 class EventType(StrEnum):
-    """What a token can say."""
+    """What a token can mean."""
 
     SHIFT = "shift"
     PITCH = "pitch"
@@ -71,12 +71,12 @@ class Codec:
         return SPECIAL_TOKENS + len(self._events)
 
     def decode(self, token_id: int) -> Event | None:
-        """The event of a token id; None for special, reserved and padding ids."""
+        """Return the event of a token id; None for special, reserved and padding ids."""
         index = token_id - SPECIAL_TOKENS
         return self._events[index] if 0 <= index < len(self._events) else None
 
     def encode(self, event: Event) -> int:
-        """The token id of an event.
+        """Return the token id of an event.
 
         Raises:
             ValueError: there is no such event.
@@ -87,7 +87,7 @@ class Codec:
             raise ValueError(f"The vocabulary has no {event.type} {event.value}.") from None
 
     def token_ids(self, event_type: EventType) -> range:
-        """All token ids of an event type."""
+        """Return all token ids of an event type."""
         start = SPECIAL_TOKENS
         for r in self.ranges:
             if r.type == event_type:
@@ -97,7 +97,7 @@ class Codec:
 
 
 MT3_VELOCITY_BINS = 1
-"""The multi-instrument network says only whether a note sounds."""
+"""The multi-instrument network's output has only whether a note sounds."""
 
 MT3_CODEC = Codec(
     (
@@ -123,7 +123,7 @@ YOURMT3_CODEC = Codec(
 
 
 def until_end(token_ids: Iterable[int]) -> list[int]:
-    """The token ids before the end of sequence; all of them where there is none."""
+    """Return the token ids before the end of sequence; all of them where there is none."""
     kept = []
     for token_id in token_ids:
         if token_id == END:
@@ -163,7 +163,7 @@ class Instrument(StrEnum):
 
 
 def allowed_token_ids(codec: Codec, instruments: Iterable[Instrument]) -> list[int]:
-    """The token ids that are left when only some instruments may play, the end among them."""
+    """Return the token ids that are left when only some instruments may play, the end among them."""
     wanted = set(instruments)
     programs = [program for instrument in wanted for program in instrument.programs]
     types = {EventType.SHIFT, EventType.VELOCITY, EventType.TIE}
@@ -175,5 +175,5 @@ def allowed_token_ids(codec: Codec, instruments: Iterable[Instrument]) -> list[i
 
 
 def first_program(instruments: Iterable[Instrument]) -> int:
-    """The program of a pitch that comes before any program event: the lowest that may play, or the piano's."""
+    """Return the program of a pitch that comes before any program event: the lowest allowed, or the piano's."""
     return min((program for instrument in instruments for program in instrument.programs), default=0)

@@ -53,7 +53,6 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     retry_seconds: Seconds = 5
     visibility_timeout_seconds: Annotated[int, Field(ge=1)] = 3600
-    ring_again_seconds: Seconds = 60
     scheduler_seconds: Annotated[float, Field(gt=0, le=60)] = 1
     alive_file: Path | None = None
     alive_seconds: Annotated[float, Field(ge=2)] = 60

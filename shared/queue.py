@@ -1,11 +1,13 @@
-"""The bell: a message that says "look at this job". The row is the truth; a lost message costs seconds."""
+"""Announcements: a message says that there is work, never which. A lost one costs about a second.
+
+A worker that gets one claims work until nothing is due, and the scheduler tops the list of messages up to the
+work that is due. Lost, doubled, late and emptied lists are thus one case, and nothing records what was announced.
+"""
 
 from __future__ import annotations
 
-import queue
 import threading
 from typing import Protocol
-from uuid import UUID
 
 from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
@@ -13,18 +15,18 @@ from kombu.transport import TRANSPORT_ALIASES
 from shared.config import Settings
 from shared.logs import get_logger
 
-TRANSCRIBE_TASK = "mt3.transcribe"
+WAKE_TASK = "mt3.wake"
+OLD_TASK = "mt3.transcribe"  # sent by earlier versions, with a job's id; treated as a wake
 QUEUE_NAME = "mt3"  # the key of the list in Redis, too
-GENERATION_KEY = "mt3:generation"  # gone when Redis lost its data: then every queued job is rung for again
 
 log = get_logger(__name__)
 
 
 class JobQueue(Protocol):
-    """Where ids of jobs are announced to workers."""
+    """Where work is announced to workers."""
 
-    def submit(self, job_id: UUID) -> None:
-        """Ring for one job. May raise what the broker raises: the job waits, and is rung for later."""
+    def notify(self) -> None:
+        """Announce that there is work. May raise what the broker raises: the scheduler announces it later."""
 
 
 def make_celery(settings: Settings) -> Celery:
@@ -37,7 +39,7 @@ def make_celery(settings: Settings) -> Celery:
         task_ignore_result=True,  # no result backend to fall behind, or to lose
         task_acks_late=False,  # the row, not the message, guarantees; a late ack would only run things twice
         task_reject_on_worker_lost=False,  # the lease brings a lost worker's job back
-        task_publish_retry=False,  # who rings for it again is the scheduler, not a thread that waits for Redis
+        task_publish_retry=False,  # the scheduler announces it again, not a thread that waits for Redis
         task_default_queue=QUEUE_NAME,
         task_serializer="json",
         accept_content=["json"],  # a message is a text; no class is ever loaded from one
@@ -58,7 +60,7 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_max_retries=None,  # for ever: a worker that gives up does not come back by itself
         broker_connection_timeout=4,
         broker_pool_limit=10,
-        broker_pool_acquire_timeout=2,  # without it, a thread that rings waits for ever for a connection
+        broker_pool_acquire_timeout=2,  # without it, a thread that announces waits for ever for a connection
         broker_transport_options={
             "visibility_timeout": settings.visibility_timeout_seconds,
             "socket_timeout": 5,  # without it, publishing blocks for ever on a frozen Redis
@@ -77,51 +79,53 @@ def make_celery(settings: Settings) -> Celery:
 
 
 class CeleryQueue:
-    """Rings through Celery; the message is the job's id and nothing else."""
+    """Announces through Celery."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def submit(self, job_id: UUID) -> None:
-        """See `JobQueue`. Tries once: who waits for it is better served by the scheduler ringing later."""
-        self._app.send_task(TRANSCRIBE_TASK, args=[str(job_id)], retry=False)
+    def notify(self) -> None:
+        """See `JobQueue`. Tries once: a caller is not kept waiting for what the scheduler does anyway."""
+        self._app.send_task(WAKE_TASK, retry=False)
 
 
 class InMemoryQueue:
-    """Keeps the ids in order, for tests and for running an attempt by hand."""
+    """Counts announcements, for tests and for running work by hand."""
 
     def __init__(self) -> None:
-        self.job_ids: list[UUID] = []
+        self.notified = 0
 
-    def submit(self, job_id: UUID) -> None:
+    def notify(self) -> None:
         """See `JobQueue`."""
-        self.job_ids.append(job_id)
+        self.notified += 1
 
 
 class BackgroundQueue:
-    """Rings from a thread of its own, so that a slow or absent Redis never delays the answer to a client.
+    """Announces from a thread of its own, so that a slow or absent Redis never delays the answer to a client.
 
-    What cannot be rung for is dropped with a log line: the scheduler finds the row within a second.
+    What cannot be announced is dropped with a log line: the scheduler finds the row within a second.
     """
 
     def __init__(self, inner: JobQueue) -> None:
         self._inner = inner
-        self._waiting: queue.SimpleQueue[UUID] = queue.SimpleQueue()
+        self._waiting = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def submit(self, job_id: UUID) -> None:
+    def notify(self) -> None:
         """See `JobQueue`; returns at once and never raises."""
-        self._waiting.put(job_id)
+        self._waiting.release()
         with self._starting:  # started on first use: after the web server has forked
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._ring, name="bell", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
                 self._thread.start()
 
-    def _ring(self) -> None:
+    def _run(self) -> None:
         while True:
-            job_id = self._waiting.get()
+            self._waiting.acquire()
             try:
-                self._inner.submit(job_id)
+                self._inner.notify()
             except Exception as error:
-                log.warning("ring_failed", job_id=str(job_id), error=str(error))
+                log.warning("announcement_failed", error=str(error))
+                while self._waiting.acquire(blocking=False):
+                    pass  # the scheduler announces all of it once the broker is back

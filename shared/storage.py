@@ -33,13 +33,17 @@ def upload_prefix(job_id: UUID) -> str:
     return f"uploads/{job_id}/"
 
 
-def result_prefix(job_id: UUID, attempt: int | None = None) -> str:
-    """Where a job's results lie: a folder for each attempt, so that a late one overwrites nothing."""
-    return f"results/{job_id}/" if attempt is None else f"results/{job_id}/{attempt}/"
+def result_prefix(job_id: UUID, *attempts: int) -> str:
+    """Where a job's results lie: a folder for each attempt, so that a late one overwrites nothing.
+
+    Args:
+        attempts: at the job's first item; and, of a long recording that this one has split, at its assembly.
+    """
+    return "/".join(["results", str(job_id), *map(str, attempts), ""])
 
 
 def shard_prefix(job_id: UUID, *parts: int) -> str:
-    """Where a job's shards lie; `parts`: the attempt that planned them, a shard's number, an attempt at it."""
+    """Where a job's shards lie; `parts`: the attempt that split it, a shard's number, an attempt at it."""
     return "/".join(["shards", str(job_id), *map(str, parts), ""])
 
 

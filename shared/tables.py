@@ -1,4 +1,4 @@
-"""The tables. "Job" is what was asked, "attempt" one try at it; "model" always means a network."""
+"""The tables. A job is what a client asked for, a work item a part of it, an attempt one try at an item."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     Uuid,
-    false,
-    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -40,14 +38,15 @@ class Status(StrEnum):
         return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
 
 
-class ShardStatus(StrEnum):
-    """A shard's states: (waiting →) queued → processing → succeeded | failed."""
+class WorkStatus(StrEnum):
+    """The states of a work item: (blocked →) queued → processing → succeeded | failed | canceled."""
 
-    WAITING = "waiting"  # for the shard before it, whose last result it starts from
+    BLOCKED = "blocked"  # until items before it have succeeded
     QUEUED = "queued"
     PROCESSING = "processing"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    CANCELED = "canceled"
 
 
 class Phase(StrEnum):
@@ -79,7 +78,7 @@ class Base(DeclarativeBase):
 
 
 class Job(Base):
-    """One recording to transcribe. The row is the truth, and it is the outbox too."""
+    """One recording to transcribe, as clients see it. What is to be done for it are its work items."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -89,9 +88,6 @@ class Job(Base):
         Index("ix_jobs_owner_model_id", "owner", "model", "id"),
         Index("ix_jobs_owner_model_status_id", "owner", "model", "status", "id"),
         Index("ix_jobs_finished_at", "finished_at"),
-        Index("ix_jobs_status_run_after", "status", "run_after"),
-        Index("ix_jobs_status_lease_until", "status", "lease_until"),
-        Index("ix_jobs_turn", "status", "owner", "is_long", text("coalesce(served_at, created_at)")),
     )
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)  # version 7: sorts by creation
@@ -108,28 +104,13 @@ class Job(Base):
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_hash: Mapped[str | None] = mapped_column(String(64))
 
-    attempt: Mapped[int]  # the fencing token: how often the job was claimed
-    attempts_charged: Mapped[int]  # those that count towards MT3_MAX_ATTEMPTS; a hand-back does not
-    worker: Mapped[str | None] = mapped_column(String(255))
-    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    run_after: Mapped[datetime] = mapped_column(UtcDateTime)
-    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when a message was last published
-    served_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when it last got off a worker: see `turns`
-
-    # of a recording that is cut into shards
-    planned_by: Mapped[int | None]  # the attempt that cut it, which is where its shards lie in storage
-    samples: Mapped[int | None] = mapped_column(BigInteger)  # of the recording, at the model's sample rate
-    shards_total: Mapped[int | None]
-    shards_done: Mapped[int | None]
-    # attempts that were no new tries: they went on with finished shards, or put the job back to wait for others'
-    continuations: Mapped[int] = mapped_column(server_default="0")
-    is_long: Mapped[bool] = mapped_column(server_default=false())  # found to be, and put back uncut: see `turns`
+    attempts: Mapped[int] = mapped_column(server_default="0")  # how often it was begun; shards count their own
+    shards_total: Mapped[int | None]  # once a long recording is split
 
     audio_seconds_done: Mapped[float]
     audio_seconds_total: Mapped[float | None]
-    progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when something last moved
     transcribing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # of the checkpoint, while it is fetched: the fields of `shared.jobs.Download`
+    # of the checkpoint, while it is fetched: the fields of `shared.kinds.Download`
     download: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -143,51 +124,59 @@ class Job(Base):
     artifacts: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # name, content_type, size, sha256, key
 
 
-class Attempt(Base):
-    """One try at a job: who, when, and how it ended."""
+class WorkItem(Base):
+    """Something that a worker is to do for a job; see `shared.work`. The row is the truth, and the outbox too."""
 
-    __tablename__ = "attempts"
+    __tablename__ = "work_items"
+    __table_args__ = (
+        UniqueConstraint("job_id", "kind", "number"),
+        Index("ix_work_items_line", "status", "owner", "is_long", "served_at", "number"),
+        Index("ix_work_items_status_kind_owner", "status", "kind", "owner"),
+        Index("ix_work_items_status_run_after", "status", "run_after"),
+        Index("ix_work_items_status_lease_until", "status", "lease_until"),
+    )
 
-    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True)
-    worker: Mapped[str] = mapped_column(String(255))
-    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    parent_id: Mapped[UUID | None] = mapped_column(Uuid)  # the item that enqueued it; None for a job's first one
+    owner: Mapped[str] = mapped_column(String(64))  # the job's
+    kind: Mapped[str] = mapped_column(String(16))  # of `shared.work.KINDS`
+    number: Mapped[int]  # its place among the items that were enqueued together
+    status: Mapped[WorkStatus] = mapped_column(_words(WorkStatus, 16))
+    blocked_by: Mapped[int | None]  # the job's items up to this number must have succeeded first
+
+    payload: Mapped[dict[str, Any]] = mapped_column(JSON)  # what else its handler needs to know
+    input_key: Mapped[str | None] = mapped_column(String(255))
+    result_key: Mapped[str | None] = mapped_column(String(255))
+    seconds: Mapped[float | None]  # of audio
+    seconds_done: Mapped[float]
+
+    served_at: Mapped[datetime] = mapped_column(UtcDateTime)  # when its job was last served: see `shared.fairness`
+    is_long: Mapped[bool]  # deferred because its recording is long, and not split yet
+    run_after: Mapped[datetime] = mapped_column(UtcDateTime)
+    attempt: Mapped[int]  # the fencing token: how often it was claimed
+    attempts_counted: Mapped[int]  # those that count towards MT3_MAX_ATTEMPTS; a release does not
+    worker: Mapped[str | None] = mapped_column(String(255))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when something last moved
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the latest attempt
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # succeeded, failed, canceled, released, lost, handed_over, held_back
-    outcome: Mapped[str | None] = mapped_column(String(16))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(1000))
 
 
-class Shard(Base):
-    """Some segments of a long recording, run on their own by any worker."""
+class Attempt(Base):
+    """One try at a work item: who, when, and how it ended."""
 
-    __tablename__ = "shards"
-    __table_args__ = (
-        Index("ix_shards_status_run_after", "status", "run_after"),
-        Index("ix_shards_status_lease_until", "status", "lease_until"),
-    )
+    __tablename__ = "attempts"
 
-    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True)  # 0, 1, 2, …
-    first: Mapped[int]  # segments first, …, stop - 1
-    stop: Mapped[int]
-    seconds: Mapped[float]  # of the recording
-    audio_key: Mapped[str] = mapped_column(String(255))  # what its segments hear
-    status: Mapped[ShardStatus] = mapped_column(_words(ShardStatus, 16))
-
-    attempt: Mapped[int]  # as of a job: the fencing token
-    attempts_charged: Mapped[int]
-    worker: Mapped[str | None] = mapped_column(String(255))
-    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    run_after: Mapped[datetime] = mapped_column(UtcDateTime)
-    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-
-    seconds_done: Mapped[float]
-    progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # its latest attempt
+    item_id: Mapped[UUID] = mapped_column(ForeignKey("work_items.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str] = mapped_column(String(255))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    result_key: Mapped[str | None] = mapped_column(String(255))
+    # succeeded, failed, canceled, released, deferred, lost
+    outcome: Mapped[str | None] = mapped_column(String(16))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(1000))
 

@@ -16,28 +16,27 @@ from kombu.transport import redis
 from redis.exceptions import RedisError
 
 from shared.logs import get_logger
-from shared.queue import TRANSCRIBE_TASK
+from shared.queue import OLD_TASK, WAKE_TASK
+
+NO_ARGUMENTS = base64.b64encode(json.dumps([[], {}, {}]).encode()).decode()
 
 log = get_logger(__name__)
 
 
 def rebuild(message: Any) -> dict[str, Any] | None:
-    """Return the message with its task, id and positional arguments, and nothing else; None for a foreign one."""
+    """Return a wake with the message's ids and nothing else; None for a foreign message."""
     try:
         headers, properties = message["headers"], message["properties"]
         task, task_id, tag = headers["task"], headers["id"], properties["delivery_tag"]
-        arguments = json.loads(base64.b64decode(message["body"]))[0]
-    except (LookupError, TypeError, ValueError, RecursionError):
+    except (LookupError, TypeError):
         return None
-    if not all(isinstance(text, str) for text in (task, task_id, tag)) or not isinstance(arguments, list):
-        return None
-    if task != TRANSCRIBE_TASK:
+    if not all(isinstance(text, str) for text in (task, task_id, tag)) or task not in (WAKE_TASK, OLD_TASK):
         return None
     return {
-        "body": base64.b64encode(json.dumps([arguments, {}, {}]).encode()).decode(),
+        "body": NO_ARGUMENTS,
         "content-type": "application/json",
         "content-encoding": "utf-8",
-        "headers": {"task": task, "id": task_id, "root_id": task_id, "lang": "py"},
+        "headers": {"task": WAKE_TASK, "id": task_id, "root_id": task_id, "lang": "py"},
         "properties": {
             "correlation_id": task_id,
             "delivery_tag": tag,

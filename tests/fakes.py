@@ -58,17 +58,17 @@ class FakeEngine:
         self.on_load()
         return cast(Model, None)
 
-    def open(self, model: Model, recording: BinaryIO) -> AudioStream:
+    def open(self, name: str, recording: BinaryIO) -> AudioStream:
+        self.heard.append(recording.read())
         return AudioStream([], sample_rate=22050, duration=2.0)
 
     def transcribe(
         self,
         model: Model,
-        recording: BinaryIO,
+        audio: AudioStream,
         options: dict[str, Any],
         progress: Callable[[Progress], None],
     ) -> Transcription:
-        self.heard.append(recording.read())
         progress(Progress(1.0, 2.0))
         self.running.set()
         self.on_half()

@@ -6,7 +6,7 @@
 Transcribes a recording whose notes are known with each front end, with and without scaling to 0 … 1, and prints
 the onset F1 (50 ms, pitched notes, instruments ignored). Half a minute is enough. The right front end stands out,
 beside it perhaps one that is all but the same ("tf" and "torch_current"); where
-`mt3_infer/models/conventions.py` says otherwise, correct its table. Takes the packages of `make setup`.
+`mt3_infer/models/mt3/config.py` says otherwise, correct its table. Takes the packages of `make setup`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import click
 import numpy as np
 
 from mt3_infer import CheckpointError, MT3Error, Note, load_model
-from mt3_infer.models.conventions import FrontEnd
+from mt3_infer.models.mt3.config import FrontEnd
 
 
 def onset_f1(known: Path, notes: list[Note]) -> float:

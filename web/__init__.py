@@ -12,9 +12,9 @@ from flask import Response, request, send_from_directory
 from checkpoints.catalog import load_catalog
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
+from shared.fairness import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from shared.turns import WaitingLine
 from web import health, models, transcriptions
 from web.browsers import refuse_foreign
 from web.errors import register_error_handlers

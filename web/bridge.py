@@ -29,7 +29,7 @@ from werkzeug.http import parse_options_header
 
 from shared.errors import is_disk_full
 from shared.logs import get_logger
-from shared.supervisor import die_with_parent
+from shared.processes import die_with_parent
 from web.errors import no_room, problem, upload_too_large
 from web.workload import Workload, workload_of
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, NotFound
 
 from mt3_infer.errors import MT3Error
-from shared.errors import ServiceError, is_disk_full
+from shared.errors import ServiceError, StorageUnavailable, is_disk_full
 from shared.logs import get_logger
 from web.forms import FormTooLarge
 
@@ -127,6 +127,11 @@ def register_error_handlers(app: APIFlask) -> None:
         if error.retryable:
             log.warning("dependency_unavailable", path=request.path, error=str(error))
         return problem(STATUS_OF.get(error.code, 400), error.code, str(error))
+
+    @app.errorhandler(StorageUnavailable)
+    def _from_storage(error: StorageUnavailable) -> Response:
+        log.warning("storage_unavailable", path=request.path, error=str(error))  # it may name hosts and folders
+        return problem(503, "unavailable", "The storage is unavailable. Try again in a moment.")
 
     @app.errorhandler(MT3Error)
     def _from_library(error: MT3Error) -> Response:

@@ -11,9 +11,9 @@ from pydantic import BaseModel, BeforeValidator, Field, Json, StringConstraints
 from pydantic_core import PydanticCustomError
 from werkzeug.datastructures import FileStorage
 
-from shared.jobs import Download, eta_seconds
+from shared.jobs import ShardsProgress, eta_seconds
+from shared.kinds import Download
 from shared.logs import get_logger
-from shared.shards import ShardsProgress
 from shared.tables import Job, Phase, Status
 
 log = get_logger(__name__)
@@ -115,8 +115,8 @@ class QueueView(BaseModel):
 class ErrorView(BaseModel):
     """Why a job failed."""
 
-    code: str = Field(description="Stable, for programs.")
-    detail: str = Field(description="For people.")
+    code: str = Field(description="Stable code for programs.")
+    detail: str = Field(description="Message for users.")
 
 
 class WarningView(BaseModel):
@@ -251,7 +251,7 @@ def _download(job: Job) -> DownloadView | None:
 def view_job(job: Job, *, position: int | None = None, shards: ShardsProgress | None = None) -> TranscriptionView:
     """Return a job as clients see it; `shards` is the progress of its shards, if it is split."""
     seconds_done, eta = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC))
-    attempts = job.attempt - job.continuations
+    attempts = job.attempts
     if shards is not None:
         seconds_done = shards.seconds_done
         eta = shards.eta_seconds if job.status is Status.PROCESSING else None

@@ -10,9 +10,9 @@ from flask import current_app
 from checkpoints.catalog import Catalog
 from shared.config import Settings
 from shared.db import Sessions
+from shared.fairness import WaitingLine
 from shared.queue import JobQueue
 from shared.storage import ObjectStorage
-from shared.turns import WaitingLine
 
 EXTENSION = "mt3"
 OWNER = "public"  # of every job, as long as there is no authentication

@@ -13,7 +13,7 @@ from apiflask import APIBlueprint
 from flask import Response, redirect, request, send_file, url_for
 from sqlalchemy.orm import Session
 
-from shared import jobs, shards
+from shared import garbage, jobs
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
 from shared.tables import Job
@@ -67,7 +67,7 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
             limit=query.limit,
             cursor=query.cursor,
         )
-        progress = shards.progress_of(session, page, datetime.now(UTC))
+        progress = jobs.shards_progress(session, page, datetime.now(UTC))
     items = []
     for job in page:
         try:
@@ -118,7 +118,7 @@ def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Queue a job again."""
     with services().sessions.begin() as session:
         job = jobs.retry_job(session, OWNER, job_id)
-    services().queue.submit(job.id)
+    services().queue.notify()
     return _dump(job), 202
 
 
@@ -130,7 +130,7 @@ def remove(job_id: UUID) -> tuple[str, int]:
     """Delete a job. If storage fails now, the scheduler deletes the files later."""
     with services().sessions.begin() as session:
         jobs.delete_job(session, OWNER, job_id)
-    for prefix in jobs.all_prefixes([job_id]):
+    for prefix in garbage.all_prefixes([job_id]):
         try:
             services().storage.delete_prefix(prefix)
         except ServiceError as error:
@@ -195,5 +195,5 @@ def _dump(job: Job) -> dict[str, Any]:
 
 
 def _view_in(session: Session, job: Job) -> dict[str, Any]:
-    progress = shards.progress_of(session, [job], datetime.now(UTC))
+    progress = jobs.shards_progress(session, [job], datetime.now(UTC))
     return show_job(job, position=services().line.position(session, job), shards=progress.get(job.id))

@@ -70,7 +70,7 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
     if not created:
         discard(services, job_id)
         return job
-    services.queue.submit(job.id)
+    services.queue.notify()
     return job
 
 

@@ -8,7 +8,6 @@ import threading
 import warnings
 from functools import cache
 from typing import Any
-from uuid import UUID
 
 from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
@@ -17,16 +16,18 @@ from checkpoints.locks import ClusterLocks
 from checkpoints.mirror import open_mirror
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import DecodeLimits
-from shared import jobs, startup
+from shared import startup
 from shared.config import read_settings
 from shared.db import make_engine, make_sessions
 from shared.logs import configure_logs, get_logger
-from shared.queue import TRANSCRIBE_TASK, BackgroundQueue, CeleryQueue, make_celery
+from shared.model_reports import report_model
+from shared.queue import WAKE_TASK, BackgroundQueue, CeleryQueue, make_celery
 from shared.storage import make_storage
 from worker.alive import alive_file
-from worker.attempt import Attempts
+from worker.context import Services
 from worker.engine import TranscriptionEngine
 from worker.liveness import Liveness, Presence, Pulse, loop_step
+from worker.runner import Runner
 
 # Said whenever Redis goes away, of a setting that `make_celery` has decided.
 warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
@@ -44,9 +45,9 @@ app.steps["consumer"].add(loop_step(liveness))
 
 
 @cache
-def attempts() -> Attempts:
+def services() -> Services:
     """What all attempts of this process share, made on first use."""
-    return Attempts(
+    return Services(
         settings=settings,
         sessions=make_sessions(make_engine(settings)),
         storage=make_storage(settings),
@@ -71,13 +72,13 @@ def attempts() -> Attempts:
 @cache
 def presence() -> Presence:
     """What tells the database of this worker, made on first use."""
-    return Presence(attempts().sessions, attempts().worker)
+    return Presence(services().sessions, services().worker)
 
 
-@app.task(name=TRANSCRIBE_TASK)  # type: ignore[untyped-decorator]
-def transcribe(job_id: str) -> None:
-    """Somebody rang: look at this job."""
-    attempts().run(UUID(job_id))
+@app.task(name=WAKE_TASK)  # type: ignore[untyped-decorator]
+def wake() -> None:
+    """Work until nothing is due."""
+    Runner(services()).drain()
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
@@ -89,8 +90,8 @@ def _setup_logging(**_: Any) -> None:
 def _wait_for_parts(**_: Any) -> None:
     """Before the first message is taken: without these parts an attempt could only fail."""
     Pulse(liveness, alive_file(settings)).start()
-    startup.wait_for("database", lambda: startup.check_database(attempts().sessions))
-    startup.wait_for("storage", lambda: startup.check_storage(attempts().storage))
+    startup.wait_for("database", lambda: startup.check_database(services().sessions))
+    startup.wait_for("storage", lambda: startup.check_storage(services().storage))
     startup.wait_for("redis", lambda: startup.check_redis(settings))
 
 
@@ -98,9 +99,9 @@ def _wait_for_parts(**_: Any) -> None:
 def _begin(**_: Any) -> None:
     presence().start()
     try:
-        for name, installed in attempts().engine.installed().items():
-            with attempts().sessions.begin() as session:
-                jobs.report_model(session, name, installed=installed, realtime_factor=None)
+        for name, installed in services().engine.installed().items():
+            with services().sessions.begin() as session:
+                report_model(session, name, installed=installed, realtime_factor=None)
     except Exception as error:
         log.warning("model_report_failed", error=str(error))
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from checkpoints.progress import ProgressCallback
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import AudioStream, DecodeLimits, open_audio
+from mt3_infer.errors import UnknownModelError
 from mt3_infer.loading import Model, load_model
 from mt3_infer.models import MODELS
 from mt3_infer.transcribe import Progress
@@ -27,7 +28,7 @@ SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise of 14 bits, nobody means this t
 
 
 class TranscriptionEngine:
-    """What an attempt needs of the library: `prepare` a model, then `transcribe` with it."""
+    """What an attempt needs of the library: `open` a recording, `fetch` and `load` a model, `transcribe`."""
 
     def __init__(
         self,
@@ -97,26 +98,32 @@ class TranscriptionEngine:
     def transcribe(
         self,
         model: Model,
-        recording: BinaryIO,
+        audio: AudioStream,
         options: dict[str, Any],
         progress: Callable[[Progress], None],
     ) -> Transcription:
-        """Notes of a recording.
+        """Return the notes of a recording that was opened for this model.
 
         Raises:
             MT3Error: the recording or the options are at fault; its `code` says how.
             SilentAudioError: the recording holds no sound at all.
         """
-        with self.open(model, recording) as audio:
-            transcription = model.transcribe(audio, progress=progress, **options)
+        transcription = model.transcribe(audio, progress=progress, **options)
         refuse_silence(audio)
         return transcription
 
-    def open(self, model: Model, recording: BinaryIO) -> AudioStream:
-        """A recording as the model hears it, within the limits of this service; from its beginning."""
+    def open(self, name: str, recording: BinaryIO) -> AudioStream:
+        """Open a recording at the sample rate of a model, which need not be loaded, within our limits.
+
+        Raises:
+            AudioError: it is no recording, or longer than MT3_MAX_AUDIO_SECONDS by its header.
+            UnknownModelError: this version has no such model.
+        """
+        if name not in MODELS:
+            raise UnknownModelError(f"There is no model {name!r}; there are: {', '.join(MODELS)}.")
         return open_audio(
             recording,
-            sample_rate=model.spec.sample_rate,
+            sample_rate=MODELS[name].sample_rate,
             max_seconds=self._max_audio_seconds,
             limits=self._limits,
         )

@@ -24,14 +24,14 @@ class SilentAudioError(AudioError):
 class Failure:
     """What is written into the job.
 
-    `is_charged`: whether the attempt counts towards MT3_MAX_ATTEMPTS. Where a part of ours was away, the
+    `is_counted`: whether the attempt counts towards MT3_MAX_ATTEMPTS. Where a part of ours was away, the
     job is not to blame and waits for it.
     """
 
     code: str
     detail: str
     retryable: bool
-    is_charged: bool = True
+    is_counted: bool = True
 
 
 def classify(error: Exception) -> Failure:
@@ -39,12 +39,12 @@ def classify(error: Exception) -> Failure:
     if is_out_of_memory(error):
         return Failure(OUT_OF_MEMORY, "The worker ran out of memory.", retryable=True)
     if is_away(error):
-        return Failure("unavailable", "The database did not answer.", retryable=True, is_charged=False)
+        return Failure("unavailable", "The database did not answer.", retryable=True, is_counted=False)
     if is_disk_full(error):
-        return Failure("unavailable", "A disk of ours is full.", retryable=True, is_charged=False)
+        return Failure("unavailable", "A disk of ours is full.", retryable=True, is_counted=False)
     match error:
         case Unavailable():
-            return Failure(error.code, str(error), retryable=True, is_charged=False)
+            return Failure(error.code, str(error), retryable=True, is_counted=False)
         case ServiceError():
             return Failure(error.code, str(error), retryable=error.retryable)
         case DownloadError() | LockTimeoutError():

@@ -1,4 +1,4 @@
-"""Keeps an attempt's lease alive and its progress in the row, and tells the attempt when to stop."""
+"""Keeps an attempt's lease alive and its progress in the database, and tells the attempt when to stop."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
-from sqlalchemy.orm import Session
-
-from shared import jobs, shards
+from shared import work
 from shared.db import Sessions
-from shared.jobs import Claim, Download, Progress
+from shared.kinds import Claim, Download, Progress
 from shared.logs import get_logger
-from shared.shards import ShardClaim
 from shared.tables import Phase
 
 log = get_logger(__name__)
@@ -27,11 +24,11 @@ class AttemptStopped(Exception):  # noqa: N818 - not an error
 
 
 class LeaseLost(AttemptStopped):
-    """The job was canceled, deleted, or given to another worker: discard everything, say nothing."""
+    """The job was canceled, deleted, or given to another worker: discard everything, write nothing."""
 
 
 class ShuttingDown(AttemptStopped):
-    """This worker is about to end: hand the job back."""
+    """This worker is about to end: release the item."""
 
 
 class Heartbeat:
@@ -45,7 +42,7 @@ class Heartbeat:
     def __init__(
         self,
         sessions: Sessions,
-        claim: Claim | ShardClaim,
+        claim: Claim,
         *,
         lease_seconds: float,
         stopping: threading.Event,
@@ -74,7 +71,7 @@ class Heartbeat:
     def report(
         self, phase: Phase, *, done: float = 0.0, total: float | None = None, download: Download | None = None
     ) -> None:
-        """Say where the attempt is, in seconds of audio, or in bytes of the checkpoint while that is fetched.
+        """Report where the attempt is, in seconds of audio, or in bytes of the checkpoint while that is fetched.
 
         Raises:
             LeaseLost, ShuttingDown: stop now.
@@ -94,7 +91,7 @@ class Heartbeat:
             raise ShuttingDown
 
     def touch(self) -> None:
-        """Say that the attempt moves, if only because what it gives way to does."""
+        """Count as moving, if only because what preempts the attempt does."""
         self._on_move()
         if self._progress is not None:
             self._progress = replace(self._progress, moved=self._progress.moved + 1)
@@ -110,22 +107,14 @@ class Heartbeat:
                 continue
             try:
                 with self._sessions.begin() as session:
-                    held = self._renew(session, progress, moved=moved)
+                    is_held = work.renew(
+                        session, self._claim, lease_seconds=self._lease_seconds, progress=progress, moved=moved
+                    )
             except Exception as error:
                 # The database may be back before the lease ends; if not, the finish is refused.
                 log.warning("heartbeat_failed", error=str(error))
                 continue
-            if not held:
+            if not is_held:
                 self._lost = True
                 return
             written, renewed = progress, time.monotonic()
-
-    def _renew(self, session: Session, progress: Progress | None, *, moved: bool) -> bool:
-        if isinstance(self._claim, ShardClaim):
-            done = progress.audio_seconds_done if progress else 0.0
-            return shards.renew_shard(
-                session, self._claim, lease_seconds=self._lease_seconds, seconds_done=done, moved=moved
-            )
-        return jobs.renew_lease(
-            session, self._claim, lease_seconds=self._lease_seconds, progress=progress, moved=moved
-        )

@@ -1,4 +1,4 @@
-"""The scheduler: takes jobs back from dead workers, rings for jobs that wait, removes what is past its time.
+"""The scheduler: takes jobs back from dead workers, announces work that is due, removes what is past its time.
 
 `python -m worker.scheduler`. Any number may run; a lock in the database lets one of them work, and another one
 go on when it dies. Every step is one guarded statement, so that two who both believe to have the lock do no
@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from redis import Redis
-from redis.exceptions import RedisError
 
-from shared import jobs, shards, startup
+from shared import startup, work
 from shared.config import Settings, read_settings
 from shared.db import Sessions, make_engine, make_sessions
 from shared.locks import DatabaseLock
 from shared.logs import configure_logs, get_logger
-from shared.queue import GENERATION_KEY, QUEUE_NAME, CeleryQueue, JobQueue, make_celery
+from shared.queue import QUEUE_NAME, CeleryQueue, JobQueue, make_celery
 from shared.storage import make_storage
 from worker.steps import Steps
 from worker.sweeper import Sweeper
@@ -32,6 +31,7 @@ from worker.sweeper import Sweeper
 log = get_logger(__name__)
 
 LOCK_SECONDS = 5.0  # how long nobody schedules when the one who does is killed
+MESSAGES = 100  # at most, in the list: enough to wake so many idle threads at each tick
 SWEEP_SECONDS = 30.0
 SWEEPER_LOCK_SECONDS = 120.0  # longer than the longest wait for storage
 
@@ -50,64 +50,37 @@ class Scheduler:
     _held: float = field(default=float("-inf"), init=False)
 
     def tick(self) -> None:
-        """Reap, then ring. What a part that is away keeps us from is tried again at the next tick."""
-        for step in (self._reap_if_ours, self._ring_if_ours):
+        """Rescue, then announce. What an unavailable dependency prevents is tried again at the next tick."""
+        for step in (self._rescue_if_ours, self._announce_if_ours):
             self._steps.run(step)
 
-    def reap(self) -> None:
-        """Take back jobs whose lease ran out or that stopped moving."""
-        with self.sessions.begin() as session:
-            requeued, failed = jobs.reap_jobs(
-                session,
-                max_attempts=self.settings.max_attempts,
-                stall_seconds=self.settings.stall_seconds,
-            )
-            again, poisoned = shards.reap_shards(
-                session,
-                max_attempts=self.settings.max_attempts,
-                stall_seconds=self.settings.stall_seconds,
-            )
-        for job_id, number in again:
-            log.warning("lease_expired", job_id=str(job_id), shard=number)
-        failed += poisoned
-        for job_id in requeued:
-            log.warning("lease_expired", job_id=str(job_id))
-        for job_id in failed:
-            log.error("attempts_used_up", job_id=str(job_id))
+    def rescue(self) -> None:
+        """Take items back whose lease ran out or that stopped moving."""
+        requeued, failed = work.rescue(
+            self.sessions,
+            max_attempts=self.settings.max_attempts,
+            stall_seconds=self.settings.stall_seconds,
+        )
+        for item in requeued:
+            log.warning("lease_expired", job_id=str(item.job_id), kind=item.kind, number=item.number)
+        for item in failed:
+            log.error("attempts_exhausted", job_id=str(item.job_id), kind=item.kind, number=item.number)
 
-    def ring(self) -> None:
-        """Ring once for each job and each shard that is due and that nobody was told of."""
-        if self._redis_lost_its_data():
-            with self.sessions.begin() as session:
-                jobs.forget_rings(session)
-                shards.forget_rings(session)
-        again = self.settings.ring_again_seconds if self._messages_are_missing() else None
-        with self.sessions.begin() as session:
-            waiting = jobs.take_unrung(session, ring_again_seconds=again)
-        for number, job_id in enumerate(waiting):
-            try:
-                self.queue.submit(job_id)
-            except Exception:
-                with self.sessions.begin() as session:
-                    jobs.forget_rings(session, waiting[number:])
-                raise
-        with self.sessions.begin() as session:
-            parts = shards.take_unrung(session, ring_again_seconds=again)
-        for number, (job_id, _) in enumerate(parts):
-            try:
-                self.queue.submit(job_id)
-            except Exception:
-                with self.sessions.begin() as session:
-                    shards.forget_rings(session, parts[number:])
-                raise
+    def announce(self) -> None:
+        """Top the list of messages up to the work that is due: what became of earlier messages does not matter."""
+        with self.sessions() as session:
+            due = work.count_due(session)
+        if due:
+            for _ in range(min(due, MESSAGES) - int(self.redis.llen(QUEUE_NAME))):
+                self.queue.notify()
 
-    def _reap_if_ours(self) -> None:
+    def _rescue_if_ours(self) -> None:
         if self._is_ours():
-            self.reap()
+            self.rescue()
 
-    def _ring_if_ours(self) -> None:
+    def _announce_if_ours(self) -> None:
         if self._is_ours():
-            self.ring()
+            self.announce()
 
     def _is_ours(self) -> bool:
         """Whether this process is the one that schedules. Asked anew when a third of the lease is over."""
@@ -118,24 +91,6 @@ class Scheduler:
             return False
         self._held = asked
         return True
-
-    def _redis_lost_its_data(self) -> bool:
-        try:
-            return bool(self.redis.set(GENERATION_KEY, uuid4().hex, nx=True))
-        except RedisError:
-            return False  # away, not emptied: publishing will say so
-
-    def _messages_are_missing(self) -> bool:
-        """Whether fewer messages wait than jobs and shards: only then may ringing again be of use.
-
-        Otherwise a long queue would be rung for again and again, and grow by its own length each time.
-        """
-        try:
-            messages = int(self.redis.llen(QUEUE_NAME))
-        except RedisError:
-            return True
-        with self.sessions() as session:
-            return messages < jobs.count_waiting(session) + shards.count_waiting(session)
 
 
 def main() -> None:
@@ -165,7 +120,7 @@ def main() -> None:
     log.info("scheduler_started")
     if not startup.wait_for("database", lambda: startup.check_database(sessions), stopping):
         return
-    # Redis may come later: jobs are taken back without it, and rung for when it is there.
+    # Redis may come later: jobs are taken back without it, and announced when it is there.
     # Sweeping waits for storage, which may be slow: it has a thread of its own.
     threading.Thread(
         target=_repeat, args=(sweeper.tick, SWEEP_SECONDS, stopping), name="sweeper", daemon=True

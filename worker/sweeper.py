@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 from uuid import UUID
 
-from shared import jobs, presence, shards
+from shared import garbage, jobs, presence
 from shared.config import Settings
 from shared.db import Sessions
 from shared.errors import ServiceError
@@ -70,16 +70,16 @@ class Sweeper:
     def remove_garbage(self) -> None:
         """Remove files of deleted jobs."""
         with self.sessions() as session:
-            garbage = jobs.list_garbage(session, older_than_seconds=2 * self.settings.lease_seconds)
-        for prefix in garbage:
+            prefixes = garbage.list_garbage(session, older_than_seconds=2 * self.settings.lease_seconds)
+        for prefix in prefixes:
             if not self.lock.hold():
                 return
             is_removed = self._removes(prefix)
             with self.sessions.begin() as session:
                 if is_removed:
-                    jobs.forget_garbage(session, prefix)
+                    garbage.forget(session, prefix)
                 else:
-                    jobs.postpone_garbage(session, prefix)
+                    garbage.postpone(session, prefix)
 
     def remove_orphans(self) -> None:
         """Look through all of storage and remove what is old and belongs to nothing."""
@@ -104,7 +104,7 @@ class Sweeper:
             if not self.lock.hold():
                 break
             with self.sessions() as session:
-                find_kept = shards.find_kept if top == "shards/" else jobs.find_kept
+                find_kept = garbage.find_kept_shards if top == "shards/" else garbage.find_kept_results
                 kept = find_kept(session, [job_id for job_id, _ in batch])
             for job_id, attempt in batch:
                 if job_id not in kept or (attempt is not None and attempt not in kept[job_id]):

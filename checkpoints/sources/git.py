@@ -76,7 +76,7 @@ class GitSource:
 
 
 def _bytes_in(folder: Path) -> int:
-    """What git has brought so far."""
+    """Return how much git has fetched so far."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:

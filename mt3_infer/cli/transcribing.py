@@ -71,7 +71,7 @@ class Batch:
 
     targets: dict[Recording, Path | None]
     outcomes: dict[Recording, Outcome]
-    file_format: str
+    file_format: str | None
     options: dict[str, Any]
 
     def run(self, load: Callable[[], Model], *, quiet: bool) -> None:
@@ -100,7 +100,7 @@ class Batch:
             result = model.transcribe(source, progress=bar.report, **self.options)
             outcome.warnings = list(result.warnings)
             with _as_output_error(target):
-                _write(result, target, self.file_format)
+                _write(result, target, format_of(target, self.file_format))
         except (MT3Error, OutputError, OSError) as error:
             outcome.fail(error)
         else:
@@ -176,6 +176,8 @@ def transcribe_command(
     The summary of --json is a list with an object for each recording: source, output, model, number of notes,
     duration and seconds taken, warnings, and error (null, or code and detail).
     """
+    if output == "/dev/stdout":
+        output = PIPE
     if output == PIPE and as_json:
         raise click.UsageError("--json and -o - both need standard output: write the result to a file.")
     recordings = find_recordings(files)
@@ -183,7 +185,7 @@ def transcribe_command(
     batch = Batch(
         targets,
         {recording: Outcome(recording.source, _shown(targets, recording), model) for recording in recordings},
-        format_of(output, file_format),
+        file_format,
         {name: value for name, value in options.items() if value is not None},
     )
     for recording, outcome in batch.outcomes.items():
@@ -211,9 +213,9 @@ def transcribe_command(
 
 
 def _check_options(model: str, options: Mapping[str, Any]) -> None:
-    from mt3_infer.loading import get_model_info
+    from mt3_infer.loading import get_model_spec
 
-    MODELS[get_model_info(model).name].check_options(options)
+    get_model_spec(model).check_options(options)
 
 
 def _check_outputs(targets: Mapping[Recording, Path | None], output: str | None, *, force: bool) -> None:

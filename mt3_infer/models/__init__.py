@@ -1,6 +1,6 @@
 """The table of models: what each one is, as data. Nothing heavy is imported until a model is loaded.
 
-A new network is a new row here, a file beside this one with its `load`, and an entry in
+A new network is a new row here, a folder beside this file with its `load`, and an entry in
 `checkpoints/catalog.toml` for its weights, licence and aliases.
 """
 
@@ -18,7 +18,7 @@ from mt3_infer.errors import InvalidOptionError, MissingDependencyError
 from mt3_infer.vocabulary import Instrument
 
 if TYPE_CHECKING:
-    from mt3_infer.transcribe import Network
+    from mt3_infer.network import Network
 
 
 class ModelOptions(BaseModel):
@@ -51,7 +51,7 @@ class BasicPitchOptions(ModelOptions):
 
 
 class MT3Options(ModelOptions):
-    """What the network may say."""
+    """Which tokens the network may choose."""
 
     # Its names stand in the schema itself, for pages that build a form from it.
     instruments: tuple[Annotated[Instrument, WithJsonSchema({"type": "string", "enum": [*Instrument]})], ...] = (
@@ -64,12 +64,12 @@ class MT3Options(ModelOptions):
     @field_validator("instruments", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
-        """On a command line the names come as one text, with commas."""
+        """Accept the names as one text with commas too, as they come on a command line."""
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 class YourMT3Options(ModelOptions):
-    """None: the network says what it hears."""
+    """There are none."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ class ModelSpec:
     """One row of the table.
 
     Attributes:
-        sample_rate: what the network hears, in Hz.
-        segment_seconds: length of the pieces that it hears the recording in.
+        sample_rate: of the network's input, in Hz.
+        segment_seconds: length of a segment of the recording.
         options: the options it takes.
         network: "module:function"; the function takes the directory of the verified checkpoint
             (file names as in the catalogue) or a weight file, and `device_options`, and returns a `Network`.
-        weight_files: which files in a directory of somebody's own are its weights, as patterns.
+        weight_files: which files in a custom directory are its weights, as patterns.
         device_options: how it may be told to run: always on which "device", perhaps in which "dtype" and with
             which "batch_size"; and, where a file does not say how it was trained, what `load_model` may be told of
             it.
@@ -146,7 +146,7 @@ def _yourmt3(name: str, title: str, description: str, function: str) -> ModelSpe
         sample_rate=16000,
         segment_seconds=32767 / 16000,
         options=YourMT3Options,
-        network=f"mt3_infer.models.yourmt3:{function}",
+        network=f"mt3_infer.models.yourmt3.network:{function}",
         weight_files=("*.safetensors", "*.ckpt", "*.pth", "*.pt"),
         device_options=("device", "dtype", "batch_size"),
     )
@@ -162,7 +162,7 @@ MODELS: dict[str, ModelSpec] = {
             sample_rate=22050,
             segment_seconds=2.0,
             options=BasicPitchOptions,
-            network="mt3_infer.models.basic_pitch:load",
+            network="mt3_infer.models.basic_pitch.network:load",
             weight_files=("nmp.onnx",),
         ),
         ModelSpec(
@@ -172,7 +172,7 @@ MODELS: dict[str, ModelSpec] = {
             sample_rate=16000,
             segment_seconds=2.048,
             options=MT3Options,
-            network="mt3_infer.models.mt3:load",
+            network="mt3_infer.models.mt3.network:load",
             weight_files=("*.safetensors", "*.pth", "*.pt", "*.ckpt", "checkpoint", "*.tar"),
             device_options=("device", "dtype", "batch_size", "front_end", "min_max", "positions"),
         ),
@@ -183,7 +183,7 @@ MODELS: dict[str, ModelSpec] = {
             sample_rate=16000,
             segment_seconds=2.048,
             options=MT3Options,
-            network="mt3_infer.models.mr_mt3:load",
+            network="mt3_infer.models.mr_mt3.network:load",
             weight_files=("*.safetensors", "*.ckpt", "*.pth", "*.pt"),
             device_options=(
                 *("device", "dtype", "batch_size", "front_end", "min_max", "positions"),

@@ -28,7 +28,7 @@ class Positions(StrEnum):
     """Which frequencies the sinusoids have: the exponent of 10000 runs over i / (h - 1) or i / h.
 
     Networks work with the one that they were trained with. `MAGENTA` belongs to the published MT3 weights,
-    whatever a buffer in the file says; `MT3_PYTORCH` to networks trained with that port.
+    whatever a buffer in the file holds; `MT3_PYTORCH` to networks trained with that port.
     """
 
     MAGENTA = "magenta"
@@ -58,7 +58,7 @@ class T5Config:
 
 
 def sinusoids(config: T5Config) -> Tensor:
-    """Position vectors, float32, shape (max_length, D): sines in the first half, cosines in the second."""
+    """Return position vectors, float32, shape (max_length, D): sines in the first half, cosines in the second."""
     half = config.d_model // 2
     steps = half - 1 if config.positions is Positions.MAGENTA else half
     frequencies = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / steps)
@@ -67,7 +67,7 @@ def sinusoids(config: T5Config) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """Scale to a root mean square of 1, then by a learnt gain. Gives the type that the next product wants."""
+    """Scale to a root mean square of 1, then by a learned gain. Returns the type that the next matmul takes."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, positions: Tensor, mask: Tensor, tokens: Tensor, segment: Tensor, rows: Tensor
     ) -> Tensor:
-        """One step of every slot.
+        """Take one step of every slot.
 
         Args:
             x: shape (S, D).
@@ -182,7 +182,7 @@ class DecoderLayer(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """What one query per head sees.
+    """Attend with one query per head.
 
     Two plain products, not the fused attention: for a single query that is 1.2 to 1.5 times as fast on a CPU.
     There, in float32, keys times query reads a cache at up to twice the speed of query times keys; in bfloat16
@@ -223,7 +223,7 @@ class Decoder(nn.Module):
         self.register_buffer("positions", sinusoids(config), persistent=False)
 
     def segment_keys_values(self, encoded: Tensor) -> Tensor:
-        """Keys and values of encoded segments, for every layer at once.
+        """Return keys and values of encoded segments, for every layer at once.
 
         Args:
             encoded: shape (B, T, D).
@@ -244,7 +244,7 @@ class Decoder(nn.Module):
         segment: Sequence[Tensor],
         span: int,
     ) -> Tensor:
-        """One step of every slot.
+        """Take one step of every slot.
 
         Args:
             token_ids: the newest token of each slot, shape (S,).

@@ -63,8 +63,7 @@ def cancel_before_the_finish(ledger: Ledger) -> None:
 
 def wait_for_idle_workers(stack: Stack) -> None:
     """Until nobody is at a job any more, canceled ones included. No worker was killed."""
-    for unit in ("attempt", "shard"):
-        stack.wait(lambda: stack.logged(f"{unit}_started") == stack.logged(f"{unit}_ended"), "idle workers")  # noqa: B023
+    stack.wait(lambda: stack.logged("attempt_started") == stack.logged("attempt_ended"), "idle workers")
 
 
 def leftovers(ledger: Ledger) -> set[str]:

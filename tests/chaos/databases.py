@@ -1,7 +1,7 @@
 """The two databases of the service, asked past it; each puts down by itself who finished what.
 
-In `finishes`, `held` is the attempt that the row says, `wrote` the one whose artifacts it was given. In `changes`
-is every job that had ended and changed its state all the same.
+In `finishes`, `held` is the attempt that the job's last item has, `wrote` the one whose artifacts the job was
+given. In `changes` is every job that had ended and changed its state all the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ POSTGRES_WITNESS = """
 CREATE TABLE finishes (job uuid, held int, wrote int, at timestamptz DEFAULT clock_timestamp());
 CREATE FUNCTION note_finish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   INSERT INTO finishes (job, held, wrote)
-  VALUES (NEW.id, NEW.attempt, split_part(NEW.artifacts->0->>'key', '/', 3)::int);
+  SELECT NEW.id, attempt, split_part(NEW.artifacts->0->>'key', '/', -2)::int
+  FROM work_items WHERE job_id = NEW.id AND kind IN ('transcribe', 'assemble') ORDER BY kind LIMIT 1;
   RETURN NEW;
 END $$;
 CREATE TRIGGER note_finish AFTER UPDATE OF artifacts ON jobs
@@ -38,13 +39,16 @@ CREATE TRIGGER note_change AFTER UPDATE OF status ON jobs
   FOR EACH ROW WHEN (OLD.finished_at IS NOT NULL AND NEW.status <> OLD.status) EXECUTE FUNCTION note_change();
 """
 
-# A key is results/, 36 characters of the job, /, the attempt, / and a name.
+# A key ends in the attempt, / and a name; what stands before both is taken away.
 SQLITE_WITNESS = """
 CREATE TABLE finishes (job CHAR(32), held int, wrote int,
   at DATETIME DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')));
 CREATE TRIGGER note_finish AFTER UPDATE OF artifacts ON jobs WHEN NEW.status = 'succeeded' BEGIN
   INSERT INTO finishes (job, held, wrote)
-  VALUES (NEW.id, NEW.attempt, CAST(substr(json_extract(NEW.artifacts, '$[0].key'), 46) AS INTEGER));
+  SELECT NEW.id, attempt, CAST(replace(folder, rtrim(folder, '0123456789'), '') AS INTEGER)
+  FROM work_items, (SELECT rtrim(rtrim(key, replace(key, '/', '')), '/') AS folder
+    FROM (SELECT json_extract(NEW.artifacts, '$[0].key') AS key))
+  WHERE job_id = NEW.id AND kind IN ('transcribe', 'assemble') ORDER BY kind LIMIT 1;
 END;
 CREATE TABLE changes (job CHAR(32), was text, became text);
 CREATE TRIGGER note_change AFTER UPDATE OF status ON jobs

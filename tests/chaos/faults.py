@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
-from uuid import UUID
 
 import numpy as np
 
@@ -27,7 +26,7 @@ ENVIRONMENT = os.environ
 UNFENCED = "unfenced"  # a file: as long as it is there, attempts are not told apart
 WORKER_POINTS = ("message_taken", "claimed", "transcribing", "mid_upload", "before_commit", "after_commit")
 WEB_POINTS = ("before_row", "after_row")
-SCHEDULER_POINTS = ("before_ring", "reaped")
+SCHEDULER_POINTS = ("before_notify", "rescued")
 
 
 def point(name: str) -> None:
@@ -79,26 +78,27 @@ def plant_in_web() -> None:
 
 
 def plant_in_scheduler() -> None:
-    from shared import jobs
+    from shared import work
     from shared.queue import CeleryQueue
 
-    around(CeleryQueue, "submit", before="before_ring")
-    around(jobs, "reap_jobs", after="reaped")  # not committed yet
+    around(CeleryQueue, "notify", before="before_notify")
+    around(work, "_requeue", after="rescued")  # not committed yet
 
 
 def plant_in_worker() -> None:
-    from shared import jobs
-    from worker.attempt import Attempts
+    from shared import work
+    from worker.context import Context
+    from worker.runner import Runner
 
     if ENVIRONMENT.get("MT3_TEST_NETWORK", "tiny") == "tiny":
         _plant_network(load_tiny)
     elif model := ENVIRONMENT.get("MT3_TEST_MODEL"):
         _plant_network(load_from_folder, model)
-    around(Attempts, "run", before="message_taken")
-    around(Attempts, "_see_through", before="claimed")
-    around(Attempts, "_write", after="mid_upload")
-    around(jobs, "complete_job", before="before_finish", after="before_commit")
-    around(Attempts, "_complete", after="after_commit")
+    around(Runner, "drain", before="message_taken")
+    around(Runner, "_attempt", before="claimed")
+    around(Context, "store", after="mid_upload")
+    around(work, "complete", before="before_finish", after="before_commit")
+    around(Runner, "_complete", after="after_commit")
     _make_the_fence_removable()
     if "MT3_TEST_TRUSTING" in ENVIRONMENT:
         _believe_in_uploads()
@@ -125,17 +125,18 @@ def _plant_network(load: Callable[..., Any], only: str | None = None) -> None:
 
 
 def _make_the_fence_removable() -> None:
-    from shared import jobs
-    from shared.tables import Job
+    from shared import work
+    from shared.kinds import Held
+    from shared.tables import WorkItem
 
-    fenced = jobs.held_under
+    fenced = work.held_under
 
-    def held_under(claim: jobs.Claim) -> Any:
+    def held_under(held: Held) -> Any:
         return (
-            (Job.id == claim.job_id,) if Path(ENVIRONMENT["MT3_TEST_FAULTS"], UNFENCED).exists() else fenced(claim)
+            (WorkItem.id == held.id,) if Path(ENVIRONMENT["MT3_TEST_FAULTS"], UNFENCED).exists() else fenced(held)
         )
 
-    jobs.held_under = held_under
+    work.held_under = held_under
 
 
 def _lie_about_commits(share: float) -> None:
@@ -167,24 +168,23 @@ def _wait_for_no_lock() -> None:
 def _lose_and_double_messages(dropped: float, doubled: float) -> None:
     from shared.queue import CeleryQueue
 
-    submit = CeleryQueue.submit
+    notify = CeleryQueue.notify
     chance = random.Random()
 
-    def unreliable(self: CeleryQueue, job_id: UUID) -> None:
+    def unreliable(self: CeleryQueue) -> None:
         luck = chance.random()
         if luck < dropped:
             return
-        submit(self, job_id)
+        notify(self)
         if luck > 1 - doubled:
-            submit(self, job_id)
+            notify(self)
 
-    CeleryQueue.submit = unreliable  # type: ignore[method-assign]
+    CeleryQueue.notify = unreliable  # type: ignore[method-assign]
 
 
 def _believe_in_uploads() -> None:
     """What is said to be stored is not looked at again."""
-    import worker.attempt
-    import worker.shards
+    import worker.context
     from shared.errors import StorageUnavailable
     from shared.storage import ObjectStorage, StoredObject
 
@@ -193,8 +193,7 @@ def _believe_in_uploads() -> None:
             storage.put(key, io.BytesIO(content), content_type=content_type)
         return StoredObject(key, len(content), hashlib.sha256(content).hexdigest())
 
-    for module in (worker.attempt, worker.shards):
-        vars(module)["put_checked"] = put_unchecked
+    vars(worker.context)["put_checked"] = put_unchecked
 
 
 def _do_when_decoding(beginning: bytes, what: Callable[[], object]) -> None:
@@ -259,8 +258,8 @@ class TinyCollector:
         self.heard.append(result)
 
     def finish(self, samples: int) -> Any:
+        from mt3_infer.network import NetworkOutput
         from mt3_infer.notes import Note
-        from mt3_infer.transcribe import NetworkOutput
 
         notes = [Note(n / 2, n / 2 + 0.5, pitch, loud) for n, (pitch, loud) in enumerate(self.heard)]
         return NetworkOutput(notes=notes, counters={})

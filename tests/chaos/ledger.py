@@ -25,6 +25,7 @@ from tests.chaos.stack import Stack
 from tests.recordings import write
 
 CLIPS = 6
+ATTEMPTS = "SELECT job_id FROM attempts JOIN work_items ON work_items.id = attempts.item_id"
 
 
 def make_clips(folder: Path, seconds: float = 3.0) -> list[bytes]:
@@ -132,7 +133,7 @@ class Ledger:
         status = {str(job_id): word for job_id, word in sql("SELECT id, status FROM jobs")}
         finishes = Counter(str(job_id) for (job_id,) in sql("SELECT job FROM finishes"))
         stale = sum(held != wrote for held, wrote in sql("SELECT held, wrote FROM finishes"))
-        tries = Counter(str(job_id) for (job_id,) in sql("SELECT job_id FROM attempts"))
+        tries = Counter(str(job_id) for (job_id,) in sql(ATTEMPTS))
         recoveries = self._recoveries()
         meant_to_succeed = self.accepted.keys() - self.failed - self.canceled
         lost = [job_id for job_id in meant_to_succeed if status.get(job_id) != "succeeded"]

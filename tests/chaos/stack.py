@@ -171,7 +171,6 @@ class Stack:
             "MT3_CHECKPOINT_DIR": str(folder / "checkpoints"),
             "MT3_LEASE_SECONDS": "2",
             "MT3_RETRY_SECONDS": "0.2",
-            "MT3_RING_AGAIN_SECONDS": "2",
             "MT3_SCHEDULER_SECONDS": "0.2",
             "MT3_MAX_ATTEMPTS": "50",
             "MT3_TEST_FAULTS": str(self.faults),

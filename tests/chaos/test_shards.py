@@ -27,6 +27,7 @@ WEIGHTS = Path(os.environ.get("MT3_TEST_WEIGHTS", ROOT.parent / "shared" / "weig
 MODEL = os.environ.get("MT3_TEST_SOAK_MODEL", "mt3_pytorch" if WEIGHTS.is_dir() else "basic_pitch")
 MINUTES = float(os.environ.get("MT3_TEST_SOAK_MINUTES", "60"))
 HOURS = float(os.environ.get("MT3_TEST_SOAK_HOURS", "3"))
+AGAIN = "SELECT sum(attempt - 1) FROM work_items WHERE kind = 'shard' AND job_id = %s"
 
 
 @pytest.fixture
@@ -56,7 +57,9 @@ def tiled(bach: Path, path: Path, seconds: float) -> bytes:
 
 def tokens(stack: Stack, job_id: str) -> list[bytes]:
     """What the network said in each shard; it stays in storage for a while after the job's end."""
-    rows = stack.sql("SELECT result_key FROM shards WHERE job_id = %s ORDER BY number", job_id)
+    rows = stack.sql(
+        "SELECT result_key FROM work_items WHERE kind = 'shard' AND job_id = %s ORDER BY number", job_id
+    )
     return [(stack.folder / "s3" / servers.S3_BUCKET / str(key)).read_bytes() for (key,) in rows]
 
 
@@ -84,7 +87,7 @@ def test_an_hour_on_three_workers_of_which_one_is_killed(
             took[count], said[count] = run_whole(stack, recording, bach)
     with make_stack(tmp_path / "workers3", 3, environment) as stack:
         job_id, victim = stack.submit(recording, "long", model=MODEL), stack.workers[0]
-        states = "SELECT status, worker FROM shards WHERE job_id = %s"
+        states = "SELECT status, worker FROM work_items WHERE kind = 'shard' AND job_id = %s"
 
         def is_half_way() -> bool:
             shards = stack.sql(states, job_id)
@@ -97,7 +100,7 @@ def test_an_hour_on_three_workers_of_which_one_is_killed(
         job = stack.client.wait(job_id, seconds=7000)
         assert job["status"] == "succeeded", job
         said[3] = tokens(stack, job_id)
-        ((again,),) = stack.sql("SELECT sum(attempt - 1) FROM shards WHERE job_id = %s", job_id)
+        ((again,),) = stack.sql(AGAIN, job_id)
     print(
         f"\n{MODEL}, {MINUTES:g} min in {len(said[1])} shards: 1 worker {took[1]:.1f} s, 2 workers {took[2]:.1f}"
         f" s, {took[1] / took[2]:.2f} times; after a kill with {in_flight} in flight {again} done again;"

@@ -49,7 +49,7 @@ def test_each_fault_once(ledger: Ledger) -> None:
     stack = ledger.stack
     submitting = ledger.submit_many(20)
     stack.wait(lambda: len(ledger.accepted) > CLIPS + 3, "some jobs")
-    stack.arm("after_row")  # web, before it rings
+    stack.arm("after_row")  # web, before it announces
     stack.arm("claimed")
     stack.kill_worker(stack.workers[0])
     stack.redis.kill()

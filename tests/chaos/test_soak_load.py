@@ -66,7 +66,7 @@ class Stream:
 
 
 def test_many_clients_poll_and_submit(tmp_path: Path, clips: list[bytes]) -> None:
-    usual = {"WEB_CONCURRENCY": "2", "MT3_SCHEDULER_SECONDS": "1", "MT3_RING_AGAIN_SECONDS": "60"}
+    usual = {"WEB_CONCURRENCY": "2", "MT3_SCHEDULER_SECONDS": "1"}
     with Stack(tmp_path, workers=0, schedulers=1, environment=usual) as stack:
         ids = [stack.submit(clips[0], f"first{number}") for number in range(50)]
 

@@ -39,8 +39,8 @@ class TwoWorkers:
         """Status, attempt and worker of each."""
         database = self.service.folder / "var" / "mt3.sqlite3"
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            query = "SELECT status, attempt, worker FROM shards WHERE job_id = ? ORDER BY number"
-            return connection.execute(query, (UUID(job_id).hex,)).fetchall()
+            query = "SELECT status, attempt, worker FROM work_items WHERE kind = 'shard' AND job_id = ?"
+            return connection.execute(f"{query} ORDER BY number", (UUID(job_id).hex,)).fetchall()
 
     def notes(self, job_id: str) -> list[object]:
         notes: list[object] = json.loads(self.client.artifact(self.client.job(job_id), "notes.json"))["notes"]

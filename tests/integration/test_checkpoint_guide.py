@@ -23,10 +23,10 @@ import pytest
 import torch
 
 from checkpoints.catalog import load_catalog
-from mt3_infer.models.state_dicts import published_shapes
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.vocabulary import END
 from tests import servers
+from tests.unit.mt3_infer.published import mt3_shapes
 from tests.web_server import Reply, Request, Site, as_json, static, web_server
 
 pytestmark = pytest.mark.integration
@@ -55,7 +55,7 @@ def state_dict(*, memory: bool = True) -> dict[str, torch.Tensor]:
     config = T5Config(
         d_kv=4, d_ff=16, num_heads=1, num_encoder_layers=1, num_decoder_layers=1, vocabulary_size=1500
     )
-    weights = {name: torch.zeros(shape) for name, shape in published_shapes(config, memory=memory).items()}
+    weights = {name: torch.zeros(shape) for name, shape in mt3_shapes(config, memory=memory).items()}
     weights["decoder.final_layer_norm.weight"] += 1
     weights["decoder_embed_tokens.weight"] += 1
     weights["lm_head.weight"][END] += 1

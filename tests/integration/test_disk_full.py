@@ -37,9 +37,11 @@ from shared.storage import ObjectStorage, make_storage, upload_prefix
 from shared.tables import Job, Status
 from tests import servers
 from tests.fakes import FakeEngine, transcription
+from tests.work import item
 from web import create_app
-from worker.attempt import Attempts
+from worker.context import Services
 from worker.errors import Failure, classify
+from worker.runner import Runner
 
 KB = 1024
 # What could not be written or sent is let go of by libraries, not closed; it is collected within these tests.
@@ -137,7 +139,7 @@ def s3_settings(settings: Settings, url: str) -> Settings:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("where", ["the storage folder", "the temporary folder"])
-def test_an_attempt_that_finds_no_room_is_not_charged_and_made_again(
+def test_an_attempt_that_finds_no_room_is_not_counted_and_made_again(
     settings: Settings,
     postgres_sessions: Sessions,
     request: pytest.FixtureRequest,
@@ -146,7 +148,7 @@ def test_an_attempt_that_finds_no_room_is_not_charged_and_made_again(
     if where == "the temporary folder":
         settings = s3_settings(settings, request.getfixturevalue("s3_url"))
     storage = make_storage(settings)
-    attempts = Attempts(
+    services = Services(
         settings=settings.model_copy(update={"max_attempts": 1}),
         sessions=postgres_sessions,
         storage=storage,
@@ -155,14 +157,16 @@ def test_an_attempt_that_finds_no_room_is_not_charged_and_made_again(
         worker="host:1",
         stopping=threading.Event(),
     )
+    runner = Runner(services)
     size = 800 * KB if where == "the temporary folder" else 1 * KB
     job_id = add_job(postgres_sessions, storage, os.urandom(size))
     with no_room_beyond(200 * KB):
-        assert attempts.run(job_id) == "failed"
+        assert runner.run_next() == "failed"
     job = get(postgres_sessions, job_id)
-    assert (job.status, job.error_code, job.attempts_charged) == (Status.QUEUED, "unavailable", 0)
+    assert (job.status, job.error_code) == (Status.QUEUED, "unavailable")
+    assert item(postgres_sessions, job_id).attempts_counted == 0
     assert list(storage.list_objects("results/")) == []
-    servers.wait_until(lambda: attempts.run(job_id) == "succeeded", what="the job's end")
+    servers.wait_until(lambda: runner.run_next() == "succeeded", what="the job's end")
     assert len(list(storage.list_objects("results/"))) == 2
     if where == "the storage folder":
         assert not any(path.name.startswith(".part") for path in files(Path(settings.storage_url[7:])))
@@ -171,4 +175,4 @@ def test_an_attempt_that_finds_no_room_is_not_charged_and_made_again(
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_no_room_for_what_a_worker_puts_aside_is_no_fault_of_the_job(number: int) -> None:
     failure = classify(OSError(number, os.strerror(number)))
-    assert failure == Failure("unavailable", "A disk of ours is full.", retryable=True, is_charged=False)
+    assert failure == Failure("unavailable", "A disk of ours is full.", retryable=True, is_counted=False)

@@ -19,7 +19,7 @@ from migrations import upgrade
 from shared import jobs
 from shared.config import Settings
 from shared.db import make_engine, make_sessions
-from shared.queue import QUEUE_NAME, TRANSCRIBE_TASK, CeleryQueue, make_celery
+from shared.queue import QUEUE_NAME, WAKE_TASK, CeleryQueue, make_celery
 from shared.storage import make_storage, upload_prefix
 from tests import servers
 
@@ -52,7 +52,7 @@ def garbage(real: bytes) -> Iterator[bytes]:
         yield json.dumps(mutated).encode()
     for content_type in ("application/x-python-serialize", "application/x-yaml", "text/plain", "x" * 5000):
         yield json.dumps({**message, "content-type": content_type}).encode()
-    for task in ("celery.backend_cleanup", "celery.chain", "os.system", "mt3", TRANSCRIBE_TASK.upper()):
+    for task in ("celery.backend_cleanup", "celery.chain", "os.system", "mt3", WAKE_TASK.upper()):
         yield json.dumps({**message, "headers": {**message["headers"], "task": task}}).encode()
     for body in mutations(json.loads(base64.b64decode(message["body"]))):
         yield json.dumps({**message, "body": base64.b64encode(json.dumps(body).encode()).decode()}).encode()
@@ -66,7 +66,7 @@ def test_a_worker_survives_whatever_is_put_on_its_list(settings: Settings, tmp_p
     new = jobs.NewJob(job_id, "public", "basic_pitch", {}, {}, None, stored.key, stored.size)
     with servers.redis_server() as redis_url, Redis.from_url(redis_url) as redis:
         queue = CeleryQueue(make_celery(settings.model_copy(update={"redis_url": redis_url})))
-        queue.submit(UUID(int=1))
+        queue.notify()
         real: Any = redis.rpop(QUEUE_NAME)
         sent = list(garbage(real))
         assert len(sent) > 300
@@ -87,7 +87,7 @@ def test_a_worker_survives_whatever_is_put_on_its_list(settings: Settings, tmp_p
             )
             assert worker.poll() is None, log.read_text()[-3000:]
             jobs.create_job(sessions, new)
-            queue.submit(job_id)
+            queue.notify()
 
             def has_ended() -> bool:
                 with sessions() as session:

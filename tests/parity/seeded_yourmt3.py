@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mt3_infer.models.perceiver import spatial_frequencies, temporal_frequencies
 from mt3_infer.models.t5 import sinusoids
-from mt3_infer.models.yourmt3_state_dicts import T5_SIZES
+from mt3_infer.models.yourmt3.config import T5_SIZES
+from mt3_infer.models.yourmt3.perceiver import spatial_frequencies, temporal_frequencies
 
 SHAPES: dict[str, dict[str, list[int]]] = json.loads(
     (Path(__file__).parent / "data" / "yourmt3_shapes.json").read_text(encoding="utf-8")

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from mt3_infer.models import MT3Options, mt3
-from mt3_infer.models import conventions as known
-from mt3_infer.models.conventions import Conventions, FrontEnd, MemoryStart
-from mt3_infer.models.mr_mt3 import MRMT3
+from mt3_infer.models import MT3Options
+from mt3_infer.models.mr_mt3.network import MRMT3
+from mt3_infer.models.mt3 import config as known
+from mt3_infer.models.mt3 import network as mt3
+from mt3_infer.models.mt3.config import FrontEnd, MemoryStart, TrainingSetup
 from mt3_infer.models.t5 import Positions
 from mt3_infer.segments import Segment, SegmentGrid, split_segments
 from mt3_infer.spectrogram import LogMel, mel_matrix
@@ -32,8 +33,8 @@ class TinyMRMT3(MRMT3):
         return torch.from_numpy(TINY["features"][[segment.index for segment in segments]])
 
 
-def conventions_of_group(group: str) -> Conventions:
-    return Conventions(
+def setup_of_group(group: str) -> TrainingSetup:
+    return TrainingSetup(
         FrontEnd.TF,
         positions=Positions.MT3_PYTORCH,
         memory_rows=int(group[group.index("_L") + 2]),
@@ -49,15 +50,15 @@ def group(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def network(group: str, monkeypatch: pytest.MonkeyPatch) -> TinyMRMT3:
-    length = FRAMES * mt3.HOP_LENGTH
+    length = FRAMES * known.HOP_LENGTH
     monkeypatch.setattr(mt3, "GRID", SegmentGrid(16_000, hop=length, length=length, tail=1))
     weights = {name[2:]: torch.from_numpy(TINY[name].copy()) for name in TINY.files if name.startswith("w/")}
     if group.endswith("g2"):
         weights["lm_head.weight"][END] *= 2  # sequences end early
-    conventions = conventions_of_group(group)
-    config = replace(TINY_CONFIG, positions=conventions.positions)
+    setup = setup_of_group(group)
+    config = replace(TINY_CONFIG, positions=setup.positions)
     return TinyMRMT3(
-        TinyMRMT3.build(weights, config, conventions), conventions, device=CPU, dtype=torch.float32, batch_size=2
+        TinyMRMT3.build(weights, config, setup), setup, device=CPU, compute_dtype=torch.float32, batch_size=2
     )
 
 
@@ -67,7 +68,7 @@ def stored_tokens(group: str) -> list[list[int]]:
     return tokens
 
 
-SEGMENTS = [Segment(index, np.zeros(FRAMES * mt3.HOP_LENGTH, np.float32), 1) for index in range(3)]
+SEGMENTS = [Segment(index, np.zeros(FRAMES * known.HOP_LENGTH, np.float32), 1) for index in range(3)]
 
 
 def test_tokens_are_those_of_the_published_network(group, network):
@@ -108,7 +109,7 @@ def test_logits_are_those_of_the_published_network(group, network):
 @pytest.fixture(scope="module")
 def waveforms() -> torch.Tensor:
     samples = np.load(DATA / "audio_bach10s.npz")["samples_i16"] / np.float32(32768)
-    return torch.stack([torch.from_numpy(segment.waveform) for segment in split_segments([samples], mt3.GRID)])
+    return torch.stack([torch.from_numpy(segment.waveform) for segment in split_segments([samples], known.GRID)])
 
 
 def test_legacy_front_end_is_centred_to_8000_hz(waveforms):
@@ -137,10 +138,10 @@ def test_scaled_features_are_the_logarithms_from_minus_12_to_5(waveforms, front_
     np.testing.assert_allclose(scaled, (plain.clamp(-12, 5) + 12) / 17, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("conventions", "frames"), [(known.MT3, 256), (known.MR_MT3, 257)])
-def test_frames_beyond_the_recording_are_zero(conventions, frames):
+@pytest.mark.parametrize(("setup", "frames"), [(known.MT3, 256), (known.MR_MT3, 257)])
+def test_frames_beyond_the_recording_are_zero(setup, frames):
     network = MRMT3.__new__(MRMT3)
-    network._front_end, network._where = LogMel(conventions.spectrogram), CPU
+    network._front_end, network._where = LogMel(setup.spectrogram), CPU
     full, short = (
         Segment(0, np.random.default_rng(1).uniform(-1, 1, 32_768).astype(np.float32), samples)
         for samples in (32_768, 1_000)

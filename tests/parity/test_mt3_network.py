@@ -15,11 +15,14 @@ import pytest
 import torch
 
 from mt3_infer import transcribe
-from mt3_infer.decoding import SlotDecoder
-from mt3_infer.models.linear import prepare
-from mt3_infer.models.mt3 import load
-from mt3_infer.models.state_dicts import from_published_mt3, read_config, read_weights
+from mt3_infer.inference.decoding import SlotDecoder, make_decoder
+from mt3_infer.inference.kv_cache import Limits
+from mt3_infer.models.linear import optimize_for_inference
+from mt3_infer.models.mt3.config import read_config
+from mt3_infer.models.mt3.network import load
 from mt3_infer.models.t5 import T5, Positions, T5Config
+from mt3_infer.weights.files import read_weights
+from tests.unit.mt3_infer.published import mt3_weights
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(__file__).parent / "data"
@@ -52,8 +55,8 @@ TINY_CONFIG = T5Config(
 
 def build(config: T5Config, weights: dict[str, torch.Tensor]) -> T5:
     network = T5(config)
-    network.load_state_dict(from_published_mt3(weights, config), strict=True)
-    prepare(network.eval(), device=CPU, dtype=torch.float32)
+    network.load_state_dict(mt3_weights(weights, config), strict=True)
+    optimize_for_inference(network.eval(), device=CPU, compute_dtype=torch.float32)
     return network
 
 
@@ -90,10 +93,9 @@ def logits_of_steps(network: T5, features: Any, token_ids: Any) -> np.ndarray:
 def greedy(network: T5, features: Any, max_tokens: int) -> list[list[int]]:
     encoded = network.encoder(torch.as_tensor(features))  # (B, T, D)
     count, frames, _ = encoded.shape
-    decoder: SlotDecoder[int] = SlotDecoder(
-        network.decoder, slots=count, frames=frames, max_tokens=max_tokens, device=CPU, dtype=torch.float32
-    )
-    decoder.admit(encoded, range(count), [None] * count)
+    limits = Limits(count, frames, max_tokens)
+    decoder: SlotDecoder[int] = make_decoder(network.decoder, limits, device=CPU, dtype=torch.float32)
+    decoder.add_requests(encoded, range(count))
     results: dict[int, list[int]] = {}
     while decoder.active:
         results |= dict(decoder.step())

@@ -12,14 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from mt3_infer.models.linear import prepare
-from mt3_infer.models.perceiver import rotate, spatial_frequencies, temporal_frequencies
+from mt3_infer.models.linear import optimize_for_inference
 from mt3_infer.models.t5 import sinusoids
-from mt3_infer.models.yourmt3 import Network, YourMT3
-from mt3_infer.models.yourmt3_notes import WRITTEN_PROGRAMS, ChannelDecoder, as_written, mix_channels, read_segment
-from mt3_infer.models.yourmt3_state_dicts import MOE, MULTI, PLUS, SINGLE, T5_SIZES, from_published_yourmt3
+from mt3_infer.models.yourmt3.config import MOE, MULTI, PLUS, SINGLE, T5_SIZES
+from mt3_infer.models.yourmt3.network import YourMT3, YourMT3Network, build
+from mt3_infer.models.yourmt3.notes import (
+    WRITTEN_PROGRAMS,
+    ChannelDecoder,
+    mix_channels,
+    read_segment,
+    to_general_midi,
+)
+from mt3_infer.models.yourmt3.perceiver import rotate, spatial_frequencies, temporal_frequencies
 from mt3_infer.notes import Note
-from mt3_infer.spectrogram import NormalisedSpectrogram
+from mt3_infer.spectrogram import NormalizedSpectrogram
 from mt3_infer.vocabulary import PAD, YOURMT3_CODEC
 from tests.parity.seeded_yourmt3 import SHAPES, published, seeded
 
@@ -37,12 +43,11 @@ class Case:
     def __init__(self, name: str) -> None:
         self.name = name
         self.config = CONFIGS[name]
-        self.weights = from_published_yourmt3(published(name), self.config)
-        self.network = Network(self.config).eval()
-        self.network.load_state_dict(self.weights, strict=True)
-        prepare(self.network, device=CPU, dtype=torch.float32)
+        self.network = build(published(name), self.config)
+        self.weights = {name: weight.clone() for name, weight in self.network.state_dict().items()}
+        optimize_for_inference(self.network, device=CPU, compute_dtype=torch.float32)
         with torch.inference_mode():
-            front_end = NormalisedSpectrogram(self.config.front_end)
+            front_end = NormalizedSpectrogram(self.config.front_end)
             self.features = front_end(torch.from_numpy(AUDIO.reshape(2, -1)))
             kept: list[torch.Tensor] = []
             hook = self.network.encoder.register_forward_hook(lambda *given: kept.append(given[2]))
@@ -56,13 +61,13 @@ class Case:
 
     def model(self, *, max_tokens: int, end: torch.Tensor | None = None) -> YourMT3:
         """The network behind the engine, what it encodes already known; `end`: other weights of the end token."""
-        network = Network(replace(self.config, max_tokens=max_tokens)).eval()
+        network = YourMT3Network(replace(self.config, max_tokens=max_tokens)).eval()
         weights = dict(self.weights)
         if end is not None:
             weights["decoder.logits.weight"] = weights["decoder.logits.weight"].clone()
             weights["decoder.logits.weight"][1] = end
         network.load_state_dict(weights, strict=True)
-        model = YourMT3(network, device=CPU, dtype=torch.float32, batch_size=2)
+        model = YourMT3(network, device=CPU, compute_dtype=torch.float32, batch_size=2)
         rows = self.memory.unflatten(0, (2, -1))
         model.slots._encode = lambda segments: rows[[s.index for s in segments]].flatten(0, 1)
         return model
@@ -91,7 +96,7 @@ def test_features(case):
 
 
 def test_silence_gives_no_features(case):
-    assert not NormalisedSpectrogram(case.config.front_end)(torch.zeros(1, 32_767)).any()
+    assert not NormalizedSpectrogram(case.config.front_end)(torch.zeros(1, 32_767)).any()
 
 
 def test_encoder(case):
@@ -241,7 +246,7 @@ def test_midi_programs_and_ticks(tokens_case):
                 case "note_off" if message[1] in open_notes:
                     is_drum = message[3] == 9
                     theirs.add((is_drum, program, message[1], open_notes.pop(message[1]), now))
-    notes = as_written(mix_channels(decoder.finish() for decoder in decoded(tokens_case)))
+    notes = to_general_midi(mix_channels(decoder.finish() for decoder in decoded(tokens_case)))
     ours = {
         (n.is_drum, n.program, n.pitch, round(n.onset * 960), round(n.offset * 960))
         for n in notes

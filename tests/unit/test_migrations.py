@@ -69,8 +69,8 @@ def test_a_job_survives_all_migrations_and_all_steps_back(empty: Settings, engin
         connection.execute(text(INSERT), {"id": UUID(str(uuid7())).hex, "now": "2026-01-01 00:00:00.000000"})
     upgrade(empty)
     with engine.connect() as connection:
-        row = connection.execute(text("SELECT status, continuations, is_long FROM jobs")).one()
-    assert (row.status, row.continuations, bool(row.is_long)) == ("queued", 0, False)
+        row = connection.execute(text("SELECT status, attempts FROM jobs")).one()
+    assert (row.status, row.attempts) == ("queued", 0)
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     config.attributes["settings"] = empty

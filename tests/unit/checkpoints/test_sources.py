@@ -69,6 +69,10 @@ def batch(site: Site, **answer: Any) -> Route:
     return route
 
 
+def linking(href: object) -> Route:
+    return lambda _: as_json({"objects": [{"actions": {"download": {"href": href}}}]})
+
+
 @pytest.fixture
 def lfs(site: Site) -> GitLfsSource:
     site.routes["/owner/repository/raw/main/folder/weights.pth"] = static(pointer())
@@ -115,6 +119,9 @@ def test_lfs_failures_are_said(site: Site, lfs: GitLfsSource, part: Path) -> Non
         (at_batch, batch(site, **gone), "the LFS server refuses it (404: Object does not exist)"),
         (at_batch, lambda _: as_json({"objects": []}), "the LFS server gives no link to the file"),
         (at_batch, lambda _: Reply(200, b"<html>"), "the LFS server gives no link to the file"),
+        (at_batch, linking("http://[nowhere"), "it cannot be asked (Invalid IPv6 URL)"),
+        (at_batch, linking(7), "7 is not an http address"),
+        (at_batch, linking("ftp://127.0.0.1/w"), "ftp://127.0.0.1/w is not an http address"),
         (where, static(b"weights"), "folder/weights.pth is no Git LFS pointer there"),
         (where, static(pointer("1" * 64)), f"folder/weights.pth is another file there now (sha256 {'1' * 64})"),
         (where, status(404), "404 Not Found"),

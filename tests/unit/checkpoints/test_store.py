@@ -429,7 +429,7 @@ def test_a_file_that_changed_is_not_installed_and_is_fetched_again(
 
 def test_an_untouched_file_is_not_hashed_on_open(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.fetch("tiny")
-    monkeypatch.setattr("checkpoints.store.why_wrong", lambda *_: pytest.fail("hashed"))
+    monkeypatch.setattr("checkpoints.store.mismatch_reason", lambda *_: pytest.fail("hashed"))
     assert make_store(store.root, {}).is_installed("tiny")
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from mt3_infer import InvalidOptionError, Model, UnknownModelError, clear_cache, transcribe
+from mt3_infer import Model, MT3Error, clear_cache, transcribe
 from mt3_infer.cache import ModelCache, models
-from mt3_infer.models import MODELS
+from mt3_infer.loading import get_model_spec
 from tests.recordings import tone
 from tests.unit.mt3_infer.test_transcribe import CountingNetwork
 
@@ -24,7 +24,7 @@ Loads = list[tuple[str, dict[str, Any]]]
 
 
 def small_model(name: str = "basic_pitch") -> Model:
-    return Model(MODELS[name], CountingNetwork(), "ab" * 32, "Apache-2.0")
+    return Model(get_model_spec(name), CountingNetwork(), "ab" * 32, "Apache-2.0")
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def loads(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 
     def load(name: str, **arguments: Any) -> Model:
         calls.append((name, arguments))
-        return small_model()
+        return small_model(name)
 
     monkeypatch.setattr("mt3_infer.loading.load_model", load)
     monkeypatch.setenv("MT3_CHECKPOINT_DIR", str(tmp_path_factory.mktemp("checkpoints")))
@@ -105,7 +105,7 @@ def test_clearing_lets_go_of_the_network(loads: Loads, monkeypatch: pytest.Monke
     kept: list[weakref.ref[Any]] = []
 
     def load(name: str, **arguments: Any) -> Model:
-        model = small_model()
+        model = small_model(name)
         kept.append(weakref.ref(model.network))
         return model
 
@@ -187,9 +187,22 @@ def test_a_forked_process_starts_with_none_and_waits_for_no_lock_of_its_parent()
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"model": "nothing"}, {"checkpoint_path": 7}, {"checkpoint_path": ""}], ids=repr
+    "wrong",
+    [
+        {"model": "nothing"},
+        {"checkpoint_path": 7},
+        {"checkpoint_path": ""},
+        {"onset_threshold": 0.5},  # an option of another model
+        {"progress": 7},
+        {"max_seconds": "9"},
+        {"sr": "44100"},
+        {"audio": b"RIFF"},
+        {"audio": __file__},
+        {"audio": "https://example.com/song.mp3"},
+    ],
+    ids=repr,
 )
-def test_what_does_not_exist_is_refused_and_not_kept(loads: Loads, wrong: dict[str, Any]) -> None:
-    with pytest.raises((UnknownModelError, InvalidOptionError)):
-        transcribe(tone(1.0), **wrong)
+def test_wrong_arguments_are_found_before_a_model_is_loaded(loads: Loads, wrong: dict[str, Any]) -> None:
+    with pytest.raises(MT3Error):
+        transcribe(**{"audio": tone(1.0), **wrong})
     assert loads == []

@@ -64,6 +64,20 @@ def test_output_is_a_file_or_a_folder(songs: list[Path], tmp_path: Path) -> None
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "b.json"]
 
 
+def test_folder_name_does_not_choose_the_format(songs: list[Path], tmp_path: Path) -> None:
+    assert run("transcribe", *songs, "-o", f"{tmp_path}/x.json/").exit_code == 0
+    assert all((tmp_path / "x.json" / f"{name}.mid").read_bytes().startswith(b"MThd") for name in "ab")
+
+
+def test_a_name_that_is_not_utf_8_can_be_transcribed(songs: list[Path], tmp_path: Path) -> None:
+    odd = os.fsdecode(bytes(tmp_path) + b"/\xe9t\xe9.wav")
+    songs[0].rename(odd)
+    result = run("transcribe", odd, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)[0]["source"] == odd
+    assert os.path.exists(os.fsdecode(bytes(tmp_path) + b"/\xe9t\xe9.mid"))
+
+
 def test_a_bad_file_is_named_in_one_line_and_the_others_are_done(songs: list[Path], tmp_path: Path) -> None:
     bad, missing = tmp_path / "bad.mp3", tmp_path / "missing.mp3"
     bad.write_text("no music")
@@ -250,17 +264,32 @@ def test_a_named_pipe_and_a_shell_substitution_are_recordings(songs: list[Path],
 
 
 def test_stdout_has_nothing_but_the_result_and_may_be_closed(bach: Path, checkpoint_dir: Path) -> None:
-    command = [sys.executable, "-m", "mt3_infer", "transcribe", str(bach), "-m", "basic_pitch", "-o", "-"]
+    command = [sys.executable, "-m", "mt3_infer", "transcribe", "/dev/stdin", "-m", "basic_pitch", "-o"]
     environment = {**os.environ, "MT3_CHECKPOINT_DIR": str(checkpoint_dir)}
-    done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=120)
-    assert len(mido.MidiFile(file=BytesIO(done.stdout)).tracks) == 2
-    assert done.stderr.splitlines()[-1] == b"-: 182 notes"
+    for output in ("-", "/dev/stdout"):
+        done = subprocess.run(
+            [*command, output],
+            input=bach.read_bytes(),
+            env=environment,
+            capture_output=True,
+            check=True,
+            timeout=120,
+        )
+        assert len(mido.MidiFile(file=BytesIO(done.stdout)).tracks) == 2
+        assert done.stderr.splitlines()[-1] == b"-: 182 notes"
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "wb") as closed:
-        cut = subprocess.run(command, env=environment, stdout=closed, stderr=subprocess.PIPE, timeout=120)
+        cut = subprocess.run(
+            [*command, "-"],
+            input=bach.read_bytes(),
+            env=environment,
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=120,
+        )
     assert cut.returncode == 1
-    assert cut.stderr.decode().splitlines()[-1] == f"{bach}: Cannot write standard output: Broken pipe."
+    assert cut.stderr.decode().splitlines()[-1] == "/dev/stdin: Cannot write standard output: Broken pipe."
 
 
 @pytest.mark.parametrize("number", [3, 1])

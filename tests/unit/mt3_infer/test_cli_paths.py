@@ -94,7 +94,7 @@ def test_results_in_a_folder_keep_the_layout(music: Path) -> None:
 
 
 @pytest.mark.parametrize("output", ["out", "out/", "music", "new/er/", "x.mid/"])
-def test_a_folder_is_told_from_a_file_by_its_name(music: Path, output: str) -> None:
+def test_folder_to_write_to_is_known_by_its_name(music: Path, output: str) -> None:
     assert targets("music/b.flac", output=output) == [f"{output.rstrip('/')}/b.mid"]
 
 

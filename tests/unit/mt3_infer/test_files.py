@@ -85,6 +85,16 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert read == [b"new"]
 
 
+def test_an_open_descriptor_is_written_to(tmp_path: Path) -> None:
+    """Its path leads to a name that is none, such as pipe:[4711]."""
+    reader, writer = os.pipe()
+    with open(reader, "rb") as read:
+        with open(writer, "wb"):
+            check_writable(Path(f"/dev/fd/{writer}"))
+            write_whole(Path(f"/dev/fd/{writer}"), b"new")
+        assert read.read() == b"new"
+
+
 def test_the_longest_name_that_a_folder_takes_can_be_written(tmp_path: Path) -> None:
     target = tmp_path / ("n" * 251 + ".mid")
     check_writable(target)

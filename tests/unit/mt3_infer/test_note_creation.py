@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mt3_infer.models.note_creation import PITCHES, RELEASE_FRAMES, NoteCreator
+from mt3_infer.models.basic_pitch.notes import PITCHES, RELEASE_FRAMES, NoteCreator
 
 Events = set[tuple[int, int, int, float]]
 
@@ -93,7 +93,7 @@ def test_notes_are_those_of_the_slow_twin_however_the_recording_is_cut(seed: int
 def test_long_recordings_are_handled_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, onsets = random_music(np.random.default_rng(9))
     expected = create(frames, onsets)
-    monkeypatch.setattr("mt3_infer.models.note_creation.BLOCK_FRAMES", 64)
+    monkeypatch.setattr("mt3_infer.models.basic_pitch.notes.BLOCK_FRAMES", 64)
     assert create(frames, onsets) == expected
 
 

@@ -15,8 +15,8 @@ import mt3_infer
 from mt3_infer import AudioWarning, InvalidOptionError, Model, Note, Progress, transcribe
 from mt3_infer.audio import AudioStream, Waveform
 from mt3_infer.models import MODELS, ModelOptions
+from mt3_infer.network import NetworkOutput
 from mt3_infer.segments import Segment, SegmentGrid
-from mt3_infer.transcribe import NetworkOutput
 from tests.recordings import tone
 
 RATE = 22050

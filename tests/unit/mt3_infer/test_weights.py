@@ -18,7 +18,7 @@ from checkpoints.store import CheckpointStore
 from mt3_infer import load_model
 from mt3_infer.errors import WeightsError
 from mt3_infer.models import ModelSpec
-from mt3_infer.weights import as_safetensors, read_pickled
+from mt3_infer.weights.files import as_safetensors, read_pickled
 from tests.unit.checkpoints.fakes import FakeSource, delivers
 
 torch = pytest.importorskip("torch")

@@ -15,28 +15,22 @@ import torch
 from safetensors.torch import save_file
 
 from mt3_infer import InvalidOptionError, load_model, transcribe
-from mt3_infer.block_decoding import BlockDecoder
-from mt3_infer.decoding import ChannelDecoder
 from mt3_infer.errors import WeightsError
-from mt3_infer.models import MODELS, YourMT3Options, yourmt3
-from mt3_infer.models.perceiver import Mixture, PerceiverConfig
-from mt3_infer.models.state_dicts import published_shapes
+from mt3_infer.inference.decoding import MultiChannelDecoder, SlotDecoder, make_decoder
+from mt3_infer.inference.engine import Request
+from mt3_infer.inference.kv_cache import Limits
+from mt3_infer.models import MODELS, YourMT3Options
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.models.yourmt3 import Network, YourMT3
-from mt3_infer.models.yourmt3_state_dicts import (
-    MOE,
-    MULTI,
-    PLUS,
-    SINGLE,
-    YourMT3Config,
-    from_published_yourmt3,
-    has_layer_norm,
-    published_yourmt3_shapes,
-)
+from mt3_infer.models.yourmt3 import network as yourmt3
+from mt3_infer.models.yourmt3.config import GRID, MOE, MULTI, PLUS, SINGLE, YourMT3Config
+from mt3_infer.models.yourmt3.network import YourMT3, build
+from mt3_infer.models.yourmt3.perceiver import Mixture, PerceiverConfig
 from mt3_infer.results import pack, unpack
 from mt3_infer.segments import split_segments
 from mt3_infer.vocabulary import END
+from mt3_infer.weights.yourmt3 import has_layer_norm
 from tests.parity.seeded_yourmt3 import seeded
+from tests.unit.mt3_infer.published import mt3_shapes, yourmt3_shapes
 
 CPU = torch.device("cpu")
 WAVEFORM = np.random.default_rng(1).uniform(-0.5, 0.5, 4 * 32_767 + 5_000).astype(np.float32)
@@ -60,17 +54,14 @@ FUNCTIONS |= {"yourmt3_single": "load_single", "yourmt3_plus": "load_plus"}
 
 
 def weights_of(config: YourMT3Config, *, layer_norm: bool = True) -> dict[str, torch.Tensor]:
-    weights = {
-        name: seeded(name, s) for name, s in published_yourmt3_shapes(config, layer_norm=layer_norm).items()
-    }
+    weights = {name: seeded(name, s) for name, s in yourmt3_shapes(config, layer_norm=layer_norm).items()}
     weights["lm_head.lm_head.weight"][END] *= 3.0  # sequences end at times
     return weights
 
 
 def model_of(config: YourMT3Config, *, batch_size: int = 2) -> YourMT3:
-    network = Network(config).eval()
-    network.load_state_dict(from_published_yourmt3(weights_of(config), config), strict=True)
-    return YourMT3(network, device=CPU, dtype=torch.float32, batch_size=batch_size)
+    network = build(weights_of(config), config)
+    return YourMT3(network, device=CPU, compute_dtype=torch.float32, batch_size=batch_size)
 
 
 @pytest.fixture(params=CONFIGS)
@@ -112,18 +103,13 @@ def test_recordings_that_share_the_network_get_the_tokens_that_they_get_alone(sm
 def test_blocks_of_steps_give_the_same_tokens(alone):
     config = small(MOE)
     model = model_of(config)
-    decoder: BlockDecoder[tuple[int, int]] = BlockDecoder(
-        model.network.decoder,
-        slots=26,
-        frames=110,
-        max_tokens=config.max_tokens,
-        device=CPU,
-        dtype=torch.float32,
-        first_end=1,
+    limits = Limits(slots=26, frames=110, max_tokens=config.max_tokens, first_end=1)
+    decoder: SlotDecoder[tuple[int, int]] = make_decoder(
+        model.network.decoder, limits, device=CPU, dtype=torch.float32, in_blocks=True
     )
-    slots = ChannelDecoder(model.encode, decoder, channels=13)
-    segments = list(split_segments([WAVEFORM], yourmt3.GRID))
-    slots.admit(segments[:2], [0, 1])
+    slots = MultiChannelDecoder(model.encode, decoder, channels=13)
+    segments: list[Any] = [Request(segment) for segment in split_segments([WAVEFORM], GRID)]
+    slots.add_requests(segments[:2], [0, 1])
     said: dict[Any, Any] = {}
     while slots.active:
         said |= dict(slots.step())
@@ -133,10 +119,10 @@ def test_blocks_of_steps_give_the_same_tokens(alone):
 def test_segment_that_is_given_up_leaves_the_others_alone(alone):
     model = model_of(small(MOE))
     slots: Any = model.slots
-    segments = list(split_segments([WAVEFORM], yourmt3.GRID))
-    slots.admit(segments[:2], ["first", "second"])
+    segments: list[Any] = [Request(segment) for segment in split_segments([WAVEFORM], GRID)]
+    slots.add_requests(segments[:2], ["first", "second"])
     slots.step()
-    assert slots.drop(lambda ticket: ticket == "first") == ["first"]
+    assert slots.abort(lambda request_id: request_id == "first") == ["first"]
     assert slots.active == 1
     done: list[Any] = []
     while slots.active:
@@ -223,7 +209,7 @@ def test_weights_of_another_network_are_named(name, given):
         return
     weights = weights_of(small(CONFIGS[given]))
     with pytest.raises(WeightsError) as caught:
-        from_published_yourmt3(weights, small(CONFIGS[name]))
+        build(weights, small(CONFIGS[name]))
     assert str(caught.value) == (
         f"These are weights of {CONFIGS[given].title}, not of {CONFIGS[name].title}: "
         f'load them with model="{given}".'
@@ -235,9 +221,9 @@ def test_weights_of_another_network_are_named(name, given):
 )
 @pytest.mark.parametrize("prefix", ["", "model."])
 def test_weights_of_mt3_are_named(extra, title, row, prefix):
-    weights = {f"{prefix}{key}": torch.zeros(1) for key in [*published_shapes(T5Config()), *extra]}
+    weights = {f"{prefix}{key}": torch.zeros(1) for key in [*mt3_shapes(T5Config()), *extra]}
     with pytest.raises(WeightsError) as caught:
-        from_published_yourmt3(weights, MOE)
+        build(weights, MOE)
     assert str(caught.value) == (
         f'These are weights of {title}, not of YPTF.MoE+Multi: load them with model="{row}".'
     )
@@ -247,18 +233,18 @@ def test_missing_and_unknown_parameters_are_named():
     config = small(MOE)
     weights = weights_of(config)
     del weights["embed_tokens.weight"]
-    with pytest.raises(WeightsError, match=r"they lack embed_tokens\.weight\.$"):
-        from_published_yourmt3(weights, config)
+    with pytest.raises(WeightsError, match=r"YPTF\.MoE\+Multi: missing embed_tokens\.weight\.$"):
+        build(weights, config)
     weights = weights_of(config) | {"pre_encoder.0.extra": torch.zeros(1)}
-    with pytest.raises(WeightsError, match=r"they hold unknown pre_encoder\.0\.extra\.$"):
-        from_published_yourmt3(weights, config)
+    with pytest.raises(WeightsError, match=r"YPTF\.MoE\+Multi: unknown pre_encoder\.0\.extra\.$"):
+        build(weights, config)
 
 
 def test_other_positions_are_noticed():
     config = small(MOE)
     weights = weights_of(config) | {"encoder.rotary_emb_sca.freqs": torch.tensor([1.0, 2.0])}
     with pytest.raises(WeightsError) as caught:
-        from_published_yourmt3(weights, config)
+        build(weights, config)
     assert str(caught.value) == (
         "These weights were trained with other positions than YPTF.MoE+Multi: encoder.rotary_emb_sca.freqs."
     )
@@ -308,21 +294,19 @@ def test_results_of_shards_are_collected_as_of_one_run(small_moe, alone):
 
 @pytest.mark.parametrize(("samples", "count"), [(1, 1), (32_767, 1), (32_768, 2), (65_534, 2), (65_535, 3)])
 def test_segments_are_as_many_as_the_authors_cut(samples, count):
-    assert yourmt3.GRID.count(samples) == count
+    assert GRID.count(samples) == count
 
 
 def test_bfloat16_runs_on_a_cpu():
     config = small(MOE)
-    network = Network(config).eval()
-    network.load_state_dict(from_published_yourmt3(weights_of(config), config), strict=True)
-    model = YourMT3(network, device=CPU, dtype=torch.bfloat16, batch_size=1)
+    network = build(weights_of(config), config)
+    model = YourMT3(network, device=CPU, compute_dtype=torch.bfloat16, batch_size=1)
     assert len(list(model.tokens([WAVEFORM[:40_000]]))) == 2
 
 
 @pytest.mark.gpu
 def test_cuda_gives_the_tokens_of_a_cpu(alone):
     config = small(MOE)
-    network = Network(config).eval()
-    network.load_state_dict(from_published_yourmt3(weights_of(config), config), strict=True)
-    model = YourMT3(network, device=torch.device("cuda"), dtype=torch.float32, batch_size=4)
+    network = build(weights_of(config), config)
+    model = YourMT3(network, device=torch.device("cuda"), compute_dtype=torch.float32, batch_size=4)
     assert list(model.tokens([WAVEFORM])) == alone

@@ -1,198 +1,24 @@
-"""The job's state machine, on both databases: every way in, every way out, and none past the end."""
+"""What clients do with jobs, on both databases; and how the database bears stopped processes."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError
-from uuid6 import uuid7
 
-from shared import jobs
+from shared import garbage, jobs
 from shared.config import Settings
 from shared.db import Sessions, is_away, make_engine, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
-from shared.jobs import Claim, NewJob, Progress
-from shared.tables import Attempt, Garbage, Job, Phase, Status
-
-MAX_ATTEMPTS = 3
-
-
-def add_job(sessions: Sessions, **changes: object) -> UUID:
-    job_id = UUID(str(uuid7()))
-    fields = {
-        "id": job_id,
-        "owner": "public",
-        "model": "basic_pitch",
-        "options": {},
-        "client_metadata": {},
-        "filename": "song.wav",
-        "upload_key": f"uploads/{job_id}/audio",
-        "upload_bytes": 10,
-    }
-    job, _ = jobs.create_job(sessions, NewJob(**(fields | changes)))  # type: ignore[arg-type]
-    return job.id
-
-
-def claim(sessions: Sessions, job_id: UUID, *, worker: str = "a", lease_seconds: float = 60) -> Claim | None:
-    with sessions.begin() as session:
-        return jobs.claim_job(
-            session, job_id, worker=worker, lease_seconds=lease_seconds, max_attempts=MAX_ATTEMPTS
-        )
-
-
-def must_claim(sessions: Sessions, job_id: UUID, **how: object) -> Claim:
-    claimed = claim(sessions, job_id, **how)  # type: ignore[arg-type]
-    assert claimed is not None
-    return claimed
-
-
-def complete(sessions: Sessions, claimed: Claim) -> bool:
-    with sessions.begin() as session:
-        return jobs.complete_job(session, claimed, artifacts=[{"name": "x"}], note_count=3, audio_seconds=1.5)
-
-
-def fail(sessions: Sessions, claimed: Claim, *, retry_after: float | None) -> bool:
-    with sessions.begin() as session:
-        return jobs.fail_attempt(
-            session,
-            claimed,
-            code="broken",
-            detail="It broke.",
-            retry_after_seconds=retry_after,
-            max_attempts=MAX_ATTEMPTS,
-        )
-
-
-def expire_lease(sessions: Sessions, job_id: UUID) -> None:
-    with sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(lease_until=now_plus(-1)))
-
-
-def reap(sessions: Sessions, *, stall_seconds: float = 900) -> tuple[list[UUID], list[UUID]]:
-    with sessions.begin() as session:
-        return jobs.reap_jobs(session, max_attempts=MAX_ATTEMPTS, stall_seconds=stall_seconds)
-
-
-def get(sessions: Sessions, job_id: UUID) -> Job:
-    with sessions() as session:
-        return jobs.get_job(session, "public", job_id)
-
-
-def outcomes(sessions: Sessions, job_id: UUID) -> list[str | None]:
-    with sessions() as session:
-        return list(
-            session.scalars(select(Attempt.outcome).where(Attempt.job_id == job_id).order_by(Attempt.number))
-        )
-
-
-def test_a_new_job_is_queued_and_its_times_are_utc(any_sessions: Sessions) -> None:
-    job = get(any_sessions, add_job(any_sessions))
-    assert job.status is Status.QUEUED
-    assert abs(datetime.now(UTC) - job.created_at) < timedelta(seconds=5)
-
-
-def test_the_path_of_a_job_that_succeeds(any_sessions: Sessions) -> None:
-    job_id = add_job(any_sessions)
-    claimed = must_claim(any_sessions, job_id)
-    assert claimed.attempt == 1
-    with any_sessions.begin() as session:
-        progress = Progress(Phase.TRANSCRIBING, 0.5, 1.5)
-        assert jobs.renew_lease(session, claimed, lease_seconds=60, progress=progress, moved=True)
-    halfway = get(any_sessions, job_id)
-    assert (halfway.phase, halfway.audio_seconds_done) == (Phase.TRANSCRIBING, 0.5)
-    assert complete(any_sessions, claimed)
-    done = get(any_sessions, job_id)
-    assert (done.status, done.phase, done.lease_until, done.note_count) == (Status.SUCCEEDED, None, None, 3)
-    assert done.finished_at is not None
-    assert outcomes(any_sessions, job_id) == ["succeeded"]
-
-
-def test_a_second_message_for_a_job_in_hand_is_refused(any_sessions: Sessions) -> None:
-    job_id = add_job(any_sessions)
-    must_claim(any_sessions, job_id, worker="a")
-    assert claim(any_sessions, job_id, worker="b") is None
-    assert get(any_sessions, job_id).worker == "a"
-
-
-def test_a_message_for_a_job_that_has_ended_is_refused(any_sessions: Sessions) -> None:
-    job_id = add_job(any_sessions)
-    complete(any_sessions, must_claim(any_sessions, job_id))
-    assert claim(any_sessions, job_id) is None
-
-
-def test_an_expired_lease_can_be_taken_over_and_the_late_result_is_refused(any_sessions: Sessions) -> None:
-    job_id = add_job(any_sessions)
-    late = must_claim(any_sessions, job_id, worker="a")
-    expire_lease(any_sessions, job_id)
-    new = must_claim(any_sessions, job_id, worker="b")
-    assert new.attempt == 2
-    assert not complete(any_sessions, late)
-    assert not fail(any_sessions, late, retry_after=None)
-    with any_sessions.begin() as session:
-        assert not jobs.renew_lease(session, late, lease_seconds=60, progress=None, moved=False)
-        assert not jobs.release_job(session, late)
-    assert complete(any_sessions, new)
-    assert outcomes(any_sessions, job_id) == ["lost", "succeeded"]
-
-
-def test_expired_leases_are_queued_again_until_the_attempts_are_used_up(any_sessions: Sessions) -> None:
-    job_id = add_job(any_sessions)
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        must_claim(any_sessions, job_id)
-        assert reap(any_sessions) == ([], []), "a live lease is left alone"
-        expire_lease(any_sessions, job_id)
-        expected = ([job_id], []) if attempt < MAX_ATTEMPTS else ([], [job_id])
-        assert reap(any_sessions) == expected
-    job = get(any_sessions, job_id)
-    assert (job.status, job.error_code) == (Status.FAILED, "worker_lost")
-    assert outcomes(any_sessions, job_id) == ["lost"] * MAX_ATTEMPTS
-    assert claim(any_sessions, job_id) is None
-
-
-def test_a_heart_that_beats_without_progress_is_a_hang(any_sessions: Sessions) -> None:
-    job_id = add_job(any_sessions)
-    claimed = must_claim(any_sessions, job_id)
-    with any_sessions.begin() as session:
-        session.execute(update(Job).values(progress_at=now_plus(-100)))
-        assert jobs.renew_lease(session, claimed, lease_seconds=60, progress=None, moved=False)
-    assert reap(any_sessions, stall_seconds=200) == ([], [])
-    assert reap(any_sessions, stall_seconds=50) == ([job_id], [])
-
-
-def test_a_failure_that_may_mend_is_queued_for_later_and_in_the_end_fails(any_sessions: Sessions) -> None:
-    job_id = add_job(any_sessions)
-    assert fail(any_sessions, must_claim(any_sessions, job_id), retry_after=3600)
-    job = get(any_sessions, job_id)
-    assert job.status is Status.QUEUED
-    assert claim(any_sessions, job_id) is None, "not before its time"
-    with any_sessions.begin() as session:
-        session.execute(update(Job).values(run_after=now_plus(-1)))
-    assert fail(any_sessions, must_claim(any_sessions, job_id), retry_after=-1)
-    assert fail(any_sessions, must_claim(any_sessions, job_id), retry_after=-1)
-    job = get(any_sessions, job_id)
-    assert (job.status, job.error_code, job.attempt) == (Status.FAILED, "broken", MAX_ATTEMPTS)
-
-
-def test_a_failure_that_cannot_mend_fails_at_once(any_sessions: Sessions) -> None:
-    job_id = add_job(any_sessions)
-    assert fail(any_sessions, must_claim(any_sessions, job_id), retry_after=None)
-    assert get(any_sessions, job_id).status is Status.FAILED
-
-
-def test_a_job_handed_back_is_not_charged(any_sessions: Sessions) -> None:
-    job_id = add_job(any_sessions)
-    for _ in range(MAX_ATTEMPTS + 2):
-        claimed = must_claim(any_sessions, job_id)
-        with any_sessions.begin() as session:
-            assert jobs.release_job(session, claimed)
-    assert must_claim(any_sessions, job_id).attempt == MAX_ATTEMPTS + 3, "attempt numbers are never used twice"
+from shared.kinds import Progress
+from shared.model_reports import report_model
+from shared.tables import Attempt, Garbage, Job, ModelReport, Phase, Status
+from tests.work import add_job, claim, complete, get, must_claim, outcomes, renew
 
 
 @pytest.mark.parametrize("in_hand", [False, True])
@@ -222,7 +48,7 @@ def test_retry_gives_all_attempts_back_and_keeps_the_fencing_token(any_sessions:
     with any_sessions.begin() as session:
         jobs.cancel_job(session, "public", job_id)
         job = jobs.retry_job(session, "public", job_id)
-    assert (job.status, job.attempts_charged, job.error_code) == (Status.QUEUED, 0, None)
+    assert (job.status, job.error_code) == (Status.QUEUED, None)
     again = must_claim(any_sessions, job_id)
     assert again.attempt == 2
     assert not complete(any_sessions, stale)
@@ -230,7 +56,7 @@ def test_retry_gives_all_attempts_back_and_keeps_the_fencing_token(any_sessions:
         jobs.retry_job(session, "public", job_id)
 
 
-def test_delete_removes_the_row_and_puts_down_its_files(any_sessions: Sessions) -> None:
+def test_delete_removes_the_row_and_notes_its_files(any_sessions: Sessions) -> None:
     job_id = add_job(any_sessions)
     claimed = must_claim(any_sessions, job_id)
     with any_sessions.begin() as session:
@@ -275,22 +101,6 @@ def test_a_list_is_newest_first_in_pages(any_sessions: Sessions) -> None:
             jobs.list_jobs(session, "public", cursor="'; drop table jobs")
 
 
-def test_a_queued_job_is_rung_for_once_then_again_after_a_while(any_sessions: Sessions) -> None:
-    job_id, waiting = add_job(any_sessions), add_job(any_sessions)
-    must_claim(any_sessions, waiting)
-
-    def take(ring_again_seconds: float) -> list[UUID]:
-        with any_sessions.begin() as session:
-            return jobs.take_unrung(session, ring_again_seconds=ring_again_seconds)
-
-    assert take(60) == [job_id]
-    assert take(60) == []
-    assert take(-1) == [job_id], "rung again when it stays unheard"
-    with any_sessions.begin() as session:
-        jobs.forget_rings(session)
-    assert take(60) == [job_id], "rung again at once when Redis lost its data"
-
-
 def test_old_results_expire_and_running_jobs_do_not(any_sessions: Sessions) -> None:
     old, new, running = (add_job(any_sessions) for _ in range(3))
     for job_id in (old, new, running):
@@ -302,48 +112,27 @@ def test_old_results_expire_and_running_jobs_do_not(any_sessions: Sessions) -> N
         session.execute(update(Job).values(created_at=now_plus(-40 * 86400)))
         assert jobs.expire_jobs(session, ttl_days=30) == [old]
     with any_sessions() as session:
-        assert set(jobs.list_garbage(session, older_than_seconds=-1)) == set(jobs.all_prefixes([old]))
-        assert jobs.list_garbage(session, older_than_seconds=60) == []
+        assert set(garbage.list_garbage(session, older_than_seconds=-1)) == set(garbage.all_prefixes([old]))
+        assert garbage.list_garbage(session, older_than_seconds=60) == []
 
 
 def test_the_eta_comes_from_the_measured_speed(sessions: Sessions) -> None:
     job_id = add_job(sessions)
     claimed = must_claim(sessions, job_id)
-    with sessions.begin() as session:
-        progress = Progress(Phase.TRANSCRIBING, 10.0, 40.0)
-        jobs.renew_lease(session, claimed, lease_seconds=60, progress=progress, moved=True)
+    assert renew(sessions, claimed, Progress(Phase.TRANSCRIBING, 10.0, 40.0))
     job = get(sessions, job_id)
     assert job.transcribing_since is not None
     assert jobs.eta_seconds(job, job.transcribing_since + timedelta(seconds=2)) == 6.0
 
 
 def test_a_report_of_a_model_keeps_the_last_speed(any_sessions: Sessions) -> None:
-    from shared.tables import ModelReport
-
     with any_sessions.begin() as session:
-        jobs.report_model(session, "basic_pitch", installed=False, realtime_factor=None)
-        jobs.report_model(session, "basic_pitch", installed=True, realtime_factor=48.0)
-        jobs.report_model(session, "basic_pitch", installed=True, realtime_factor=None)
+        report_model(session, "basic_pitch", installed=False, realtime_factor=None)
+        report_model(session, "basic_pitch", installed=True, realtime_factor=48.0)
+        report_model(session, "basic_pitch", installed=True, realtime_factor=None)
     with any_sessions() as session:
         report = session.scalars(select(ModelReport)).one()
         assert (report.installed, report.realtime_factor) == (True, 48.0)
-
-
-@pytest.mark.integration
-def test_a_row_that_a_paused_process_holds_locked_does_not_keep_the_others_waiting(
-    postgres_sessions: Sessions,
-) -> None:
-    held, other = add_job(postgres_sessions), add_job(postgres_sessions)
-    for job_id in (held, other):
-        assert claim(postgres_sessions, job_id, lease_seconds=-1)
-    with postgres_sessions() as paused:
-        paused.execute(update(Job).where(Job.id == held).values(phase=None))
-        with postgres_sessions.begin() as session:
-            requeued, _ = jobs.reap_jobs(session, max_attempts=3, stall_seconds=900)
-        assert requeued == [other]
-        paused.rollback()
-    with postgres_sessions.begin() as session:
-        assert jobs.reap_jobs(session, max_attempts=3, stall_seconds=900)[0] == [held]
 
 
 @pytest.mark.integration
@@ -380,28 +169,3 @@ def test_a_server_that_is_frozen_is_given_up_and_asked_anew_through_another_conn
     finally:
         os.kill(frozen, signal.SIGCONT)
         engine.dispose()
-
-
-@pytest.mark.integration
-def test_a_lease_that_ends_while_others_are_reaped_waits_for_the_next_time(postgres_sessions: Sessions) -> None:
-    """Its row was locked, or its lease still ran, when jobs with attempts left were looked for."""
-    held = add_job(postgres_sessions)
-    assert claim(postgres_sessions, held, lease_seconds=-1)
-    paused = postgres_sessions()
-    paused.execute(update(Job).where(Job.id == held).values(phase=None))
-    with postgres_sessions.begin() as session:
-        execute = session.scalars
-        statements: list[Any] = []
-
-        def let_go_after_the_first(statement: Any, *args: Any, **how: Any) -> Any:
-            result = execute(statement, *args, **how)
-            if not statements:
-                paused.rollback()
-            statements.append(statement)
-            return result
-
-        session.scalars = let_go_after_the_first  # type: ignore[method-assign]
-        assert jobs.reap_jobs(session, max_attempts=3, stall_seconds=900) == ([], [])
-        assert len(statements) > 1
-    with postgres_sessions.begin() as session:
-        assert jobs.reap_jobs(session, max_attempts=3, stall_seconds=900) == ([held], [])

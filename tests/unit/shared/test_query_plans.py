@@ -30,8 +30,7 @@ def session(any_sessions: Sessions) -> Session:
         "client_metadata": {},
         "upload_key": "k",
         "upload_bytes": 1,
-        "attempt": 1,
-        "attempts_charged": 1,
+        "attempts": 1,
         "audio_seconds_done": 1.0,
         "artifacts": [],
     }
@@ -39,7 +38,7 @@ def session(any_sessions: Sessions) -> Session:
         rows = []
         for number in range(ROWS):
             at = now - timedelta(minutes=number)
-            rows.append({**same, "id": UUID(str(uuid7())), "run_after": at, "created_at": at, "finished_at": at})
+            rows.append({**same, "id": UUID(str(uuid7())), "created_at": at, "finished_at": at})
         session.execute(insert(Job), rows)
     with any_sessions.begin() as session:
         session.execute(text("ANALYZE"))

@@ -12,16 +12,19 @@ from uuid import UUID
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import insert, update
+from sqlalchemy import insert
 from werkzeug.test import TestResponse
 
-from shared import jobs, presence
+from shared import presence, work
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions, now_plus
 from shared.errors import StorageUnavailable
+from shared.kinds import Result
+from shared.model_reports import report_model
 from shared.queue import InMemoryQueue
 from shared.storage import ObjectStorage, make_storage, result_prefix
-from shared.tables import Job, Worker
+from shared.tables import Worker
+from tests.work import must_claim
 from web import create_app
 from web.uploads import display_name
 
@@ -76,19 +79,16 @@ def assert_problem(response: TestResponse, status: int, code: str, message: str 
 
 def finish(sessions: Sessions, storage: ObjectStorage, job_id: str) -> None:
     """Complete a job as a worker does, without a model."""
-    with sessions.begin() as session:
-        claim = jobs.claim_job(session, UUID(job_id), worker="w", lease_seconds=60, max_attempts=3)
-    assert claim is not None
+    claim = must_claim(sessions, UUID(job_id))
     key = result_prefix(claim.job_id, claim.attempt) + "transcription.mid"
     stored = storage.put(key, io.BytesIO(b"MThd"), content_type="audio/midi")
     artifact = {"name": "transcription.mid", "content_type": "audio/midi", "size": 4, "sha256": stored.sha256}
     with sessions.begin() as session:
-        assert jobs.complete_job(
-            session, claim, artifacts=[artifact | {"key": key}], note_count=1, audio_seconds=2.0
-        )
+        result = Result(artifacts=[artifact | {"key": key}], note_count=1, audio_seconds=2.0)
+        assert work.complete(session, claim, result=result)
 
 
-def test_an_accepted_recording_is_stored_queued_and_rung_for(
+def test_an_accepted_recording_is_stored_queued_and_announced(
     client: FlaskClient, queue: InMemoryQueue, storage: ObjectStorage
 ) -> None:
     response = post(client, b"RIFFsound", metadata='{"album": "Demo"}', options='{"onset_threshold": 0.4}')
@@ -100,7 +100,7 @@ def test_an_accepted_recording_is_stored_queued_and_rung_for(
     assert (job["metadata"], job["options"]) == ({"album": "Demo"}, {"onset_threshold": 0.4})
     assert job["queue"] == {"position": 1, "eta_seconds": None}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", job["created_at"])
-    assert queue.job_ids == [UUID(job["id"])]
+    assert queue.notified == 1
     with storage.open(f"uploads/{job['id']}/audio") as stream:
         assert stream.read() == b"RIFFsound"
 
@@ -140,7 +140,7 @@ def test_invalid_request_is_rejected_with_a_message_and_stores_nothing(
     client: FlaskClient, queue: InMemoryQueue, settings: Settings, form: dict[str, Any], code: str, message: str
 ) -> None:
     assert_problem(post(client, **form), 422, code, message)
-    assert queue.job_ids == []
+    assert queue.notified == 0
     assert client.get("/v1/transcriptions").json["items"] == []
     uploads = Path(settings.storage_url.removeprefix("file://"))
     assert [path for path in uploads.rglob("*") if path.is_file()] == []
@@ -218,7 +218,7 @@ def test_repeated_request_with_the_same_key_creates_one_job(
     headers = {"Idempotency-Key": "once"}
     first, second = accepted(client, headers=headers), accepted(client, headers=headers)
     assert first["id"] == second["id"]
-    assert len(queue.job_ids) == 1
+    assert queue.notified == 1
     uploads = Path(settings.storage_url.removeprefix("file://")) / "uploads"
     assert len([path for path in uploads.rglob("*") if path.is_file()]) == 1
     assert_problem(post(client, b"other", headers=headers), 422, "idempotency_conflict", "use a new key")
@@ -311,7 +311,7 @@ def test_cancel_retry_and_delete(client: FlaskClient, queue: InMemoryQueue, sett
     assert (canceled.status_code, canceled.json["status"]) == (202, "canceled")
     assert client.post(f"{address}/cancel").status_code == 202
     retried = client.post(f"{address}/retry")
-    assert (retried.status_code, retried.json["status"], len(queue.job_ids)) == (202, "queued", 2)
+    assert (retried.status_code, retried.json["status"], queue.notified) == (202, "queued", 2)
     assert client.delete(address).status_code == 204
     assert_problem(client.get(address), 404, "not_found")
     assert_problem(client.delete(address), 404, "not_found")
@@ -334,12 +334,9 @@ def test_unknown_or_malformed_id_is_not_found(client: FlaskClient, method: str) 
 
 def test_failed_job_has_an_error(client: FlaskClient, sessions: Sessions) -> None:
     job_id = accepted(client)["id"]
+    claim = must_claim(sessions, UUID(job_id))
     with sessions.begin() as session:
-        claim = jobs.claim_job(session, UUID(job_id), worker="w", lease_seconds=60, max_attempts=3)
-        assert claim is not None
-        jobs.fail_attempt(
-            session, claim, code="undecodable_audio", detail="No.", retry_after_seconds=None, max_attempts=3
-        )
+        work.fail(session, claim, code="undecodable_audio", detail="No.", retry_after_seconds=None, max_attempts=3)
     job = client.get(f"/v1/transcriptions/{job_id}").json
     assert (job["status"], job["error"]) == ("failed", {"code": "undecodable_audio", "detail": "No."})
 
@@ -351,7 +348,7 @@ def test_models_include_what_workers_report(client: FlaskClient, sessions: Sessi
     assert model["options"]["onset_threshold"]["default"] == 0.5
     assert next(iter(model["options"])) == "onset_threshold", "in the order of the table"
     with sessions.begin() as session:
-        jobs.report_model(session, "basic_pitch", installed=True, realtime_factor=48.123)
+        report_model(session, "basic_pitch", installed=True, realtime_factor=48.123)
     model = client.get("/v1/models/light").json
     assert (model["name"], model["installed"], model["realtime_factor"]) == ("basic_pitch", True, 48.1)
     assert model["variant_of"] is None
@@ -397,10 +394,12 @@ def test_unavailable_storage_is_a_503_and_no_job_is_created(
     client: FlaskClient, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def put(*_: object, **__: object) -> None:
-        raise StorageUnavailable("Storage does not answer.")
+        raise StorageUnavailable("The storage folder /srv/secret is not writable.")
 
     monkeypatch.setattr(storage, "put", put)
-    assert_problem(post(client), 503, "unavailable", "Storage does not answer.")
+    response = post(client)
+    assert_problem(response, 503, "unavailable", "The storage is unavailable. Try again")
+    assert "secret" not in response.text
     assert client.get("/v1/transcriptions").json["items"] == []
 
 
@@ -490,12 +489,9 @@ def test_unknown_default_model_prevents_the_start(settings: Settings) -> None:
         create_app(settings.model_copy(update={"default_model": "nonesuch"}), queue=InMemoryQueue())
 
 
-def test_queued_jobs_have_positions(
-    client: FlaskClient, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("shared.turns.LINE_SECONDS", 0)
+def test_queued_jobs_have_positions(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.fairness.LINE_SECONDS", 0)
     ids = [accepted(client)["id"] for _ in range(3)]
-    with sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == UUID(ids[0])).values(status="canceled"))
+    client.post(f"/v1/transcriptions/{ids[0]}/cancel")
     positions = [client.get(f"/v1/transcriptions/{i}").json["queue"] for i in ids]
     assert [p and p["position"] for p in positions] == [None, 1, 2]

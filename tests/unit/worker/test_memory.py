@@ -15,12 +15,12 @@ import torch
 
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import Waveform
-from mt3_infer.engine import Engine, Ticket
+from mt3_infer.inference.engine import Engine, Request, RequestId
 from mt3_infer.loading import Model
 from mt3_infer.models import MODELS, ModelOptions
+from mt3_infer.network import NetworkOutput
 from mt3_infer.notes import Note
 from mt3_infer.segments import Segment, SegmentGrid
-from mt3_infer.transcribe import NetworkOutput
 from tests.recordings import tone, write
 from worker.engine import TranscriptionEngine
 from worker.errors import classify, is_out_of_memory
@@ -33,7 +33,7 @@ class Hungry:
 
     def __init__(self, slots: int, room: int, error: Exception) -> None:
         self.slots, self._room, self._error = slots, room, error
-        self._under_way: list[tuple[Ticket, Waveform]] = []
+        self._under_way: list[tuple[RequestId, Waveform]] = []
 
     @property
     def active(self) -> int:
@@ -43,19 +43,19 @@ class Hungry:
     def free(self) -> int:
         return self.slots - self.active
 
-    def admit(self, segments: Sequence[Waveform], tickets: Sequence[Ticket]) -> None:
-        self._under_way += zip(tickets, segments, strict=True)
+    def add_requests(self, requests: Sequence[Request[Waveform, float]], ids: Sequence[RequestId]) -> None:
+        self._under_way += zip(ids, (request.segment for request in requests), strict=True)
 
-    def step(self) -> list[tuple[Ticket, float]]:
+    def step(self) -> list[tuple[RequestId, float]]:
         if self.active > self._room:
             raise self._error
         done, self._under_way = self._under_way, []
-        return [(ticket, float(np.abs(segment).max())) for ticket, segment in done]
+        return [(request_id, float(np.abs(segment).max())) for request_id, segment in done]
 
-    def drop(self, unwanted: Callable[[Ticket], bool]) -> list[Ticket]:
-        dropped = [ticket for ticket, _ in self._under_way if unwanted(ticket)]
-        self._under_way = [(ticket, segment) for ticket, segment in self._under_way if ticket not in dropped]
-        return dropped
+    def abort(self, unwanted: Callable[[RequestId], bool]) -> list[RequestId]:
+        aborted = [request_id for request_id, _ in self._under_way if unwanted(request_id)]
+        self._under_way = [work for work in self._under_way if work[0] not in aborted]
+        return aborted
 
 
 class HungryNetwork:
@@ -66,12 +66,12 @@ class HungryNetwork:
 
     def __init__(self, batch_size: int, room: int, error: Exception) -> None:
         self.batch_size = batch_size
-        self._engine: Engine[Waveform, float] = Engine(Hungry(batch_size, room, error), admit_at_once=batch_size)
+        self._engine: Engine[Waveform, float] = Engine(Hungry(batch_size, room, error), add_at_once=batch_size)
 
     def read(
         self, segments: Iterable[Segment], options: ModelOptions, *, before: float | None = None
     ) -> Generator[float]:
-        return self._engine.generate(segment.waveform for segment in segments)
+        return self._engine.generate(Request(segment.waveform) for segment in segments)
 
     def collect(self, options: ModelOptions) -> PeakNotes:
         return PeakNotes()
@@ -122,7 +122,8 @@ def make_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Lo
 
 
 def notes(engine: TranscriptionEngine, model: Model, recording: bytes) -> list[Note]:
-    return engine.transcribe(model, io.BytesIO(recording), {}, lambda _: None).notes
+    with engine.open(model.spec.name, io.BytesIO(recording)) as audio:
+        return engine.transcribe(model, audio, {}, lambda _: None).notes
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
@@ -158,7 +159,8 @@ def test_a_job_in_hand_keeps_its_network_while_another_gets_a_smaller_one(
         may_go_on.wait(30)
 
     def run() -> None:
-        heard.extend(engine.transcribe(model, io.BytesIO(recording), {}, pause).notes)
+        with engine.open(model.spec.name, io.BytesIO(recording)) as audio:
+            heard.extend(engine.transcribe(model, audio, {}, pause).notes)
 
     running = threading.Thread(target=run)
     running.start()

@@ -11,15 +11,17 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import insert, select, update
 
-from shared import jobs
+from shared import jobs, work
 from shared.config import Settings
 from shared.db import Sessions, now_plus
 from shared.errors import ObjectMissing, StorageUnavailable
 from shared.jobs import NewJob
+from shared.kinds import Result
 from shared.locks import DatabaseLock
 from shared.storage import LocalStorage, ObjectStorage, make_storage, result_prefix, upload_prefix
 from shared.tables import Job, Status, Worker
 from tests.unit.shared.test_storage import s3_settings
+from tests.work import expire_lease, must_claim, rescue
 from worker.sweeper import Sweeper
 
 DAYS = 86400
@@ -49,18 +51,16 @@ def add_job(sessions: Sessions, storage: ObjectStorage) -> UUID:
 
 def succeed(sessions: Sessions, storage: ObjectStorage, job_id: UUID, attempts: int) -> None:
     """All attempts but the last are lost after they have written."""
-    claim = None
-    for _ in range(attempts):
-        with sessions.begin() as session:
-            session.execute(update(Job).where(Job.id == job_id).values(lease_until=now_plus(-1)))
-            claim = jobs.claim_job(session, job_id, worker="w", lease_seconds=60, max_attempts=9)
-        assert claim is not None
+    for attempt in range(1, attempts + 1):
+        claim = must_claim(sessions, job_id)
         key = result_prefix(job_id, claim.attempt) + "notes.json"
         put(storage, key)
-    assert claim is not None
+        if attempt < attempts:
+            expire_lease(sessions, claim)
+            rescue(sessions)
     with sessions.begin() as session:
-        artifacts = [{"name": "notes.json", "key": key}]
-        assert jobs.complete_job(session, claim, artifacts=artifacts, note_count=1, audio_seconds=1)
+        result = Result(artifacts=[{"name": "notes.json", "key": key}], note_count=1, audio_seconds=1)
+        assert work.complete(session, claim, result=result)
 
 
 def keys(storage: ObjectStorage) -> set[str]:
@@ -112,8 +112,7 @@ def test_orphans_are_removed_when_they_are_old_and_nothing_else_is(
         uuid4(),
     )
     succeed(sessions, storage, done, attempts=3)
-    with sessions.begin() as session:
-        jobs.claim_job(session, running, worker="w", lease_seconds=60, max_attempts=3)
+    must_claim(sessions, running)
     in_use = {f"uploads/{job_id}/audio" for job_id in (waiting, done, running)}
     in_use |= {f"results/{done}/3/notes.json", f"results/{running}/1/transcription.mid"}
     put(storage, f"results/{running}/1/transcription.mid")

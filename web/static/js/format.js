@@ -1,6 +1,6 @@
 /** Formats numbers, times and states as text. Pure functions. */
 
-const MOST_COUNTED = 1000; // positions in the queue that the service tells apart
+const MOST_COUNTED = 1000; // the service gives all jobs after them the same position
 const NAMES = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"];
 
 /** MIDI pitch → "C4" (60 is middle C, C4). @param {number} pitch */

@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt3_infer.decoding import EncoderDecoder, SlotDecoder
-from mt3_infer.engine import Engine, Ticket
-from mt3_infer.models.linear import prepare
+from mt3_infer.inference.decoding import EncoderDecoder, SlotDecoder, make_decoder
+from mt3_infer.inference.engine import Engine, Request, RequestId
+from mt3_infer.inference.kv_cache import Limits
+from mt3_infer.models.linear import optimize_for_inference
 from mt3_infer.models.t5 import T5
 from mt3_infer.vocabulary import END
 
@@ -24,34 +25,34 @@ FEATURES = torch.randn(10, FRAMES, 12, generator=torch.Generator().manual_seed(2
 EVEN_ONLY = torch.tensor([0.0 if token % 2 == 0 or token == END else -torch.inf for token in range(96)])
 
 
-class TokenEngine(Engine[tuple[torch.Tensor, torch.Tensor | None], list[int]]):
-    """With segments that are features alone, or share a penalty."""
+class TokenEngine(Engine[torch.Tensor, list[int]]):
+    """With segments that are features alone, or share a logit bias."""
 
     def tokens(
-        self, segments: Iterable[torch.Tensor], penalty: torch.Tensor | None = None
+        self, segments: Iterable[torch.Tensor], logit_bias: torch.Tensor | None = None
     ) -> Generator[list[int]]:
-        return self.generate((segment, penalty) for segment in segments)
+        return self.generate(Request(segment, logit_bias) for segment in segments)
 
 
 @pytest.fixture(scope="module")
 def network(random_t5: Callable[[], T5]) -> T5:
     made = random_t5()
-    prepare(made, device=CPU, dtype=torch.float32)
+    optimize_for_inference(made, device=CPU, compute_dtype=torch.float32)
     return made
 
 
 @pytest.fixture(scope="module")
 def engine(network: T5) -> Callable[..., TokenEngine]:
     def make(slots: int = 4, encode_at_once: int = 1) -> TokenEngine:
-        decoder: SlotDecoder[Ticket] = SlotDecoder(
-            network.decoder, slots=slots, frames=FRAMES, max_tokens=MAX_TOKENS, device=CPU, dtype=torch.float32
+        decoder: SlotDecoder[RequestId] = make_decoder(
+            network.decoder, Limits(slots, FRAMES, MAX_TOKENS), device=CPU, dtype=torch.float32
         )
 
-        def encode(segments: Sequence[torch.Tensor]) -> torch.Tensor:
-            encoded: torch.Tensor = network.encoder(torch.stack(list(segments)))
+        def encode(requests: Sequence[Request[torch.Tensor, list[int]]]) -> torch.Tensor:
+            encoded: torch.Tensor = network.encoder(torch.stack([request.segment for request in requests]))
             return encoded
 
-        return TokenEngine(EncoderDecoder(encode, decoder), admit_at_once=encode_at_once)
+        return TokenEngine(EncoderDecoder(encode, decoder), add_at_once=encode_at_once)
 
     return make
 
@@ -62,7 +63,7 @@ def alone(engine):
 
     @cache
     def tokens(index: int, masked: bool = False) -> list[int]:
-        return next(engine(slots=1).tokens([FEATURES[index]], penalty=EVEN_ONLY if masked else None))
+        return next(engine(slots=1).tokens([FEATURES[index]], logit_bias=EVEN_ONLY if masked else None))
 
     return tokens
 
@@ -79,7 +80,7 @@ def test_any_mix_of_callers_gives_each_the_tokens_it_gets_alone(engine, alone, c
 
     def run(caller):
         segments, masked = caller
-        return list(shared.tokens((FEATURES[i] for i in segments), penalty=EVEN_ONLY if masked else None))
+        return list(shared.tokens((FEATURES[i] for i in segments), logit_bias=EVEN_ONLY if masked else None))
 
     with ThreadPoolExecutor(len(callers)) as threads:
         results = list(threads.map(run, callers))
@@ -137,12 +138,50 @@ def test_closing_early_frees_the_slots_and_ends_the_thread(engine, alone):
     given_up = shared.tokens(FEATURES[i % 10] for i in range(1000))
     next(given_up)
     given_up.close()
+    assert shared._thread is None
     assert list(shared.tokens([FEATURES[3]])) == [alone(3)]
-    for thread in threading.enumerate():
-        if thread.name == "engine":
-            thread.join(timeout=10)
     assert shared._thread is None
     assert shared._network.active == 0
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_last_caller_to_leave_waits_for_the_step_under_way(engine, monkeypatch, others):
+    """Whatever ends the process next would find the thread in native code."""
+    shared = engine()
+    step, is_in_step, may_end = shared._network.step, threading.Event(), threading.Event()
+
+    def slow_step():
+        is_in_step.set()
+        assert may_end.wait(60)
+        return step()
+
+    generators = [shared.tokens(FEATURES[i % 10] for i in range(1000)) for _ in range(1 + others)]
+    for generator in generators:
+        next(generator)
+    monkeypatch.setattr(shared._network, "step", slow_step)
+    assert is_in_step.wait(60)
+    with ThreadPoolExecutor(1) as threads:
+        leaving = threads.submit(generators[0].close)
+        if others:  # the thread lives on for them
+            leaving.result(timeout=60)
+            assert not may_end.is_set()
+        may_end.set()
+        leaving.result(timeout=60)
+    assert (shared._thread is None) == (not others)
+    generators[-1].close()
+    assert shared._thread is None
+
+
+def test_stopped_engine_takes_no_further_step(engine):
+    shared = engine()
+    results = shared.tokens(FEATURES[i % 10] for i in range(1000))
+    next(results)
+    shared.stop()
+    assert shared._thread is None
+    with pytest.raises(RuntimeError, match="shutting down"):
+        list(shared.tokens([FEATURES[0]]))
+    results.close()
+    assert shared._thread is None
 
 
 def test_caller_is_never_far_ahead_of_the_network(engine):

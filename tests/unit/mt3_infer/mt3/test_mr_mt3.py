@@ -1,4 +1,4 @@
-"""Recordings are read in order, together as alone; published files find their conventions; wrong ones say so."""
+"""Recordings go in order, together as alone; published files find a training setup; wrong ones are refused."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from safetensors.torch import save_file
 
 from mt3_infer import CheckpointNotFoundError, InvalidOptionError, load_model
 from mt3_infer.errors import WeightsError
-from mt3_infer.models import MT3Options, mt3
-from mt3_infer.models import conventions as known
-from mt3_infer.models.conventions import Conventions, FrontEnd, MemoryStart, conventions_of
-from mt3_infer.models.mr_mt3 import MRMT3
-from mt3_infer.models.state_dicts import from_published_mt3, published_shapes, read_weights
+from mt3_infer.models import MT3Options
+from mt3_infer.models.mr_mt3.network import MRMT3
+from mt3_infer.models.mt3 import config as known
+from mt3_infer.models.mt3 import network as mt3
+from mt3_infer.models.mt3.config import FrontEnd, MemoryStart, TrainingSetup, training_setup_of
 from mt3_infer.models.t5 import Positions, T5Config
 from mt3_infer.results import pack, unpack
 from mt3_infer.segments import Segment, SegmentGrid
 from mt3_infer.vocabulary import END, Instrument
+from mt3_infer.weights.files import read_weights
+from tests.unit.mt3_infer.published import mt3_shapes, mt3_weights
 
 CPU = torch.device("cpu")
 FRAMES, KINDS, ROWS = 8, 6, 4
@@ -52,7 +54,7 @@ def random_weights(config: T5Config, *, memory: bool = True, end: float = 3.0) -
     generator = torch.Generator().manual_seed(1)
     weights = {
         name: torch.empty(shape).normal_(0.0, 1.0 if len(shape) == 1 else 0.3, generator=generator)
-        for name, shape in published_shapes(config, memory=memory).items()
+        for name, shape in mt3_shapes(config, memory=memory).items()
     }
     weights["decoder_embed_tokens.weight"] *= 10
     weights["lm_head.weight"][END] *= end
@@ -73,15 +75,15 @@ def recording(kinds: Sequence[int], first: int = 0) -> Iterator[Segment]:
 
 @pytest.fixture(scope="module")
 def new() -> Callable[..., TinyMRMT3]:
-    length = FRAMES * mt3.HOP_LENGTH
+    length = FRAMES * known.HOP_LENGTH
     weights = random_weights(CONFIG)
 
     def make(slots: int = 4, ahead: int = 1) -> TinyMRMT3:
-        conventions = Conventions(positions=CONFIG.positions, memory_rows=ROWS)
-        network = TinyMRMT3.build(weights, CONFIG, conventions)
+        setup = TrainingSetup(positions=CONFIG.positions, memory_rows=ROWS)
+        network = TinyMRMT3.build(weights, CONFIG, setup)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(mt3, "GRID", SegmentGrid(16_000, hop=length, length=length, tail=1))
-            made = TinyMRMT3(network, conventions, device=CPU, dtype=torch.float32, batch_size=slots)
+            made = TinyMRMT3(network, setup, device=CPU, compute_dtype=torch.float32, batch_size=slots)
         made._ahead = ahead
         return made
 
@@ -247,7 +249,7 @@ def write(path: Path, weights: dict[str, torch.Tensor]) -> Path:
 
 def test_there_are_as_many_parameters_as_published():
     assert len(published()) == 206
-    shapes = published_shapes(T5Config(), memory=True)
+    shapes = mt3_shapes(T5Config(), memory=True)
     assert len(shapes) == 200
     assert sum(map(math.prod, shapes.values())) == 48_519_680
 
@@ -261,14 +263,14 @@ def test_every_container_gives_the_same_network(tmp_path, suffix, as_directory):
     model = load_model("mr_mt3", checkpoint_path=tmp_path if as_directory else path, device="cpu", batch_size=1)
     network = model.network
     assert isinstance(network, MRMT3)
-    assert network.conventions == Conventions(
+    assert network.setup == TrainingSetup(
         FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH, memory_rows=32
     )
     assert network.in_order
     loaded = read_weights(path)
     assert loaded.keys() == published().keys()
-    expected = MRMT3.build(published(), TINY, network.conventions).state_dict()
-    found = MRMT3.build(loaded, TINY, network.conventions).state_dict()
+    expected = MRMT3.build(published(), TINY, network.setup).state_dict()
+    found = MRMT3.build(loaded, TINY, network.setup).state_dict()
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
     memory = torch.cat(
         [published()[f"segmem_encoder.block.0.layer.0.SelfAttention.{part}.weight"] for part in "qkv"]
@@ -276,8 +278,8 @@ def test_every_container_gives_the_same_network(tmp_path, suffix, as_directory):
     assert torch.equal(found["memory.layer.query_key_value.weight"], memory)
 
 
-LEGACY = Conventions(FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH)
-FROM_MT3 = Conventions(FrontEnd.TF, min_max=True, positions=Positions.MT3_PYTORCH)
+LEGACY = TrainingSetup(FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH)
+FROM_MT3 = TrainingSetup(FrontEnd.TF, min_max=True, positions=Positions.MT3_PYTORCH)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +297,7 @@ FROM_MT3 = Conventions(FrontEnd.TF, min_max=True, positions=Positions.MT3_PYTORC
     ],
 )
 def test_published_memory_networks_are_known_by_name(stem, front_end, rows, caplog):
-    found = conventions_of(stem, known.MR_MT3, {})
+    found = training_setup_of(stem, known.MR_MT3, {})
     assert (found.front_end, found.memory_rows) == (front_end, rows)
     assert (found.min_max, found.positions) == (True, "mt3_pytorch")
     assert found.memory_start is MemoryStart.WITH_PREV
@@ -305,29 +307,29 @@ def test_published_memory_networks_are_known_by_name(stem, front_end, rows, capl
 @pytest.mark.parametrize(
     ("stem", "expected"),
     [
-        ("mt3", Conventions(FrontEnd.TF, min_max=False, positions=Positions.MAGENTA)),
-        ("anything", Conventions(FrontEnd.TF, min_max=False, positions=Positions.MAGENTA)),
+        ("mt3", TrainingSetup(FrontEnd.TF, min_max=False, positions=Positions.MAGENTA)),
+        ("anything", TrainingSetup(FrontEnd.TF, min_max=False, positions=Positions.MAGENTA)),
         ("slakh_f1_0.65", LEGACY),
         ("commu_mt3", FROM_MT3),
         ("exp_segmemV2_prev_context=64", LEGACY),
     ],
 )
 def test_published_networks_without_a_memory_are_known_by_name(stem, expected):
-    assert conventions_of(stem, known.MT3, {}) == expected
+    assert training_setup_of(stem, known.MT3, {}) == expected
 
 
 def test_a_name_that_says_nothing_of_the_memory_is_noted(caplog):
     with caplog.at_level(logging.WARNING):
-        assert conventions_of("checkpoint", known.MR_MT3, {}).memory_rows == 64
+        assert training_setup_of("checkpoint", known.MR_MT3, {}).memory_rows == 64
         assert caplog.messages == [
             "the name checkpoint does not say how many rows its memory has: 64 are assumed; "
             "load it with memory_rows=… if they are not"
         ]
-        assert conventions_of("checkpoint", known.MR_MT3, {"memory_rows": 16}).memory_rows == 16
+        assert training_setup_of("checkpoint", known.MR_MT3, {"memory_rows": 16}).memory_rows == 16
         assert len(caplog.messages) == 1
 
 
-def test_conventions_can_be_given_when_it_is_loaded(tmp_path):
+def test_training_setups_can_be_given_when_it_is_loaded(tmp_path):
     path = write(tmp_path / "mr_mt3.pth", published())
     network = load_model(
         "mr_mt3",
@@ -340,7 +342,7 @@ def test_conventions_can_be_given_when_it_is_loaded(tmp_path):
         memory_start="v2",
     ).network
     assert isinstance(network, MRMT3)
-    assert network.conventions == Conventions(FrontEnd.TORCH_CURRENT, False, Positions.MAGENTA, 7, MemoryStart.V2)
+    assert network.setup == TrainingSetup(FrontEnd.TORCH_CURRENT, False, Positions.MAGENTA, 7, MemoryStart.V2)
     assert network.network.config.positions is Positions.MAGENTA
 
 
@@ -356,7 +358,7 @@ def test_conventions_can_be_given_when_it_is_loaded(tmp_path):
         ({"depth": 2}, "mr_mt3 takes no option 'depth' when it is loaded."),
     ],
 )
-def test_conventions_that_do_not_exist_are_refused(tmp_path, given, message):
+def test_training_setups_that_do_not_exist_are_refused(tmp_path, given, message):
     path = write(tmp_path / "mr_mt3.pth", published())
     with pytest.raises(InvalidOptionError) as caught:
         load_model("mr_mt3", checkpoint_path=path, device="cpu", **given)
@@ -388,15 +390,13 @@ def test_weights_of_the_other_network_name_it(tmp_path, model, memory, message, 
 def test_a_parameter_too_few_or_too_many_is_named():
     weights = published()
     del weights["segmem_encoder.final_layer_norm.weight"]
-    with pytest.raises(WeightsError, match=r"they lack segmem_encoder\.final_layer_norm\.weight\.$"):
-        from_published_mt3(weights, TINY, memory=True)
+    with pytest.raises(WeightsError, match=r"MR-MT3: missing segmem_encoder\.final_layer_norm\.weight\.$"):
+        mt3_weights(weights, TINY, memory=True)
     weights = published() | {"segmem_encoder.block.1.layer.0.layer_norm.weight": torch.ones(16)}
-    with pytest.raises(WeightsError, match=r"they hold unknown segmem_encoder\.block\.1\.layer\.0\."):
-        from_published_mt3(weights, TINY, memory=True)
+    with pytest.raises(WeightsError, match=r"MR-MT3: unknown segmem_encoder\.block\.1\.layer\.0\."):
+        mt3_weights(weights, TINY, memory=True)
     with pytest.raises(WeightsError, match=r"hold segmem_proj\.weight twice"):
-        from_published_mt3(
-            published() | {"segmem_encoder.embed_tokens.weight": torch.ones(16, 16)}, TINY, memory=True
-        )
+        mt3_weights(published() | {"segmem_encoder.embed_tokens.weight": torch.ones(16, 16)}, TINY, memory=True)
 
 
 def test_without_download_the_error_has_the_command(tmp_path, monkeypatch):

@@ -13,11 +13,13 @@ from safetensors.torch import save_file
 
 from mt3_infer import InvalidOptionError, Model, Progress, load_model
 from mt3_infer.models import MODELS, MT3Options
-from mt3_infer.models.mt3 import GRID, MT3, load, real_frames, start_step
-from mt3_infer.models.state_dicts import published_shapes
+from mt3_infer.models.mt3.config import GRID
+from mt3_infer.models.mt3.network import MT3, load, real_frames
+from mt3_infer.models.mt3.notes import start_step
 from mt3_infer.models.t5 import T5Config
 from mt3_infer.segments import split_segments
 from mt3_infer.vocabulary import MT3_CODEC, EventType, Instrument
+from tests.unit.mt3_infer.published import mt3_shapes
 
 CONFIG = T5Config(
     d_kv=8, d_ff=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, d_model=512, n_features=512
@@ -30,9 +32,7 @@ def checkpoint(tmp_path_factory):
     """A directory with random weights, as small as the front end allows."""
     directory = tmp_path_factory.mktemp("mt3")
     generator = torch.Generator().manual_seed(4)
-    weights = {
-        name: 0.1 * torch.randn(shape, generator=generator) for name, shape in published_shapes(CONFIG).items()
-    }
+    weights = {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in mt3_shapes(CONFIG).items()}
     weights["lm_head.weight"][1] += 0.05  # sequences end at times
     save_file(weights, directory / "mt3.safetensors")
     sizes = {

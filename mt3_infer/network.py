@@ -1,0 +1,74 @@
+"""What a network is to the rest of the library: segments in, results out, notes from all results."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from mt3_infer.notes import Note
+
+if TYPE_CHECKING:
+    from mt3_infer.models import ModelOptions
+    from mt3_infer.segments import Segment, SegmentGrid
+
+ResultT = TypeVar("ResultT")
+ResultIn = TypeVar("ResultIn", contravariant=True)
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """Notes that a network found in a recording.
+
+    Attributes:
+        notes: sorted, see `mt3_infer.notes.sort_notes`.
+        counters: odd output that was counted instead of raised, as `{"invalid_tokens": 2}`.
+    """
+
+    notes: list[Note]
+    counters: Mapping[str, int]
+
+
+class Collector(Protocol[ResultIn]):
+    """Makes notes of a network's results for the segments of one recording."""
+
+    def feed(self, result: ResultIn) -> None:
+        """Take the next segment's result; the first one is that of segment 0."""
+
+    def finish(self, samples: int) -> NetworkOutput:
+        """Return the notes of the whole recording, which has so many samples at the network's rate."""
+
+
+class Network(Protocol[ResultT]):
+    """A network on a device, ready to run; the same one may serve several threads.
+
+    It is in two halves, so that several workers can share a long recording: `read` is the work, `collect` takes no
+    time and needs the results in order. `mt3_infer.results` keeps them in between.
+    """
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    @property
+    def grid(self) -> SegmentGrid:
+        """How it cuts a recording into segments."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether inference of a segment needs the result of the one before it."""
+
+    def read(
+        self, segments: Iterable[Segment], options: ModelOptions, *, before: ResultT | None = None
+    ) -> Generator[ResultT]:
+        """Yield the results of consecutive segments, in order. Closing the generator gives up what is left.
+
+        Args:
+            segments: taken on the calling thread, as there is room for them.
+            options: of the type that the model's row names.
+            before: the result of the segment before the first of these; None at the start of a recording, and
+                of no concern where `in_order` is false.
+        """
+
+    def collect(self, options: ModelOptions) -> Collector[ResultT]:
+        """Return a collector for one recording, with the options that `read` was given."""

@@ -1,0 +1,171 @@
+"""Fair scheduling: decide which work item an idle worker claims next, and tell jobs their place in line.
+
+First come owners of whom the fewest items run just now; then the job that was served least recently, counted from
+its creation if it never was. So a recording of three hours, which every shard moves behind those who came in the
+meantime, does not hold up short ones, and nothing waits for ever.
+
+Of an owner's long recordings one after the other is split: as long as shards wait, a job that is known to be long
+does too, so that only what is being worked on lies in storage uncompressed. That a job is long shows when a worker
+has opened its recording; `must_defer` then tells it whether to put it back.
+
+Candidates are looked up without a lock; taking one is the guarded statement of `work.claim`. If another worker was
+faster, the next one is tried.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Collection
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy.orm import Session
+
+from shared import work
+from shared.db import Sessions, now_plus
+from shared.kinds import KINDS, Claim
+from shared.tables import Job, Status, WorkItem, WorkStatus
+
+LINE_SECONDS = 1.0  # how old a place in line may be
+LINE_LENGTH = 1000  # jobs that get a place of their own; those after them get that of the next one
+CANDIDATES = 8  # looked up at once: enough for some workers that come at the same moment
+TRIES = 5
+
+QUEUED = WorkItem.status == WorkStatus.QUEUED
+SHORT_KINDS = [name for name, kind in KINDS.items() if kind.is_short]
+PARTS_OF_LONG = [name for name, kind in KINDS.items() if kind.is_part_of_long]
+
+
+def claim_next(
+    sessions: Sessions,
+    *,
+    worker: str,
+    lease_seconds: float,
+    max_attempts: int,
+    short_for: float | None = None,
+) -> Claim | None:
+    """Claim the item that is first in line; None when nothing is due.
+
+    Args:
+        short_for: only short items, not known to be long, that have been due for so many seconds.
+    """
+    for _ in range(TRIES):
+        with sessions() as session:
+            found = candidates(session, max_attempts=max_attempts, short_for=short_for)
+        for item_id in found:
+            with sessions.begin() as session:
+                claim = work.claim(
+                    session, item_id, worker=worker, lease_seconds=lease_seconds, max_attempts=max_attempts
+                )
+            if claim is not None:
+                return claim
+        if not found:
+            return None
+        time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - others claimed all of them just now
+    return None
+
+
+def candidates(
+    session: Session, *, max_attempts: int, short_for: float | None = None, limit: int = CANDIDATES
+) -> list[UUID]:
+    """Return the items to claim first, best first; all of owners of whom equally many run."""
+    running = _count_running(session)
+    waiting = _waiting_owners(session)
+    for level in sorted({running.get(owner, 0) for owner in waiting}):
+        owners = [owner for owner in waiting if running.get(owner, 0) == level]
+        if short_for is not None:
+            found = _first(session, owners, max_attempts, limit, SHORT_KINDS, due_for=short_for)
+        else:
+            found = _first(session, owners, max_attempts, limit, list(KINDS))
+            busy = set(session.scalars(_owners_of_waiting_parts()))
+            may_split = [owner for owner in owners if owner not in busy]
+            found += _first(session, may_split, max_attempts, limit, list(KINDS), is_long=True)
+        if found:
+            return [item_id for *_, item_id in sorted(found)[:limit]]
+    return []
+
+
+def must_defer(session: Session, owner: str) -> bool:
+    """Return True if a recording that is long is to wait before it is split: shards of its owner do."""
+    return session.scalar(_owners_of_waiting_parts().where(WorkItem.owner == owner).limit(1)) is not None
+
+
+class WaitingLine:
+    """Tells jobs their place among all that wait. Read once a second, however many clients poll."""
+
+    def __init__(self) -> None:
+        self._places: dict[UUID, int] = {}
+        self._next = 1  # the place of those that came since
+        self._read_at = float("-inf")
+        self._reading = threading.Lock()
+
+    def position(self, session: Session, job: Job) -> int | None:
+        """Return 1 for the job that is first in line, of all owners'; None for one that does not wait."""
+        if job.status is not Status.QUEUED:
+            return None
+        with self._reading:
+            if time.monotonic() - self._read_at > LINE_SECONDS:
+                self._read_at = time.monotonic()  # first: if the database is away, not every client waits for it
+                line = _read_line(session)
+                self._places = {job_id: place for place, job_id in enumerate(line, start=1)}
+                self._next = len(line) + 1
+            return self._places.get(job.id, self._next)
+
+
+def _read_line(session: Session) -> list[UUID]:
+    """Return the jobs that have items waiting: first those to claim in order, then those that wait to be split."""
+    query = select(WorkItem.job_id).where(QUEUED).group_by(WorkItem.job_id)
+    is_last = func.min(case((WorkItem.is_long, 1), else_=0))
+    ordered = query.order_by(is_last, func.min(WorkItem.served_at), WorkItem.job_id).limit(LINE_LENGTH)
+    return list(session.scalars(ordered))
+
+
+def _count_running(session: Session) -> dict[str, int]:
+    """Count the items of each owner that workers hold."""
+    running = select(WorkItem.owner, func.count()).where(WorkItem.status == WorkStatus.PROCESSING)
+    return dict(session.execute(running.group_by(WorkItem.owner)).all())
+
+
+def _waiting_owners(session: Session) -> set[str]:
+    """Return the owners of items that wait: a few steps in the index for each of them, however many wait."""
+    first = select(func.min(WorkItem.owner).label("owner")).where(QUEUED).cte("owners", recursive=True)
+    following = select(func.min(WorkItem.owner)).where(QUEUED, WorkItem.owner > first.c.owner).scalar_subquery()
+    owners = first.union_all(select(following).where(first.c.owner.is_not(None)))
+    return set(session.scalars(select(owners.c.owner).where(owners.c.owner.is_not(None))))
+
+
+def _owners_of_waiting_parts() -> Select[str]:
+    parts = select(WorkItem.owner).where(QUEUED, WorkItem.kind.in_(PARTS_OF_LONG))
+    return parts.where(WorkItem.run_after <= now_plus()).distinct()
+
+
+def _first(
+    session: Session,
+    owners: Collection[str],
+    max_attempts: int,
+    limit: int,
+    kinds: Collection[str],
+    *,
+    is_long: bool = False,
+    due_for: float = 0.0,
+) -> list[tuple[datetime, int, UUID]]:
+    """Return the first items in line of these owners, each with what the line is ordered by."""
+    # Written so that no database takes the index of `run_after` for this: nearly all that is queued is due.
+    has_been_due: ColumnElement[bool] = func.coalesce(WorkItem.run_after, WorkItem.served_at) <= now_plus(-due_for)
+    query = (
+        select(WorkItem.served_at, WorkItem.number, WorkItem.id)
+        .where(
+            QUEUED,
+            WorkItem.owner.in_(owners),
+            WorkItem.is_long.is_(is_long),
+            WorkItem.kind.in_(kinds),
+            has_been_due,
+            WorkItem.attempts_counted < max_attempts,
+        )
+        .order_by(WorkItem.served_at, WorkItem.number)
+        .limit(limit)
+    )
+    return [(served_at, number, item_id) for served_at, number, item_id in session.execute(query)]

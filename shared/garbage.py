@@ -1,0 +1,74 @@
+"""What is to be removed from storage: prefixes that are noted with the change of a row, and orphans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from shared.db import now_plus
+from shared.storage import result_prefix, shard_prefix, upload_prefix
+from shared.tables import Garbage, Job, Status, WorkItem
+
+_UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
+
+
+def all_prefixes(job_ids: Sequence[UUID]) -> list[str]:
+    """Return everything that jobs may have in storage."""
+    return [prefix(job_id) for job_id in job_ids for prefix in (upload_prefix, result_prefix, shard_prefix)]
+
+
+def note(session: Session, prefixes: Sequence[str]) -> None:
+    """Note prefixes as garbage, in the transaction that makes them so."""
+    if prefixes:
+        session.execute(delete(Garbage).where(Garbage.prefix.in_(prefixes)), execution_options=_UNSYNCHRONIZED)
+        session.execute(insert(Garbage).values([{"prefix": p, "created_at": now_plus()} for p in prefixes]))
+
+
+def list_garbage(session: Session, *, older_than_seconds: float) -> list[str]:
+    """List prefixes to remove, by now beyond the reach of a worker that was still writing."""
+    due = select(Garbage.prefix).where(Garbage.created_at < now_plus(-older_than_seconds))
+    return list(session.scalars(due.order_by(Garbage.created_at).limit(500)))
+
+
+def postpone(session: Session, prefix: str) -> None:
+    """Put a prefix that storage did not delete behind the others."""
+    session.execute(update(Garbage).where(Garbage.prefix == prefix).values(created_at=now_plus()))
+
+
+def forget(session: Session, prefix: str) -> None:
+    """Forget a prefix that is gone from storage."""
+    session.execute(delete(Garbage).where(Garbage.prefix == prefix))
+
+
+def find_kept_results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, set[int]]:
+    """Return which of these jobs exist, each with the attempts whose results are in use or being made."""
+    return {
+        job_id: ({attempt} if status is Status.PROCESSING else set())
+        # results/{job}/{attempt}/…
+        | {int(artifact["key"].split("/")[2]) for artifact in artifacts}
+        for job_id, status, artifacts, attempt in _jobs_and_first_attempts(session, job_ids)
+    }
+
+
+def find_kept_shards(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, set[int]]:
+    """Return which of these jobs exist, each with the attempt whose shards are in use or being made."""
+    return {
+        job_id: set() if status in (Status.SUCCEEDED, Status.CANCELED) else {attempt}
+        for job_id, status, _, attempt in _jobs_and_first_attempts(session, job_ids)
+    }
+
+
+def _jobs_and_first_attempts(
+    session: Session, job_ids: Sequence[UUID]
+) -> Sequence[tuple[UUID, Status, list[dict[str, Any]], int]]:
+    """All that a job stores lies in folders that are named after the latest attempt at its first item."""
+    query = (
+        select(Job.id, Job.status, Job.artifacts, WorkItem.attempt)
+        .join(WorkItem, WorkItem.job_id == Job.id)
+        .where(Job.id.in_(job_ids), WorkItem.parent_id.is_(None))
+    )
+    return [(*row,) for row in session.execute(query)]

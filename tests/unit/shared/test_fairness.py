@@ -1,0 +1,338 @@
+"""Fair scheduling, on both databases: the order, what every worker gets, and that looking stays cheap."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import insert, text, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+from uuid6 import uuid7
+
+from shared import work
+from shared.db import Sessions, now_plus
+from shared.fairness import WaitingLine, candidates, claim_next, must_defer
+from shared.kinds import ASSEMBLE, SHARD, Claim
+from shared.tables import Job, Status, WorkItem, WorkStatus
+from tests.work import (
+    MAX_ATTEMPTS,
+    add_job,
+    add_split_job,
+    change_items,
+    complete,
+    defer,
+    fail,
+    get,
+    item,
+    must_claim,
+    release,
+)
+
+
+def take_next(sessions: Sessions, *, worker: str = "a") -> Claim | None:
+    return claim_next(sessions, worker=worker, lease_seconds=60, max_attempts=MAX_ATTEMPTS)
+
+
+def age(sessions: Sessions, *job_ids: UUID) -> None:
+    """Make the jobs wait since long ago, the first one the longest."""
+    for seconds, job_id in enumerate(reversed(job_ids), start=1):
+        with sessions.begin() as session:
+            since = {"served_at": now_plus(-1000 * seconds)}
+            session.execute(update(WorkItem).where(WorkItem.job_id == job_id).values(since))
+
+
+def test_who_waits_for_the_longest_time_is_first(any_sessions: Sessions) -> None:
+    first, second = add_job(any_sessions), add_job(any_sessions)
+    age(any_sessions, second, first)
+    claims = [take_next(any_sessions) for _ in range(3)]
+    assert [claim and claim.job_id for claim in claims] == [second, first, None]
+
+
+def test_a_long_recording_goes_behind_whoever_came_while_it_was_served(any_sessions: Sessions) -> None:
+    """Two workers; a short job that comes while both are at shards waits for one of them to end, and no more."""
+    long = add_split_job(any_sessions, count=6)
+    age(any_sessions, long)
+    running = [take_next(any_sessions), take_next(any_sessions)]
+    short = [add_job(any_sessions) for _ in range(3)]
+    age(any_sessions, long, *short)
+    order = []
+    for _ in range(5):
+        ended = running.pop(0)
+        assert ended is not None
+        complete(any_sessions, ended)
+        taken = take_next(any_sessions)
+        assert taken is not None
+        order.append(taken.job_id)
+        running.append(taken)
+    assert order == [*short, long, long]
+
+
+def test_an_owner_of_whom_little_runs_comes_before_one_of_whom_much_runs(any_sessions: Sessions) -> None:
+    many = [add_job(any_sessions, owner="many") for _ in range(4)]
+    split_one = add_split_job(any_sessions, count=3)  # of "public"
+    few = [add_job(any_sessions, owner="few") for _ in range(2)]
+    age(any_sessions, *many, split_one, *few)
+    owners = []
+    for _ in range(6):
+        taken = take_next(any_sessions)
+        assert taken is not None
+        owners.append({**dict.fromkeys(many, "many"), **dict.fromkeys(few, "few")}.get(taken.job_id, "public"))
+    assert owners == ["many", "public", "few", "many", "public", "few"]
+
+
+def test_nothing_waits_for_ever_behind_those_who_keep_coming(any_sessions: Sessions) -> None:
+    long, taken = add_split_job(any_sessions, count=2), []
+    for _ in range(3):
+        add_job(any_sessions)
+    for _ in range(8):
+        add_job(any_sessions)
+        claimed = take_next(any_sessions)
+        assert claimed is not None
+        taken.append(claimed.job_id)
+        complete(any_sessions, claimed)
+    assert taken.count(long) == 3, "two shards, and the assembly"
+
+
+def test_what_is_not_due_is_passed_over(any_sessions: Sessions) -> None:
+    later, now = add_job(any_sessions, owner="a"), add_job(any_sessions, owner="b")
+    must_claim(any_sessions, add_job(any_sessions, owner="b"))
+    change_items(any_sessions, later, run_after=now_plus(60))
+    claimed = take_next(any_sessions)
+    assert claimed is not None
+    assert claimed.job_id == now, "although its owner has a job running"
+    assert take_next(any_sessions) is None
+
+
+def test_a_job_handed_back_keeps_its_place(any_sessions: Sessions) -> None:
+    ids = [add_job(any_sessions) for _ in range(2)]
+    age(any_sessions, *ids)
+    claimed = take_next(any_sessions)
+    assert claimed is not None
+    release(any_sessions, claimed)
+    again = take_next(any_sessions)
+    assert again is not None
+    assert again.job_id == ids[0]
+
+
+def test_as_many_workers_as_there_is_work_get_something_each_at_once(any_sessions: Sessions) -> None:
+    add_split_job(any_sessions, count=4)
+    for _ in range(4):
+        add_job(any_sessions)
+    got: list[Claim | None] = []
+    threads = [threading.Thread(target=lambda: got.append(take_next(any_sessions))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({claimed.id for claimed in got if claimed is not None}) == 8
+    assert take_next(any_sessions) is None
+
+
+def put_back(sessions: Sessions, claim: Claim | None) -> None:
+    assert claim is not None
+    with sessions() as session:
+        assert must_defer(session, claim.owner)
+    assert defer(sessions, claim)
+
+
+def test_a_job_known_to_be_long_waits_for_the_shards_of_its_owner(any_sessions: Sessions) -> None:
+    cut = add_split_job(any_sessions, count=2)
+    uncut, short = add_job(any_sessions), add_job(any_sessions)
+    age(any_sessions, uncut, short, cut)
+    put_back(any_sessions, take_next(any_sessions))
+    assert item(any_sessions, uncut).attempts_counted == 0
+    order = [take_next(any_sessions) for _ in range(5)]
+    assert [claim and claim.job_id for claim in order] == [short, cut, cut, uncut, None]
+
+
+def test_a_long_job_does_not_wait_for_shards_of_another_owner(any_sessions: Sessions) -> None:
+    add_split_job(any_sessions, count=2)  # of "public"
+    other = add_job(any_sessions, owner="other")
+    with any_sessions() as session:
+        assert not must_defer(session, "other")
+    change_items(any_sessions, other, is_long=True)
+    age(any_sessions, other)
+    claimed = take_next(any_sessions)
+    assert claimed is not None
+    assert claimed.job_id == other
+
+
+@pytest.mark.integration
+def test_a_worker_that_is_stopped_while_it_claims_holds_up_nobody(postgres_sessions: Sessions) -> None:
+    long = add_split_job(postgres_sessions, count=2)
+    first = item(postgres_sessions, long, SHARD, 0).id
+    with postgres_sessions() as stopped:
+        assert work.claim(stopped, first, worker="a", lease_seconds=60, max_attempts=MAX_ATTEMPTS)
+        claimed = take_next(postgres_sessions, worker="b")  # the other transaction is still open
+        stopped.rollback()
+    assert claimed is not None
+    assert (claimed.kind, claimed.number) == (SHARD, 1)
+
+
+def test_the_position_counts_those_ahead(any_sessions: Sessions) -> None:
+    ids = [add_job(any_sessions) for _ in range(3)]
+    must_claim(any_sessions, ids[0])
+    line = WaitingLine()
+    with any_sessions() as session:
+        assert [line.position(session, get(any_sessions, job_id)) for job_id in ids] == [None, 1, 2]
+
+
+def test_the_position_counts_turns(any_sessions: Sessions) -> None:
+    long = add_split_job(any_sessions, count=3)
+    early, late = add_job(any_sessions), add_job(any_sessions)
+    age(any_sessions, early, long, late)
+    with any_sessions() as session:
+        positions = [WaitingLine().position(session, get(any_sessions, job_id)) for job_id in (early, late, long)]
+    assert positions == [1, 3, None]
+
+
+def test_a_long_job_that_was_put_back_stands_behind_what_it_waits_for(any_sessions: Sessions) -> None:
+    cut = add_split_job(any_sessions, count=3)
+    uncut, short = add_job(any_sessions), add_job(any_sessions)
+    age(any_sessions, uncut, cut, short)
+    put_back(any_sessions, take_next(any_sessions))
+    with any_sessions() as session:
+        positions = [WaitingLine().position(session, get(any_sessions, job_id)) for job_id in (short, uncut)]
+    assert positions == [2, 3]
+
+
+def test_places_are_read_once_a_second(any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = add_job(any_sessions), add_job(any_sessions)
+    line = WaitingLine()
+    with any_sessions() as session:
+        assert line.position(session, get(any_sessions, second)) == 2
+        must_claim(any_sessions, first)
+        assert line.position(session, get(any_sessions, second)) == 2
+        monkeypatch.setattr("shared.fairness.LINE_SECONDS", 0)
+        assert line.position(session, get(any_sessions, second)) == 1
+    late = add_job(any_sessions)
+    with any_sessions() as session:
+        assert line.position(session, get(any_sessions, late)) == 2, (
+            "who came since is behind those that were there"
+        )
+
+
+def test_who_asks_while_the_database_is_away_does_not_each_wait_for_it(any_sessions: Sessions) -> None:
+    job_id, line = add_job(any_sessions), WaitingLine()
+    asked = []
+
+    class Away(Session):
+        def scalars(self, *_: Any, **__: Any) -> Any:
+            asked.append(1)
+            raise OperationalError("SELECT", None, Exception("timeout"))
+
+    job = get(any_sessions, job_id)
+    with pytest.raises(OperationalError):
+        line.position(Away(), job)
+    assert line.position(Away(), job) == 1
+    assert len(asked) == 1
+
+
+def fill(sessions: Sessions, count: int) -> None:
+    """Queue jobs of one owner, in the order in which they are made."""
+    began = datetime.now(UTC) - timedelta(days=1)
+    ids = [UUID(str(uuid7())) for _ in range(count)]
+    rows = [
+        {
+            "id": job_id,
+            "owner": "public",
+            "status": Status.QUEUED,
+            "model": "m",
+            "options": {},
+            "client_metadata": {},
+            "upload_key": "k",
+            "upload_bytes": 1,
+            "audio_seconds_done": 0.0,
+            "created_at": began,
+            "artifacts": [],
+        }
+        for job_id in ids
+    ]
+    items = [
+        {
+            "id": UUID(str(uuid7())),
+            "job_id": job_id,
+            "owner": "public",
+            "kind": "transcribe",
+            "number": 0,
+            "status": WorkStatus.QUEUED,
+            "payload": {},
+            "seconds_done": 0.0,
+            "served_at": began + timedelta(seconds=number),
+            "is_long": False,
+            "run_after": began,
+            "attempt": 0,
+            "attempts_counted": 0,
+        }
+        for number, job_id in enumerate(ids)
+    ]
+    with sessions.begin() as session:
+        session.execute(insert(Job), rows)
+        session.execute(insert(WorkItem), items)
+
+
+def seconds_to_look(sessions: Sessions) -> float:
+    """The fastest of some looks, so that what else the machine does counts little."""
+    took = []
+    for _ in range(20):
+        with sessions() as session:
+            began = time.perf_counter()
+            assert candidates(session, max_attempts=MAX_ATTEMPTS)
+            took.append(time.perf_counter() - began)
+    return min(took)
+
+
+def test_looking_takes_no_longer_among_ten_thousand_than_among_ten(any_sessions: Sessions) -> None:
+    fill(any_sessions, 10)
+    few = seconds_to_look(any_sessions)
+    fill(any_sessions, 10_000)
+    with any_sessions.begin() as session:
+        if session.get_bind().dialect.name == "postgresql":
+            session.execute(text("ANALYZE"))  # which it does by itself; SQLite does not
+    many = seconds_to_look(any_sessions)
+    assert many < 4 * few + 0.002, f"{1000 * few:.1f} ms among 10, {1000 * many:.1f} ms among 10,000"
+
+
+def test_an_assembly_does_not_wait_behind_those_who_came_since_the_split(any_sessions: Sessions) -> None:
+    """What is left to do takes a second, and the client has waited for hours."""
+    long = add_split_job(any_sessions, count=1)
+    for _ in range(3):
+        add_job(any_sessions)
+    complete(any_sessions, must_claim(any_sessions, long, SHARD))
+    claimed = take_next(any_sessions)
+    assert claimed is not None
+    assert (claimed.job_id, claimed.kind) == (long, ASSEMBLE)
+
+
+def test_a_job_that_failed_goes_behind_those_who_came_meanwhile(any_sessions: Sessions) -> None:
+    failed, other = add_job(any_sessions), add_job(any_sessions)
+    claimed = take_next(any_sessions)
+    assert claimed is not None
+    assert claimed.job_id == failed
+    fail(any_sessions, claimed, retry_after=-1)
+    again = take_next(any_sessions)
+    assert again is not None
+    assert again.job_id == other
+
+
+def test_short_work_is_only_what_may_be_run_in_the_middle_of_a_long_one(any_sessions: Sessions) -> None:
+    def take_short(max_attempts: int = 1) -> Claim | None:
+        return claim_next(any_sessions, worker="a", lease_seconds=60, max_attempts=max_attempts, short_for=1.0)
+
+    add_split_job(any_sessions)
+    known, tried, young, short = (add_job(any_sessions) for _ in range(4))
+    for job_id in (known, tried, short):
+        change_items(any_sessions, job_id, run_after=now_plus(-2))
+    change_items(any_sessions, known, is_long=True)
+    change_items(any_sessions, tried, attempts_counted=1)
+    claimed = take_short()
+    assert claimed is not None
+    assert claimed.job_id == short
+    assert take_short() is None
+    change_items(any_sessions, young, run_after=now_plus(-2))
+    assert take_short() is not None

@@ -1,0 +1,130 @@
+"""What a handler works with, and what it returns."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from checkpoints.progress import FetchProgress
+from mt3_infer.loading import Model
+from mt3_infer.results import unpack
+from shared import work
+from shared.config import Settings
+from shared.db import Sessions
+from shared.kinds import Claim, Download, NewItem, Result
+from shared.logs import get_logger
+from shared.model_reports import report_model
+from shared.queue import JobQueue
+from shared.storage import ObjectStorage, put_checked
+from shared.tables import Phase
+from worker.engine import TranscriptionEngine
+from worker.errors import OUT_OF_MEMORY
+from worker.heartbeat import Heartbeat
+from worker.liveness import Liveness
+from worker.preemption import Preemption
+
+log = get_logger(__name__)
+
+
+class Deferred(Exception):  # noqa: N818 - not an error
+    """Raised by a handler to have its item put back: it turned out to be long, and others come first."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What an item came to; see `work.complete`. `artifacts` are objects as `store` describes them."""
+
+    result_key: str | None = None
+    then: Sequence[NewItem] = ()
+    job: Mapping[str, Any] = field(default_factory=dict)
+    result: Result | None = None
+    unneeded: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Services:
+    """What all attempts of a worker process share."""
+
+    settings: Settings
+    sessions: Sessions
+    storage: ObjectStorage
+    engine: TranscriptionEngine
+    queue: JobQueue
+    worker: str
+    stopping: threading.Event
+    liveness: Liveness = field(default_factory=lambda: Liveness(stall_seconds=900, loop_seconds=60))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one attempt works with.
+
+    Attributes:
+        preempt: to be called between two segments of a long recording.
+        is_preempting: this attempt is made between two segments of another item.
+    """
+
+    services: Services
+    claim: Claim
+    heartbeat: Heartbeat
+    preempt: Preemption
+    is_preempting: bool
+
+    def load_model(self) -> Model:
+        """Return the job's model, ready to run; fetch its weights if they are not here."""
+        engine, name, report = self.services.engine, self.claim.model, self.heartbeat.report
+        report(Phase.FETCHING_CHECKPOINT)
+
+        def fetching(at: FetchProgress) -> None:
+            download = Download(at.bytes_done, at.bytes_total, round(at.bytes_per_second), at.waiting)
+            report(Phase.FETCHING_CHECKPOINT, download=download)
+
+        engine.fetch(name, fetching)
+        report(Phase.LOADING_MODEL)
+        return engine.load(name, halvings=self._times_out_of_memory())
+
+    def _times_out_of_memory(self) -> int:
+        if self.claim.attempt == 1:
+            return 0
+        with self.services.sessions() as session:
+            return work.count_failures(session, self.claim, OUT_OF_MEMORY)
+
+    def store(self, key: str, content: bytes, content_type: str = "application/octet-stream") -> dict[str, Any]:
+        """Store a result and read it back; return its description, as jobs list their artifacts."""
+        stored = put_checked(self.services.storage, key, content, content_type=content_type)
+        return {
+            "name": key.rpartition("/")[2],
+            "content_type": content_type,
+            "size": stored.size,
+            "sha256": stored.sha256,
+            "key": stored.key,
+        }
+
+    def load_results(self, key: str) -> list[Any]:
+        """Return what the network gave for the segments of a shard."""
+        with self.services.storage.open(key) as packed:
+            return unpack(packed.read())
+
+    def report_speed(self, audio_seconds: float, took: float) -> None:
+        """Record how fast the model ran; that this fails is no reason to fail."""
+        try:
+            with self.services.sessions.begin() as session:
+                speed = audio_seconds / max(took, 1e-6)
+                report_model(session, self.claim.model, installed=True, realtime_factor=speed)
+        except Exception as error:
+            log.warning("model_report_failed", error=str(error))
+
+
+@dataclass(frozen=True)
+class Handler:
+    """How a kind of work is done.
+
+    Attributes:
+        run: does it. May raise `Deferred`; what else it raises is classed by `worker.errors`.
+        stores: prefixes of what an attempt stores, to be removed where it comes to nothing.
+    """
+
+    run: Callable[[Context], Done]
+    stores: Callable[[Claim], Sequence[str]] = lambda claim: ()

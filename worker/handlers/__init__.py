@@ -1,0 +1,13 @@
+"""How each kind of work is done: one file for each, and a row here."""
+
+from __future__ import annotations
+
+from shared.kinds import ASSEMBLE, SHARD, TRANSCRIBE
+from worker.context import Handler
+from worker.handlers import assemble, shard, transcribe
+
+HANDLERS = {
+    TRANSCRIBE: Handler(transcribe.run, transcribe.stores),
+    SHARD: Handler(shard.run, shard.stores),
+    ASSEMBLE: Handler(assemble.run, assemble.stores),
+}

@@ -1,0 +1,54 @@
+"""Some segments of a long recording: the network runs on them, and its results are stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+from mt3_infer.results import pack
+from mt3_infer.segments import split_segments
+from shared import work
+from shared.kinds import SHARD, Claim
+from shared.tables import Phase
+from worker.context import Context, Done
+from worker.splitting import read_samples
+
+
+def stores(claim: Claim) -> Sequence[str]:
+    """Return the prefix that an attempt writes to: a folder beside the shard's input."""
+    return (f"{(claim.input_key or '').rpartition('/')[0]}/{claim.attempt}/",)
+
+
+def run(context: Context) -> Done:
+    """Run the network on a shard. Where segments overlap, the shards on both sides hold the samples."""
+    claim = context.claim
+    assert claim.input_key is not None
+    assert claim.seconds is not None
+    model = context.load_model()
+    network, began, collected = model.network, time.monotonic(), []
+    before = _last_result_before(context) if network.in_order and claim.number else None
+    options = model.spec.check_options(claim.options)
+    with context.services.storage.open(claim.input_key) as audio:
+        blocks = read_samples(audio, network.grid.sample_rate)
+        segments = split_segments(blocks, network.grid, first=claim.payload["first"], stop=claim.payload["stop"])
+        with closing(network.read(segments, options, before=before)) as results:
+            for result in results:
+                collected.append(result)
+                done = min(len(collected) * network.grid.seconds, claim.seconds)
+                context.heartbeat.report(Phase.TRANSCRIBING, done=done, total=claim.seconds)
+                context.preempt()
+    context.report_speed(claim.seconds, time.monotonic() - began - context.preempt.seconds)
+    (prefix,) = stores(claim)
+    context.store(prefix + "results", pack(collected))
+    return Done(result_key=prefix + "results")
+
+
+def _last_result_before(context: Context) -> Any:
+    """Return the result of the segment before the first one of this shard."""
+    with context.services.sessions() as session:
+        shards = work.list_items(session, context.claim.job_id, SHARD)
+    key = shards[context.claim.number - 1].result_key
+    assert key is not None, "A shard is blocked by the one before it."
+    return context.load_results(key)[-1]

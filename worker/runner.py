@@ -1,0 +1,241 @@
+"""Runs work items: claim → lease → handler → outcome.
+
+What is done for an item is a handler's (`worker.handlers`); the runner knows no kind of work, and no broker:
+Celery calls it, and so do tests. Whatever happens to an attempt, the item ends in a state from which another
+worker can go on: the guarded updates of `shared.work` see to that.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextvars import Context as LogContext
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TypeVar
+
+import structlog
+from sqlalchemy.orm import Session
+
+from shared import work
+from shared.db import is_away
+from shared.errors import ServiceError
+from shared.fairness import claim_next
+from shared.kinds import Claim
+from shared.logs import get_logger
+from worker.context import Context, Deferred, Done, Services
+from worker.errors import OUT_OF_MEMORY, Failure, classify
+from worker.handlers import HANDLERS
+from worker.heartbeat import Heartbeat, LeaseLost, ShuttingDown
+from worker.liveness import Movement
+from worker.preemption import WAIT_SECONDS, Preemption
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+DATABASE_PAUSE_SECONDS = 0.5
+GOODBYE_SECONDS = 5.0  # a worker that is to end waits no longer for the database; the lease does the rest
+OUTAGE_PAUSE_SECONDS = 10.0  # longest pause, before jitter, while a dependency is away: it may be back any time
+OUTAGE_ATTEMPTS = 500  # over an hour of outage: from then on attempts count, and the job ends
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DEFERRED = "deferred"  # the item is long, and waits
+    RELEASED = "released"  # this worker is to end
+    LOST = "lost"  # the item was canceled, or is another worker's
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs items for one thread after the other of a worker process.
+
+    Attributes:
+        preempted: the heartbeat of the long item whose thread this runner's items are run on.
+    """
+
+    services: Services
+    preempted: Heartbeat | None = None
+
+    def drain(self) -> None:
+        """Run all items that are due, one after the other, until this worker is to end."""
+        while self.run_next() is not None:
+            pass
+
+    def run_next(self) -> Outcome | None:
+        """Run the item that is first in line; None if nothing is due, or this worker is to end."""
+        if self.services.stopping.is_set():
+            return None
+        claim = self._retry_while_unavailable(lambda: self._claim(self.services.settings.max_attempts))
+        return None if claim is None else self.run(claim)
+
+    def run(self, claim: Claim) -> Outcome:
+        """Run an item that this worker has claimed."""
+        known = {"job_id": str(claim.job_id), "kind": claim.kind, "number": claim.number, "attempt": claim.attempt}
+        with structlog.contextvars.bound_contextvars(**known), self.services.liveness.job() as movement:
+            log.info("attempt_started", model=claim.model)
+            started = time.monotonic()
+            outcome = self._attempt(claim, movement)
+            log.info("attempt_ended", outcome=outcome, seconds=round(time.monotonic() - started, 2))
+            return outcome
+
+    def _claim(self, max_attempts: int, *, short_for: float | None = None) -> Claim | None:
+        return claim_next(
+            self.services.sessions,
+            worker=self.services.worker,
+            lease_seconds=self.services.settings.lease_seconds,
+            max_attempts=max_attempts,
+            short_for=short_for,
+        )
+
+    def _attempt(self, claim: Claim, movement: Movement) -> Outcome:
+        try:
+            with self._heartbeat(claim, movement) as heartbeat:
+                context = Context(
+                    services=self.services,
+                    claim=claim,
+                    heartbeat=heartbeat,
+                    preempt=self._preemption(heartbeat),
+                    is_preempting=self.preempted is not None,
+                )
+                done = HANDLERS[claim.kind].run(context)
+                self._complete(claim, done, movement)
+        except Deferred:
+            is_held = self._commit(lambda session: work.defer(session, claim), movement)
+            return Outcome.DEFERRED if is_held else Outcome.LOST
+        except LeaseLost:
+            self._discard(claim)
+            return Outcome.LOST
+        except ShuttingDown:
+            if self._commit(lambda session: work.release(session, claim), movement):
+                self._discard(claim)
+            return Outcome.RELEASED
+        except Exception as error:
+            self._fail(claim, error, movement)
+            return Outcome.FAILED
+        for item in done.then:
+            if item.blocked_by is None:
+                self.services.queue.notify()
+        return Outcome.SUCCEEDED
+
+    def _complete(self, claim: Claim, done: Done, movement: Movement) -> None:
+        """Raises: LeaseLost: another attempt holds the item; what this one has stored is to be discarded."""
+
+        def complete(session: Session) -> bool:
+            return work.complete(
+                session,
+                claim,
+                result_key=done.result_key,
+                then=done.then,
+                job=done.job,
+                result=done.result,
+                unneeded=done.unneeded,
+            ) or work.was_completed(session, claim)
+
+        if not self._commit(complete, movement):
+            log.warning("stale_finish_refused")
+            raise LeaseLost
+
+    def _fail(self, claim: Claim, error: Exception, movement: Movement) -> None:
+        failure = classify(error)
+        trace = error if failure.code == "internal_error" else None
+        log.warning("attempt_failed", code=failure.code, detail=str(error), exc_info=trace)
+        if failure.code == OUT_OF_MEMORY:
+            self.services.engine.make_room(error)
+        if self._commit(lambda session: self._write_failure(session, claim, failure), movement):
+            self._discard(claim)
+
+    def _write_failure(self, session: Session, claim: Claim, failure: Failure) -> bool:
+        is_counted = failure.is_counted or claim.attempt >= OUTAGE_ATTEMPTS
+        pause = self._backoff(claim.attempt, longest=float("inf") if is_counted else OUTAGE_PAUSE_SECONDS)
+        return work.fail(
+            session,
+            claim,
+            code=failure.code,
+            detail=failure.detail,
+            retry_after_seconds=pause if failure.retryable else None,
+            max_attempts=self.services.settings.max_attempts,
+            is_counted=is_counted,
+        )
+
+    def _backoff(self, attempt: int, *, longest: float) -> float:
+        """Return the seconds until the next attempt: doubled each time, with jitter so that they spread."""
+        doubled: float = self.services.settings.retry_seconds * 2 ** min(attempt - 1, 6)
+        return min(doubled, longest) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+    def _commit(self, write: Callable[[Session], bool], movement: Movement) -> bool:
+        """Run a transaction whose guard makes it safe to repeat, until the database is there to take it.
+
+        Raises:
+            what the database raises, if this worker is to end.
+        """
+
+        def commit() -> bool:
+            with self.services.sessions.begin() as session:
+                return write(session)
+
+        return self._retry_while_unavailable(commit, movement)
+
+    def _retry_while_unavailable(self, ask: Callable[[], T], movement: Movement | None = None) -> T:
+        is_waiting = False
+        patience = time.monotonic() + GOODBYE_SECONDS
+        while True:
+            try:
+                return ask()
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                if self.services.stopping.is_set() and time.monotonic() > patience:
+                    raise
+                if not is_waiting:
+                    log.warning("waiting_for_part", part="database", error=str(error).splitlines()[0])
+                is_waiting = True
+            if movement is not None:
+                movement.moved()
+            time.sleep(DATABASE_PAUSE_SECONDS)
+
+    def _heartbeat(self, claim: Claim, movement: Movement) -> Heartbeat:
+        def moved() -> None:
+            movement.moved()
+            if self.preempted is not None:
+                self.preempted.touch()
+
+        return Heartbeat(
+            self.services.sessions,
+            claim,
+            lease_seconds=self.services.settings.lease_seconds,
+            stopping=self.services.stopping,
+            on_move=moved,
+        )
+
+    def _preemption(self, heartbeat: Heartbeat) -> Preemption:
+        """Make what a long item calls between two segments.
+
+        Only first attempts are made there: an item that killed its worker would take the long one with it again.
+        """
+        meanwhile = replace(self, preempted=heartbeat)
+
+        def run_short() -> bool:
+            try:
+                claim = self._claim(max_attempts=1, short_for=WAIT_SECONDS)
+            except Exception as error:
+                if not is_away(error):
+                    raise
+                return False
+            if claim is not None:
+                LogContext().run(meanwhile.run, claim)  # its log lines name nothing of the long item
+            return claim is not None and not self.services.stopping.is_set()
+
+        return Preemption(run_short)
+
+    def _discard(self, claim: Claim) -> None:
+        """Remove what an attempt has stored that came to nothing."""
+        try:
+            for prefix in HANDLERS[claim.kind].stores(claim):
+                self.services.storage.delete_prefix(prefix)
+        except ServiceError as error:
+            log.warning("stale_results_left", error=str(error))
