@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, NotFound
 
 from mt3_infer.errors import MT3Error
-from shared.errors import ServiceError, StorageUnavailable, is_disk_full
+from shared.errors import ObjectMissing, ServiceError, StorageUnavailable, is_disk_full
 from shared.logs import get_logger
 from web.forms import FormTooLarge
 
@@ -28,7 +28,6 @@ STATUS_OF = {
     "unknown_model": 422,
     "invalid_option": 422,
     "empty_upload": 422,
-    "object_missing": 410,
     "unavailable": 503,
 }
 CODE_OF = {
@@ -130,8 +129,13 @@ def register_error_handlers(app: APIFlask) -> None:
 
     @app.errorhandler(StorageUnavailable)
     def _from_storage(error: StorageUnavailable) -> Response:
-        log.warning("storage_unavailable", path=request.path, error=str(error))  # it may name hosts and folders
+        log.warning("dependency_unavailable", path=request.path, error=str(error))  # it may name hosts and folders
         return problem(503, "unavailable", "The storage is unavailable. Try again in a moment.")
+
+    @app.errorhandler(ObjectMissing)
+    def _from_missing_object(error: ObjectMissing) -> Response:
+        log.error("object_missing", path=request.path, error=str(error))
+        return problem(410, error.code, "The file is missing from the storage. Upload the recording again.")
 
     @app.errorhandler(MT3Error)
     def _from_library(error: MT3Error) -> Response:

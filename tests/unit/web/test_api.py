@@ -221,7 +221,7 @@ def test_repeated_request_with_the_same_key_creates_one_job(
     assert queue.notified == 1
     uploads = Path(settings.storage_url.removeprefix("file://")) / "uploads"
     assert len([path for path in uploads.rglob("*") if path.is_file()]) == 1
-    assert_problem(post(client, b"other", headers=headers), 422, "idempotency_conflict", "use a new key")
+    assert_problem(post(client, b"other", headers=headers), 422, "idempotency_conflict", "Use a new key")
 
 
 def test_concurrent_requests_with_the_same_key_create_one_job(client: FlaskClient) -> None:
@@ -306,7 +306,7 @@ def test_invalid_list_query_is_rejected(client: FlaskClient, query: str, code: s
 
 def test_cancel_retry_and_delete(client: FlaskClient, queue: InMemoryQueue, settings: Settings) -> None:
     address = f"/v1/transcriptions/{accepted(client)['id']}"
-    assert_problem(client.post(f"{address}/retry"), 409, "state_conflict", "this one is queued")
+    assert_problem(client.post(f"{address}/retry"), 409, "state_conflict", "This one is queued")
     canceled = client.post(f"{address}/cancel")
     assert (canceled.status_code, canceled.json["status"]) == (202, "canceled")
     assert client.post(f"{address}/cancel").status_code == 202
@@ -322,7 +322,7 @@ def test_cancel_retry_and_delete(client: FlaskClient, queue: InMemoryQueue, sett
 def test_succeeded_job_cannot_be_canceled(client: FlaskClient, sessions: Sessions, storage: ObjectStorage) -> None:
     job_id = accepted(client)["id"]
     finish(sessions, storage, job_id)
-    assert_problem(client.post(f"/v1/transcriptions/{job_id}/cancel"), 409, "state_conflict", "succeeded")
+    assert_problem(client.post(f"/v1/transcriptions/{job_id}/cancel"), 409, "state_conflict", "already succeeded")
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
@@ -401,6 +401,17 @@ def test_unavailable_storage_is_a_503_and_no_job_is_created(
     assert_problem(response, 503, "unavailable", "The storage is unavailable. Try again")
     assert "secret" not in response.text
     assert client.get("/v1/transcriptions").json["items"] == []
+
+
+def test_result_missing_from_the_storage_is_a_410_without_internals(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    job_id = accepted(client)["id"]
+    finish(sessions, storage, job_id)
+    storage.delete_prefix("results/")
+    response = client.get(f"/v1/transcriptions/{job_id}/artifacts/transcription.mid")
+    assert_problem(response, 410, "object_missing", "Upload the recording again.")
+    assert "results/" not in response.text
 
 
 def test_bug_is_a_500_without_internals(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:

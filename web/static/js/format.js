@@ -32,7 +32,7 @@ export function span(seconds) {
   return minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${minutes / 60} h`;
 }
 
-/** Bytes → "1.2 MB". @param {number} bytes */
+/** Bytes → "1.2 MB", with a no-break space. @param {number} bytes */
 export function fileSize(bytes) {
   const units = ["bytes", "kB", "MB", "GB"];
   let value = bytes;
@@ -41,7 +41,7 @@ export function fileSize(bytes) {
     value /= 1000;
     unit += 1;
   }
-  return `${unit && value < 100 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+  return `${unit && value < 100 ? value.toFixed(1) : Math.round(value)}\u00a0${units[unit]}`;
 }
 
 /** RFC 3339 time → "just now", "5 min ago", "yesterday", "3 Mar". @param {string} time */

@@ -99,7 +99,7 @@ function choices(models) {
 /** @param {Model} model */
 function aboutModel(model) {
   const facts = [
-    model.installed ? "" : `${model.size ? `${fileSize(model.size).replace(" ", "\u00a0")} ` : ""}download on first use`,
+    model.installed ? "" : `${model.size ? `${fileSize(model.size)} ` : ""}download on first use`,
     model.realtime_factor ? `about ${Number(model.realtime_factor.toPrecision(2))}× real-time speed on this server` : "",
     model.license ? `license: ${model.license}` : "",
   ].filter(Boolean);
