@@ -113,13 +113,8 @@ def test_dead_process_is_restarted(own_service: servers.Service, bach: Path, wor
 def test_hanging_worker_is_replaced_and_its_job_succeeds(
     tmp_path: Path, environment: dict[str, str], bach: Path
 ) -> None:
-<<<<<<< HEAD
-    """It is there, and does nothing: only that it no longer touches its file tells."""
-    with servers.whole_service(tmp_path, environment | {"MT3_LIVENESS_SECONDS": "5"}) as service:
-=======
     """The process exists but does nothing: only its liveness file gets old."""
-    with servers.whole_service(tmp_path, environment | {"MT3_ALIVE_SECONDS": "5"}) as service:
->>>>>>> page
+    with servers.whole_service(tmp_path, environment | {"MT3_LIVENESS_SECONDS": "5"}) as service:
         client = ServiceClient(service.url)
         assert client.transcribe(bach)["status"] == "succeeded"
         hanging = process_of(service, "worker.app")
