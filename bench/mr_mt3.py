@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mt3_infer.audio import open_audio
+from mt3_infer.audio.segments import Segment, split_segments
 from mt3_infer.inference.devices import DTYPES
 from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import MT3Options
@@ -35,8 +36,7 @@ from mt3_infer.models.mt3 import config as training
 from mt3_infer.models.mt3 import network as mt3
 from mt3_infer.models.mt3.config import GRID
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.segments import Segment, split_segments
-from mt3_infer.vocabulary import END, PAD
+from mt3_infer.symbolic.vocabulary import END, PAD
 from mt3_infer.weights.mt3 import mt3_table
 from mt3_infer.weights.names import Weights, published_shapes
 

@@ -6,11 +6,11 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from mt3_infer.notes import Note
+from mt3_infer.symbolic.notes import Note
 
 if TYPE_CHECKING:
+    from mt3_infer.audio.segments import Segment, SegmentGrid
     from mt3_infer.models import ModelOptions
-    from mt3_infer.segments import Segment, SegmentGrid
 
 ResultT = TypeVar("ResultT")
 ResultIn = TypeVar("ResultIn", contravariant=True)
@@ -21,7 +21,7 @@ class NetworkOutput:
     """Notes that a network found in a recording.
 
     Attributes:
-        notes: sorted, see `mt3_infer.notes.sort_notes`.
+        notes: sorted, see `mt3_infer.symbolic.notes.sort_notes`.
         counters: odd output that was counted instead of raised, as `{"invalid_tokens": 2}`.
     """
 
@@ -43,7 +43,7 @@ class Network(Protocol[ResultT]):
     """A network on a device, ready to run; the same one may serve several threads.
 
     It is in two halves, so that several workers can share a long recording: `read` is the work, `collect` takes no
-    time and needs the results in order. `mt3_infer.results` keeps them in between.
+    time and needs the results in order. `mt3_infer.symbolic.results` keeps them in between.
     """
 
     @property

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-from mt3_infer.results import pack
-from mt3_infer.segments import split_segments
+from mt3_infer.audio.segments import split_segments
+from mt3_infer.symbolic.results import pack
 from shared import work
 from shared.kinds import SHARD, Claim
 from shared.tables import Phase

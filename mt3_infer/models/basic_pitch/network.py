@@ -13,14 +13,14 @@ import numpy as np
 import onnxruntime
 
 from mt3_infer.audio import Waveform
+from mt3_infer.audio.segments import Segment, SegmentGrid
 from mt3_infer.errors import InvalidOptionError, WeightsError
 from mt3_infer.inference.engine import Engine, Request, RequestId
 from mt3_infer.inference.threads import available_cpus
 from mt3_infer.models import BasicPitchOptions, ModelOptions
 from mt3_infer.models.basic_pitch.notes import FrameNote, NoteCreator
 from mt3_infer.network import NetworkOutput
-from mt3_infer.notes import Note, sort_notes
-from mt3_infer.segments import Segment, SegmentGrid
+from mt3_infer.symbolic.notes import Note, sort_notes
 
 onnxruntime.disable_telemetry_events()  # some builds report to their maker
 

@@ -22,11 +22,12 @@ from uuid6 import uuid7
 from checkpoints.progress import ProgressCallback
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import open_audio
-from mt3_infer.loading import Model, load_model
+from mt3_infer.audio.segments import Segment, SegmentGrid, split_segments
+from mt3_infer.loading import load_model
+from mt3_infer.model import Model
 from mt3_infer.models import MODELS, ModelOptions
 from mt3_infer.network import NetworkOutput
-from mt3_infer.notes import Note
-from mt3_infer.segments import Segment, SegmentGrid, split_segments
+from mt3_infer.symbolic.notes import Note
 from shared import jobs, work
 from shared.config import Settings
 from shared.db import Sessions, now_plus

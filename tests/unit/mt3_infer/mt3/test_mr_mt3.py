@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from mt3_infer import CheckpointNotFoundError, InvalidOptionError, load_model
+from mt3_infer.audio.segments import Segment, SegmentGrid
 from mt3_infer.errors import WeightsError
 from mt3_infer.models import MT3Options
 from mt3_infer.models.mr_mt3.network import MRMT3
@@ -27,9 +28,8 @@ from mt3_infer.models.mt3 import config as known
 from mt3_infer.models.mt3 import network as mt3
 from mt3_infer.models.mt3.config import FrontEnd, MemoryStart, TrainingSetup, training_setup_of
 from mt3_infer.models.t5 import Positions, T5Config
-from mt3_infer.results import pack, unpack
-from mt3_infer.segments import Segment, SegmentGrid
-from mt3_infer.vocabulary import END, Instrument
+from mt3_infer.symbolic.results import pack, unpack
+from mt3_infer.symbolic.vocabulary import END, Instrument
 from mt3_infer.weights.files import read_weights
 from tests.unit.mt3_infer.published import mt3_shapes, mt3_weights
 
