@@ -71,8 +71,8 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
     environment = {name: value for name, value in environment.items() if not os.environ.get(name)}
     if not os.environ.get("MT3_REDIS_URL"):
         environment["MT3_REDIS_URL"] = _start_redis(supervisor, var)
-    alive_file = var / "worker.alive"
-    environment["MT3_ALIVE_FILE"] = str(alive_file)
+    liveness_file = var / "worker.liveness"
+    environment["MT3_LIVENESS_FILE"] = str(liveness_file)
     os.environ.update(environment)
     settings = read_settings()  # a wrong setting is one clear line here, not one from every process
     if not _migrate(supervisor):
@@ -88,8 +88,8 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
             "worker",
             [*celery, "--without-gossip", "--without-mingle"],
             {},
-            pulse=alive_file,
-            patience_seconds=settings.alive_seconds,
+            liveness_file=liveness_file,
+            patience_seconds=settings.liveness_seconds,
         )
     )
 

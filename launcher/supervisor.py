@@ -25,14 +25,14 @@ SOUND_SECONDS = 30.0  # a process that lived this long was well: the next pause 
 class Child:
     """One supervised process. `stdin` is given to it at each start.
 
-    A child that touches a `pulse` file while it is well hangs when it has not done so for `patience_seconds`.
+    A child that touches a liveness file while it is well hangs when it has not done so for `patience_seconds`.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     stdin: bytes = b""
-    pulse: Path | None = None
+    liveness_file: Path | None = None
     patience_seconds: float = 60.0
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     started: float = field(default=0.0, init=False)
@@ -59,12 +59,12 @@ class Child:
 
     def is_hanging(self) -> bool:
         """Whether it runs, and has not touched its file lately, or not within a minute of its start."""
-        if self.pulse is None or not self.is_running():
+        if self.liveness_file is None or not self.is_running():
             return False
         age = time.monotonic() - self.started
         silence = age
         with suppress(OSError):
-            silence = min(age, time.time() - self.pulse.stat().st_mtime)
+            silence = min(age, time.time() - self.liveness_file.stat().st_mtime)
         has_begun = silence < age
         return silence > (self.patience_seconds if has_begun else max(START_SECONDS, self.patience_seconds))
 

@@ -47,15 +47,15 @@ class Settings(BaseSettings):
     orphan_hours: Seconds = 24
 
     shard_seconds: Annotated[float, Field(ge=0)] = 600
-    worker_concurrency: Annotated[int, Field(ge=1, le=64)] = 1
+    worker_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     lease_seconds: Annotated[float, Field(ge=1)] = 30
     stall_seconds: Seconds = 900
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     retry_seconds: Seconds = 5
     visibility_timeout_seconds: Annotated[int, Field(ge=1)] = 3600
     scheduler_seconds: Annotated[float, Field(gt=0, le=60)] = 1
-    alive_file: Path | None = None
-    alive_seconds: Annotated[float, Field(ge=2)] = 60
+    liveness_file: Path | None = None
+    liveness_seconds: Annotated[float, Field(ge=2)] = 60
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"

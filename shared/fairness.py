@@ -1,4 +1,4 @@
-"""Fair scheduling: decide which work item an idle worker claims next, and tell jobs their place in line.
+"""Fair scheduling: decide which work item an idle worker claims next, and which place in line a job has.
 
 First come owners of whom the fewest items run just now; then the job that was served least recently, counted from
 its creation if it never was. So a recording of three hours, which every shard moves behind those who came in the
@@ -6,7 +6,7 @@ meantime, does not hold up short ones, and nothing waits for ever.
 
 Of an owner's long recordings one after the other is split: as long as shards wait, a job that is known to be long
 does too, so that only what is being worked on lies in storage uncompressed. That a job is long shows when a worker
-has opened its recording; `must_defer` then tells it whether to put it back.
+has opened its recording; it defers the job if `must_defer` is true.
 
 Candidates are looked up without a lock; taking one is the guarded statement of `work.claim`. If another worker was
 faster, the next one is tried.
@@ -94,7 +94,7 @@ def must_defer(session: Session, owner: str) -> bool:
 
 
 class WaitingLine:
-    """Tells jobs their place among all that wait. Read once a second, however many clients poll."""
+    """The places of jobs among all that wait. Read once a second, however many clients poll."""
 
     def __init__(self) -> None:
         self._places: dict[UUID, int] = {}

@@ -97,7 +97,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an attempt is. `moved` counts every sign of progress, so that a hang can be told from work."""
+    """How far an attempt is. `moved` counts every sign of progress, so that a hang differs from work."""
 
     phase: Phase
     audio_seconds_done: float = 0.0

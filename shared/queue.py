@@ -69,7 +69,7 @@ def make_celery(settings: Settings) -> Celery:
             "health_check_interval": 10,  # an idle connection is tried before it is used
             "retry_on_timeout": False,  # a time-out is a time-out: see `task_publish_retry`
         },
-        # Nobody listens to what Celery says of itself: liveness is `worker.liveness`, logs are `shared.logs`.
+        # Celery's own reports are not read: liveness is `worker.liveness`, logs are `shared.logs`.
         worker_enable_remote_control=False,  # no second connection that could hang
         worker_send_task_events=False,
         worker_hijack_root_logger=False,

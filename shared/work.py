@@ -30,6 +30,8 @@ from shared.db import Sessions, now_plus
 from shared.kinds import KINDS, Claim, Held, NewItem, Progress, Result
 from shared.tables import Attempt, Job, Phase, Status, WorkItem, WorkStatus
 
+INSERT_ROWS = 1000  # in one statement: databases limit the number of its parameters
+
 # --- a worker's side ---------------------------------------------------------------------------------------
 
 
@@ -59,8 +61,8 @@ def enqueue(
         }
         for item in items
     ]
-    if rows:
-        session.execute(insert(WorkItem).values(rows))
+    for start in range(0, len(rows), INSERT_ROWS):
+        session.execute(insert(WorkItem).values(rows[start : start + INSERT_ROWS]))
 
 
 def claim(
@@ -395,14 +397,13 @@ def _fail_for_good(
 
 def _unblock(session: Session, job_id: UUID) -> None:
     """Queue the items whose predecessors have all succeeded."""
-    before = aliased(WorkItem)
-    unfinished = exists().where(
-        before.job_id == job_id,
-        before.number <= WorkItem.blocked_by,
-        before.id != WorkItem.id,
-        before.status != WorkStatus.SUCCEEDED,
+    other = aliased(WorkItem)
+    unfinished = select(func.min(other.number)).where(other.job_id == job_id, other.status != WorkStatus.SUCCEEDED)
+    free = update(WorkItem).where(
+        WorkItem.job_id == job_id,
+        WorkItem.status == WorkStatus.BLOCKED,
+        WorkItem.blocked_by < unfinished.scalar_subquery(),
     )
-    free = update(WorkItem).where(WorkItem.job_id == job_id, WorkItem.status == WorkStatus.BLOCKED, ~unfinished)
     changed(session, free.values(status=WorkStatus.QUEUED, run_after=now_plus()))
 
 

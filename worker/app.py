@@ -23,10 +23,10 @@ from shared.logs import configure_logs, get_logger
 from shared.model_reports import report_model
 from shared.queue import WAKE_TASK, BackgroundQueue, CeleryQueue, make_celery
 from shared.storage import make_storage
-from worker.alive import alive_file
 from worker.context import Services
 from worker.engine import TranscriptionEngine
-from worker.liveness import Liveness, Presence, Pulse, loop_step
+from worker.liveness import Liveness, Registration, Watchdog, loop_step
+from worker.liveness_file import liveness_file
 from worker.runner import Runner
 
 # Said whenever Redis goes away, of a setting that `make_celery` has decided.
@@ -38,7 +38,7 @@ app = make_celery(settings)
 stopping = threading.Event()
 liveness = Liveness(
     stall_seconds=settings.stall_seconds,
-    loop_seconds=settings.alive_seconds,
+    loop_seconds=settings.liveness_seconds,
     check_redis=lambda: startup.check_redis(settings),
 )
 app.steps["consumer"].add(loop_step(liveness))
@@ -70,9 +70,9 @@ def services() -> Services:
 
 
 @cache
-def presence() -> Presence:
-    """What tells the database of this worker, made on first use."""
-    return Presence(services().sessions, services().worker)
+def registration() -> Registration:
+    """This worker's entry in the registry, made on first use."""
+    return Registration(services().sessions, services().worker)
 
 
 @app.task(name=WAKE_TASK)  # type: ignore[untyped-decorator]
@@ -89,7 +89,7 @@ def _setup_logging(**_: Any) -> None:
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _wait_for_parts(**_: Any) -> None:
     """Before the first message is taken: without these parts an attempt could only fail."""
-    Pulse(liveness, alive_file(settings)).start()
+    Watchdog(liveness, liveness_file(settings)).start()
     startup.wait_for("database", lambda: startup.check_database(services().sessions))
     startup.wait_for("storage", lambda: startup.check_storage(services().storage))
     startup.wait_for("redis", lambda: startup.check_redis(settings))
@@ -97,7 +97,7 @@ def _wait_for_parts(**_: Any) -> None:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _begin(**_: Any) -> None:
-    presence().start()
+    registration().start()
     try:
         for name, installed in services().engine.installed().items():
             with services().sessions.begin() as session:
@@ -114,4 +114,4 @@ def _stop_attempts(**_: Any) -> None:
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _end(**_: Any) -> None:
-    presence().end()
+    registration().end()

@@ -105,7 +105,7 @@ class TranscriptionEngine:
         """Return the notes of a recording that was opened for this model.
 
         Raises:
-            MT3Error: the recording or the options are at fault; its `code` says how.
+            MT3Error: the recording or the options are at fault; see its `code`.
             SilentAudioError: the recording holds no sound at all.
         """
         transcription = model.transcribe(audio, progress=progress, **options)
@@ -142,7 +142,7 @@ def refuse_silence(audio: AudioStream) -> None:
 
 
 def _batch_size(model: Model) -> int | None:
-    """Segments that a network works on at once; None for one that cannot be told."""
+    """Segments that a network works on at once; None for one without a batch size."""
     if "batch_size" not in model.spec.device_options:
         return None
     return getattr(model.network, "batch_size", None)

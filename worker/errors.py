@@ -35,7 +35,7 @@ class Failure:
 
 
 def classify(error: Exception) -> Failure:
-    """The one place that says which failures another attempt may mend."""
+    """Class an error: the one place that decides which failures another attempt may mend."""
     if is_out_of_memory(error):
         return Failure(OUT_OF_MEMORY, "The worker ran out of memory.", retryable=True)
     if is_away(error):

@@ -1,4 +1,4 @@
-"""Keeps an attempt's lease alive and its progress in the database, and tells the attempt when to stop."""
+"""Keeps an attempt's lease alive and its progress in the database, and stops the attempt when it has to."""
 
 from __future__ import annotations
 

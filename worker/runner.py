@@ -28,7 +28,7 @@ from worker.context import Context, Deferred, Done, Services
 from worker.errors import OUT_OF_MEMORY, Failure, classify
 from worker.handlers import HANDLERS
 from worker.heartbeat import Heartbeat, LeaseLost, ShuttingDown
-from worker.liveness import Movement
+from worker.liveness import Activity
 from worker.preemption import WAIT_SECONDS, Preemption
 
 log = get_logger(__name__)
@@ -76,10 +76,10 @@ class Runner:
     def run(self, claim: Claim) -> Outcome:
         """Run an item that this worker has claimed."""
         known = {"job_id": str(claim.job_id), "kind": claim.kind, "number": claim.number, "attempt": claim.attempt}
-        with structlog.contextvars.bound_contextvars(**known), self.services.liveness.job() as movement:
+        with structlog.contextvars.bound_contextvars(**known), self.services.liveness.attempt() as activity:
             log.info("attempt_started", model=claim.model)
             started = time.monotonic()
-            outcome = self._attempt(claim, movement)
+            outcome = self._attempt(claim, activity)
             log.info("attempt_ended", outcome=outcome, seconds=round(time.monotonic() - started, 2))
             return outcome
 
@@ -92,9 +92,9 @@ class Runner:
             short_for=short_for,
         )
 
-    def _attempt(self, claim: Claim, movement: Movement) -> Outcome:
+    def _attempt(self, claim: Claim, activity: Activity) -> Outcome:
         try:
-            with self._heartbeat(claim, movement) as heartbeat:
+            with self._heartbeat(claim, activity) as heartbeat:
                 context = Context(
                     services=self.services,
                     claim=claim,
@@ -103,26 +103,26 @@ class Runner:
                     is_preempting=self.preempted is not None,
                 )
                 done = HANDLERS[claim.kind].run(context)
-                self._complete(claim, done, movement)
+                self._complete(claim, done, activity)
         except Deferred:
-            is_held = self._commit(lambda session: work.defer(session, claim), movement)
+            is_held = self._commit(lambda session: work.defer(session, claim), activity)
             return Outcome.DEFERRED if is_held else Outcome.LOST
         except LeaseLost:
             self._discard(claim)
             return Outcome.LOST
         except ShuttingDown:
-            if self._commit(lambda session: work.release(session, claim), movement):
+            if self._commit(lambda session: work.release(session, claim), activity):
                 self._discard(claim)
             return Outcome.RELEASED
         except Exception as error:
-            self._fail(claim, error, movement)
+            self._fail(claim, error, activity)
             return Outcome.FAILED
         for item in done.then:
             if item.blocked_by is None:
                 self.services.queue.notify()
         return Outcome.SUCCEEDED
 
-    def _complete(self, claim: Claim, done: Done, movement: Movement) -> None:
+    def _complete(self, claim: Claim, done: Done, activity: Activity) -> None:
         """Raises: LeaseLost: another attempt holds the item; what this one has stored is to be discarded."""
 
         def complete(session: Session) -> bool:
@@ -136,17 +136,17 @@ class Runner:
                 unneeded=done.unneeded,
             ) or work.was_completed(session, claim)
 
-        if not self._commit(complete, movement):
+        if not self._commit(complete, activity):
             log.warning("stale_finish_refused")
             raise LeaseLost
 
-    def _fail(self, claim: Claim, error: Exception, movement: Movement) -> None:
+    def _fail(self, claim: Claim, error: Exception, activity: Activity) -> None:
         failure = classify(error)
         trace = error if failure.code == "internal_error" else None
         log.warning("attempt_failed", code=failure.code, detail=str(error), exc_info=trace)
         if failure.code == OUT_OF_MEMORY:
             self.services.engine.make_room(error)
-        if self._commit(lambda session: self._write_failure(session, claim, failure), movement):
+        if self._commit(lambda session: self._write_failure(session, claim, failure), activity):
             self._discard(claim)
 
     def _write_failure(self, session: Session, claim: Claim, failure: Failure) -> bool:
@@ -167,7 +167,7 @@ class Runner:
         doubled: float = self.services.settings.retry_seconds * 2 ** min(attempt - 1, 6)
         return min(doubled, longest) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
-    def _commit(self, write: Callable[[Session], bool], movement: Movement) -> bool:
+    def _commit(self, write: Callable[[Session], bool], activity: Activity) -> bool:
         """Run a transaction whose guard makes it safe to repeat, until the database is there to take it.
 
         Raises:
@@ -178,9 +178,9 @@ class Runner:
             with self.services.sessions.begin() as session:
                 return write(session)
 
-        return self._retry_while_unavailable(commit, movement)
+        return self._retry_while_unavailable(commit, activity)
 
-    def _retry_while_unavailable(self, ask: Callable[[], T], movement: Movement | None = None) -> T:
+    def _retry_while_unavailable(self, ask: Callable[[], T], activity: Activity | None = None) -> T:
         is_waiting = False
         patience = time.monotonic() + GOODBYE_SECONDS
         while True:
@@ -194,13 +194,13 @@ class Runner:
                 if not is_waiting:
                     log.warning("waiting_for_part", part="database", error=str(error).splitlines()[0])
                 is_waiting = True
-            if movement is not None:
-                movement.moved()
+            if activity is not None:
+                activity.touch()
             time.sleep(DATABASE_PAUSE_SECONDS)
 
-    def _heartbeat(self, claim: Claim, movement: Movement) -> Heartbeat:
+    def _heartbeat(self, claim: Claim, activity: Activity) -> Heartbeat:
         def moved() -> None:
-            movement.moved()
+            activity.touch()
             if self.preempted is not None:
                 self.preempted.touch()
 

@@ -30,7 +30,7 @@ from worker.sweeper import Sweeper
 
 log = get_logger(__name__)
 
-LOCK_SECONDS = 5.0  # how long nobody schedules when the one who does is killed
+LOCK_SECONDS = 5.0  # how long no process schedules after the one that did was killed
 MESSAGES = 100  # at most, in the list: enough to wake so many idle threads at each tick
 SWEEP_SECONDS = 30.0
 SWEEPER_LOCK_SECONDS = 120.0  # longer than the longest wait for storage
@@ -94,7 +94,7 @@ class Scheduler:
 
 
 def main() -> None:
-    """Tick until told to stop."""
+    """Tick until a signal ends the process."""
     settings = read_settings()
     configure_logs(settings)
     stopping = threading.Event()

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 from uuid import UUID
 
-from shared import garbage, jobs, presence
+from shared import garbage, jobs, worker_registry
 from shared.config import Settings
 from shared.db import Sessions
 from shared.errors import ServiceError
@@ -65,7 +65,7 @@ class Sweeper:
         if expired:
             log.info("jobs_expired", count=len(expired))
         with self.sessions.begin() as session:
-            presence.forget_absent(session)
+            worker_registry.forget_workers(session)
 
     def remove_garbage(self) -> None:
         """Remove files of deleted jobs."""

@@ -112,7 +112,7 @@ def items_of(job: Any, shards: list[Any]) -> list[dict[str, Any]]:
     if not is_split:
         return [first]
     rows = [first]
-    # Of a job that failed the others are stopped, so that nobody claims them before it is retried.
+    # Of a job that failed the others are stopped, so that they are not claimed before it is retried.
     states = {"waiting": "blocked", "processing": "queued", "queued": "canceled" if is_failed else "queued"}
     for shard in sorted(shards, key=lambda shard: shard.number):
         rows.append(

@@ -169,6 +169,7 @@ class Stack:
             "MT3_S3_ACCESS_KEY_ID": servers.S3_KEY,
             "MT3_S3_SECRET_ACCESS_KEY": servers.S3_SECRET,
             "MT3_CHECKPOINT_DIR": str(folder / "checkpoints"),
+            "MT3_WORKER_CONCURRENCY": "1",  # so that a kill or a pause hits one attempt
             "MT3_LEASE_SECONDS": "2",
             "MT3_RETRY_SECONDS": "0.2",
             "MT3_SCHEDULER_SECONDS": "0.2",
@@ -203,7 +204,7 @@ class Stack:
     def _worker(self, name: str, limit: Sequence[str]) -> Part:
         celery = [sys.executable, "-m", "celery", "--quiet", "--app", "tests.chaos.faulty_worker", "worker"]
         part = self._part(name, [*limit, *celery, "--without-gossip", "--without-mingle"])
-        part.environment = {**self.environment, "MT3_ALIVE_FILE": str(self.folder / f"{name}.alive")}
+        part.environment = {**self.environment, "MT3_LIVENESS_FILE": str(self.folder / f"{name}.liveness")}
         return part
 
     @property

@@ -68,7 +68,7 @@ def stack(
         given = {key: localized(str(value)) for key, value in services[name]["environment"].items()}
         # The volume of checkpoints, and the program folder of the image.
         given |= {"MT3_CHECKPOINT_DIR": str(checkpoint_dir), "PYTHONPATH": str(ROOT)}
-        return given | {"MT3_ALIVE_FILE": str(folder / "worker.alive")}
+        return given | {"MT3_LIVENESS_FILE": str(folder / "worker.liveness")}
 
     with ExitStack() as running:
 

@@ -76,7 +76,7 @@ def test_a_worker_survives_whatever_is_put_on_its_list(settings: Settings, tmp_p
             "MT3_DATABASE_URL": settings.database_url,
             "MT3_STORAGE_URL": settings.storage_url,
             "MT3_REDIS_URL": redis_url,
-            "MT3_ALIVE_FILE": str(tmp_path / "alive"),
+            "MT3_LIVENESS_FILE": str(tmp_path / "alive"),
             "PYTHONPATH": str(ROOT),
         }
         celery = [sys.executable, "-m", "celery", "--quiet", "--app", "worker.app", "worker", "--without-gossip"]

@@ -25,8 +25,8 @@ def test_a_worker_whose_consumer_loop_is_stuck_ends_itself(
         "MT3_DATABASE_URL": settings.database_url,
         "MT3_STORAGE_URL": settings.storage_url,
         "MT3_REDIS_URL": redis_url,
-        "MT3_ALIVE_FILE": str(tmp_path / "alive"),
-        "MT3_ALIVE_SECONDS": "2",
+        "MT3_LIVENESS_FILE": str(tmp_path / "alive"),
+        "MT3_LIVENESS_SECONDS": "2",
         "PYTHONPATH": str(ROOT),
     }
     celery = [sys.executable, "-m", "celery", "--quiet", "--app", "tests.integration.stuck_worker", "worker"]

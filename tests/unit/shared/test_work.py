@@ -214,6 +214,14 @@ def test_the_last_shard_frees_the_assembly_whatever_the_order(any_sessions: Sess
     assert outcomes(any_sessions, job_id) == ["succeeded"] * 5, "every item has a history"
 
 
+def test_a_recording_may_have_thousands_of_shards(any_sessions: Sessions) -> None:
+    """More than one statement may have parameters for."""
+    job_id = add_split_job(any_sessions, count=4000, in_order=True)
+    complete(any_sessions, must_claim(any_sessions, job_id, SHARD, 0))
+    found = states(any_sessions, job_id)
+    assert (len(found), found[:3]) == (4000, [("succeeded", 1), ("queued", 0), ("blocked", 0)])
+
+
 def test_two_workers_that_finish_at_the_same_moment_free_the_assembly_once(any_sessions: Sessions) -> None:
     for _ in range(10):
         job_id = add_split_job(any_sessions, count=2)
@@ -420,7 +428,7 @@ def test_a_kind_that_is_new_needs_no_statement_of_its_own(
 ) -> None:
     """A chain: fetch, then transcribe, and something afterwards that does not change what the job came to."""
     monkeypatch.setitem(KINDS, "fetch", KINDS[TRANSCRIBE])
-    monkeypatch.setitem(KINDS, "tell", KINDS[SHARD])
+    monkeypatch.setitem(KINDS, "webhook", KINDS[SHARD])
     job_id = add_job(any_sessions)
     with any_sessions.begin() as session:
         session.execute(update(WorkItem).values(kind="fetch"))
@@ -431,10 +439,11 @@ def test_a_kind_that_is_new_needs_no_statement_of_its_own(
     assert transcribe.input_key == "somewhere"
     with any_sessions.begin() as session:
         result = Result(artifacts=[], note_count=1, audio_seconds=1.0)
-        assert work.complete(session, transcribe, then=[NewItem("tell", 2), NewItem("tell", 3)], result=result)
-    assert fail(any_sessions, must_claim(any_sessions, job_id, "tell", 2), retry_after=-1)
-    assert fail(any_sessions, must_claim(any_sessions, job_id, "tell", 2), retry_after=None)
-    other = must_claim(any_sessions, job_id, "tell", 3)
+        afterwards = [NewItem("webhook", number) for number in (2, 3)]
+        assert work.complete(session, transcribe, then=afterwards, result=result)
+    assert fail(any_sessions, must_claim(any_sessions, job_id, "webhook", 2), retry_after=-1)
+    assert fail(any_sessions, must_claim(any_sessions, job_id, "webhook", 2), retry_after=None)
+    other = must_claim(any_sessions, job_id, "webhook", 3)
     with any_sessions.begin() as session:
         assert work.complete(session, other)
     assert get(any_sessions, job_id).status is Status.SUCCEEDED

@@ -303,7 +303,7 @@ class Life:
         if not job.status.is_final:
             assert any(
                 item.status in (WorkStatus.QUEUED, WorkStatus.PROCESSING) for item in self.items.values()
-            ), "somebody may claim or holds what is left to do"
+            ), "what is left to do can be claimed, or is held"
         if job.status is Status.SUCCEEDED:
             assert all(item.status is WorkStatus.SUCCEEDED for item in self.items.values())
             last = found.get((ASSEMBLE, COUNT), found[TRANSCRIBE, 0])

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from shared import presence
+from shared import worker_registry
 from shared.db import Sessions
 from shared.tables import Worker
 from tests.servers import wait_until
-from worker.liveness import HANGING_STATUS, Liveness, Presence, Pulse
+from worker.liveness import HANGING_STATUS, Liveness, Registration, Watchdog
 
 
 def be_away() -> None:
@@ -41,36 +41,36 @@ def test_a_loop_that_waits_for_redis_does_not_hang() -> None:
     assert liveness.complaint() is None
 
 
-def test_a_busy_worker_is_well_as_long_as_each_job_moves() -> None:
+def test_a_busy_worker_is_well_as_long_as_each_attempt_moves() -> None:
     liveness = Liveness(stall_seconds=0.2, loop_seconds=60)
-    with liveness.job(), liveness.job() as other:
+    with liveness.attempt(), liveness.attempt() as other:
         assert liveness.complaint() is None
         time.sleep(0.3)
-        other.moved()
-        assert liveness.complaint() == "1 of 2 jobs stood still for 0 s"
-    assert liveness.complaint() is None, "jobs that ended need not move"
+        other.touch()
+        assert liveness.complaint() == "1 of 2 attempts stood still for 0 s"
+    assert liveness.complaint() is None, "attempts that ended need not move"
 
 
 def test_a_worker_that_sees_that_it_hangs_ends_itself(tmp_path: Path) -> None:
     ends: list[int] = []
     liveness = Liveness(stall_seconds=0, loop_seconds=60)
-    pulse = Pulse(liveness, tmp_path / "run" / "alive", end=ends.append)
-    pulse.beat()
+    watchdog = Watchdog(liveness, tmp_path / "run" / "alive", end=ends.append)
+    watchdog.check()
     assert (ends, (tmp_path / "run" / "alive").exists()) == ([], True)
-    with liveness.job():
+    with liveness.attempt():
         time.sleep(0.01)
-        pulse.beat()
+        watchdog.check()
     assert ends == [HANGING_STATUS]
 
 
-def test_a_worker_is_present_in_the_database_until_it_ends(any_sessions: Sessions) -> None:
+def test_a_worker_is_in_the_registry_until_it_ends(any_sessions: Sessions) -> None:
     def count() -> int:
         with any_sessions() as session:
-            return presence.count_present(session)[0]
+            return worker_registry.count_workers(session)[0]
 
     with any_sessions() as session:
-        assert presence.count_present(session) == (0, None)
-    workers = [Presence(any_sessions, name) for name in ("a", "b")]
+        assert worker_registry.count_workers(session) == (0, None)
+    workers = [Registration(any_sessions, name) for name in ("a", "b")]
     for worker in workers:
         worker.start()
     wait_until(lambda: count() == 2, what="two workers")
@@ -82,9 +82,13 @@ def test_a_worker_is_present_in_the_database_until_it_ends(any_sessions: Session
 
 
 def check(file: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MT3_ALIVE_FILE": str(file), "MT3_ALIVE_SECONDS": "30"}
+    environment = {**os.environ, "MT3_LIVENESS_FILE": str(file), "MT3_LIVENESS_SECONDS": "30"}
     return subprocess.run(
-        [sys.executable, "-m", "worker.alive"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "worker.liveness_file"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -99,10 +103,10 @@ def test_the_health_check_goes_by_the_age_of_the_file(tmp_path: Path) -> None:
     assert re.search(r"the worker hangs: it last moved 1\d\d s ago", run.stderr)
 
 
-def test_a_pulse_beats_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.liveness.PULSE_SECONDS", 0.01)
-    beats = threading.Event()
-    pulse = Pulse(Liveness(stall_seconds=60, loop_seconds=60), tmp_path / "alive")
-    monkeypatch.setattr(pulse, "beat", beats.set)
-    pulse.start()
-    assert beats.wait(10)
+def test_a_watchdog_checks_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.liveness.CHECK_SECONDS", 0.01)
+    checks = threading.Event()
+    watchdog = Watchdog(Liveness(stall_seconds=60, loop_seconds=60), tmp_path / "alive")
+    monkeypatch.setattr(watchdog, "check", checks.set)
+    watchdog.start()
+    assert checks.wait(10)

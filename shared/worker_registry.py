@@ -1,4 +1,4 @@
-"""Which workers there are, for people to look at: `/readyz` says it, and nothing is decided by it."""
+"""The worker registry: which workers are there, as `/readyz` shows. Informational only; nothing depends on it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from sqlalchemy.orm import Session
 from shared.db import now_plus
 from shared.tables import Worker
 
-SAY_SECONDS = 10.0  # how often a worker says that it is there
-PRESENT_SECONDS = 4 * SAY_SECONDS  # who said nothing for longer does not count
+REGISTER_SECONDS = 10.0  # how often a worker registers
+PRESENT_SECONDS = 4 * REGISTER_SECONDS  # workers that did not for longer do not count
 FORGET_SECONDS = 24 * 3600.0
 
 
-def say_present(session: Session, name: str) -> None:
-    """A worker is there and well."""
+def register(session: Session, name: str) -> None:
+    """Record that a worker is there and well."""
     seen = update(Worker).where(Worker.name == name).values(seen_at=now_plus())
     if session.execute(seen).rowcount == 0:  # type: ignore[attr-defined]
         session.execute(insert(Worker).values(name=name, seen_at=now_plus()))
 
 
-def say_goodbye(session: Session, name: str) -> None:
-    """A worker ended as it should."""
+def unregister(session: Session, name: str) -> None:
+    """Remove a worker that ends in order."""
     session.execute(delete(Worker).where(Worker.name == name))
 
 
-def count_present(session: Session) -> tuple[int, datetime | None]:
-    """Workers seen lately, and when the last one was seen, if ever."""
+def count_workers(session: Session) -> tuple[int, datetime | None]:
+    """Return how many workers were seen lately, and when the last one was, if ever."""
     present = func.count().filter(Worker.seen_at >= now_plus(-PRESENT_SECONDS))
     count, last = session.execute(select(present, func.max(Worker.seen_at))).one()
     return count, last
 
 
-def forget_absent(session: Session) -> None:
-    """Drop workers that were not seen for a day."""
+def forget_workers(session: Session) -> None:
+    """Remove workers that were not seen for a day."""
     session.execute(delete(Worker).where(Worker.seen_at < now_plus(-FORGET_SECONDS)))

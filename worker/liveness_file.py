@@ -1,4 +1,4 @@
-"""`python -m worker.alive`: status 0 if the worker of this container gets on with its work, 1 if it hangs."""
+"""The liveness file. `python -m worker.liveness_file` exits with status 1 if the worker of this machine hangs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from shared.config import Settings, read_settings
 
 
-def alive_file(settings: Settings) -> Path:
-    """The file that a worker touches as long as it is well: see `worker.liveness`."""
-    return settings.alive_file or Path(tempfile.gettempdir()) / "mt3-worker.alive"
+def liveness_file(settings: Settings) -> Path:
+    """Return the file that a worker touches as long as it is well: see `worker.liveness`."""
+    return settings.liveness_file or Path(tempfile.gettempdir()) / "mt3-worker.liveness"
 
 
 def silence(file: Path) -> float | None:
-    """Seconds since a worker last touched its file; None if it never did."""
+    """Return the seconds since a worker last touched its file; None if it never did."""
     try:
         return time.time() - file.stat().st_mtime
     except OSError:
@@ -24,13 +24,13 @@ def silence(file: Path) -> float | None:
 
 
 def main() -> None:
-    """Look at the file's age."""
+    """Exit by the age of the file."""
     settings = read_settings()
-    file = alive_file(settings)
+    file = liveness_file(settings)
     seconds = silence(file)
     if seconds is None:
         sys.exit(f"mt3-infer: no worker has started yet ({file} is not there)")
-    if seconds > settings.alive_seconds:
+    if seconds > settings.liveness_seconds:
         sys.exit(f"mt3-infer: the worker hangs: it last moved {seconds:.0f} s ago")
 
 
