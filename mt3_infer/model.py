@@ -71,14 +71,14 @@ class Model:
         collector = self.network.collect(checked)
         with open_recording(audio, sr, sample_rate=self.spec.sample_rate, max_seconds=max_seconds) as stream:
             metered = _Meter(stream)
-            with closing(self.network.read(split_segments(metered, grid), checked)) as results:
+            with closing(self.network.infer(split_segments(metered, grid), checked)) as results:
                 for done, result in enumerate(results, start=1):
                     collector.feed(result)
                     if progress is not None:
                         seconds = min(done * grid.hop, metered.samples) / grid.sample_rate
                         progress(Progress(seconds, stream.duration))
         output = collector.finish(metered.samples)
-        return self.sign(
+        return self.with_provenance(
             output,
             stream.seconds,
             checked,
@@ -86,7 +86,7 @@ class Model:
             warnings=stream.warnings,
         )
 
-    def sign(
+    def with_provenance(
         self,
         output: NetworkOutput,
         duration: float,

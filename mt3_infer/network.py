@@ -42,8 +42,8 @@ class Collector(Protocol[ResultIn]):
 class Network(Protocol[ResultT]):
     """A network on a device, ready to run; the same one may serve several threads.
 
-    It is in two halves, so that several workers can share a long recording: `read` is the work, `collect` takes no
-    time and needs the results in order. `mt3_infer.symbolic.results` keeps them in between.
+    It is in two halves, so that several workers can share a long recording: `infer` is the work, `collect` takes
+    no time and needs the results in order. `mt3_infer.symbolic.results` keeps them in between.
     """
 
     @property
@@ -58,17 +58,17 @@ class Network(Protocol[ResultT]):
     def in_order(self) -> bool:
         """Whether inference of a segment needs the result of the one before it."""
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: ResultT | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: ResultT | None = None
     ) -> Generator[ResultT]:
         """Yield the results of consecutive segments, in order. Closing the generator gives up what is left.
 
         Args:
             segments: taken on the calling thread, as there is room for them.
             options: of the type that the model's row names.
-            before: the result of the segment before the first of these; None at the start of a recording, and
+            previous: the result of the segment before the first of these; None at the start of a recording, and
                 of no concern where `in_order` is false.
         """
 
     def collect(self, options: ModelOptions) -> Collector[ResultT]:
-        """Return a collector for one recording, with the options that `read` was given."""
+        """Return a collector for one recording, with the options that `infer` was given."""

@@ -239,7 +239,7 @@ class TinyNetwork:
         self.grid = SegmentGrid(22050, hop=11025, length=11025)
         self._seconds = float(ENVIRONMENT.get("MT3_TEST_SEGMENT_SECONDS", "0.02"))
 
-    def read(self, segments: Iterable[Any], options: Any, *, before: Any = None) -> Generator[list[int]]:
+    def infer(self, segments: Iterable[Any], options: Any, *, previous: Any = None) -> Generator[list[int]]:
         for segment in segments:
             time.sleep(self._seconds)
             point("transcribing")

@@ -72,7 +72,7 @@ SEGMENTS = [Segment(index, np.zeros(FRAMES * known.HOP_LENGTH, np.float32), 1) f
 
 
 def test_tokens_are_those_of_the_published_network(group, network):
-    ours = list(network.read(SEGMENTS, MT3Options()))
+    ours = list(network.infer(SEGMENTS, MT3Options()))
     assert [([PAD, *said] + FRAMES * [PAD])[:FRAMES] for said in ours] == stored_tokens(group)
 
 

@@ -85,8 +85,8 @@ class BasicPitch:
         # onnxruntime's results are others in other batches. A batch of four would be a sixth faster.
         self._engine: Engine[Waveform, Posteriors] = Engine(_Windows(self.posteriors), add_at_once=1)
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: Posteriors | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: Posteriors | None = None
     ) -> Generator[Posteriors]:
         """See `Network`; a result is the posteriors of a window."""
         return self._engine.generate(Request(segment.waveform) for segment in segments)

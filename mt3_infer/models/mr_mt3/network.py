@@ -142,14 +142,14 @@ class MRMT3(MT3):
         self._ahead = 1 if self._where.type == "cpu" else AHEAD
         self._padding = network.memory.padding(network.decoder.embedding.weight[PAD])
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: list[int] | None = None
     ) -> Generator[list[int]]:
         """See `Network`; a result is the token ids of a segment."""
         if not self.in_order:
-            return super().read(segments, options)
+            return super().infer(segments, options)
         bias = self._logit_bias(options)
-        requests = (Request(placed, bias, before) for placed in self._placed(segments))
+        requests = (Request(placed, bias, previous) for placed in self._placed(segments))
         return self._engine.generate(requests, in_order=True)
 
     def _placed(self, segments: Iterable[Segment]) -> Iterator[Placed]:

@@ -123,8 +123,8 @@ class MT3:
             EncoderDecoder(self._encode_requests, self.decoder), add_at_once=1 if on_cpu else 16
         )
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: list[int] | None = None
     ) -> Generator[list[int]]:
         """See `Network`; a result is the token ids of a segment."""
         bias = self._logit_bias(options)
@@ -137,7 +137,7 @@ class MT3:
 
     def tokens(self, blocks: Iterable[Waveform], options: MT3Options | None = None) -> Generator[list[int]]:
         """Yield the token ids of each segment of a whole recording, mono at 16 kHz."""
-        return self.read(split_segments(blocks, GRID), options or MT3Options())
+        return self.infer(split_segments(blocks, GRID), options or MT3Options())
 
     def _encode_requests(self, requests: Sequence[Request[Any, list[int]]]) -> Tensor:
         return self.encode([request.segment for request in requests])

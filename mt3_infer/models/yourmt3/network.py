@@ -164,8 +164,8 @@ class YourMT3:
             add_at_once=1 if on_cpu else 8,
         )
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: list[list[int]] | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: list[list[int]] | None = None
     ) -> Generator[list[list[int]]]:
         """See `Network`; a result is the token ids of a segment, by channel."""
         assert isinstance(options, YourMT3Options)
@@ -177,7 +177,7 @@ class YourMT3:
 
     def tokens(self, blocks: Iterable[Waveform]) -> Generator[list[list[int]]]:
         """Yield the token ids of each segment of a whole recording, mono at 16 kHz."""
-        return self.read(split_segments(blocks, GRID), YourMT3Options())
+        return self.infer(split_segments(blocks, GRID), YourMT3Options())
 
     @torch.inference_mode()
     def encode(self, segments: Sequence[Segment]) -> Tensor:

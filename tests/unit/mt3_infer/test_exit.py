@@ -42,7 +42,7 @@ except ValueError:
 
 # A generator that is still open, with the network at work, when the interpreter ends.
 LEFT_OPEN = """
-results = model.network.read(split_segments(blocks, model.network.grid), model.spec.check_options({}))
+results = model.network.infer(split_segments(blocks, model.network.grid), model.spec.check_options({}))
 next(results)
 """
 

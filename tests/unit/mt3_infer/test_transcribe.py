@@ -29,8 +29,8 @@ class CountingNetwork:
     grid = SegmentGrid(RATE, hop=RATE, length=RATE)
     in_order = False
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: int | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: int | None = None
     ) -> Generator[int]:
         for segment in segments:
             yield segment.index

@@ -63,18 +63,18 @@ class FakeNetwork:
     on_segment: Callable[[int], None] = lambda index: None
     read_in: list[int] = field(default_factory=list)
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: list[int] | None = None
     ) -> Generator[list[int]]:
         for segment in segments:
             self.on_segment(segment.index)
             self.read_in.append(segment.index)
             if self.in_order and segment.index:
-                assert before is not None
+                assert previous is not None
             heard = float(np.abs(segment.waveform).sum())
-            memory = before[2] if self.in_order and before else 0
-            before = [segment.index, segment.samples, (round(heard * 1000) + 31 * memory) % 1_000_003]
-            yield before
+            memory = previous[2] if self.in_order and previous else 0
+            previous = [segment.index, segment.samples, (round(heard * 1000) + 31 * memory) % 1_000_003]
+            yield previous
 
     def collect(self, options: ModelOptions) -> FakeCollector:
         return FakeCollector()

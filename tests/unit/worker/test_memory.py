@@ -68,8 +68,8 @@ class HungryNetwork:
         self.batch_size = batch_size
         self._engine: Engine[Waveform, float] = Engine(Hungry(batch_size, room, error), add_at_once=batch_size)
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: float | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: float | None = None
     ) -> Generator[float]:
         return self._engine.generate(Request(segment.waveform) for segment in segments)
 
