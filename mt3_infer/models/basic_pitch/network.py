@@ -13,14 +13,14 @@ import numpy as np
 import onnxruntime
 
 from mt3_infer.audio import Waveform
+from mt3_infer.audio.segments import Segment, SegmentGrid
 from mt3_infer.errors import InvalidOptionError, WeightsError
 from mt3_infer.inference.engine import Engine, Request, SingleStep
 from mt3_infer.inference.threads import available_cpus
 from mt3_infer.models import BasicPitchOptions, ModelOptions
 from mt3_infer.models.basic_pitch.notes import FrameNote, NoteCreator
 from mt3_infer.network import NetworkOutput
-from mt3_infer.notes import Note, sort_notes
-from mt3_infer.segments import Segment, SegmentGrid
+from mt3_infer.symbolic.notes import Note, sort_notes
 
 onnxruntime.disable_telemetry_events()  # some builds report to their maker
 
@@ -85,8 +85,8 @@ class BasicPitch:
         # onnxruntime's results are others in other batches. A batch of four would be a sixth faster.
         self._engine: Engine[Waveform, Posteriors] = Engine(SingleStep(self._infer, slots=2), add_at_once=1)
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: Posteriors | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: Posteriors | None = None
     ) -> Generator[Posteriors]:
         """See `Network`; a result is the posteriors of a window."""
         return self._engine.generate(Request(segment.waveform) for segment in segments)

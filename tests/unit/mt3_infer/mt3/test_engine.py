@@ -17,7 +17,7 @@ from mt3_infer.inference.engine import Engine, Request, RequestId, SingleStep
 from mt3_infer.inference.kv_cache import Limits
 from mt3_infer.models.linear import optimize_for_inference
 from mt3_infer.models.t5 import T5
-from mt3_infer.vocabulary import END
+from mt3_infer.symbolic.vocabulary import END
 
 CPU = torch.device("cpu")
 FRAMES, MAX_TOKENS = 8, 30
