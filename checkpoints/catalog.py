@@ -1,6 +1,6 @@
 """Reads `catalog.toml`: every checkpoint there is, its files, licence, aliases and sources.
 
-What it gives is checked, so that nothing after it needs to look again: names are safe as file names,
+What it returns is checked, so that nothing after it needs to look again: names are safe as file names,
 sizes positive, sums well-formed, names and aliases unique, sources of a known kind with the options they take.
 """
 

@@ -201,7 +201,7 @@ def open_address(
             redirect=redirect,
             retries=_Retries.start(patience, alive),
             preload_content=False,
-            enforce_content_length=False,  # `_copy` compares, and can say what is missing
+            enforce_content_length=False,  # `_copy` compares, and can state what is missing
         )
     except HTTPError as error:
         raise _final(error, patience) from error
@@ -412,7 +412,7 @@ def _connect(
         coding = response.headers.get("Content-Encoding", "").strip().lower()
         if coding not in _UNCODED:
             raise SourceError(f"it sends the file {coding}-coded, which was not asked for")
-        # Some S3 servers send the range that was asked for, say so, and call it 200.
+        # Some S3 servers send the requested range with its `Content-Range`, but with the status 200.
         if response.status == HTTPStatus.PARTIAL_CONTENT or "Content-Range" in response.headers:
             if not ranged:
                 raise SourceError("it sends a part of the file without having been asked to")
@@ -520,7 +520,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _reason_of(response: Response) -> str:
-    """Return what a server gives as its reason in the body of a refusal: JSON with a message, or S3's XML."""
+    """Return what a server states as its reason in the body of a refusal: JSON with a message, or S3's XML."""
     try:
         body = response.read(_REASON_BYTES, decode_content=True)
         if match := _XML_MESSAGE.search(body):

@@ -158,7 +158,7 @@ class RedisLock:
         return True
 
     def release(self) -> None:
-        """Stop renewing, give both back."""
+        """Stop renewing, and release both."""
         from redis.exceptions import LockError, RedisError
 
         try:

@@ -2,7 +2,7 @@
 
     s3://bucket/prefix or https://host/path, then /mt3_pytorch/mt3.pth
 
-A thousand workers then cost the publisher one download. What a mirror gives is verified like anything else.
+A thousand workers then cost the publisher one download. What a mirror delivers is verified like anything else.
 """
 
 from __future__ import annotations

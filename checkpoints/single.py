@@ -26,7 +26,7 @@ def fetch_file(
 
     Args:
         sha256: what the file must have; without it, only web pages, Git LFS pointers and nothing are refused.
-        progress: told the bytes that are here; what it raises ends the download and is let through.
+        progress: called with the bytes that are here; what it raises ends the download and is let through.
     Raises:
         DownloadError, ChecksumError: the file cannot be had, or is another one.
         OfflineError: `MT3_OFFLINE` forbids downloads.

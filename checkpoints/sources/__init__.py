@@ -26,14 +26,14 @@ class Source(Protocol):
         """A few words that name this source to a person."""
 
     def fetch(self, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> str | None:
-        """Write the file's bytes to `part`; give the sha256 of `part` if it was taken on the way.
+        """Write the file's bytes to `part`; return the sha256 of `part` if it was taken on the way.
 
         `part` belongs to the caller alone. It may hold the beginning that an earlier try left, from this
         source or another: continue it or overwrite it. What is needed for continuing (an ETag) may be kept in
         `resume_note(part)`; the store carries it along with the part. The store verifies what is delivered.
 
         Args:
-            progress: told the bytes that `part` holds, now and then, also while nothing moves;
+            progress: called with the bytes that `part` holds, now and then, also while nothing moves;
                 what it raises (a cancel) is let through.
         Raises:
             SourceError: it cannot be had from here; `part` keeps what came.

@@ -108,7 +108,7 @@ def _append(out: BinaryIO, item: _Object, content: bytes) -> None:
 
 
 def _keep_whole_members(out: BinaryIO, objects: list[_Object]) -> int:
-    """Cut the archive after the last member that is whole and what the bucket holds; say how many those are."""
+    """Cut the archive after the last member that is whole and what the bucket holds; return how many those are."""
     kept, end = 0, 0
     try:
         with tarfile.open(fileobj=out, mode="r:") as archive:

@@ -52,7 +52,7 @@ def _quotas(root: Path) -> Iterator[float]:
 def _groups(root: Path) -> Iterator[Path]:
     """Give the folders of those control groups; some may not be visible in a container."""
     mounts = root / "sys" / "fs" / "cgroup"
-    yield mounts  # that of a container, whose own path may not be told to it
+    yield mounts  # that of a container, whose own path may not be visible in it
     try:
         lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
     except (OSError, UnicodeDecodeError):

@@ -82,9 +82,8 @@ class ModelSpec:
         network: "module:function"; the function takes the directory of the verified checkpoint
             (file names as in the catalogue) or a weight file, and `device_options`, and returns a `Network`.
         weight_files: which files in a custom directory are its weights, as patterns.
-        device_options: how it may be told to run: always on which "device", perhaps in which "dtype" and with
-            which "batch_size"; and, where a file does not say how it was trained, what `load_model` may be told of
-            it.
+        device_options: what `load` takes: always "device", perhaps "dtype" and "batch_size", and for files that do
+            not state how they were trained, the options of `load_model` that do.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Results of segments as bytes, to be kept between the run of one shard and the collecting of all.
 
-A result is what a network gives for one segment: token ids (lists of whole numbers, nested as the network likes)
+A result is what a network returns for one segment: token ids (lists of whole numbers, nested as the network likes)
 or arrays of float32. What is unpacked is equal to what was packed, to the bit; tuples come back as lists.
 """
 

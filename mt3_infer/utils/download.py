@@ -1,4 +1,4 @@
-"""Download weights of one's own, resumed and verified: thin doors onto `checkpoints`.
+"""Download weights of one's own, resumed and verified: thin wrappers around `checkpoints`.
 
     from mt3_infer.utils.download import download_file, download_from_huggingface
 
@@ -30,12 +30,12 @@ def download_file(
     *,
     progress: Callable[[int], None] = _ignore,
 ) -> Path:
-    """Download from an http(s) address to `output_path`, replacing what is there; give the path.
+    """Download from an http(s) address to `output_path`, replacing what is there; return the path.
 
     Args:
         expected_sha256: 64 hexadecimal digits; without it, only web pages, Git LFS pointers and empty files
             are refused.
-        progress: told the bytes that are here; what it raises ends the download.
+        progress: called with the bytes that are here; what it raises ends the download.
     """
     return fetch_file(UrlSource(url), Path(output_path), sha256=expected_sha256, progress=progress)
 
@@ -50,7 +50,7 @@ def download_from_huggingface(
     repo_type: str = "model",
     progress: Callable[[int], None] = _ignore,
 ) -> Path:
-    """Download from the Hugging Face Hub to `output_path`, replacing what is there; give the path.
+    """Download from the Hugging Face Hub to `output_path`, replacing what is there; return the path.
 
     A token is taken from `HF_TOKEN` or a login of huggingface_hub; `HF_ENDPOINT` names another Hub.
 

@@ -164,7 +164,7 @@ def read_zarr(checkpoint: Path, name: str, read: ReadFile) -> NDArray[Any]:
 
     Args:
         name: of the array in the checkpoint.
-        read: gives the content of a file there.
+        read: returns the content of a file there.
     Raises:
         WeightsError: something is missing, damaged or of another kind.
     """

@@ -109,7 +109,7 @@ def from_published_yourmt3(
 
     Args:
         title: of the network that they should be of.
-        computed: gives such a table by its name, None for a parameter.
+        computed: returns such a table by its name, None for a parameter.
     Raises:
         WeightsError: they are another network's, or parameters are missing, unknown, or of another shape.
     """

@@ -49,7 +49,7 @@ class FrameNote:
 
 
 class NoteCreator:
-    """Takes posteriorgrams piece by piece, then gives the notes of the whole recording.
+    """Takes posteriorgrams piece by piece, then returns the notes of the whole recording.
 
     Args:
         onset_threshold: least posterior of an onset.

@@ -227,7 +227,7 @@ class Expert(nn.Module):
 class Mixture(nn.Module):
     """Each token goes through the two experts that the router likes best, and through no other.
 
-    None is ever full: what a token gives does not depend on the others.
+    None is ever full: the output of a token does not depend on the others.
     """
 
     def __init__(self, config: PerceiverConfig) -> None:
