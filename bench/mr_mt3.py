@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mt3_infer.audio import open_audio
+from mt3_infer.audio.segments import Segment, split_segments
 from mt3_infer.inference.devices import DTYPES
 from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import MT3Options
@@ -35,8 +36,7 @@ from mt3_infer.models.mt3 import config as training
 from mt3_infer.models.mt3 import network as mt3
 from mt3_infer.models.mt3.config import GRID
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.segments import Segment, split_segments
-from mt3_infer.vocabulary import END, PAD
+from mt3_infer.symbolic.vocabulary import END, PAD
 from mt3_infer.weights.mt3 import mt3_table
 from mt3_infer.weights.names import Weights, published_shapes
 
@@ -153,7 +153,7 @@ def main(
     ours, loop = run_in_fresh_thread(build, torch.device(device), DTYPES[dtype])
     heard = recordings(audio, max(counts), segments)
     run_in_fresh_thread(lambda: list(loop.read(heard[0][:1], 8)))
-    list(ours.read(heard[0][:2], MT3Options()))
+    list(ours.infer(heard[0][:2], MT3Options()))
     for count in counts:
         started = time.perf_counter()
         expected = run_in_fresh_thread(lambda count=count: [list(loop.read(one, tokens)) for one in heard[:count]])
@@ -162,7 +162,7 @@ def main(
         for _ in range(runs):
             started = time.perf_counter()
             with ThreadPoolExecutor(count) as threads:
-                said = list(threads.map(lambda one: list(ours.read(one, MT3Options())), heard[:count]))
+                said = list(threads.map(lambda one: list(ours.infer(one, MT3Options())), heard[:count]))
             taken.append(time.perf_counter() - started)
         seconds = sorted(taken)[runs // 2]
         same = sum(a == b for x, y in zip(said, expected, strict=True) for a, b in zip(x, y, strict=True))

@@ -27,14 +27,14 @@ import numpy as np
 import torch
 
 from mt3_infer.audio import open_audio
+from mt3_infer.audio.segments import Segment, split_segments
 from mt3_infer.inference.cuda_graphs import STEPS, BlockStepper
 from mt3_infer.inference.devices import DTYPES
 from mt3_infer.inference.engine import RequestId
 from mt3_infer.models.mt3.config import FRAMES, GRID
 from mt3_infer.models.mt3.network import MT3, load
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.segments import Segment, split_segments
-from mt3_infer.vocabulary import END
+from mt3_infer.symbolic.vocabulary import END
 from mt3_infer.weights.files import read_weights
 
 ROOT = Path(__file__).parents[1]

@@ -25,10 +25,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the recipe of the seeded weights
 
 from bench.mt3 import SAMPLE_RATE, Measurement, peak_memory, recording, shown  # noqa: E402
+from mt3_infer.audio.segments import split_segments  # noqa: E402
 from mt3_infer.models.yourmt3.config import GRID  # noqa: E402
 from mt3_infer.models.yourmt3.network import load_moe  # noqa: E402
-from mt3_infer.segments import split_segments  # noqa: E402
-from mt3_infer.vocabulary import END  # noqa: E402
+from mt3_infer.symbolic.vocabulary import END  # noqa: E402
 from mt3_infer.weights.files import read_weights  # noqa: E402
 from tests.parity.seeded_yourmt3 import published  # noqa: E402
 

@@ -25,14 +25,12 @@ from mt3_infer.errors import (
     TruncatedAudioError,
     UnknownModelError,
 )
-from mt3_infer.notes import Note
-
-# At once, although the module is light too: a submodule imported later would take the function's place.
-from mt3_infer.transcribe import Model, Progress, transcribe
+from mt3_infer.model import Model, Progress
+from mt3_infer.symbolic.notes import Note
 from mt3_infer.transcription import Provenance, Transcription
 
 if TYPE_CHECKING:
-    from mt3_infer.loading import (
+    from mt3_infer.api import (
         CheckpointError,
         CheckpointNotFoundError,
         ModelInfo,
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
         get_model_info,
         list_models,
         load_model,
+        transcribe,
     )
 
 __all__ = [
@@ -74,11 +73,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what needs `checkpoints` when it is first asked for (PEP 562)."""
     if name in __all__:
-        value = getattr(import_module("mt3_infer.loading"), name)
+        value = getattr(import_module("mt3_infer.api"), name)
         globals()[name] = value
         return value
     if name == "__version__":
-        from mt3_infer.transcribe import library_version
+        from mt3_infer.model import library_version
 
         return library_version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mt3_infer.transcribe import Model
+from mt3_infer.model import Model
 
 CAPACITY = 2
 """Models that are kept: enough to compare two in one loop."""

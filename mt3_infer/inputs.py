@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from mt3_infer.audio import AudioStream, array_audio, open_audio
 from mt3_infer.errors import AudioError, InvalidOptionError
-from mt3_infer.transcribe import DEFAULT_SAMPLE_RATE
+
+DEFAULT_SAMPLE_RATE = 16_000
+"""Of a waveform that comes without one, in Hz: what most of the networks take."""
 
 USABLE = "pass a path, a binary file object, or a waveform as a NumPy array or tensor"
 

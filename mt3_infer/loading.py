@@ -20,14 +20,13 @@ from checkpoints.store import CheckpointStore, FetchProgress
 from mt3_infer.cache import clear_cache, fingerprint, models
 from mt3_infer.errors import InvalidOptionError, UnknownModelError, WeightsError
 from mt3_infer.inference.threads import run_in_fresh_thread
+from mt3_infer.model import DEFAULT_MODEL, Model
 from mt3_infer.models import MODELS, ModelOptions, ModelSpec
-from mt3_infer.transcribe import DEFAULT_MODEL, Model
 
 __all__ = [
     "CheckpointError",
     "CheckpointNotFoundError",
     "FetchProgress",
-    "Model",
     "ModelInfo",
     "clear_cache",
     "download_model",
@@ -136,7 +135,7 @@ def download_model(
     store: CheckpointStore | None = None,
     progress: Callable[[FetchProgress], None] | None = None,
 ) -> Path:
-    """Fetch and verify weights if they are not there; give the directory that holds them.
+    """Fetch and verify weights if they are not there; return the directory that holds them.
 
     Args:
         name: a checkpoint or an alias, whether or not this version has a network for it.
@@ -156,14 +155,14 @@ def download_model(
 
 
 def list_models(store: CheckpointStore | None = None) -> list[ModelInfo]:
-    """All models that the catalogue has weights for, in the order of the table."""
+    """Return all models that the catalogue has weights for, in the order of the table."""
     store = store or CheckpointStore.from_environment()
     entries = store.catalog.entries
     return [_info(spec, entries[spec.name], store) for spec in MODELS.values() if spec.name in entries]
 
 
 def get_model_info(name: str, store: CheckpointStore | None = None) -> ModelInfo:
-    """One model, by name or alias.
+    """Return one model, by name or alias.
 
     Raises:
         UnknownModelError: no such name.
@@ -200,7 +199,7 @@ def _find(name: str, catalog: Catalog) -> tuple[ModelSpec, Entry]:
 
 
 def _known(catalog: Catalog) -> str:
-    """Names and aliases, for a person."""
+    """Return names and aliases, for a person."""
     names = []
     for name in (name for name in MODELS if name in catalog.entries):
         aliases = catalog.entries[name].aliases
@@ -233,7 +232,7 @@ def _without_pickles(folder: Path) -> Path:
 
 
 def _weights_file(path: Path, spec: ModelSpec) -> Path:
-    """The file that holds the weights of a custom checkpoint, or the index of those that do."""
+    """Return the file that holds the weights of a custom checkpoint, or the index of those that do."""
     if path.is_file():
         return path
     for pattern in spec.weight_files:

@@ -6,11 +6,11 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from mt3_infer.notes import Note
+from mt3_infer.symbolic.notes import Note
 
 if TYPE_CHECKING:
+    from mt3_infer.audio.segments import Segment, SegmentGrid
     from mt3_infer.models import ModelOptions
-    from mt3_infer.segments import Segment, SegmentGrid
 
 ResultT = TypeVar("ResultT")
 ResultIn = TypeVar("ResultIn", contravariant=True)
@@ -21,7 +21,7 @@ class NetworkOutput:
     """Notes that a network found in a recording.
 
     Attributes:
-        notes: sorted, see `mt3_infer.notes.sort_notes`.
+        notes: sorted, see `mt3_infer.symbolic.notes.sort_notes`.
         counters: odd output that was counted instead of raised, as `{"invalid_tokens": 2}`.
     """
 
@@ -42,8 +42,8 @@ class Collector(Protocol[ResultIn]):
 class Network(Protocol[ResultT]):
     """A network on a device, ready to run; the same one may serve several threads.
 
-    It is in two halves, so that several workers can share a long recording: `read` is the work, `collect` takes no
-    time and needs the results in order. `mt3_infer.results` keeps them in between.
+    It is in two halves, so that several workers can share a long recording: `infer` is the work, `collect` takes
+    no time and needs the results in order. `mt3_infer.symbolic.results` keeps them in between.
     """
 
     @property
@@ -58,17 +58,17 @@ class Network(Protocol[ResultT]):
     def in_order(self) -> bool:
         """Whether inference of a segment needs the result of the one before it."""
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: ResultT | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: ResultT | None = None
     ) -> Generator[ResultT]:
         """Yield the results of consecutive segments, in order. Closing the generator gives up what is left.
 
         Args:
             segments: taken on the calling thread, as there is room for them.
             options: of the type that the model's row names.
-            before: the result of the segment before the first of these; None at the start of a recording, and
+            previous: the result of the segment before the first of these; None at the start of a recording, and
                 of no concern where `in_order` is false.
         """
 
     def collect(self, options: ModelOptions) -> Collector[ResultT]:
-        """Return a collector for one recording, with the options that `read` was given."""
+        """Return a collector for one recording, with the options that `infer` was given."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mt3_infer.errors import AudioWarning, InvalidOptionError
 from mt3_infer.files import write_whole
-from mt3_infer.notes import Note
+from mt3_infer.symbolic.notes import Note
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -39,7 +39,7 @@ class Transcription:
     """The notes of a recording.
 
     Attributes:
-        notes: in the order of `mt3_infer.notes.sort_notes`.
+        notes: in the order of `mt3_infer.symbolic.notes.sort_notes`.
         duration: of the recording, in seconds.
         provenance: what made them.
         warnings: what was wrong with the recording but did not stop the transcription.
@@ -69,8 +69,8 @@ class Transcription:
                 raise InvalidOptionError(f"Cannot save as {suffix!r}: name the file .mid, .midi or .json.")
 
     def to_midi(self) -> bytes:
-        """The notes as a standard MIDI file; see `mt3_infer.midi`."""
-        from mt3_infer.midi import notes_to_midi
+        """The notes as a standard MIDI file; see `mt3_infer.symbolic.midi`."""
+        from mt3_infer.symbolic.midi import notes_to_midi
 
         return notes_to_midi(self.notes)
 

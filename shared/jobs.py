@@ -109,9 +109,7 @@ def find_idempotent(session: Session, owner: str, key: str | None, request_hash:
         return None
     job = session.scalar(select(Job).where(Job.owner == owner, Job.idempotency_key == key))
     if job is not None and job.request_hash != request_hash:
-        raise IdempotencyConflict(
-            "This Idempotency-Key was used before with another recording or other options: use a new key."
-        )
+        raise IdempotencyConflict("This Idempotency-Key was used before with a different request. Use a new key.")
     return job
 
 
@@ -123,7 +121,7 @@ def get_job(session: Session, owner: str, job_id: UUID) -> Job:
     """
     job = session.scalar(select(Job).where(Job.id == job_id, Job.owner == owner))
     if job is None:
-        raise JobNotFound(f"There is no transcription {job_id}.")
+        raise JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
     return job
 
 
@@ -146,7 +144,7 @@ def list_jobs(
         try:
             query = query.where(Job.id < UUID(cursor))
         except ValueError:
-            raise InvalidCursor("The cursor is not one of ours: leave it out to start anew.") from None
+            raise InvalidCursor("The cursor is invalid. Leave it out to start from the first page.") from None
     ids = session.scalars(query).all()
     following = str(ids[limit - 1]) if len(ids) > limit else None
     return _read_jobs(session, ids[:limit]), following
@@ -190,7 +188,9 @@ def cancel_job(session: Session, owner: str, job_id: UUID) -> Job:
         return job
     job = get_job(session, owner, job_id)
     if job.status is not Status.CANCELED:
-        raise StateConflict(f"The transcription has already {job.status}; there is nothing to cancel.")
+        raise StateConflict(
+            f"Only a queued or running transcription can be canceled. This one has already {job.status}."
+        )
     return job
 
 
@@ -224,7 +224,7 @@ def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
     )
     if job is None:
         status = get_job(session, owner, job_id).status
-        raise StateConflict(f"Only a failed or canceled transcription can be retried; this one is {status}.")
+        raise StateConflict(f"Only a failed or canceled transcription can be retried. This one is {status}.")
     again = update(WorkItem).where(
         WorkItem.job_id == job_id, WorkItem.status.in_((WorkStatus.FAILED, WorkStatus.CANCELED))
     )
@@ -249,7 +249,7 @@ def delete_job(session: Session, owner: str, job_id: UUID) -> None:
     """
     deleted = delete(Job).where(Job.id == job_id, Job.owner == owner).returning(Job.id)
     if session.scalar(deleted) is None:
-        raise JobNotFound(f"There is no transcription {job_id}.")
+        raise JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
     garbage.note(session, garbage.all_prefixes([job_id]))
 
 

@@ -1,4 +1,4 @@
-"""Waiting for a part that comes up later than we do: one line when the wait begins, one when it is over."""
+"""Waits for a dependency that starts later than this process: one log line as the wait begins, one as it ends."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PAUSE_SECONDS = 0.5
 
 
 def wait_for(
-    part: str,
+    dependency: str,
     check: Callable[[], None],
     stopping: threading.Event | None = None,
     *,
     only: tuple[type[Exception], ...] = (Exception,),
 ) -> bool:
-    """Wait until a check passes; False when told to stop before it did.
+    """Wait until a check passes; return False if `stopping` is set before that.
 
     Raises:
         what the check raises, if it is none of `only`.
@@ -42,12 +42,12 @@ def wait_for(
             check()
         except only as error:
             if not is_waiting:
-                log.warning("waiting_for_part", part=part, error=_first_line(error))
+                log.warning("waiting_for_dependency", dependency=dependency, error=_first_line(error))
             is_waiting = True
             stopping.wait(PAUSE_SECONDS)
         else:
             if is_waiting:
-                log.info("part_is_there", part=part, waited=round(time.monotonic() - began, 1))
+                log.info("dependency_available", dependency=dependency, waited=round(time.monotonic() - began, 1))
             return True
     return False
 

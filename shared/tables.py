@@ -50,7 +50,7 @@ class WorkStatus(StrEnum):
 
 
 class Phase(StrEnum):
-    """What a worker is at, while a job is processing."""
+    """The step of a job that is processing."""
 
     FETCHING_CHECKPOINT = "fetching_checkpoint"
     DECODING_AUDIO = "decoding_audio"

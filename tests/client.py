@@ -1,4 +1,4 @@
-"""A client of the service, as a user's script would be: plain HTTP, polling."""
+"""A client of the service like a user's script: plain HTTP and polling."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ServiceClient:
     def submit(
         self, recording: Path | bytes, *, name: str = "recording", key: str | None = None, **fields: str
     ) -> Answer:
-        """Post a recording as a browser's form does; `key`: the Idempotency-Key."""
+        """Upload a recording like a browser's form; `key` is the Idempotency-Key."""
         if isinstance(recording, Path):
             name, content = recording.name, recording.read_bytes()
         else:
@@ -74,7 +74,7 @@ class ServiceClient:
         return job
 
     def wait(self, job_id: str, *, until: tuple[str, ...] = (), seconds: float = 90) -> dict[str, Any]:
-        """Poll until the job ends, or is in one of these states or phases; every answer must be a job."""
+        """Poll until the job ends or reaches one of these states or phases; every response must be a job."""
         give_up = time.monotonic() + seconds
         while True:
             job = self.job(job_id)
@@ -84,7 +84,7 @@ class ServiceClient:
             time.sleep(0.1)
 
     def transcribe(self, recording: Path | bytes, **fields: str) -> dict[str, Any]:
-        """Submit, wait for the end, and give the job."""
+        """Submit a recording, wait for the end, and return the job."""
         answer = self.submit(recording, **fields)
         assert answer.status == 202, answer.body
         return self.wait(answer.json["id"])

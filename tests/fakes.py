@@ -9,9 +9,8 @@ from typing import Any, BinaryIO, cast
 
 from checkpoints.progress import FetchProgress, ProgressCallback
 from mt3_infer.audio import AudioStream
-from mt3_infer.loading import Model
-from mt3_infer.notes import Note
-from mt3_infer.transcribe import Progress
+from mt3_infer.model import Model, Progress
+from mt3_infer.symbolic.notes import Note
 from mt3_infer.transcription import Provenance, Transcription
 from worker.engine import TranscriptionEngine
 

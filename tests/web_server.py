@@ -1,4 +1,4 @@
-"""A web server on loopback that behaves as well or as badly as a test wants, and counts what it hands out."""
+"""A web server on loopback with configurable faults, which counts the bytes it serves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What to answer, and what to do wrong while answering."""
+    """A response, and the faults while it is sent."""
 
     status: int = 200
     body: bytes = b""
@@ -40,7 +40,7 @@ Route = Callable[[Request], Reply]
 
 
 def static(content: bytes, *, etag: str | None = '"v1"', ranges: bool = True, **faults: Any) -> Route:
-    """A file, with Range and If-Range as RFC 9110 has them."""
+    """Serve a file, with Range and If-Range as in RFC 9110."""
 
     def route(request: Request) -> Reply:
         headers = {"ETag": etag} if etag else {}
@@ -57,7 +57,7 @@ def static(content: bytes, *, etag: str | None = '"v1"', ranges: bool = True, **
 
 
 def in_turn(*routes: Route) -> Route:
-    """Each answers once, in order; the last one from then on."""
+    """Use each route once, in order, and the last one from then on."""
     left = list(routes)
     return lambda request: (left.pop(0) if len(left) > 1 else left[0])(request)
 
@@ -79,13 +79,13 @@ _MISSING = status(404)
 
 @dataclass
 class Site:
-    """What is served; `routes` by path, `missing` for all others."""
+    """The routes by path; `missing` serves all others."""
 
     url: str
     routes: dict[str, Route] = field(default_factory=dict)
     missing: Route = _MISSING
     requests: list[Request] = field(default_factory=list)
-    served: int = 0  # bytes of bodies handed out
+    served: int = 0  # bytes of response bodies
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, request: Request) -> Reply:
@@ -94,7 +94,7 @@ class Site:
             return self.routes.get(request.path, self.missing)(request)
 
     def asked(self, method: str = "GET") -> list[str]:
-        """The paths that were asked for, in order."""
+        """Return the requested paths, in order."""
         return [request.path for request in self.requests if request.method == method]
 
 
@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
     site: Site
 
     def setup(self) -> None:
-        # What lies in the kernel's buffers counts as served: keep it little.
+        # Bytes in the kernel's buffers count as served: keep the buffer small.
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         super().setup()
 
@@ -152,7 +152,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is what many tests are about."""
+        """Ignore it: many tests disconnect on purpose."""
 
 
 @contextmanager

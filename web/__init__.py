@@ -1,4 +1,4 @@
-"""The side that clients see: API, page, documentation. `create_app` makes it from its parts; see `web.asgi`."""
+"""The web application: API, page and documentation. `web.asgi` serves it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from web import health, models, transcriptions
 from web.browsers import refuse_foreign
 from web.errors import register_error_handlers
 from web.forms import FormRequest
-from web.parts import EXTENSION, Parts
 from web.schemas import Problem
+from web.services import EXTENSION, Services
 from web.uploads import resolve_model
 
 CONTENT_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-# Swagger UI comes with scripts and styles within its page.
+# The page of Swagger UI contains inline scripts and styles.
 DOCS_POLICY = CONTENT_POLICY + "; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
 SWAGGER_FILES = Path(flask_swagger_ui.__file__).parent / "dist"
 
@@ -39,7 +39,7 @@ def create_app(
     storage: ObjectStorage | None = None,
     queue: JobQueue | None = None,
 ) -> APIFlask:
-    """The Flask application; parts that are not passed in are made from the settings."""
+    """Create the Flask application; services that are not passed in are created from the settings."""
     app = APIFlask(
         __name__,
         title="MT3-Infer Service",
@@ -49,7 +49,11 @@ def create_app(
     )
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_upload_bytes,
-        DESCRIPTION="Recordings in, notes and MIDI out.",
+        DESCRIPTION=(
+            "Transcribe recordings to notes and MIDI. Upload anything from a short clip to a three-hour "
+            "recording. Workers transcribe it; poll for progress and download the MIDI. "
+            "Errors are `application/problem+json` (RFC 9457) with a stable `code`."
+        ),
         LICENSE={"name": "Apache-2.0"},
         AUTO_SERVERS=False,
         AUTO_OPERATION_ID=True,
@@ -61,8 +65,8 @@ def create_app(
         DOCS_FAVICON="/static/favicon.svg",
     )
     app.request_class = FormRequest
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # the order of a schema's fields is meant
-    app.extensions[EXTENSION] = Parts(
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # keep the order of the schemas
+    app.extensions[EXTENSION] = Services(
         settings=settings,
         sessions=sessions or make_sessions(make_engine(settings)),
         storage=storage or make_storage(settings),
@@ -70,23 +74,25 @@ def create_app(
         catalog=load_catalog(),
         line=WaitingLine(),
     )
-    resolve_model(app.extensions[EXTENSION], None)  # a wrong MT3_DEFAULT_MODEL is said at the start
-    for part in (transcriptions, models, health):
-        app.register_blueprint(part.blueprint)
+    resolve_model(app.extensions[EXTENSION], None)  # fail now if MT3_DEFAULT_MODEL is wrong
+    for module in (transcriptions, models, health):
+        app.register_blueprint(module.blueprint)
     register_error_handlers(app)
-    app.spec_processor(_name_problems)
+    app.spec_processor(_declare_problems)
     _add_pages(app)
     return app
 
 
-def _name_problems(spec: dict[str, Any] | str) -> dict[str, Any] | str:
-    """In the documentation too, errors are `application/problem+json`."""
+def _declare_problems(spec: dict[str, Any] | str) -> dict[str, Any] | str:
+    """Declare the content type of errors in OpenAPI: APIFlask takes every response for `application/json`."""
     assert isinstance(spec, dict)
+    problems = [{"$ref": f"#/components/schemas/{name}"} for name in ("HTTPError", "ValidationError")]
     for path in spec["paths"].values():
-        for call in path.values():
-            for status, answer in call["responses"].items():
-                if status >= "400" and "application/json" in answer.get("content", {}):
-                    answer["content"] = {"application/problem+json": answer["content"]["application/json"]}
+        for operation in path.values():
+            for response in operation["responses"].values():
+                content = response.get("content", {})
+                if content.get("application/json", {}).get("schema") in problems:
+                    content["application/problem+json"] = content.pop("application/json")
     return spec
 
 

@@ -1,4 +1,4 @@
-"""`python -m web`: the web process. `WEB_CONCURRENCY` says how many workers share the port."""
+"""`python -m web`: the web server. `WEB_CONCURRENCY` sets the number of worker processes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from shared.config import read_settings
 from shared.errors import ServiceError
 from web import create_app
 
-GRACE_SECONDS = 10  # for requests in progress at the end
-CONNECTIONS = 2048  # of a worker; slow ones are closed before they are so many
+GRACE_SECONDS = 10  # for requests in progress at shutdown
+CONNECTIONS = 2048  # per worker; slow clients are disconnected before there are that many
 
 
 @click.command()
@@ -30,9 +30,9 @@ CONNECTIONS = 2048  # of a worker; slow ones are closed before they are so many
 @click.option("--app", default="web.asgi:app", show_default=True, help="ASGI application to serve.")
 def main(host: str, port: int, workers: int, app: str) -> None:
     """Serve the web page and the API."""
-    settings = read_settings()  # a wrong setting is one clear line here, not one from every worker
+    settings = read_settings()  # report a wrong setting once, not once per worker
     try:
-        create_app(settings)  # what fails here would fail in each worker, again and again
+        create_app(settings)  # fail here rather than in every worker, again and again
     except ServiceError as error:
         raise click.ClickException(str(error)) from None
     Server(

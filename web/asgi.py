@@ -1,4 +1,4 @@
-"""The application that `python -m web` serves, made from the environment."""
+"""The ASGI application that `python -m web` serves, configured by the environment."""
 
 from web.bridge import AsgiApp
 from web.wsgi import app as flask_app

@@ -1,8 +1,8 @@
 """Runs the Flask application for an ASGI server, so that a slow client costs no thread.
 
-An event loop reads a request's body to its end before a thread runs the view, and sends the answer while that
-thread already does something else. A client that waits (`Prefer: wait`) is a timer. Views run in pools by what
-they work with: uploads to a storage that hangs leave polls and health checks their threads.
+An event loop reads the whole request body before a thread runs the view, and sends the response after that
+thread is free again. A client that waits (`Prefer: wait`) costs a timer. Each kind of view has a thread pool of
+its own, so that uploads to a storage that hangs leave threads for polls and health checks.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ Send = Callable[[Message], Awaitable[None]]
 
 log = get_logger(__name__)
 
-BODY_BYTES = 25_000  # that a client sends in MT3_SLOW_CLIENT_SECONDS at least
-IN_MEMORY_BYTES = 256 * 1024  # of a body; what is longer goes to a temporary file
-PIECE_BYTES = 256 * 1024  # of an answer, and of a body on its way to the file
+BODY_BYTES = 25_000  # the least that a client has to send in MT3_SLOW_CLIENT_SECONDS
+IN_MEMORY_BYTES = 256 * 1024  # a longer request body goes to a temporary file
+PIECE_BYTES = 256 * 1024  # of a response, and of a request body on its way to the file
 MAX_WAIT_SECONDS = 60.0
 WAIT_STEP_SECONDS = 0.25
-WAIT_POLLS_PER_SECOND = 100.0  # of all waiting clients of a process together
-# Views in progress; all together they stay below the database's pool of connections (`shared.db`).
+WAIT_POLLS_PER_SECOND = 100.0  # for all waiting clients of a process together
+# Together they stay below the size of the database's connection pool (`shared.db`).
 THREADS = {Workload.LIVENESS: 1, Workload.READINESS: 2, Workload.DATABASE: 16, Workload.STORAGE: 10}
 
 
 class Refused(Exception):  # noqa: N818
-    """A request that is answered before any view runs."""
+    """A request that is rejected before any view runs."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
@@ -60,7 +60,7 @@ class Refused(Exception):  # noqa: N818
 
 @dataclass
 class Answer:
-    """What a view returned. `start` is already read from its body; `rest` still has to be."""
+    """A view's response: `start` has been read from its body, `rest` has not."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -70,7 +70,7 @@ class Answer:
 
     @property
     def is_final(self) -> bool:
-        """Return False for the view of a job that has not ended: asking again may bring something new."""
+        """Return False for a job that has not ended: the response may change."""
         has_retry_after = any(name.lower() == "retry-after" for name, _ in self.headers)
         return not has_retry_after or self.status not in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)
 
@@ -79,7 +79,7 @@ class AsgiApp:
     """An ASGI application around a Flask application.
 
     Args:
-        patience: seconds for a client to send the next `BODY_BYTES` of a body, or to take a piece of an answer.
+        patience: seconds for a client to send the next `BODY_BYTES` of a body, or to receive a piece of an answer.
     """
 
     def __init__(self, flask_app: Flask, *, patience: float) -> None:
@@ -92,14 +92,14 @@ class AsgiApp:
         self._waiting = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request, or follow the server's life."""
+        """Handle one request or the server's lifespan."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
             await self._answer(scope, receive, send)
 
     def close(self) -> None:
-        """End the threads."""
+        """Shut down the thread pools."""
         for pool in (*self._pools.values(), self._files):
             pool.shutdown()
 
@@ -112,13 +112,13 @@ class AsgiApp:
             await send({"type": f"{message['type']}.complete"})
 
     def _notice_the_end(self) -> None:
-        """Learn of SIGTERM when it comes: the server reports its end only after the last request."""
+        """Notice SIGTERM as it arrives: the server reports its shutdown only after the last request."""
         loop = asyncio.get_running_loop()
 
         def end(_number: int, _frame: FrameType | None) -> None:
             loop.call_soon_threadsafe(self._ending.set)
 
-        # The server's own handler is the event loop's; it is called through a file descriptor, and still runs.
+        # The server's own handler still runs: the event loop calls it through a file descriptor.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, end)
 
@@ -129,12 +129,12 @@ class AsgiApp:
         try:
             answer = await self._make_answer(environ, receive, body)
             if is_chunked:
-                # The server drops a Content-Length beside it, so we cannot tell whether a proxy that went by the
-                # length has sent what would now be read as a request of its own (RFC 9112, 6.3).
+                # The server drops a Content-Length beside it. A proxy that relied on the length may have sent
+                # bytes that would now be read as a request of their own (RFC 9112, 6.3).
                 answer.headers.append(("Connection", "close"))
             await self._send(answer, send)
         finally:
-            with suppress(OSError):  # what a full disk did not take is written once more
+            with suppress(OSError):  # closing writes again what a full disk refused
                 body.close()
 
     async def _make_answer(self, environ: Environ, receive: Receive, body: IO[bytes]) -> Answer:
@@ -152,17 +152,17 @@ class AsgiApp:
     # --- the request ---------------------------------------------------------------------------------------
 
     async def _read_body(self, environ: Environ, receive: Receive, body: IO[bytes]) -> None:
-        """Copy the body into a file, and put file and length into the WSGI environment.
+        """Copy the body into a file, and add the file and its length to the WSGI environment.
 
         Raises:
-            Refused: the body is too long, comes too slowly or is malformed, or there is no room for it.
+            Refused: the body is too long, too slow or malformed, or the disk is full.
         """
         environ["wsgi.input"] = body
         coding = environ.pop("HTTP_TRANSFER_ENCODING", None)
         if coding is None and environ.get("CONTENT_LENGTH", "0") == "0":
             return
         if coding is not None and coding.lower() != "chunked":
-            raise Refused(problem(400, "bad_request", "The only Transfer-Encoding that is understood is chunked."))
+            raise Refused(problem(400, "bad_request", "Unsupported Transfer-Encoding. Use chunked."))
         limit: int = self._flask.config["MAX_CONTENT_LENGTH"]
         if int(environ.get("CONTENT_LENGTH", 0)) > limit:
             raise Refused(upload_too_large(limit))
@@ -192,10 +192,10 @@ class AsgiApp:
             try:
                 message = await asyncio.wait_for(receive(), deadline - time.monotonic())
             except TimeoutError:
-                text = "The request body arrives too slowly; check the connection and send it again."
+                text = "The request body arrived too slowly. Check the connection and send it again."
                 raise Refused(problem(408, "request_timeout", text)) from None
             if message["type"] != "http.request":
-                text = "The request body is malformed or ends early; send it again."
+                text = "The request body is malformed or incomplete. Send it again."
                 raise Refused(problem(400, "bad_request", text))
             data, more = message.get("body", b""), message.get("more_body", False)
             held += data
@@ -236,7 +236,7 @@ class AsgiApp:
         return Answer(status, headers, start) if is_done else Answer(status, headers, start, rest, close)
 
     async def _wait(self, environ: Environ, answer: Answer, receive: Receive, seconds: float) -> Answer:
-        """Run the view again and again until its answer is final, `seconds` are over, or nobody waits any more."""
+        """Run the view repeatedly until its response is final, `seconds` have passed or the client is gone."""
         give_up = time.monotonic() + seconds
         gone = asyncio.ensure_future(_disconnect(receive))
         ending = asyncio.ensure_future(self._ending.wait())
@@ -323,11 +323,11 @@ def wait_seconds(prefer: str | None) -> float:
 
 
 def _end_with_parent() -> None:
-    """Have a worker end when the process above it is killed: it would go on to hold the port."""
+    """Make a worker end when its parent process is killed: it would keep the port."""
     parent = multiprocessing.parent_process()
     if sys.platform == "linux" and parent is not None:
         die_with_parent()
-        if os.getppid() != parent.pid:  # it was killed before that
+        if os.getppid() != parent.pid:  # killed already
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -338,7 +338,7 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def _read(pieces: Iterator[bytes]) -> tuple[bytes, bool]:
-    """Return the next bytes of an answer, and whether they are the last."""
+    """Return the next bytes of a response, and whether they are the last."""
     read = bytearray()
     for piece in pieces:
         read += piece

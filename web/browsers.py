@@ -1,8 +1,8 @@
-"""Keeps pages of other sites from using a visitor's browser against this service.
+"""Protection against pages of other sites that use a visitor's browser to reach this service.
 
-Two ways lead here: a request across sites, and a name of the attacker's own that resolves to our address (DNS
-rebinding), which makes that page one of the same site. There is no built-in authentication: every client that
-reaches the service may use it, so a browser inside the network is all that an attacker lacks.
+There are two attacks: cross-site requests, and DNS rebinding, where a name of the attacker's resolves to the
+address of this service and makes the attacker's page same-site. There is no built-in authentication: every client
+that reaches the service may use it, so a browser inside the network is all that an attacker needs.
 """
 
 from __future__ import annotations
@@ -18,29 +18,33 @@ from shared.config import Settings
 from web.errors import problem
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-PROBES = ("/livez", "/readyz")  # asked by addresses and names of orchestrators; they reveal nothing
+PROBES = ("/livez", "/readyz")  # requested by address or by internal name; they reveal nothing
 DEFAULT_PORTS = {"http": "80", "https": "443"}
-HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?")  # RFC 3986, of a server's name
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?")  # the host names of RFC 3986, with a port
 
 
 def refuse_foreign(request: Request, settings: Settings) -> Response | None:
-    """Return a problem for a request under a name that is not ours, or sent by a page of another site."""
+    """Return a problem for a request under a foreign host name or from a page of another site."""
     host = request.headers.get("Host", "")
-    if request.path not in PROBES and not is_ours(host, settings.allowed_hosts, request.environ["SERVER_NAME"]):
-        text = f"This service does not answer to the host name {host[:255]!r}: add it to MT3_ALLOWED_HOSTS."
+    if request.path not in PROBES and not is_served(host, settings.allowed_hosts, request.environ["SERVER_NAME"]):
+        text = f"The host name {host[:255]!r} is not allowed. Add it to MT3_ALLOWED_HOSTS."
         return problem(421, "host_not_allowed", text)
     if request.method not in SAFE_METHODS and is_cross_site(request):
-        return problem(403, "cross_site", "Requests from pages of other sites are refused.")
+        return problem(
+            403,
+            "cross_site",
+            "Cross-site requests are not allowed. Send the request from this service's own pages.",
+        )
     return None
 
 
-def is_ours(host: str, allowed: frozenset[str], listens_on: str) -> bool:
-    """Return True if the service answers to a `Host` header.
+def is_served(host: str, allowed: frozenset[str], listens_on: str) -> bool:
+    """Return True if the service accepts a `Host` header.
 
     Args:
-        allowed: names from MT3_ALLOWED_HOSTS. Without any, a service that listens on a loopback address answers to
-            loopback names, and any other one to what no attacker can register: addresses, names without a dot and
-            the machine's own name.
+        allowed: names from MT3_ALLOWED_HOSTS. If it is empty, a service that listens on a loopback address accepts
+            loopback names; any other one accepts names that no attacker can register: addresses, names without a
+            dot and the machine's own name.
         listens_on: the address of the server.
     """
     match = HOST.fullmatch(host.lower())
@@ -58,9 +62,9 @@ def is_ours(host: str, allowed: frozenset[str], listens_on: str) -> bool:
 
 
 def is_cross_site(request: Request) -> bool:
-    """Return True if a browser says that a page of another origin sent the request.
+    """Return True if a browser sent the request on behalf of a page of another origin.
 
-    Browsers leave `Sec-Fetch-Site` out over plain HTTP, except to loopback, and send `Origin` with unsafe methods.
+    Browsers omit `Sec-Fetch-Site` over plain HTTP, except to loopback, and send `Origin` with unsafe methods.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
@@ -70,17 +74,17 @@ def is_cross_site(request: Request) -> bool:
 
 
 def is_same_host(origin: str, host: str) -> bool:
-    """Compare an `Origin` with a `Host`. A proxy may have ended TLS, so the scheme counts only for the port."""
+    """Compare an `Origin` with a `Host`. A proxy may terminate TLS, so the scheme only gives the default port."""
     try:
-        parts = urlsplit(origin.strip().lower())
-        ours = HOST.fullmatch(host.lower())
+        url = urlsplit(origin.strip().lower())
+        served = HOST.fullmatch(host.lower())
     except ValueError:
         return False
-    theirs = HOST.fullmatch(parts.netloc)
-    if theirs is None or ours is None or parts.scheme not in DEFAULT_PORTS:
+    page = HOST.fullmatch(url.netloc)
+    if page is None or served is None or url.scheme not in DEFAULT_PORTS:
         return False
-    default = DEFAULT_PORTS[parts.scheme]
-    return theirs[1] == ours[1] and (theirs[2] or default) == (ours[2] or default)
+    default = DEFAULT_PORTS[url.scheme]
+    return page[1] == served[1] and (page[2] or default) == (served[2] or default)
 
 
 def _is_loopback(name: str) -> bool:

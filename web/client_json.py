@@ -1,4 +1,4 @@
-"""JSON that clients send and get back with a job: what could not be given back is refused on its way in."""
+"""JSON that clients send and get back with a job. Values that cannot be stored and returned are rejected."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ def read_object(name: str, text: str | None) -> dict[str, Any]:
     """Parse a form field that holds a JSON object; an empty field is an empty object.
 
     Raises:
-        InvalidRequest: it is none, or it holds what no later answer could.
+        InvalidRequest: it is not a JSON object, or a value in it cannot be returned.
     """
     try:
         value = json.loads(text) if text else {}
-    except (ValueError, RecursionError):  # no JSON, or a number or a nesting that the parser does not take
+    except (ValueError, RecursionError):  # not JSON, or a number or a nesting beyond the parser's limits
         value = None
     if not isinstance(value, dict):
-        raise InvalidRequest(f"{name} must be a JSON object, such as {EXAMPLE}.")
+        raise InvalidRequest(f"{name} must be a JSON object, for example {EXAMPLE}.")
     check_returnable(name, value)
     return value
 
 
 def check_returnable(name: str, value: Any) -> None:
-    """Raise if a value cannot be stored, sent and read as it is: the limits of databases and of JSON parsers.
+    """Raise if a value exceeds the limits of databases or JSON parsers and could not be returned unchanged.
 
     Raises:
-        InvalidRequest: it names the reason.
+        InvalidRequest: with the reason.
     """
     level, depth = [value], 1
     while level:
         below: list[Any] = []
         for part in level:
             if isinstance(part, dict | list) and depth > MAX_DEPTH:
-                raise InvalidRequest(f"{name} must be a JSON object of at most {MAX_DEPTH} levels.")
+                raise InvalidRequest(f"{name} must not be nested more than {MAX_DEPTH} levels deep.")
             if isinstance(part, dict):
                 below += [*part.keys(), *part.values()]
             elif isinstance(part, list):
                 below += part
             elif reason := _reason_against(part):
-                raise InvalidRequest(f"{name} must be a JSON object without {reason}.")
+                raise InvalidRequest(f"{name} must not contain {reason}.")
         level, depth = below, depth + 1
 
 
@@ -54,7 +54,7 @@ def _reason_against(part: Any) -> str | None:
         if "\0" in part:
             return "NUL characters"
         if any("\ud800" <= c <= "\udfff" for c in part):
-            return "half of a surrogate pair"
+            return "unpaired surrogates"
     elif isinstance(part, float) and not math.isfinite(part):
         return "NaN or infinite numbers"
     elif isinstance(part, int) and part.bit_length() > 64:

@@ -1,4 +1,4 @@
-"""Every error that leaves the service is a problem document (RFC 9457) with a stable `code`."""
+"""Converts every error to a problem document (RFC 9457) with a stable `code`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, NotFound
 
 from mt3_infer.errors import MT3Error
-from shared.errors import ServiceError, is_disk_full
+from shared.errors import ObjectMissing, ServiceError, StorageUnavailable, is_disk_full
 from shared.logs import get_logger
 from web.forms import FormTooLarge
 
@@ -28,7 +28,6 @@ STATUS_OF = {
     "unknown_model": 422,
     "invalid_option": 422,
     "empty_upload": 422,
-    "object_missing": 410,
     "unavailable": 503,
 }
 CODE_OF = {
@@ -41,17 +40,17 @@ CODE_OF = {
     415: "unsupported_media_type",
     422: "invalid_request",
 }
-MISSING_IN_POSTGRESQL = ("42P01", "42703")  # a table, a column: the migrations are yet to make them
+MISSING_IN_POSTGRESQL = ("42P01", "42703")  # undefined table or column: the migrations have not run yet
 
 
 class InvalidRequest(ServiceError):  # noqa: N818
-    """The request is well-formed HTTP but asks for something that is not there to be had."""
+    """A parameter or field of the request is invalid."""
 
     code = "invalid_request"
 
 
 class UnknownModel(ServiceError):  # noqa: N818
-    """No model goes by that name."""
+    """No model has that name or alias."""
 
     code = "unknown_model"
 
@@ -63,7 +62,7 @@ class EmptyUpload(ServiceError):  # noqa: N818
 
 
 def problem(status: int, code: str, detail: str, **more: Any) -> Response:
-    """A problem document as a response."""
+    """Return a problem document as a response."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -79,18 +78,18 @@ def problem(status: int, code: str, detail: str, **more: Any) -> Response:
 
 
 def upload_too_large(limit: int) -> Response:
-    """Return the answer to an upload over the limit."""
-    text = f"The upload is larger than the {limit / 1e6:,.0f} MB that this service takes."
+    """Return the response to an upload over the limit."""
+    text = f"The upload exceeds the limit of {limit / 1e6:,.0f} MB. Send a shorter or more compressed recording."
     return problem(413, "upload_too_large", text)
 
 
 def no_room() -> Response:
-    """Return the answer while the disk for temporary files is full."""
-    return problem(503, "unavailable", "There is no room for a recording just now; please try again later.")
+    """Return the response while the disk for temporary files is full."""
+    return problem(503, "unavailable", "The server has run out of disk space. Try again later.")
 
 
 def register_error_handlers(app: APIFlask) -> None:
-    """Turn whatever is raised in a view into a problem document."""
+    """Register handlers that convert every exception to a problem document."""
 
     @app.error_processor
     def _from_apiflask(error: HTTPError) -> Response:
@@ -101,8 +100,8 @@ def register_error_handlers(app: APIFlask) -> None:
             for location in (error.detail or {}).values()
             for name, messages in (location.items() if isinstance(location, dict) else ())
         }
-        detail = "; ".join(f"{name}: {', '.join(map(str, said))}" for name, said in fields.items())
-        return problem(422, "invalid_request", detail or "The request is not valid.", errors=fields)
+        detail = "; ".join(f"{name}: {', '.join(map(str, messages))}" for name, messages in fields.items())
+        return problem(422, "invalid_request", detail or "The request is invalid. See /docs.", errors=fields)
 
     @app.errorhandler(HTTPException)
     def _from_http(error: HTTPException) -> Response:
@@ -113,7 +112,7 @@ def register_error_handlers(app: APIFlask) -> None:
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return upload_too_large(app.config["MAX_CONTENT_LENGTH"])
         if isinstance(error, NotFound):
-            detail = "There is nothing at this address; /docs lists what there is."
+            detail = "Not found. See /docs for the available endpoints."
         response = problem(status, CODE_OF.get(status, "http_error"), detail)
         for name, value in error.get_headers():
             if name.lower() in ("allow", "location"):
@@ -125,8 +124,18 @@ def register_error_handlers(app: APIFlask) -> None:
     @app.errorhandler(ServiceError)
     def _from_service(error: ServiceError) -> Response:
         if error.retryable:
-            log.warning("part_unavailable", path=request.path, error=str(error))
+            log.warning("dependency_unavailable", path=request.path, error=str(error))
         return problem(STATUS_OF.get(error.code, 400), error.code, str(error))
+
+    @app.errorhandler(StorageUnavailable)
+    def _from_storage(error: StorageUnavailable) -> Response:
+        log.warning("dependency_unavailable", path=request.path, error=str(error))  # it may name hosts and folders
+        return problem(503, "unavailable", "The storage is unavailable. Try again in a moment.")
+
+    @app.errorhandler(ObjectMissing)
+    def _from_missing_object(error: ObjectMissing) -> Response:
+        log.error("object_missing", path=request.path, error=str(error))
+        return problem(410, error.code, "The file is missing from the storage. Upload the recording again.")
 
     @app.errorhandler(MT3Error)
     def _from_library(error: MT3Error) -> Response:
@@ -137,7 +146,7 @@ def register_error_handlers(app: APIFlask) -> None:
     @app.errorhandler(PoolTimeout)
     def _from_database(error: Exception) -> Response:
         log.warning("database_unavailable", path=request.path, error=str(error).splitlines()[0])
-        return problem(503, "unavailable", "The database does not answer; please try again in a moment.")
+        return problem(503, "unavailable", "The database is unavailable. Try again in a moment.")
 
     @app.errorhandler(OSError)
     def _from_disk(error: OSError) -> Response:
@@ -155,4 +164,4 @@ def register_error_handlers(app: APIFlask) -> None:
     @app.errorhandler(Exception)
     def _from_bug(error: Exception) -> Response:
         log.error("unexpected_error", path=request.path, exc_info=error)
-        return problem(500, "internal_error", "Something went wrong on our side; the log knows what.")
+        return problem(500, "internal_error", "Internal server error. The server log has the details.")

@@ -1,4 +1,4 @@
-"""Forms as clients really send them: file names in old encodings, fields that should have been files."""
+"""Form parsing that tolerates file names in old encodings and reports which limit a form exceeds."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import MultipartDecoder
 
-MAX_FIELD_BYTES = 500_000  # of a field that is no file; it is held in memory
+MAX_FIELD_BYTES = 500_000  # of a field that is not a file; it is held in memory
 MAX_PARTS = 100
 
 
 class FormTooLarge(RequestEntityTooLarge):
-    """A form within the limit for uploads, with more in its fields than we hold in memory."""
+    """A form within the limit for uploads whose fields exceed the limits for memory."""
 
     description = (
-        f"A form field is longer than {MAX_FIELD_BYTES // 1000} kB, or there are more than {MAX_PARTS} fields; "
-        "send the recording as a file, as curl -F file=@song.mp3 does."
+        f"A form field exceeds {MAX_FIELD_BYTES // 1000} kB, or the form has more than {MAX_PARTS} fields. "
+        "Send the recording as a file, for example with curl -F file=@song.mp3."
     )
 
 
 class Decoder(MultipartDecoder):
-    """Reads the headers of a part, such as its file name, in UTF-8, or else as Windows-1252."""
+    """Decodes the headers of a part, such as its file name, as UTF-8, or else as Windows-1252."""
 
     def _parse_headers(self, data: bytes | bytearray) -> Headers:
         try:
@@ -32,12 +32,12 @@ class Decoder(MultipartDecoder):
         return super()._parse_headers(data)
 
 
-# The form parser looks its decoder up here, and offers no other way to choose one.
+# The form parser looks up its decoder here and offers no other way to choose one.
 formparser.MultipartDecoder = Decoder  # type: ignore[attr-defined]
 
 
 class FormRequest(Request):
-    """A request whose form says which limit it goes beyond."""
+    """A request that raises `FormTooLarge` if the fields of its form exceed their limits."""
 
     max_form_memory_size = MAX_FIELD_BYTES
     max_form_parts = MAX_PARTS

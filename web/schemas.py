@@ -1,4 +1,4 @@
-"""What goes over the wire, as pydantic models: they check requests and describe answers in OpenAPI."""
+"""The pydantic models of requests and responses; OpenAPI is generated from them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ MAX_METADATA_CHARACTERS = 16_384
 
 
 def _a_file(value: object) -> object:
-    """What a form sent as a file, and nothing else."""
+    """Raise unless the form sent the field as a file."""
     if not isinstance(value, FileStorage):
         raise PydanticCustomError(
-            "no_file", "send the recording as a file in a form, as curl -F file=@song.mp3 does"
+            "no_file", "send the recording as a file of a form, for example with curl -F file=@song.mp3"
         )
     return value
 
@@ -46,7 +46,7 @@ class NewTranscription(BaseModel):
         default_factory=dict, description="Options of the model, as a JSON object."
     )
     metadata: Annotated[str, StringConstraints(max_length=MAX_METADATA_CHARACTERS)] | None = Field(
-        None, description="Anything of yours, as a JSON object; it comes back with the job."
+        None, description="Your own data, as a JSON object. It is returned with the job."
     )
 
 
@@ -57,81 +57,77 @@ class CreateHeaders(BaseModel):
         None,
         min_length=1,
         max_length=255,
-        description="Any text of yours: the same request sent twice with it makes one job.",
+        description="A unique string for this upload. Repeating the request with it creates no second job.",
     )
 
 
 class ShowHeaders(BaseModel):
     """Headers of `GET /v1/transcriptions/{id}`."""
 
-    prefer: str | None = Field(None, description="`wait=N`: answer when the job ends, after N seconds at most.")
-    if_none_match: str | None = Field(None, description="The `ETag` seen last: 304 if nothing has changed.")
+    prefer: str | None = Field(None, description="`wait=N`: respond when the job ends, after at most N seconds.")
+    if_none_match: str | None = Field(None, description="The last `ETag`: 304 if nothing has changed.")
 
 
 class ListQuery(BaseModel):
     """The query of `GET /v1/transcriptions`."""
 
-    status: Status | None = None
-    model: str | None = Field(None, description="A model's name or alias.")
-    limit: int = Field(20, ge=1, le=100)
-    cursor: str | None = None
+    status: Status | None = Field(None, description="Only jobs in this state.")
+    model: str | None = Field(None, description="Only jobs of this model; a name or an alias.")
+    limit: int = Field(20, ge=1, le=100, description="Jobs per page.")
+    cursor: str | None = Field(None, description="`next_cursor` of the page before.")
 
 
 class ArtifactQuery(BaseModel):
-    """The query of an artifact's address."""
+    """The query of `GET /v1/transcriptions/{id}/artifacts/{name}`."""
 
-    redirect: bool = Field(
-        True, description="false: the bytes come from here, even where storage could hand them out itself."
-    )
+    redirect: bool = Field(True, description="`false`: return the file itself, even if the storage can serve it.")
 
 
 class DownloadView(BaseModel):
-    """How far the download of the model's checkpoint is."""
+    """Progress of the download of the model's weights."""
 
     bytes_done: int
     bytes_total: int
     bytes_per_second: float
     eta_seconds: float | None
-    waiting: bool = Field(description="Another worker downloads, and these are its figures.")
+    waiting: bool = Field(description="True if another worker is downloading; the figures are that worker's.")
 
 
 class ProgressView(BaseModel):
-    """How far a job is, in seconds of audio; and in bytes, while its model's checkpoint is fetched."""
+    """Progress of a job in seconds of audio, and in bytes while the model's weights are downloaded."""
 
     audio_seconds_done: float
-    audio_seconds_total: float | None
-    fraction: float | None
-    eta_seconds: float | None
+    audio_seconds_total: float | None = Field(description="Length of the recording; null until it is known.")
+    fraction: float | None = Field(description="From 0 to 1; null until the length is known.")
+    eta_seconds: float | None = Field(description="Estimated time left.")
     download: DownloadView | None
-    shards_done: int | None = Field(
-        description="Of a long recording, which workers share: the parts that are done."
-    )
-    shards_total: int | None
+    shards_done: int | None = Field(description="Finished shards of a long recording, which workers share.")
+    shards_total: int | None = Field(description="Number of shards; null unless the recording is split.")
 
 
 class QueueView(BaseModel):
-    """Where a waiting job stands; 1 is next. Whoever stands behind the first thousand is told 1001."""
+    """The place of a queued job."""
 
-    position: int
-    eta_seconds: float | None = None
+    position: int = Field(description="1 is next. All jobs after the first thousand have position 1001.")
+    eta_seconds: float | None = Field(default=None, description="Estimated time until the job starts.")
 
 
 class ErrorView(BaseModel):
     """Why a job failed."""
 
-    code: str
-    detail: str
+    code: str = Field(description="Stable code for programs.")
+    detail: str = Field(description="Message for users.")
 
 
 class WarningView(BaseModel):
-    """Something about the recording that was mended or passed over."""
+    """A defect of the recording that was repaired or skipped."""
 
     code: str
     detail: str
 
 
 class ArtifactView(BaseModel):
-    """A file that a job made."""
+    """A result file of a job."""
 
     name: str
     content_type: str
@@ -141,7 +137,7 @@ class ArtifactView(BaseModel):
 
 
 class ClientFields(BaseModel):
-    """What an answer repeats of the request."""
+    """The fields of a request that the response repeats."""
 
     options: dict[str, Any]
     filename: str | None
@@ -167,7 +163,7 @@ class TranscriptionView(BaseModel):
     note_count: int | None
     error: ErrorView | None
     warnings: list[WarningView] = Field(
-        description="What was mended or passed over in the recording, such as damage; also in notes.json."
+        description="Defects of the recording that were repaired or skipped, such as damage; also in notes.json."
     )
     artifacts: list[ArtifactView]
 
@@ -180,20 +176,20 @@ class TranscriptionList(BaseModel):
 
 
 class ModelView(BaseModel):
-    """A model that jobs may ask for."""
+    """A model that jobs can use."""
 
     name: str
     title: str
     description: str
     aliases: list[str]
-    licence: str
-    size: int = Field(description="Bytes of its weights.")
+    license: str
+    size: int = Field(description="Size of the weights in bytes.")
     files: list[dict[str, Any]]
-    installed: bool = Field(description="Whether a worker has its weights; otherwise the first job fetches them.")
+    installed: bool = Field(description="True if a worker has the weights; else the first job downloads them.")
     default: bool
-    variant_of: str | None = Field(description="The model that this one is another version of.")
-    options: dict[str, Any] = Field(description="JSON Schema properties of its options.")
-    realtime_factor: float | None = Field(description="Seconds of audio per second, as last measured here.")
+    variant_of: str | None = Field(description="The model that this one is a variant of.")
+    options: dict[str, Any] = Field(description="JSON Schema properties of the options.")
+    realtime_factor: float | None = Field(description="Seconds of audio transcribed per second, as last measured.")
 
 
 class ModelList(BaseModel):
@@ -203,22 +199,22 @@ class ModelList(BaseModel):
 
 
 class WorkersView(BaseModel):
-    """Workers that were seen lately."""
+    """Workers seen recently."""
 
     present: int
     last_seen_at: str | None
 
 
 class Readiness(BaseModel):
-    """Whether requests can be served."""
+    """State of the dependencies."""
 
     status: Literal["ready", "not ready"]
     checks: dict[str, Literal["ok", "unavailable"]]
-    workers: WorkersView | None = Field(None, description="Informational only; null without a database.")
+    workers: WorkersView | None = Field(None, description="Informational; null if the database is unavailable.")
 
 
 class Problem(BaseModel):
-    """RFC 9457, with a `code` that stays the same."""
+    """An error (RFC 9457) with a stable `code`."""
 
     type: Literal["about:blank"]
     title: str
@@ -228,7 +224,7 @@ class Problem(BaseModel):
 
 
 def show_job(job: Job, **more: Any) -> dict[str, Any]:
-    """Return a job as JSON types. One that cannot be shown whole is shown without what its client sent."""
+    """Return a job as JSON types, without the client's fields if they cannot be encoded."""
     try:
         return _to_json(view_job(job, **more))
     except Exception as error:
@@ -253,7 +249,7 @@ def _download(job: Job) -> DownloadView | None:
 
 
 def view_job(job: Job, *, position: int | None = None, shards: ShardsProgress | None = None) -> TranscriptionView:
-    """A job as clients see it; `shards`: how far they are, where it is cut into any."""
+    """Return a job as clients see it; `shards` is the progress of its shards, if it is split."""
     seconds_done, eta = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC))
     attempts = job.attempts
     if shards is not None:

@@ -1,4 +1,4 @@
-"""`/v1/transcriptions`: hand in, look, list, cancel, retry, delete, download."""
+"""`/v1/transcriptions`: create, list, get, cancel, retry and delete jobs, and download their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from shared import garbage, jobs
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
 from shared.tables import Job
-from web.parts import OWNER, parts
 from web.schemas import (
     ArtifactQuery,
     CreateHeaders,
@@ -28,22 +27,27 @@ from web.schemas import (
     TranscriptionView,
     show_job,
 )
+from web.services import OWNER, services
 from web.uploads import receive, resolve_model
 from web.workload import Workload, works_with
 
 log = get_logger(__name__)
 blueprint = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
+ARTIFACT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file.", "content": {"audio/midi": {}, "application/json": {}}},
+    303: {"description": "Redirect to a short-lived link.", "content": {}},
+}
 
 
 @blueprint.post("")
 @blueprint.input(CreateHeaders, location="headers", arg_name="headers")
 @blueprint.input(NewTranscription, location="form_and_files", arg_name="form")
-@blueprint.output(TranscriptionView, status_code=202, description="Accepted; poll the Location.")
-@blueprint.doc(summary="Hand in a recording", responses=[413, 503])
+@blueprint.output(TranscriptionView, status_code=202, description="Accepted. Poll the URL in `Location`.")
+@blueprint.doc(summary="Upload a recording for transcription", responses=[413, 503])
 @works_with(Workload.STORAGE)
 def create(headers: CreateHeaders, form: NewTranscription) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Accept a recording."""
-    job = receive(parts(), form, idempotency_key=headers.idempotency_key)
+    """Create a job."""
+    job = receive(services(), form, idempotency_key=headers.idempotency_key)
     return _dump(job), 202, {"Location": url_for(".show", job_id=job.id)}
 
 
@@ -52,9 +56,9 @@ def create(headers: CreateHeaders, form: NewTranscription) -> tuple[dict[str, An
 @blueprint.output(TranscriptionList)
 @blueprint.doc(summary="List transcriptions, newest first")
 def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """A page of jobs."""
-    model = resolve_model(parts(), query.model) if query.model else None
-    with parts().sessions() as session:
+    """Return a page of jobs."""
+    model = resolve_model(services(), query.model) if query.model else None
+    with services().sessions() as session:
         page, cursor = jobs.list_jobs(
             session,
             OWNER,
@@ -81,13 +85,13 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
 @blueprint.input(ShowHeaders, location="headers", arg_name="headers")
 @blueprint.output(TranscriptionView)
 @blueprint.doc(
-    summary="Look at one transcription",
-    description="Poll this: `Retry-After` says when to come again, and is gone when the job has ended.",
+    summary="Get a transcription",
+    description="Poll at the interval of `Retry-After`, which is absent once the job has ended.",
     responses=[404],
 )
 def show(job_id: UUID, headers: ShowHeaders) -> Response:
-    """The job as it stands."""
-    body = _look(job_id)  # `web.bridge` asks again as long as there is a Retry-After and the client waits
+    """Return a job."""
+    body = _load(job_id)  # `web.bridge` calls this again while there is a Retry-After and the client waits
     text = json.dumps(body)
     response = Response(text, content_type="application/json")
     response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
@@ -99,39 +103,39 @@ def show(job_id: UUID, headers: ShowHeaders) -> Response:
 
 @blueprint.post("/<uuid:job_id>/cancel")
 @blueprint.output(TranscriptionView, status_code=202)
-@blueprint.doc(summary="Cancel a transcription that has not ended", responses=[404, 409])
+@blueprint.doc(summary="Cancel a queued or running transcription", responses=[404, 409])
 def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
-    """Cancel; the worker stops within a second or two."""
-    with parts().sessions.begin() as session:
+    """Cancel a job. Its worker stops within a second or two."""
+    with services().sessions.begin() as session:
         job = jobs.cancel_job(session, OWNER, job_id)
     return _dump(job), 202
 
 
 @blueprint.post("/<uuid:job_id>/retry")
 @blueprint.output(TranscriptionView, status_code=202)
-@blueprint.doc(summary="Try a failed or canceled transcription again", responses=[404, 409])
+@blueprint.doc(summary="Retry a failed or canceled transcription", responses=[404, 409])
 def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
-    """Queue it again."""
-    with parts().sessions.begin() as session:
+    """Queue a job again."""
+    with services().sessions.begin() as session:
         job = jobs.retry_job(session, OWNER, job_id)
-    parts().queue.notify()
+    services().queue.notify()
     return _dump(job), 202
 
 
 @blueprint.delete("/<uuid:job_id>")
 @blueprint.output({}, status_code=204)
-@blueprint.doc(summary="Delete a transcription and all its files", responses=[404])
+@blueprint.doc(summary="Delete a transcription and its files", responses=[404])
 @works_with(Workload.STORAGE)
 def remove(job_id: UUID) -> tuple[str, int]:
-    """Delete; what storage cannot remove now, the scheduler removes later."""
-    with parts().sessions.begin() as session:
+    """Delete a job. If storage fails now, the scheduler deletes the files later."""
+    with services().sessions.begin() as session:
         jobs.delete_job(session, OWNER, job_id)
     for prefix in garbage.all_prefixes([job_id]):
         try:
-            parts().storage.delete_prefix(prefix)
+            services().storage.delete_prefix(prefix)
         except ServiceError as error:
             log.warning("files_left_for_the_scheduler", prefix=prefix, error=str(error))
-            break  # if storage hangs, each prefix would take as long
+            break  # if storage hangs, so would each of the others
     return "", 204
 
 
@@ -139,30 +143,31 @@ def remove(job_id: UUID) -> tuple[str, int]:
 @blueprint.input(ArtifactQuery, location="query", arg_name="query")
 @blueprint.doc(
     summary="Download a result: transcription.mid or notes.json",
-    responses={200: "The bytes.", 303: "A short-lived link.", 404: "No such artifact (yet)."},
+    description="Redirects to a short-lived link if the storage provides one; `redirect=false` prevents that.",
+    responses=ARTIFACT_RESPONSES,
 )
 @works_with(Workload.STORAGE)
 def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
-    """The bytes, or the way to them."""
-    with parts().sessions() as session:
+    """Return a result, or redirect to it."""
+    with services().sessions() as session:
         job = jobs.get_job(session, OWNER, job_id)
     found = next((a for a in job.artifacts if a["name"] == name), None)
     if found is None:
-        raise JobNotFound(f"Transcription {job_id} has no artifact {name!r}; it is {job.status}.")
+        raise JobNotFound(f"Transcription {job_id} has no artifact {name!r}. Its status is {job.status}.")
     filename = _download_name(job, name)
     if query.redirect:
-        link = parts().storage.link(
+        link = services().storage.link(
             found["key"],
             filename=filename,
             content_type=found["content_type"],
-            seconds=parts().settings.link_seconds,
+            seconds=services().settings.link_seconds,
         )
         if link is not None:
             response = redirect(link, 303)
             response.headers["Cache-Control"] = "no-store"
             return response  # type: ignore[return-value]
     return send_file(
-        parts().storage.open(found["key"]),
+        services().storage.open(found["key"]),
         mimetype=found["content_type"],
         as_attachment=True,
         download_name=filename,
@@ -171,24 +176,24 @@ def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
 
 
 def _download_name(job: Job, artifact: str) -> str:
-    """`song.mid` for `song.flac`; the artifact's own name where the recording has none."""
+    """Return `song.mid` for `song.flac`, or the artifact's own name if the recording has no name."""
     if not job.filename:
         return artifact
     stem, suffix = PurePath(job.filename).stem, PurePath(artifact).suffix
     return f"{stem}{suffix}" if suffix == ".mid" else f"{stem}.{artifact}"
 
 
-def _look(job_id: UUID) -> dict[str, Any]:
-    with parts().sessions() as session:
+def _load(job_id: UUID) -> dict[str, Any]:
+    with services().sessions() as session:
         job = jobs.get_job(session, OWNER, job_id)
         return _view_in(session, job)
 
 
 def _dump(job: Job) -> dict[str, Any]:
-    with parts().sessions() as session:
+    with services().sessions() as session:
         return _view_in(session, job)
 
 
 def _view_in(session: Session, job: Job) -> dict[str, Any]:
     progress = jobs.shards_progress(session, [job], datetime.now(UTC))
-    return show_job(job, position=parts().line.position(session, job), shards=progress.get(job.id))
+    return show_job(job, position=services().line.position(session, job), shards=progress.get(job.id))

@@ -1,4 +1,4 @@
-"""From a multipart form to an object in storage and a row: nothing is held in memory, no name is trusted."""
+"""Stores an upload and creates its job. Nothing is held in memory, and file names are never used as paths."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from shared.storage import StoredObject, upload_prefix
 from shared.tables import Job
 from web.client_json import check_returnable, read_object
 from web.errors import EmptyUpload, InvalidRequest, UnknownModel
-from web.parts import OWNER, Parts
 from web.schemas import ClientFields, NewTranscription
+from web.services import OWNER, Services
 
 log = get_logger(__name__)
 
 
-def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None) -> Job:
-    """Store the recording, then the row; give back the job, or the one that this key made before.
+def receive(services: Services, form: NewTranscription, *, idempotency_key: str | None) -> Job:
+    """Store the recording, then create the job; return it, or the job created earlier with the same key.
 
     Raises:
-        UnknownModel, InvalidOptionError, InvalidRequest, EmptyUpload, IdempotencyConflict: the client's to mend.
-        StorageUnavailable, OperationalError: nothing was accepted; trying again is safe.
+        UnknownModel, InvalidOptionError, InvalidRequest, EmptyUpload, IdempotencyConflict: the request is wrong.
+        StorageUnavailable, OperationalError: nothing was accepted; a retry is safe.
     """
-    model = resolve_model(parts, form.model)
+    model = resolve_model(services, form.model)
     options: dict[str, Any] = form.options
     check_returnable("options", options)
     MODELS[model].check_options(options)
     metadata = read_object("metadata", form.metadata)
     upload: FileStorage = form.file
     if is_empty(upload):
-        raise EmptyUpload("The file is empty: choose the recording again.")
+        raise EmptyUpload("The file is empty. Choose another file.")
     filename = display_name(upload.filename)
     check_showable(ClientFields(options=options, filename=filename, metadata=metadata))
 
     job_id = UUID(str(uuid7()))
-    stored = parts.storage.put(
+    stored = services.storage.put(
         upload_prefix(job_id) + "audio",
         upload.stream,  # type: ignore[arg-type]
         content_type="application/octet-stream",
@@ -62,64 +62,66 @@ def receive(parts: Parts, form: NewTranscription, *, idempotency_key: str | None
         request_hash=request_hash(stored, model, options, metadata),
     )
     try:
-        job, created = create_job(parts.sessions, new)
+        job, created = create_job(services.sessions, new)
     except IdempotencyConflict:
-        discard(parts, job_id)
+        discard(services, job_id)
         raise
-    # After any other error the upload stays: a commit that seems to have failed may have been made.
+    # After any other error the upload stays: a commit that appears to have failed may have succeeded.
     if not created:
-        discard(parts, job_id)
+        discard(services, job_id)
         return job
-    parts.queue.notify()
+    services.queue.notify()
     return job
 
 
 def check_showable(fields: ClientFields) -> None:
-    """Write what the answers will repeat, before there is a row that they could fail for.
+    """Raise if the response could not repeat these fields, before a row is created.
 
     Raises:
-        InvalidRequest
+        InvalidRequest: the fields cannot be encoded as JSON.
     """
     try:
         fields.model_dump_json()
     except ValueError:
-        raise InvalidRequest("The options, the metadata or the file name cannot be given back as JSON.") from None
+        raise InvalidRequest(
+            "The options, the metadata or the file name cannot be encoded as JSON. Use plain text."
+        ) from None
 
 
-def discard(parts: Parts, job_id: UUID) -> None:
-    """Remove an upload that no job needs. What storage does not remove now, the sweeper finds as an orphan."""
+def discard(services: Services, job_id: UUID) -> None:
+    """Delete an upload that no job needs. If storage fails now, the sweeper deletes it later as an orphan."""
     try:
-        parts.storage.delete_prefix(upload_prefix(job_id))
+        services.storage.delete_prefix(upload_prefix(job_id))
     except ServiceError as error:
         log.warning("upload_left_for_the_sweeper", job_id=str(job_id), error=str(error))
 
 
-def resolve_model(parts: Parts, asked: str | None) -> str:
-    """The model's own name, from a name or an alias; a checkpoint without a network is no model."""
-    name = asked or parts.settings.default_model
-    models = [entry for entry in parts.catalog.entries.values() if entry.name in MODELS]
+def resolve_model(services: Services, asked: str | None) -> str:
+    """Return a model's name for a name or an alias. Checkpoints without a network are not models."""
+    name = asked or services.settings.default_model
+    models = [entry for entry in services.catalog.entries.values() if entry.name in MODELS]
     for entry in models:
         if name == entry.name or name in entry.aliases:
             return entry.name
     known = ", ".join(sorted(entry.name for entry in models))
-    raise UnknownModel(f"There is no model {name!r}; there are: {known}.")
+    raise UnknownModel(f"Unknown model {name!r}. Available models: {known}.")
 
 
 def is_empty(upload: FileStorage) -> bool:
-    """Whether there is not one byte."""
+    """Return True if an upload has no bytes."""
     end = upload.stream.seek(0, os.SEEK_END)
     upload.stream.seek(0)
     return end == 0
 
 
 def display_name(filename: str | None) -> str | None:
-    """The last part of what the client calls the file, printable and short; it is only ever shown."""
+    """Return the last component of a client's file name, printable and short. For display only."""
     last = (filename or "").replace("\\", "/").rsplit("/", 1)[-1]
     shown = "".join(c for c in last if c.isprintable()).strip()
     return shown[:255] or None
 
 
 def request_hash(stored: StoredObject, model: str, options: dict[str, Any], metadata: dict[str, Any]) -> str:
-    """The same for the same request: recording, model, options, metadata."""
+    """Return a hash of the recording, model, options and metadata of a request."""
     request = [stored.sha256, model, options, metadata]
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Marks views by what they work with: each kind has threads of its own (`web.bridge`)."""
+"""Marks views by the dependencies they use: each kind has a thread pool of its own (`web.bridge`)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _ATTRIBUTE = "mt3_workload"
 class Workload(StrEnum):
     """Kinds of views."""
 
-    LIVENESS = "liveness"  # touches nothing
-    READINESS = "readiness"  # tries every dependency
+    LIVENESS = "liveness"  # no dependency
+    READINESS = "readiness"  # every dependency
     DATABASE = "database"  # the default
-    STORAGE = "storage"  # moves recordings or results; minutes, where storage is slow
+    STORAGE = "storage"  # transfers of recordings or results; minutes if storage is slow
 
 
 def works_with(workload: Workload) -> Callable[[View], View]:
-    """Mark a view; goes below the decorators of the framework."""
+    """Mark a view. Goes below the decorators of the framework."""
 
     def mark(view: View) -> View:
         setattr(view, _ATTRIBUTE, workload)

@@ -1,4 +1,4 @@
-"""The Flask application of a web process. Reads the environment."""
+"""The Flask application of a web process, configured by the environment."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from shared import startup
 from shared.config import read_settings
 from shared.logs import configure_logs
 from web import create_app
-from web.parts import EXTENSION, Parts
+from web.services import EXTENSION, Services
 
 settings = read_settings()
 configure_logs(settings)
 app = create_app(settings)
 
 
-def _tell_of_late_parts() -> None:
-    """One line for each part that is not there yet. Until it is, requests that need it are answered with 503."""
-    parts: Parts = app.extensions[EXTENSION]
-    startup.wait_for("database", lambda: startup.check_database(parts.sessions))
-    startup.wait_for("storage", parts.storage.check)
+def _log_unavailable_dependencies() -> None:
+    """Log each dependency that is not available yet. Until it is, requests that need it get a 503."""
+    services: Services = app.extensions[EXTENSION]
+    startup.wait_for("database", lambda: startup.check_database(services.sessions))
+    startup.wait_for("storage", services.storage.check)
 
 
-threading.Thread(target=_tell_of_late_parts, name="startup", daemon=True).start()
+threading.Thread(target=_log_unavailable_dependencies, name="startup", daemon=True).start()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkpoints.progress import FetchProgress
-from mt3_infer.loading import Model
-from mt3_infer.results import unpack
+from mt3_infer.model import Model
+from mt3_infer.symbolic.results import unpack
 from shared import work
 from shared.config import Settings
 from shared.db import Sessions

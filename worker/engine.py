@@ -14,9 +14,9 @@ from checkpoints.progress import ProgressCallback
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import AudioStream, DecodeLimits, open_audio
 from mt3_infer.errors import UnknownModelError
-from mt3_infer.loading import Model, load_model
+from mt3_infer.loading import load_model
+from mt3_infer.model import Model, Progress
 from mt3_infer.models import MODELS
-from mt3_infer.transcribe import Progress
 from mt3_infer.transcription import Transcription
 from shared.logs import get_logger
 from worker.errors import SilentAudioError, is_out_of_memory

@@ -192,7 +192,7 @@ class Runner:
                 if self.services.stopping.is_set() and time.monotonic() > patience:
                     raise
                 if not is_waiting:
-                    log.warning("waiting_for_part", part="database", error=str(error).splitlines()[0])
+                    log.warning("waiting_for_dependency", dependency="database", error=str(error).splitlines()[0])
                 is_waiting = True
             if activity is not None:
                 activity.touch()

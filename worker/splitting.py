@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mt3_infer.audio import Waveform
-from mt3_infer.segments import SegmentGrid
+from mt3_infer.audio.segments import SegmentGrid
 
 SAMPLE = np.dtype("<f4")
 

@@ -18,7 +18,7 @@ import click
 from checkpoints.cli import COMMANDS as CHECKPOINT_COMMANDS
 from checkpoints.cli import human_size
 from mt3_infer.cli.transcribing import transcribe_command
-from mt3_infer.transcribe import DISTRIBUTION, library_version
+from mt3_infer.model import DISTRIBUTION, library_version
 
 if TYPE_CHECKING:
     from mt3_infer.loading import ModelInfo

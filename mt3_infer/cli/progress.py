@@ -8,7 +8,7 @@ from typing import Self
 import click
 
 from checkpoints.cli import Bar
-from mt3_infer.transcribe import Progress
+from mt3_infer.model import Progress
 
 
 class BatchBar(Bar):

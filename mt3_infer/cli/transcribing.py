@@ -23,8 +23,8 @@ from mt3_infer.cli.paths import PIPE, SUFFIXES, Recording, find_recordings, form
 from mt3_infer.cli.progress import BatchBar, echo_line
 from mt3_infer.errors import MT3Error
 from mt3_infer.files import check_writable, write_whole
+from mt3_infer.model import DEFAULT_MODEL, Model
 from mt3_infer.models import MODELS
-from mt3_infer.transcribe import DEFAULT_MODEL, Model
 from mt3_infer.transcription import Transcription
 
 if TYPE_CHECKING:

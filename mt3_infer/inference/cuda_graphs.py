@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mt3_infer.inference.kv_cache import KVCache, Limits
-from mt3_infer.vocabulary import END, PAD
+from mt3_infer.symbolic.vocabulary import END, PAD
 
 if TYPE_CHECKING:
     from mt3_infer.models.t5 import Decoder

@@ -119,6 +119,45 @@ class Slots(Protocol[SegmentT, ResultT]):
         """Give up requests by their ids; return those."""
 
 
+class SingleStep(Generic[SegmentT, ResultT]):
+    """A network without decoding steps, as `Slots`: a request's result is there as soon as it is added.
+
+    Args:
+        infer: returns the results of some segments, in order.
+    """
+
+    def __init__(self, infer: Callable[[Sequence[SegmentT]], Sequence[ResultT]], *, slots: int) -> None:
+        self.slots = slots
+        self._infer = infer
+        self._done: list[tuple[RequestId, ResultT]] = []
+
+    @property
+    def active(self) -> int:
+        """See `Slots`."""
+        return len(self._done)
+
+    @property
+    def free(self) -> int:
+        """See `Slots`."""
+        return self.slots - self.active
+
+    def add_requests(self, requests: Sequence[Request[SegmentT, ResultT]], ids: Sequence[RequestId]) -> None:
+        """See `Slots`; all of them are one batch."""
+        results = self._infer([request.segment for request in requests])
+        self._done.extend(zip(ids, results, strict=True))
+
+    def step(self) -> list[tuple[RequestId, ResultT]]:
+        """See `Slots`."""
+        done, self._done = self._done, []
+        return done
+
+    def abort(self, unwanted: Callable[[RequestId], bool]) -> list[RequestId]:
+        """See `Slots`."""
+        aborted = [request_id for request_id, _ in self._done if unwanted(request_id)]
+        self._done = [(request_id, result) for request_id, result in self._done if request_id not in aborted]
+        return aborted
+
+
 class Engine(Generic[SegmentT, ResultT]):
     """Runs a network for any number of threads.
 

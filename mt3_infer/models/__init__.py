@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from mt3_infer.errors import InvalidOptionError, MissingDependencyError
-from mt3_infer.vocabulary import Instrument
+from mt3_infer.symbolic.vocabulary import Instrument
 
 if TYPE_CHECKING:
     from mt3_infer.network import Network
@@ -78,7 +78,6 @@ class ModelSpec:
 
     Attributes:
         sample_rate: of the network's input, in Hz.
-        segment_seconds: length of a segment of the recording.
         options: the options it takes.
         network: "module:function"; the function takes the directory of the verified checkpoint
             (file names as in the catalogue) or a weight file, and `device_options`, and returns a `Network`.
@@ -92,7 +91,6 @@ class ModelSpec:
     title: str
     description: str
     sample_rate: int
-    segment_seconds: float
     options: type[ModelOptions]
     network: str
     weight_files: tuple[str, ...]
@@ -144,7 +142,6 @@ def _yourmt3(name: str, title: str, description: str, function: str) -> ModelSpe
         title=title,
         description=description,
         sample_rate=16000,
-        segment_seconds=32767 / 16000,
         options=YourMT3Options,
         network=f"mt3_infer.models.yourmt3.network:{function}",
         weight_files=("*.safetensors", "*.ckpt", "*.pth", "*.pt"),
@@ -160,7 +157,6 @@ MODELS: dict[str, ModelSpec] = {
             title="Basic Pitch",
             description="Any single instrument or voice; tiny and fast on a CPU.",
             sample_rate=22050,
-            segment_seconds=2.0,
             options=BasicPitchOptions,
             network="mt3_infer.models.basic_pitch.network:load",
             weight_files=("nmp.onnx",),
@@ -170,7 +166,6 @@ MODELS: dict[str, ModelSpec] = {
             title="MT3",
             description="Several instruments at once and drums, each note with its instrument.",
             sample_rate=16000,
-            segment_seconds=2.048,
             options=MT3Options,
             network="mt3_infer.models.mt3.network:load",
             weight_files=("*.safetensors", "*.pth", "*.pt", "*.ckpt", "checkpoint", "*.tar"),
@@ -181,7 +176,6 @@ MODELS: dict[str, ModelSpec] = {
             title="MR-MT3",
             description="MT3 with a memory: an instrument stays the same from segment to segment.",
             sample_rate=16000,
-            segment_seconds=2.048,
             options=MT3Options,
             network="mt3_infer.models.mr_mt3.network:load",
             weight_files=("*.safetensors", "*.ckpt", "*.pth", "*.pt"),

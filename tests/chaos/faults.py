@@ -222,7 +222,7 @@ def load_from_folder(name: str, *, device: str, **_: Any) -> Any:
 
 
 def load_tiny(name: str, **_: Any) -> Any:
-    from mt3_infer.loading import Model
+    from mt3_infer.model import Model
     from mt3_infer.models import MODELS
 
     return Model(MODELS[name], cast(Any, TinyNetwork()), "0" * 64, "Apache-2.0")
@@ -234,12 +234,12 @@ class TinyNetwork:
     device, in_order = "cpu", False
 
     def __init__(self) -> None:
-        from mt3_infer.segments import SegmentGrid
+        from mt3_infer.audio.segments import SegmentGrid
 
         self.grid = SegmentGrid(22050, hop=11025, length=11025)
         self._seconds = float(ENVIRONMENT.get("MT3_TEST_SEGMENT_SECONDS", "0.02"))
 
-    def read(self, segments: Iterable[Any], options: Any, *, before: Any = None) -> Generator[list[int]]:
+    def infer(self, segments: Iterable[Any], options: Any, *, previous: Any = None) -> Generator[list[int]]:
         for segment in segments:
             time.sleep(self._seconds)
             point("transcribing")
@@ -259,7 +259,7 @@ class TinyCollector:
 
     def finish(self, samples: int) -> Any:
         from mt3_infer.network import NetworkOutput
-        from mt3_infer.notes import Note
+        from mt3_infer.symbolic.notes import Note
 
         notes = [Note(n / 2, n / 2 + 0.5, pitch, loud) for n, (pitch, loud) in enumerate(self.heard)]
         return NetworkOutput(notes=notes, counters={})

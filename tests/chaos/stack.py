@@ -392,7 +392,9 @@ class SqliteStack(Stack):
 
 def waited_for(part: Part) -> list[str]:
     """What a process said it waits for, in order."""
-    return re.findall(r"waiting_for_part .*part=(\w+)", part.log.read_text() if part.log.exists() else "")
+    return re.findall(
+        r"waiting_for_dependency .*dependency=(\w+)", part.log.read_text() if part.log.exists() else ""
+    )
 
 
 def has_waited_for(part: Part, name: str) -> bool:

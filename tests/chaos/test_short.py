@@ -39,7 +39,7 @@ def test_parts_that_came_late_were_waited_for_in_one_line_each(ledger: Ledger) -
     stack = ledger.stack
     for worker in stack.workers:
         assert waited_for(worker) == ["database", "storage", "redis"]
-        assert worker.log.read_text().count("part_is_there") == 3
+        assert worker.log.read_text().count("dependency_available") == 3
     for part in (*stack.schedulers, stack.migrations):
         assert waited_for(part) == ["database"]
     assert waited_for(stack.web) == ["database", "storage"]

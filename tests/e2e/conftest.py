@@ -1,4 +1,4 @@
-"""The whole service, started as `make run` starts it, once for all tests that do not break it."""
+"""The whole service as `make run` starts it, shared by the tests that do not damage it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page as a person meets it, for tests: find a browser, hand in a file, read what is shown."""
+"""The page as users operate it, for tests: find a browser, upload a file, read the page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLAGS = [
 # Read at import: a fixture clears MT3_ settings of the shell before each test.
 SCREENSHOTS = os.environ.get("MT3_SCREENSHOTS")
 PAINT_SECONDS = 10
-PATIENCE_MS = 120_000  # a first job may fetch its checkpoint
+PATIENCE_MS = 120_000  # the first job may download its model
 
 WATCH_SCRIPT = """
 window.violations = [];
@@ -50,30 +50,30 @@ DROP_SCRIPT = """
   }
 }
 """
-# Paper, lines and keys of the roll are nearly grey; notes are not.
-COLOURED_PIXELS_SCRIPT = """
+# The background, lines and keys of the piano roll are nearly gray; notes are not.
+COLORED_PIXELS_SCRIPT = """
 (canvas) => {
   const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
   copy.drawImage(canvas, 0, 0);
   const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
-  let coloured = 0;
+  let colored = 0;
   for (let n = 0; n < data.length; n += 4) {
     const channels = [data[n], data[n + 1], data[n + 2]];
-    if (Math.max(...channels) - Math.min(...channels) > 40) coloured += 1;
+    if (Math.max(...channels) - Math.min(...channels) > 40) colored += 1;
   }
-  return coloured;
+  return colored;
 }
 """
 
 
 def find_browser() -> str | None:
-    """Path of an installed Chromium, or None."""
+    """Return the path of an installed Chromium, or None."""
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 @contextmanager
 def launch(executable: str) -> Iterator[Browser]:
-    """A headless browser that talks to nobody but the page."""
+    """Run a headless browser without background traffic."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield browser
@@ -81,7 +81,7 @@ def launch(executable: str) -> Iterator[Browser]:
 
 
 class ServicePage:
-    """One tab on the service, with all that it complained of."""
+    """One tab on the service, with its errors and warnings."""
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
@@ -96,7 +96,7 @@ class ServicePage:
             self.complaints.append(message.text)
 
     def open(self, address: str = "#/") -> None:
-        """Load the page from the server, whatever is shown now."""
+        """Load the page from the server, even if it is open."""
         self.page.goto("about:blank")
         self.page.goto(f"{self.url}/{address}")
         self.page.locator("#model:enabled").wait_for(state="attached")
@@ -114,26 +114,26 @@ class ServicePage:
 
     @property
     def note_count(self) -> Locator:
-        """How many notes, in words; visible with the roll."""
+        """The number of notes, visible with the piano roll."""
         return self.page.locator("#note-count:visible")
 
     def row(self, job_id: str) -> Locator:
-        """A job's row in the list."""
+        """Return a job's row in the list."""
         return self.page.locator(f"#jobs a[href='#/t/{job_id}']")
 
-    def coloured_pixels(self) -> int:
-        """Pixels of the roll that belong to notes."""
-        return int(self.page.locator(".roll-base").evaluate(COLOURED_PIXELS_SCRIPT))
+    def colored_pixels(self) -> int:
+        """Return the number of pixels of the piano roll that belong to notes."""
+        return int(self.page.locator(".roll-base").evaluate(COLORED_PIXELS_SCRIPT))
 
-    def expect_colour(self, *, over: float = -1, under: float = float("inf")) -> None:
-        """Wait until so many pixels of the roll belong to notes; it is painted a frame later than asked for."""
+    def expect_color(self, *, over: float = -1, under: float = float("inf")) -> None:
+        """Wait until the number of pixels that belong to notes is in range: drawing takes a frame."""
         until = time.monotonic() + PAINT_SECONDS
-        while not over < (shown := self.coloured_pixels()) < under:
-            assert time.monotonic() < until, f"{shown} coloured pixels: not over {over} and under {under}"
+        while not over < (shown := self.colored_pixels()) < under:
+            assert time.monotonic() < until, f"{shown} colored pixels: not over {over} and under {under}"
             self.page.wait_for_timeout(50)
 
     def screenshot(self, name: str) -> None:
-        """Keep what is seen, where MT3_SCREENSHOTS names a folder."""
+        """Save a screenshot if MT3_SCREENSHOTS names a folder."""
         if SCREENSHOTS:
-            self.page.wait_for_timeout(400)  # transitions come to rest
+            self.page.wait_for_timeout(400)  # transitions end
             self.page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}.png"))

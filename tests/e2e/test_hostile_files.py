@@ -1,4 +1,4 @@
-"""Bad files cost themselves: not the worker, not the jobs behind them; and what was mended is told."""
+"""Bad files harm neither the worker nor the jobs behind them, and repairs are reported as warnings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def own_service(tmp_path_factory: pytest.TempPathFactory, checkpoint_dir: Path) -> Iterator[servers.Service]:
-    """One worker, which cuts recordings of more than 10 s."""
+    """Run one worker that splits recordings of more than 10 s."""
     environment = {"MT3_CHECKPOINT_DIR": str(checkpoint_dir), "MT3_SHARD_SECONDS": "10"}
     with servers.whole_service(tmp_path_factory.mktemp("service"), environment) as service:
         yield service
@@ -57,7 +57,7 @@ def test_costly_file_delays_a_clip_behind_it_by_less_than_ten_seconds(
 
 
 @pytest.mark.parametrize("seconds", [4.0, 24.0])
-def test_warnings_are_in_the_job_and_in_its_notes_in_one_piece_or_in_shards(
+def test_warnings_are_in_the_job_and_in_its_notes_with_and_without_shards(
     own_service: servers.Service, tmp_path: Path, seconds: float
 ) -> None:
     path = write(tmp_path / "damaged.mp3", tone(seconds, 44100), 44100, "libmp3lame", bit_rate=128_000)
@@ -84,7 +84,7 @@ def test_memory_of_the_worker_after_a_thousand_hostile_files(
     stereo = tone(1.5, 44100)
     originals = [write(tmp_path / n, stereo, *kind[1::-1], **kind[2]).read_bytes() for n, kind in KINDS.items()]
 
-    def hand_in(count: int, seed: int) -> Counter[str]:
+    def submit_mutants(count: int, seed: int) -> Counter[str]:
         outcomes: Counter[str] = Counter()
         waiting: list[str] = []
         for number in range(count):
@@ -101,10 +101,10 @@ def test_memory_of_the_worker_after_a_thousand_hostile_files(
 
     for _ in range(5):
         client.transcribe(clip)
-    hand_in(100, 10_000)
+    submit_mutants(100, 10_000)
     worker = process_of(own_service, "worker.app")
     before = worker.memory_info().rss
-    outcomes = hand_in(max(100, round(1000 * SCALE)), 0)
+    outcomes = submit_mutants(max(100, round(1000 * SCALE)), 0)
     after = psutil.Process(worker.pid).memory_info().rss
     print(f"\noutcomes: {dict(outcomes)}; memory of the worker: {before / 1e6:.0f} -> {after / 1e6:.0f} MB")
     assert "internal_error" not in outcomes

@@ -1,4 +1,4 @@
-"""What `make run` promises: processes that die are started again, no job is lost, the end is clean."""
+"""The lifecycle of `make run`: dead processes are restarted, no job is lost, the shutdown is clean."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def environment(checkpoint_dir: Path) -> dict[str, str]:
 def own_service(
     tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 ) -> Iterator[servers.Service]:
-    """A service that a test may hurt."""
+    """Run a service that tests may damage."""
     with servers.whole_service(tmp_path_factory.mktemp("service"), environment) as service:
         yield service
 
 
 def process_of(service: servers.Service, words: str) -> psutil.Process:
-    """The one child whose command line contains some words."""
+    """Return the child process whose command line contains some words."""
     found: list[psutil.Process] = []
 
     def is_there() -> bool:
@@ -66,7 +66,7 @@ def command_line(process: psutil.Process) -> str:
         return ""
 
 
-def test_a_job_whose_worker_is_killed_is_finished_by_another_attempt(
+def test_job_of_a_killed_worker_succeeds_on_the_next_attempt(
     own_service: servers.Service, long_recording: bytes
 ) -> None:
     client = ServiceClient(own_service.url)
@@ -100,7 +100,7 @@ def test_cancel_takes_effect_within_two_seconds(own_service: servers.Service, lo
 
 
 @pytest.mark.parametrize("words", ["-m web ", "worker.scheduler", "redis-server"])
-def test_a_process_that_dies_is_started_again(own_service: servers.Service, bach: Path, words: str) -> None:
+def test_dead_process_is_restarted(own_service: servers.Service, bach: Path, words: str) -> None:
     client = ServiceClient(own_service.url)
     killed = process_of(own_service, words)
     killed.kill()
@@ -110,10 +110,10 @@ def test_a_process_that_dies_is_started_again(own_service: servers.Service, bach
     assert client.transcribe(bach)["status"] == "succeeded"
 
 
-def test_a_worker_that_hangs_is_replaced_and_its_job_done(
+def test_hanging_worker_is_replaced_and_its_job_succeeds(
     tmp_path: Path, environment: dict[str, str], bach: Path
 ) -> None:
-    """It is there, and does nothing: only that it no longer touches its file tells."""
+    """The process exists but does nothing: only its liveness file gets old."""
     with servers.whole_service(tmp_path, environment | {"MT3_LIVENESS_SECONDS": "5"}) as service:
         client = ServiceClient(service.url)
         assert client.transcribe(bach)["status"] == "succeeded"
@@ -125,7 +125,7 @@ def test_a_worker_that_hangs_is_replaced_and_its_job_done(
         assert "worker hangs; ending it" in service.log.read_text()
 
 
-def test_ctrl_c_leaves_nothing_running_and_the_next_start_finds_the_jobs(
+def test_ctrl_c_ends_every_process_and_the_next_start_resumes_the_jobs(
     tmp_path: Path, environment: dict[str, str], long_recording: bytes, bach: Path
 ) -> None:
     with servers.whole_service(tmp_path, environment) as service:
@@ -149,9 +149,7 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_start_finds_the_jobs(
         assert client.wait(waiting)["status"] == "succeeded"
 
 
-def test_a_supervisor_that_is_killed_takes_its_processes_with_it(
-    tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_killed_supervisor_takes_its_processes_with_it(tmp_path: Path, environment: dict[str, str]) -> None:
     with servers.whole_service(tmp_path, environment) as service:
         family = psutil.Process(service.process.pid).children(recursive=True)
         service.process.kill()
@@ -165,7 +163,7 @@ def run_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_taken_port_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_taken_port_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -178,14 +176,14 @@ def test_a_taken_port_is_said_in_one_sentence(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_in_use_is_said_in_one_sentence(own_service: servers.Service) -> None:
+def test_folder_in_use_is_reported_in_one_sentence(own_service: servers.Service) -> None:
     var = own_service.folder / "var"
     run = run_serve("--port", str(servers.free_port()), "--var", str(var))
     assert run.returncode == 1
     assert run.stderr == f"Error: a service already runs in {var}: end it, or choose another --var\n"
 
 
-def test_a_wrong_setting_is_said_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_setting_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MT3_MAX_ATTEMPTS", "many")
     run = run_serve("--port", str(servers.free_port()), "--var", str(tmp_path))
     assert run.returncode == 2
@@ -194,8 +192,7 @@ def test_a_wrong_setting_is_said_in_one_sentence(tmp_path: Path, monkeypatch: py
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or ())]
 
 
-def test_the_folder_is_found_again_under_its_plain_name(tmp_path: Path, environment: dict[str, str]) -> None:
-    """A path with spaces and umlauts is a path like any other."""
+def test_folder_name_may_have_spaces_and_umlauts(tmp_path: Path, environment: dict[str, str]) -> None:
     folder = tmp_path / "Müllers Lieder"
     folder.mkdir()
     with servers.whole_service(folder, environment) as service:

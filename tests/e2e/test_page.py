@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_tab(browser: Browser, service: Any) -> Iterator[OpenTab]:
-    """Tabs on the service. When the test is over, none may have broken the content policy or complained."""
+    """Open tabs on the service. None may have logged errors or violated the content policy by the end."""
     tabs: list[tuple[ServicePage, bool]] = []
 
     def open_tab(*, allow_network_errors: bool = False, **options: Any) -> ServicePage:
@@ -56,7 +56,7 @@ def open_tab(browser: Browser, service: Any) -> Iterator[OpenTab]:
         assert complaints == []
 
 
-def test_a_dropped_recording_becomes_notes_and_midi(open_tab: OpenTab, bach: Path) -> None:
+def test_dropped_recording_becomes_notes_and_midi(open_tab: OpenTab, bach: Path) -> None:
     tab = open_tab()
     job_id = tab.transcribe(bach)
 
@@ -75,18 +75,18 @@ def test_a_dropped_recording_becomes_notes_and_midi(open_tab: OpenTab, bach: Pat
     count = len(json.loads(notes.value.path().read_bytes())["notes"])
     assert count > 100
     expect(tab.note_count).to_have_text(f"{count} notes")
-    tab.expect_colour(over=2000)
+    tab.expect_color(over=2000)
     expect(tab.row(job_id)).to_contain_text(f"{count} notes")
     tab.screenshot("done")
 
 
-def test_a_reloaded_page_finds_everything_again(open_tab: OpenTab, bach: Path) -> None:
+def test_reloaded_page_shows_the_same_jobs_and_notes(open_tab: OpenTab, bach: Path) -> None:
     tab = open_tab()
     job_id = tab.transcribe(bach)
 
     tab.open(f"#/t/{job_id}")
     tab.note_count.wait_for()
-    tab.expect_colour(over=2000)
+    tab.expect_color(over=2000)
 
     tab.open()
     expect(tab.row(job_id)).to_contain_text("bach_piano.flac")
@@ -95,7 +95,7 @@ def test_a_reloaded_page_finds_everything_again(open_tab: OpenTab, bach: Path) -
     tab.note_count.wait_for()
 
 
-def test_a_text_file_is_declined_in_words(open_tab: OpenTab) -> None:
+def test_text_file_is_rejected_with_a_message(open_tab: OpenTab) -> None:
     tab = open_tab(allow_network_errors=True)
     tab.drop("shopping.txt", b"milk, eggs, a violin\n" * 20, "text/plain")
 
@@ -104,11 +104,11 @@ def test_a_text_file_is_declined_in_words(open_tab: OpenTab) -> None:
     words = problem.inner_text()
     assert len(words.split()) > 3
     assert not re.search(r"[{}<>]|Traceback|Error\b|0x", words)
-    assert tab.page.get_by_role("button", name="Try again").count() == 0, "the same file gets the same answer"
-    tab.screenshot("declined")
+    assert tab.page.get_by_role("button", name="Try again").count() == 0, "the same file fails in the same way"
+    tab.screenshot("rejected")
 
 
-def test_several_files_are_handed_in_at_once(open_tab: OpenTab, bach: Path) -> None:
+def test_several_files_are_uploaded_at_once(open_tab: OpenTab, bach: Path) -> None:
     tab = open_tab()
     before = tab.page.locator("#jobs li").count()
     content = bach.read_bytes()
@@ -123,7 +123,7 @@ def test_several_files_are_handed_in_at_once(open_tab: OpenTab, bach: Path) -> N
     expect(tab.page.get_by_role("heading", level=1)).to_contain_text("Drop a recording")
 
 
-def test_changed_options_go_with_the_upload(open_tab: OpenTab, bach: Path) -> None:
+def test_changed_options_are_sent_with_the_upload(open_tab: OpenTab, bach: Path) -> None:
     tab = open_tab()
     tab.page.locator("#model").select_option("basic_pitch")
     tab.page.get_by_text("Options", exact=True).click()
@@ -141,7 +141,7 @@ def test_changed_options_go_with_the_upload(open_tab: OpenTab, bach: Path) -> No
     expect(tab.page.locator(".job-meta")).not_to_contain_text("frame threshold")
 
 
-def test_instruments_are_ticked_and_go_with_the_upload(open_tab: OpenTab, bach: Path) -> None:
+def test_checked_instruments_are_sent_with_the_upload(open_tab: OpenTab, bach: Path) -> None:
     tab = open_tab(allow_network_errors=True)
     sent: list[str] = []
 
@@ -152,30 +152,30 @@ def test_instruments_are_ticked_and_go_with_the_upload(open_tab: OpenTab, bach: 
         problem = {"type": "about:blank", "title": "No", "status": 422, "detail": "Not today.", "code": "no"}
         return route.fulfill(status=422, content_type="application/problem+json", body=json.dumps(problem))
 
-    # The weights of MT3 are not at hand: what is sent is looked at, and not accepted.
+    # The weights of MT3 are not available in tests: the request is inspected and rejected.
     tab.page.route(re.compile("/v1/transcriptions$"), refuse)
     tab.page.locator("#model").select_option("mt3_pytorch")
     tab.page.get_by_text("Options", exact=True).click()
     tab.page.get_by_label("Piano", exact=True).check()
     tab.page.get_by_label("Bass", exact=True).check()
     tab.screenshot("instruments")
-    tab.page.get_by_role("button", name="Back to the defaults").click()
+    tab.page.get_by_role("button", name="Reset to defaults").click()
     expect(tab.page.get_by_label("Bass", exact=True)).not_to_be_checked()
     tab.page.get_by_label("Bass", exact=True).check()
     tab.page.locator("input[type=file]").set_input_files(bach)
     expect(tab.page.get_by_text("Not today.", exact=True)).to_be_visible()
-    expect(tab.page.get_by_role("button", name="Try again")).to_have_count(0)  # it would get the same answer
+    expect(tab.page.get_by_role("button", name="Try again")).to_have_count(0)  # it would fail in the same way
     assert '{"instruments":["bass"]}' in sent[0]
 
 
-def test_variants_of_a_model_are_a_group_of_their_own(open_tab: OpenTab) -> None:
+def test_variants_of_a_model_are_grouped(open_tab: OpenTab) -> None:
     choice = open_tab().page.locator("#model")
     expect(choice.locator("> option")).to_have_text(["Basic Pitch", "MT3", "MR-MT3", "YourMT3+"])
     expect(choice.locator("> optgroup")).to_have_attribute("label", "Variants of YourMT3+")
     expect(choice.locator("> optgroup > option")).to_have_count(4)
 
 
-def test_a_job_is_told_by_the_title_of_its_model_however_late_that_comes(open_tab: OpenTab, bach: Path) -> None:
+def test_title_of_the_model_appears_even_if_models_load_late(open_tab: OpenTab, bach: Path) -> None:
     tab = open_tab()
     job_id = tab.transcribe(bach)
 
@@ -188,7 +188,7 @@ def test_a_job_is_told_by_the_title_of_its_model_however_late_that_comes(open_ta
     expect(tab.page.locator(".job-meta")).to_contain_text("Basic Pitch · 0:24")
 
 
-def test_progress_is_told_in_words_and_in_a_bar(open_tab: OpenTab, bach: Path) -> None:
+def test_progress_is_shown_as_text_and_as_a_bar(open_tab: OpenTab, bach: Path) -> None:
     tab = open_tab()
     job_id = tab.transcribe(bach)
 
@@ -210,15 +210,15 @@ def test_progress_is_told_in_words_and_in_a_bar(open_tab: OpenTab, bach: Path) -
     job |= {"phase": "fetching_checkpoint", "progress": fetching}
     tab.open(f"#/t/{job_id}")
     expect(tab.page.locator("#job-phase")).to_have_text(
-        "Another worker fetches the checkpoint: 45.0 MB of 184 MB, 11.5 MB/s"
+        "Another worker is downloading the model: 45.0 MB of 184 MB, 11.5 MB/s"
     )
     expect(tab.page.get_by_text("about 13 s left")).to_be_visible()
 
     tab.page.unroute(f"**/v1/transcriptions/{job_id}")
-    tab.note_count.wait_for()  # without a reload: the page goes on by itself
+    tab.note_count.wait_for()  # without a reload
 
 
-def test_the_page_waits_for_a_service_that_is_away(open_tab: OpenTab) -> None:
+def test_page_reconnects_when_the_service_is_back(open_tab: OpenTab) -> None:
     tab = open_tab(allow_network_errors=True)
     tab.page.route("**/v1/**", lambda route: route.abort())
     tab.page.reload()
@@ -228,7 +228,7 @@ def test_the_page_waits_for_a_service_that_is_away(open_tab: OpenTab) -> None:
     tab.page.locator("#model:enabled").wait_for()
 
 
-def test_music_plays_and_a_click_seeks(open_tab: OpenTab, bach: Path) -> None:
+def test_notes_play_and_a_click_seeks(open_tab: OpenTab, bach: Path) -> None:
     tab = open_tab()
     tab.transcribe(bach)
     clock = tab.page.locator("#time")
@@ -249,7 +249,7 @@ def test_music_plays_and_a_click_seeks(open_tab: OpenTab, bach: Path) -> None:
     assert clock.inner_text() == rest
 
 
-def test_the_note_under_the_pointer_is_named(open_tab: OpenTab, bach: Path) -> None:
+def test_note_under_the_pointer_is_described(open_tab: OpenTab, bach: Path) -> None:
     tab = open_tab()
     notes = [{"onset": 1.0, "offset": 3.0, "pitch": 69, "velocity": 90, "program": 40, "is_drum": False}]
     body = {"format": "mt3-infer/notes", "version": 1, "duration": 4.0, "provenance": {}, "notes": notes}
@@ -268,12 +268,12 @@ def test_the_note_under_the_pointer_is_named(open_tab: OpenTab, bach: Path) -> N
     expect(tip).to_have_text("A4 · violin · at 0:01.00 · for 2.00 s · velocity 90")
 
     violin = tab.page.get_by_role("list", name="Instruments").get_by_role("button", name="Violin")
-    tab.expect_colour(over=100)
-    shown = tab.coloured_pixels()
+    tab.expect_color(over=100)
+    shown = tab.colored_pixels()
     violin.click()
     expect(violin).to_have_attribute("aria-pressed", "false")
     tab.page.mouse.move(0, 0)
-    tab.expect_colour(under=shown / 2)
+    tab.expect_color(under=shown / 2)
 
 
 def test_fifty_thousand_notes_scroll_and_zoom(open_tab: OpenTab, bach: Path) -> None:
@@ -296,11 +296,11 @@ def test_fifty_thousand_notes_scroll_and_zoom(open_tab: OpenTab, bach: Path) -> 
     tab.page.route("**/artifacts/notes.json*", lambda route: route.fulfill(body=body))
     tab.transcribe(bach)
     expect(tab.note_count).to_have_text("50,000 notes")
-    tab.expect_colour(over=2000)
+    tab.expect_color(over=2000)
 
     roll = tab.page.locator(".roll-stage .roll-moving")
     roll.press("0")
-    tab.expect_colour(over=50_000)
+    tab.expect_color(over=50_000)
     started = time.monotonic()
     for key in ("+", "ArrowRight", "+", "ArrowRight", "-", "End", "0", "+", "Home", "0"):
         roll.press(key)
@@ -308,11 +308,13 @@ def test_fifty_thousand_notes_scroll_and_zoom(open_tab: OpenTab, bach: Path) -> 
     tab.screenshot("many-notes")
 
 
-def test_delete_asks_first_and_then_forgets(open_tab: OpenTab, bach: Path) -> None:
+def test_delete_asks_for_confirmation_and_removes_the_job(open_tab: OpenTab, bach: Path) -> None:
     tab = open_tab(allow_network_errors=True)
     job_id = tab.transcribe(bach)
     tab.page.get_by_role("button", name="Delete").click()
-    tab.page.get_by_role("button", name="Keep").click()
+    dialog = tab.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("This permanently deletes bach_piano.flac and its notes.")
+    dialog.get_by_role("button", name="Cancel").click()
     expect(tab.row(job_id)).to_have_count(1)
 
     tab.page.get_by_role("button", name="Delete").click()
@@ -320,26 +322,26 @@ def test_delete_asks_first_and_then_forgets(open_tab: OpenTab, bach: Path) -> No
     expect(tab.page.locator("#home")).to_be_visible()
     expect(tab.row(job_id)).to_have_count(0)
     tab.open(f"#/t/{job_id}")
-    expect(tab.page.get_by_role("heading", level=1)).to_have_text("No such transcription")
+    expect(tab.page.get_by_role("heading", level=1)).to_have_text("Transcription not found")
 
 
-def test_an_empty_list_says_so(open_tab: OpenTab) -> None:
+def test_empty_list_shows_a_hint(open_tab: OpenTab) -> None:
     tab = open_tab()
     nothing: dict[str, Any] = {"items": [], "next_cursor": None}
     tab.page.route("**/v1/transcriptions?*", lambda route: route.fulfill(json=nothing))
     tab.open()
-    expect(tab.page.get_by_text("Nothing here yet.")).to_be_visible()
+    expect(tab.page.get_by_text("No transcriptions yet.")).to_be_visible()
     tab.screenshot("empty")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_it_fits_every_screen(open_tab: OpenTab, bach: Path, scheme: str, size: dict[str, int]) -> None:
+def test_page_fits_the_screen(open_tab: OpenTab, bach: Path, scheme: str, size: dict[str, int]) -> None:
     tab = open_tab(viewport=size, color_scheme=scheme, device_scale_factor=2)
     name = f"{'phone' if size is PHONE else 'desktop'}-{scheme}"
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     tab.screenshot(f"{name}-home")
     tab.transcribe(bach)
-    tab.expect_colour(over=2000)
+    tab.expect_color(over=2000)
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     tab.screenshot(name)

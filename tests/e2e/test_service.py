@@ -1,4 +1,4 @@
-"""The whole service over HTTP: a recording becomes MIDI, and what is none gets a code."""
+"""The whole service over HTTP: recordings become MIDI, other files get an error code."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ pytestmark = pytest.mark.e2e
 
 
 def pitched_notes(midi: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Onsets and offsets in seconds, shape (N, 2), and frequencies in Hz, shape (N,)."""
-    parts = pretty_midi.PrettyMIDI(io.BytesIO(midi)).instruments
-    pitched = [note for part in parts if not part.is_drum for note in part.notes]
+    """Return onsets and offsets in seconds, shape (N, 2), and frequencies in Hz, shape (N,)."""
+    instruments = pretty_midi.PrettyMIDI(io.BytesIO(midi)).instruments
+    pitched = [note for instrument in instruments if not instrument.is_drum for note in instrument.notes]
     intervals = np.array([(note.start, note.end) for note in pitched])
     return intervals, mir_eval.util.midi_to_hz(np.array([note.pitch for note in pitched]))
 
 
 def onset_f1(estimated: bytes, reference: bytes) -> float:
-    """Onset F1 of pitched notes, 50 ms, offsets ignored."""
+    """Return the onset F1 of pitched notes with a tolerance of 50 ms; offsets are ignored."""
     truth, found = pitched_notes(reference), pitched_notes(estimated)
     _, _, f1, _ = mir_eval.transcription.precision_recall_f1_overlap(
         *truth, *found, onset_tolerance=0.05, offset_ratio=None
@@ -36,7 +36,7 @@ def onset_f1(estimated: bytes, reference: bytes) -> float:
     return float(f1)
 
 
-def test_a_recording_becomes_midi_that_is_right(client: ServiceClient, bach: Path) -> None:
+def test_transcription_matches_the_reference_midi(client: ServiceClient, bach: Path) -> None:
     job = client.transcribe(bach, metadata='{"take": 1}')
     assert job["status"] == "succeeded", job
     midi = client.artifact(job, "transcription.mid")
@@ -62,7 +62,7 @@ def test_a_recording_becomes_midi_that_is_right(client: ServiceClient, bach: Pat
         ("bach.mp4", "aac", 44100),
     ],
 )
-def test_other_formats_of_a_recording_give_its_notes(
+def test_other_formats_give_the_same_notes(
     client: ServiceClient, bach: Path, tmp_path: Path, name: str, codec: str, rate: int
 ) -> None:
     original = client.transcribe(bach)
@@ -74,14 +74,14 @@ def test_other_formats_of_a_recording_give_its_notes(
     assert onset_f1(midi, expected) >= 0.95
 
 
-def test_options_reach_the_network(client: ServiceClient, bach: Path) -> None:
+def test_options_change_the_result(client: ServiceClient, bach: Path) -> None:
     strict = client.transcribe(bach, options='{"onset_threshold": 0.9, "minimum_note_length": 1}')
     assert strict["options"] == {"onset_threshold": 0.9, "minimum_note_length": 1}
     assert 0 < strict["note_count"] < 100
 
 
 def wave_header() -> bytes:
-    """A WAV of 0 s."""
+    """Return a WAV file of 0 s."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)
@@ -95,7 +95,7 @@ def cut_mp3(folder: Path) -> bytes:
     return whole[: len(whole) // 2]
 
 
-# Name → (content, the code that it gets).
+# Name → (content, expected error code).
 BAD_INPUTS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "text.mp3": (lambda _: b"This is a text, not a recording.\n" * 100, "undecodable_audio"),
     "empty.wav": (lambda _: b"", "empty_upload"),
@@ -112,22 +112,20 @@ BAD_INPUTS: dict[str, tuple[Callable[[Path], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_INPUTS)
-def test_what_is_no_recording_gets_a_code_and_the_worker_lives(
-    client: ServiceClient, tmp_path: Path, name: str
-) -> None:
+def test_bad_file_gets_an_error_code_after_one_attempt(client: ServiceClient, tmp_path: Path, name: str) -> None:
     make, code = BAD_INPUTS[name]
     answer = client.submit(make(tmp_path), name=name)
     if answer.status == 202:
         job = client.wait(answer.json["id"])
         assert job["status"] == "failed"
         error = job["error"]
-        assert job["attempts"] == 1, "trying again would not help"
+        assert job["attempts"] == 1, "a retry would not help"
     else:
         assert answer.status == 422
         error = answer.json
     assert error["code"] == code, error
-    assert error["detail"].endswith((".", "!")), "a sentence for a person"
+    assert error["detail"].endswith((".", "!")), "a sentence for the user"
 
 
-def test_after_all_that_a_recording_is_still_transcribed(client: ServiceClient, bach: Path) -> None:
+def test_worker_still_transcribes_after_bad_files(client: ServiceClient, bach: Path) -> None:
     assert client.transcribe(bach)["status"] == "succeeded"

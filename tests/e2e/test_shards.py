@@ -1,4 +1,4 @@
-"""A long recording on two workers of a whole service: one is killed, and hardly anything is done again."""
+"""A long recording on two workers: after one is killed, only the shards in progress are repeated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TwoWorkers:
         return ServiceClient(self.service.url)
 
     def shards(self, job_id: str) -> list[tuple[str, int, str | None]]:
-        """Status, attempt and worker of each."""
+        """Return status, attempt and worker of each shard."""
         database = self.service.folder / "var" / "mt3.sqlite3"
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             query = "SELECT status, attempt, worker FROM work_items WHERE kind = 'shard' AND job_id = ?"
@@ -49,7 +49,7 @@ class TwoWorkers:
 
 @pytest.fixture(scope="module")
 def recording(bach: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A minute and a quarter."""
+    """A recording of 75 s."""
     with open_audio(bach, sample_rate=22050) as audio:
         once = np.concatenate(list(audio))
     path = tmp_path_factory.mktemp("long") / "long.flac"
@@ -78,7 +78,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory, checkpoint_dir: Path) 
         yield TwoWorkers(service, psutil.Process(second.pid))
 
 
-def test_after_a_kill_only_the_shards_in_flight_are_done_again(two_workers: TwoWorkers, recording: bytes) -> None:
+def test_only_shards_in_progress_are_repeated_after_a_kill(two_workers: TwoWorkers, recording: bytes) -> None:
     client = two_workers.client
     undisturbed = client.transcribe(recording)
     assert undisturbed["attempts"] == 1
@@ -88,7 +88,7 @@ def test_after_a_kill_only_the_shards_in_flight_are_done_again(two_workers: TwoW
     job_id = client.submit(recording).json["id"]
 
     def is_in_the_middle() -> bool:
-        """The second worker is at a shard, and some are done."""
+        """Return True if the second worker has a shard and another shard is done."""
         shards = two_workers.shards(job_id)
         done = sum(status == "succeeded" for status, _, _ in shards)
         return done >= 1 and any(status == "processing" and (w or "").endswith(second) for status, _, w in shards)
@@ -102,7 +102,7 @@ def test_after_a_kill_only_the_shards_in_flight_are_done_again(two_workers: TwoW
     assert two_workers.notes(job_id) == two_workers.notes(undisturbed["id"])
 
 
-def test_cancel_reaches_a_shard_and_delete_leaves_no_object(two_workers: TwoWorkers, recording: bytes) -> None:
+def test_cancel_stops_a_shard_and_delete_leaves_no_object(two_workers: TwoWorkers, recording: bytes) -> None:
     client = two_workers.client
     job_id = client.submit(recording).json["id"]
     servers.wait_until(

@@ -24,7 +24,7 @@ import torch
 
 from checkpoints.catalog import load_catalog
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.vocabulary import END
+from mt3_infer.symbolic.vocabulary import END
 from tests import servers
 from tests.unit.mt3_infer.published import mt3_shapes
 from tests.web_server import Reply, Request, Site, as_json, static, web_server

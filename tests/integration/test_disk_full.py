@@ -26,7 +26,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder, TestResponse
 from werkzeug.wrappers import Request
 
-from mt3_infer.notes import Note
+from mt3_infer.symbolic.notes import Note
 from mt3_infer.transcription import Transcription
 from shared import jobs
 from shared.config import Settings

@@ -209,7 +209,9 @@ def test_an_upload_over_the_limit_is_refused_before_it_is_sent(tmp_path: Path) -
         for sent in (too_long, chunked):
             status, body = exchange(url, sent)
             assert (status, json.loads(body)["code"]) == (413, "upload_too_large")
-            assert json.loads(body)["detail"] == "The upload is larger than the 1 MB that this service takes."
+            assert json.loads(body)["detail"] == (
+                "The upload exceeds the limit of 1 MB. Send a shorter or more compressed recording."
+            )
 
 
 def test_a_large_recording_arrives_whole(
@@ -364,7 +366,7 @@ def test_a_worker_that_dies_is_replaced_and_none_outlives_its_master(tmp_path: P
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("MT3_DEFAULT_MODEL", "nonesuch", "There is no model 'nonesuch'"),
+        ("MT3_DEFAULT_MODEL", "nonesuch", "Unknown model 'nonesuch'"),
         ("MT3_SLOW_CLIENT_SECONDS", "0", "MT3_SLOW_CLIENT_SECONDS is wrong"),
     ],
 )

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from mt3_infer.audio.segments import Segment, SegmentGrid, split_segments
+from mt3_infer.audio.spectrogram import LogMel, mel_matrix
 from mt3_infer.models import MT3Options
 from mt3_infer.models.mr_mt3.network import MRMT3
 from mt3_infer.models.mt3 import config as known
 from mt3_infer.models.mt3 import network as mt3
 from mt3_infer.models.mt3.config import FrontEnd, MemoryStart, TrainingSetup
 from mt3_infer.models.t5 import Positions
-from mt3_infer.segments import Segment, SegmentGrid, split_segments
-from mt3_infer.spectrogram import LogMel, mel_matrix
-from mt3_infer.vocabulary import END, PAD
+from mt3_infer.symbolic.vocabulary import END, PAD
 from tests.parity.test_mt3_network import CPU, DATA, TINY, TINY_CONFIG
 
 FRAMES = 24
@@ -72,7 +72,7 @@ SEGMENTS = [Segment(index, np.zeros(FRAMES * known.HOP_LENGTH, np.float32), 1) f
 
 
 def test_tokens_are_those_of_the_published_network(group, network):
-    ours = list(network.read(SEGMENTS, MT3Options()))
+    ours = list(network.infer(SEGMENTS, MT3Options()))
     assert [([PAD, *said] + FRAMES * [PAD])[:FRAMES] for said in ours] == stored_tokens(group)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from mt3_infer.audio.segments import Segment, split_segments
+from mt3_infer.audio.spectrogram import LogMel, SpectrogramConfig, mel_matrix
 from mt3_infer.models.mt3.config import GRID
 from mt3_infer.models.mt3.network import real_frames
 from mt3_infer.models.mt3.notes import start_step
-from mt3_infer.segments import Segment, split_segments
-from mt3_infer.spectrogram import LogMel, SpectrogramConfig, mel_matrix
 
 DATA = Path(__file__).parent / "data"
 REFERENCE = np.load(DATA / "frontend.npz")

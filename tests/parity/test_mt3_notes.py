@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mt3_infer.notes import Note, NoteDecoder
-from mt3_infer.vocabulary import END, MT3_CODEC, SPECIAL_TOKENS, EventType
+from mt3_infer.symbolic.notes import Note, NoteDecoder
+from mt3_infer.symbolic.vocabulary import END, MT3_CODEC, SPECIAL_TOKENS, EventType
 
 DATA = Path(__file__).parent / "data"
 CASES = np.load(DATA / "decode_cases.npz")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from mt3_infer.audio.spectrogram import NormalizedSpectrogram
 from mt3_infer.models.linear import optimize_for_inference
 from mt3_infer.models.t5 import sinusoids
 from mt3_infer.models.yourmt3.config import MOE, MULTI, PLUS, SINGLE, T5_SIZES
@@ -24,9 +25,8 @@ from mt3_infer.models.yourmt3.notes import (
     to_general_midi,
 )
 from mt3_infer.models.yourmt3.perceiver import rotate, spatial_frequencies, temporal_frequencies
-from mt3_infer.notes import Note
-from mt3_infer.spectrogram import NormalizedSpectrogram
-from mt3_infer.vocabulary import PAD, YOURMT3_CODEC
+from mt3_infer.symbolic.notes import Note
+from mt3_infer.symbolic.vocabulary import PAD, YOURMT3_CODEC
 from tests.parity.seeded_yourmt3 import SHAPES, published, seeded
 
 DATA = Path(__file__).parent / "data"

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from uuid6 import uuid7
 
 from migrations import upgrade
-from mt3_infer.results import pack
+from mt3_infer.symbolic.results import pack
 from shared import jobs, work
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions

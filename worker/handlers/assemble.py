@@ -37,7 +37,7 @@ def run(context: Context) -> Done:
         context.heartbeat.report(Phase.WRITING_RESULTS, done=seconds, total=seconds)
     output = collector.finish(claim.payload["samples"])
     warnings = [AudioWarning(**warning) for warning in claim.payload["warnings"]]
-    transcription = model.sign(output, seconds, options, seconds_taken=seconds_taken, warnings=warnings)
+    transcription = model.with_provenance(output, seconds, options, seconds_taken=seconds_taken, warnings=warnings)
     (prefix,) = stores(claim)
     result = store_results(context, transcription, prefix)
     return Done(result=result, unneeded=[shard_prefix(claim.job_id)])

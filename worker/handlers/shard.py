@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-from mt3_infer.results import pack
-from mt3_infer.segments import split_segments
+from mt3_infer.audio.segments import split_segments
+from mt3_infer.symbolic.results import pack
 from shared import work
 from shared.kinds import SHARD, Claim
 from shared.tables import Phase
@@ -28,12 +28,12 @@ def run(context: Context) -> Done:
     assert claim.seconds is not None
     model = context.load_model()
     network, began, collected = model.network, time.monotonic(), []
-    before = _last_result_before(context) if network.in_order and claim.number else None
+    previous = _last_result_before(context) if network.in_order and claim.number else None
     options = model.spec.check_options(claim.options)
     with context.services.storage.open(claim.input_key) as audio:
         blocks = read_samples(audio, network.grid.sample_rate)
         segments = split_segments(blocks, network.grid, first=claim.payload["first"], stop=claim.payload["stop"])
-        with closing(network.read(segments, options, before=before)) as results:
+        with closing(network.infer(segments, options, previous=previous)) as results:
             for result in results:
                 collected.append(result)
                 done = min(len(collected) * network.grid.seconds, claim.seconds)

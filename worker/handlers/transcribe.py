@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import BinaryIO
 
 from mt3_infer.audio import AudioStream, Waveform
-from mt3_infer.transcribe import Progress
+from mt3_infer.model import Progress
 from shared.fairness import must_defer
 from shared.kinds import ASSEMBLE, SHARD, Claim, NewItem
 from shared.logs import get_logger

@@ -6,21 +6,21 @@ that overlap by 30 frames; of each window the outermost 15 frames are left away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from mt3_infer.audio import Waveform
+from mt3_infer.audio.segments import Segment, SegmentGrid
 from mt3_infer.errors import InvalidOptionError, WeightsError
-from mt3_infer.inference.engine import Engine, Request, RequestId
+from mt3_infer.inference.engine import Engine, Request, SingleStep
 from mt3_infer.inference.threads import available_cpus
 from mt3_infer.models import BasicPitchOptions, ModelOptions
 from mt3_infer.models.basic_pitch.notes import FrameNote, NoteCreator
 from mt3_infer.network import NetworkOutput
-from mt3_infer.notes import Note, sort_notes
-from mt3_infer.segments import Segment, SegmentGrid
+from mt3_infer.symbolic.notes import Note, sort_notes
 
 onnxruntime.disable_telemetry_events()  # some builds report to their maker
 
@@ -83,10 +83,10 @@ class BasicPitch:
             raise WeightsError(f"{onnx_file} holds another network, not basic_pitch: pass its nmp.onnx.")
         # One at a time, so that what a recording gives does not depend on what runs beside it: the last digits of
         # onnxruntime's results are others in other batches. A batch of four would be a sixth faster.
-        self._engine: Engine[Waveform, Posteriors] = Engine(_Windows(self.posteriors), add_at_once=1)
+        self._engine: Engine[Waveform, Posteriors] = Engine(SingleStep(self._infer, slots=2), add_at_once=1)
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: Posteriors | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: Posteriors | None = None
     ) -> Generator[Posteriors]:
         """See `Network`; a result is the posteriors of a window."""
         return self._engine.generate(Request(segment.waveform) for segment in segments)
@@ -95,6 +95,9 @@ class BasicPitch:
         """See `Network`."""
         assert isinstance(options, BasicPitchOptions)
         return BasicPitchCollector(options)
+
+    def _infer(self, windows: Sequence[Waveform]) -> list[Posteriors]:
+        return [self.posteriors(window[np.newaxis]) for window in windows]
 
     def _is_basic_pitch(self) -> bool:
         inputs = {node.name: node.shape[1:] for node in self._session.get_inputs()}
@@ -134,37 +137,6 @@ class BasicPitchCollector:
         """Return the notes of the recording."""
         events = self._creator.finish(count_frames(samples))
         return NetworkOutput(notes=sort_notes(_note(event) for event in events), counters={})
-
-
-class _Windows:
-    """The network as the engine drives one: a window is done as soon as it is added."""
-
-    slots = 2
-
-    def __init__(self, run: Callable[[Waveform], Posteriors]) -> None:
-        self._run = run
-        self._done: list[tuple[RequestId, Posteriors]] = []
-
-    @property
-    def active(self) -> int:
-        return len(self._done)
-
-    @property
-    def free(self) -> int:
-        return self.slots - self.active
-
-    def add_requests(self, requests: Sequence[Request[Waveform, Posteriors]], ids: Sequence[RequestId]) -> None:
-        for request_id, request in zip(ids, requests, strict=True):
-            self._done.append((request_id, self._run(request.segment[np.newaxis])))
-
-    def step(self) -> list[tuple[RequestId, Posteriors]]:
-        done, self._done = self._done, []
-        return done
-
-    def abort(self, unwanted: Callable[[RequestId], bool]) -> list[RequestId]:
-        aborted = [request_id for request_id, _ in self._done if unwanted(request_id)]
-        self._done = [(request_id, result) for request_id, result in self._done if request_id not in aborted]
-        return aborted
 
 
 def count_frames(samples: int) -> int:

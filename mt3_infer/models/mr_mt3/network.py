@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mt3_infer.audio.segments import Segment
 from mt3_infer.inference.engine import Request
 from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.models import ModelOptions
@@ -26,8 +27,7 @@ from mt3_infer.models.mt3 import config as known
 from mt3_infer.models.mt3.config import TrainingSetup
 from mt3_infer.models.mt3.network import MT3
 from mt3_infer.models.t5 import T5, EncoderLayer, RMSNorm, T5Config, sinusoids
-from mt3_infer.segments import Segment
-from mt3_infer.vocabulary import PAD
+from mt3_infer.symbolic.vocabulary import PAD
 from mt3_infer.weights.mt3 import from_published_mt3
 from mt3_infer.weights.names import Weights
 
@@ -142,14 +142,14 @@ class MRMT3(MT3):
         self._ahead = 1 if self._where.type == "cpu" else AHEAD
         self._padding = network.memory.padding(network.decoder.embedding.weight[PAD])
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: list[int] | None = None
     ) -> Generator[list[int]]:
         """See `Network`; a result is the token ids of a segment."""
         if not self.in_order:
-            return super().read(segments, options)
+            return super().infer(segments, options)
         bias = self._logit_bias(options)
-        requests = (Request(placed, bias, before) for placed in self._placed(segments))
+        requests = (Request(placed, bias, previous) for placed in self._placed(segments))
         return self._engine.generate(requests, in_order=True)
 
     def _placed(self, segments: Iterable[Segment]) -> Iterator[Placed]:

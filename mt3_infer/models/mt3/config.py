@@ -19,11 +19,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from mt3_infer.audio.segments import SegmentGrid
+from mt3_infer.audio.spectrogram import SpectrogramConfig
 from mt3_infer.errors import InvalidOptionError, WeightsError
 from mt3_infer.models.t5 import Positions, T5Config
-from mt3_infer.segments import SegmentGrid
-from mt3_infer.spectrogram import SpectrogramConfig
-from mt3_infer.vocabulary import END, MT3_CODEC, Event, EventType
+from mt3_infer.symbolic.vocabulary import END, MT3_CODEC, Event, EventType
 
 _log = logging.getLogger(__name__)
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from mt3_infer.audio import Waveform
+from mt3_infer.audio.segments import Segment, split_segments
+from mt3_infer.audio.spectrogram import LogMel
 from mt3_infer.inference.decoding import EncoderDecoder, SlotDecoder, make_decoder
 from mt3_infer.inference.devices import check_batch_size, find_device, find_dtype, use_all_cpus
 from mt3_infer.inference.engine import Engine, Request, RequestId
@@ -30,9 +32,7 @@ from mt3_infer.models.mt3.config import (
 )
 from mt3_infer.models.mt3.notes import MT3Collector
 from mt3_infer.models.t5 import T5, T5Config
-from mt3_infer.segments import Segment, split_segments
-from mt3_infer.spectrogram import LogMel
-from mt3_infer.vocabulary import MT3_CODEC, allowed_token_ids
+from mt3_infer.symbolic.vocabulary import MT3_CODEC, allowed_token_ids
 from mt3_infer.weights.files import find_weights, read_weights
 from mt3_infer.weights.mt3 import from_published_mt3
 from mt3_infer.weights.names import Weights
@@ -123,8 +123,8 @@ class MT3:
             EncoderDecoder(self._encode_requests, self.decoder), add_at_once=1 if on_cpu else 16
         )
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: list[int] | None = None
     ) -> Generator[list[int]]:
         """See `Network`; a result is the token ids of a segment."""
         bias = self._logit_bias(options)
@@ -137,7 +137,7 @@ class MT3:
 
     def tokens(self, blocks: Iterable[Waveform], options: MT3Options | None = None) -> Generator[list[int]]:
         """Yield the token ids of each segment of a whole recording, mono at 16 kHz."""
-        return self.read(split_segments(blocks, GRID), options or MT3Options())
+        return self.infer(split_segments(blocks, GRID), options or MT3Options())
 
     def _encode_requests(self, requests: Sequence[Request[Any, list[int]]]) -> Tensor:
         return self.encode([request.segment for request in requests])

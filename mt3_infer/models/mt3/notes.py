@@ -5,8 +5,8 @@ from __future__ import annotations
 from mt3_infer.models import MT3Options
 from mt3_infer.models.mt3.config import GRID
 from mt3_infer.network import NetworkOutput
-from mt3_infer.notes import NoteDecoder, sort_notes
-from mt3_infer.vocabulary import END, STEPS_PER_SECOND, first_program
+from mt3_infer.symbolic.notes import NoteDecoder, sort_notes
+from mt3_infer.symbolic.vocabulary import END, STEPS_PER_SECOND, first_program
 
 
 class MT3Collector:

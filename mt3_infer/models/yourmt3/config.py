@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from mt3_infer.audio.segments import SegmentGrid
+from mt3_infer.audio.spectrogram import NormalizedSpectrogramConfig
 from mt3_infer.models.t5 import Positions, T5Config
 from mt3_infer.models.yourmt3.perceiver import PerceiverConfig
-from mt3_infer.segments import SegmentGrid
-from mt3_infer.spectrogram import NormalizedSpectrogramConfig
 
 GRID = SegmentGrid(16_000, hop=32_767, length=32_767)  # 2.048 s
 

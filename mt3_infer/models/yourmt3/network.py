@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from mt3_infer.audio import Waveform
+from mt3_infer.audio.segments import Segment, split_segments
+from mt3_infer.audio.spectrogram import NormalizedSpectrogram
 from mt3_infer.inference.decoding import MultiChannelDecoder, SlotDecoder, make_decoder
 from mt3_infer.inference.devices import check_batch_size, find_device, find_dtype, use_all_cpus
 from mt3_infer.inference.engine import Engine, Request, RequestId
@@ -26,8 +28,6 @@ from mt3_infer.models.t5 import Decoder, Encoder, sinusoids
 from mt3_infer.models.yourmt3.config import FIRST_END, GRID, MOE, MULTI, PLUS, SINGLE, YourMT3Config
 from mt3_infer.models.yourmt3.notes import YourMT3Collector
 from mt3_infer.models.yourmt3.perceiver import PerceiverEncoder, spatial_frequencies, temporal_frequencies
-from mt3_infer.segments import Segment, split_segments
-from mt3_infer.spectrogram import NormalizedSpectrogram
 from mt3_infer.weights.files import read_weights
 from mt3_infer.weights.names import Table, Weights
 from mt3_infer.weights.yourmt3 import from_published_yourmt3, has_layer_norm, yourmt3_table
@@ -164,8 +164,8 @@ class YourMT3:
             add_at_once=1 if on_cpu else 8,
         )
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: list[list[int]] | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: list[list[int]] | None = None
     ) -> Generator[list[list[int]]]:
         """See `Network`; a result is the token ids of a segment, by channel."""
         assert isinstance(options, YourMT3Options)
@@ -177,7 +177,7 @@ class YourMT3:
 
     def tokens(self, blocks: Iterable[Waveform]) -> Generator[list[list[int]]]:
         """Yield the token ids of each segment of a whole recording, mono at 16 kHz."""
-        return self.read(split_segments(blocks, GRID), YourMT3Options())
+        return self.infer(split_segments(blocks, GRID), YourMT3Options())
 
     @torch.inference_mode()
     def encode(self, segments: Sequence[Segment]) -> Tensor:

@@ -1,8 +1,8 @@
 """Tokens of YourMT3's channels → notes.
 
-Its rules are not those of MT3 (`mt3_infer.notes.NoteDecoder`): a shift counts from the segment's start and does
-not add up, a tie only keeps a note from being ended, a segment without a tie event has no notes, and notes are
-made of all events of a recording at once, in the order of their times.
+Its rules are not those of MT3 (`mt3_infer.symbolic.notes.NoteDecoder`): a shift counts from the segment's start
+and does not add up, a tie only keeps a note from being ended, a segment without a tie event has no notes, and
+notes are made of all events of a recording at once, in the order of their times.
 
 Source: Chang et al., YourMT3+ (2024), and the decoding published with its weights.
 """
@@ -15,8 +15,8 @@ from operator import attrgetter
 
 from mt3_infer.models.yourmt3.config import FIRST_END, GRID
 from mt3_infer.network import NetworkOutput
-from mt3_infer.notes import Key, Note
-from mt3_infer.vocabulary import END, STEPS_PER_SECOND, YOURMT3_CODEC, EventType
+from mt3_infer.symbolic.notes import Key, Note
+from mt3_infer.symbolic.vocabulary import END, STEPS_PER_SECOND, YOURMT3_CODEC, EventType
 
 SHORTEST = 0.01
 """Seconds that a note lasts at least, and a drum note always."""

@@ -19,7 +19,7 @@ import torch
 from checkpoints.store import CheckpointStore
 from mt3_infer import download_model
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.vocabulary import END
+from mt3_infer.symbolic.vocabulary import END
 from tests.unit.mt3_infer.published import mt3_shapes
 
 SIZES = {
@@ -42,7 +42,7 @@ except ValueError:
 
 # A generator that is still open, with the network at work, when the interpreter ends.
 LEFT_OPEN = """
-results = model.network.read(split_segments(blocks, model.network.grid), model.spec.check_options({}))
+results = model.network.infer(split_segments(blocks, model.network.grid), model.spec.check_options({}))
 next(results)
 """
 
@@ -70,7 +70,7 @@ import sys
 from itertools import repeat
 import numpy as np
 from mt3_infer import load_model
-from mt3_infer.segments import split_segments
+from mt3_infer.audio.segments import split_segments
 
 name, checkpoint, ending = sys.argv[1:]
 model = load_model(name, checkpoint_path=checkpoint, device="cpu", batch_size=4 if name == "mt3_pytorch" else None)

@@ -22,8 +22,8 @@ from mt3_infer import (
     load_model,
 )
 from mt3_infer.errors import WeightsError
+from mt3_infer.model import DEFAULT_MODEL
 from mt3_infer.models import MODELS, ModelSpec
-from mt3_infer.transcribe import DEFAULT_MODEL
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ CODE = """
 import onnxruntime
 calls = []
 onnxruntime.disable_telemetry_events = lambda: calls.append("off")
-import mt3_infer.models.basic_pitch
+import mt3_infer.models.basic_pitch.network
 print(calls)
 """
 

@@ -14,9 +14,9 @@ import pytest
 import mt3_infer
 from mt3_infer import AudioWarning, InvalidOptionError, Model, Note, Progress, transcribe
 from mt3_infer.audio import AudioStream, Waveform
+from mt3_infer.audio.segments import Segment, SegmentGrid
 from mt3_infer.models import MODELS, ModelOptions
 from mt3_infer.network import NetworkOutput
-from mt3_infer.segments import Segment, SegmentGrid
 from tests.recordings import tone
 
 RATE = 22050
@@ -29,8 +29,8 @@ class CountingNetwork:
     grid = SegmentGrid(RATE, hop=RATE, length=RATE)
     in_order = False
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: int | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: int | None = None
     ) -> Generator[int]:
         for segment in segments:
             yield segment.index
@@ -138,7 +138,7 @@ def test_everything_promised_is_there() -> None:
     assert {"transcribe", "load_model", "download_model", "list_models", "get_model_info"} < set(mt3_infer.__all__)
     for name in mt3_infer.__all__:
         assert getattr(mt3_infer, name) is not None
-    assert callable(mt3_infer.transcribe)  # not the module of that name
+    assert callable(mt3_infer.transcribe)
     with pytest.raises(AttributeError):
         _ = mt3_infer.nothing
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from mt3_infer import InvalidOptionError, load_model, transcribe
+from mt3_infer.audio.segments import split_segments
 from mt3_infer.errors import WeightsError
 from mt3_infer.inference.decoding import MultiChannelDecoder, SlotDecoder, make_decoder
 from mt3_infer.inference.engine import Request
@@ -25,9 +26,8 @@ from mt3_infer.models.yourmt3 import network as yourmt3
 from mt3_infer.models.yourmt3.config import GRID, MOE, MULTI, PLUS, SINGLE, YourMT3Config
 from mt3_infer.models.yourmt3.network import YourMT3, build
 from mt3_infer.models.yourmt3.perceiver import Mixture, PerceiverConfig
-from mt3_infer.results import pack, unpack
-from mt3_infer.segments import split_segments
-from mt3_infer.vocabulary import END
+from mt3_infer.symbolic.results import pack, unpack
+from mt3_infer.symbolic.vocabulary import END
 from mt3_infer.weights.yourmt3 import has_layer_norm
 from tests.parity.seeded_yourmt3 import seeded
 from tests.unit.mt3_infer.published import mt3_shapes, yourmt3_shapes

@@ -1,4 +1,4 @@
-"""The API without a worker: what is accepted, what is refused, and in which words."""
+"""The API without a worker: what it accepts, what it rejects, and with which messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from web.uploads import display_name
 
 
 class Client(FlaskClient):
-    """Reads every answer to its end, so that no file stays open."""
+    """Reads every response to its end, so that no file stays open."""
 
     def open(self, *args: Any, buffered: bool = True, **kwargs: Any) -> TestResponse:
         return super().open(*args, buffered=buffered, **kwargs)
@@ -69,16 +69,16 @@ def accepted(client: FlaskClient, **form: Any) -> dict[str, Any]:
     return dict(response.json or {})
 
 
-def assert_problem(response: TestResponse, status: int, code: str, said: str = "") -> None:
+def assert_problem(response: TestResponse, status: int, code: str, message: str = "") -> None:
     assert response.content_type == "application/problem+json"
     problem = json.loads(response.text)
     assert (response.status_code, problem["status"], problem["code"]) == (status, status, code)
     assert problem["type"] == "about:blank"
-    assert said in problem["detail"]
+    assert message in problem["detail"]
 
 
 def finish(sessions: Sessions, storage: ObjectStorage, job_id: str) -> None:
-    """Do what a worker does, without a network."""
+    """Complete a job as a worker does, without a model."""
     claim = must_claim(sessions, UUID(job_id))
     key = result_prefix(claim.job_id, claim.attempt) + "transcription.mid"
     stored = storage.put(key, io.BytesIO(b"MThd"), content_type="audio/midi")
@@ -105,15 +105,15 @@ def test_an_accepted_recording_is_stored_queued_and_announced(
         assert stream.read() == b"RIFFsound"
 
 
-def test_a_model_may_be_named_by_its_alias(client: FlaskClient) -> None:
+def test_model_can_be_chosen_by_alias(client: FlaskClient) -> None:
     assert accepted(client, model="light")["model"] == "basic_pitch"
 
 
 @pytest.mark.parametrize(
-    ("form", "code", "said"),
+    ("form", "code", "message"),
     [
-        ({"model": "nonesuch"}, "unknown_model", "There is no model 'nonesuch'; there are: basic_pitch"),
-        ({"model": "mt3_t5x"}, "unknown_model", "There is no model 'mt3_t5x'"),  # a checkpoint without a network
+        ({"model": "nonesuch"}, "unknown_model", "Unknown model 'nonesuch'. Available models: basic_pitch"),
+        ({"model": "mt3_t5x"}, "unknown_model", "Unknown model 'mt3_t5x'"),  # a checkpoint without a network
         (
             {"options": '{"volume": 11}'},
             "invalid_option",
@@ -124,9 +124,9 @@ def test_a_model_may_be_named_by_its_alias(client: FlaskClient) -> None:
         ({"options": "[1]"}, "invalid_request", "options"),
         ({"metadata": "[1]"}, "invalid_request", "metadata must be a JSON object"),
         ({"metadata": '{"a": "\\u0000"}'}, "invalid_request", "NUL"),
-        ({"metadata": '{"a": NaN}'}, "invalid_request", "metadata must be a JSON object"),
-        ({"metadata": '{"a": 1e999}'}, "invalid_request", "metadata must be a JSON object"),
-        ({"metadata": '{"a": ' + "[" * 5000 + "]" * 5000 + "}"}, "invalid_request", "metadata must be a JSON"),
+        ({"metadata": '{"a": NaN}'}, "invalid_request", "metadata must not contain NaN or infinite numbers."),
+        ({"metadata": '{"a": 1e999}'}, "invalid_request", "metadata must not contain NaN or infinite numbers."),
+        ({"metadata": '{"a": ' + "[" * 5000 + "]" * 5000 + "}"}, "invalid_request", "metadata must"),
         ({"metadata": json.dumps({"a": "x" * 20_000})}, "invalid_request", "metadata"),
         ({"content": b""}, "empty_upload", "The file is empty"),
         (
@@ -136,31 +136,31 @@ def test_a_model_may_be_named_by_its_alias(client: FlaskClient) -> None:
         ),
     ],
 )
-def test_a_wrong_request_is_refused_in_clear_words_and_leaves_nothing(
-    client: FlaskClient, queue: InMemoryQueue, settings: Settings, form: dict[str, Any], code: str, said: str
+def test_invalid_request_is_rejected_with_a_message_and_stores_nothing(
+    client: FlaskClient, queue: InMemoryQueue, settings: Settings, form: dict[str, Any], code: str, message: str
 ) -> None:
-    assert_problem(post(client, **form), 422, code, said)
+    assert_problem(post(client, **form), 422, code, message)
     assert queue.notified == 0
     assert client.get("/v1/transcriptions").json["items"] == []
     uploads = Path(settings.storage_url.removeprefix("file://"))
     assert [path for path in uploads.rglob("*") if path.is_file()] == []
 
 
-def test_a_request_without_a_file_says_so(client: FlaskClient) -> None:
-    said = "file: send the recording as a file in a form, as curl -F file=@song.mp3 does"
-    assert_problem(client.post("/v1/transcriptions"), 422, "invalid_request", said)
-    assert_problem(client.post("/v1/transcriptions", json={"model": "light"}), 422, "invalid_request", said)
+def test_request_without_a_file_is_rejected_with_an_example(client: FlaskClient) -> None:
+    message = "file: send the recording as a file of a form, for example with curl -F file=@song.mp3"
+    assert_problem(client.post("/v1/transcriptions"), 422, "invalid_request", message)
+    assert_problem(client.post("/v1/transcriptions", json={"model": "light"}), 422, "invalid_request", message)
     response = client.post("/v1/transcriptions", data={"file": "not a file"})
-    assert_problem(response, 422, "invalid_request", said)
+    assert_problem(response, 422, "invalid_request", message)
 
 
-def test_an_upload_over_the_limit_is_refused(sessions: Sessions, settings: Settings) -> None:
+def test_upload_over_the_limit_is_rejected(sessions: Sessions, settings: Settings) -> None:
     settings = settings.model_copy(update={"max_upload_bytes": 2_000_000})
     client = make_client(settings, sessions=sessions, queue=InMemoryQueue())
     response = client.post(
         "/v1/transcriptions", data=bytes(3_000_000), content_type="multipart/form-data; boundary=b"
     )
-    assert_problem(response, 413, "upload_too_large", "larger than the 2 MB")
+    assert_problem(response, 413, "upload_too_large", "exceeds the limit of 2 MB")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_an_upload_over_the_limit_is_refused(sessions: Sessions, settings: Setti
         ("Müller – Lied №1.flac", "Müller – Lied №1.flac"),
     ],
 )
-def test_file_names_are_shown_and_never_used(client: FlaskClient, sent: str, shown: str) -> None:
+def test_file_name_is_sanitized_for_display(client: FlaskClient, sent: str, shown: str) -> None:
     job = accepted(client, name=sent)
     assert job["filename"] == shown
 
@@ -182,19 +182,19 @@ def test_file_names_are_shown_and_never_used(client: FlaskClient, sent: str, sho
     [
         (b"M\xfcller.wav", "Müller.wav"),  # Latin-1
         (b"\x93quoted\x94 \x96 \xe9.wav", "“quoted” – é.wav"),  # Windows
-        (b"\x81\x8d\xff.wav", "\ufffd\ufffdÿ.wav"),  # neither: what can be read of it
+        (b"\x81\x8d\xff.wav", "\ufffd\ufffdÿ.wav"),  # neither: the characters that decode
         ("Жizнь.wav".encode(), "Жizнь.wav"),
     ],
 )
-def test_a_file_name_in_another_encoding_is_accepted(client: FlaskClient, sent: bytes, shown: str) -> None:
+def test_file_name_in_a_legacy_encoding_is_decoded(client: FlaskClient, sent: bytes, shown: str) -> None:
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="' + sent + b'"\r\n\r\n'
     content_type = "multipart/form-data; boundary=b"
     response = client.post("/v1/transcriptions", data=head + b"RIFF\r\n--b--\r\n", content_type=content_type)
     assert (response.status_code, response.json["filename"]) == (202, shown)
 
 
-def test_a_form_with_too_much_in_its_fields_says_so(client: FlaskClient) -> None:
-    """Far below the limit for uploads, which is not what they exceed."""
+def test_form_with_oversized_fields_is_rejected_with_the_limit_of_fields(client: FlaskClient) -> None:
+    """The forms are far below the limit for uploads."""
     many = {f"field{n}": 1 for n in range(200)}
     for lengths in ({"metadata": 600_000}, {"unknown": 600_000}, {"file": 2_000_000}, many):
         form = "".join(
@@ -203,16 +203,16 @@ def test_a_form_with_too_much_in_its_fields_says_so(client: FlaskClient) -> None
         )
         content_type = "multipart/form-data; boundary=b"
         response = client.post("/v1/transcriptions", data=form + "--b--\r\n", content_type=content_type)
-        assert_problem(response, 413, "form_too_large", "A form field is longer than 500 kB, or there are more")
+        assert_problem(response, 413, "form_too_large", "A form field exceeds 500 kB, or the form has more")
     assert post(client, metadata='{"a": "' + "x" * 16_000 + '"}').status_code == 202
 
 
-def test_a_windows_path_is_shown_by_its_last_part() -> None:
+def test_windows_path_is_reduced_to_its_last_component() -> None:
     assert display_name("C:\\Music\\song.mp3") == "song.mp3"
     assert display_name(" ") is None
 
 
-def test_the_same_request_twice_makes_one_job(
+def test_repeated_request_with_the_same_key_creates_one_job(
     client: FlaskClient, queue: InMemoryQueue, settings: Settings
 ) -> None:
     headers = {"Idempotency-Key": "once"}
@@ -221,10 +221,10 @@ def test_the_same_request_twice_makes_one_job(
     assert queue.notified == 1
     uploads = Path(settings.storage_url.removeprefix("file://")) / "uploads"
     assert len([path for path in uploads.rglob("*") if path.is_file()]) == 1
-    assert_problem(post(client, b"other", headers=headers), 422, "idempotency_conflict", "use a new key")
+    assert_problem(post(client, b"other", headers=headers), 422, "idempotency_conflict", "Use a new key")
 
 
-def test_many_equal_requests_at_once_make_one_job(client: FlaskClient) -> None:
+def test_concurrent_requests_with_the_same_key_create_one_job(client: FlaskClient) -> None:
     ids: list[str] = []
 
     def send() -> None:
@@ -239,7 +239,7 @@ def test_many_equal_requests_at_once_make_one_job(client: FlaskClient) -> None:
     assert len(set(ids)) == 1
 
 
-def test_a_job_is_polled_with_etag_and_retry_after(
+def test_polling_uses_etag_and_retry_after(
     client: FlaskClient, sessions: Sessions, storage: ObjectStorage
 ) -> None:
     address = f"/v1/transcriptions/{accepted(client)['id']}"
@@ -262,12 +262,12 @@ def test_a_job_is_polled_with_etag_and_retry_after(
     }
 
 
-def test_artifacts_come_as_downloads_under_the_recordings_name(
+def test_artifact_is_downloaded_under_the_name_of_the_recording(
     client: FlaskClient, sessions: Sessions, storage: ObjectStorage
 ) -> None:
     job_id = accepted(client, name="Für Elise.flac")["id"]
     address = f"/v1/transcriptions/{job_id}/artifacts/transcription.mid"
-    assert_problem(client.get(address), 404, "not_found", "it is queued")
+    assert_problem(client.get(address), 404, "not_found", "Its status is queued")
     finish(sessions, storage, job_id)
     response = client.get(address)
     assert (response.status_code, response.data, response.mimetype) == (200, b"MThd", "audio/midi")
@@ -278,7 +278,7 @@ def test_artifacts_come_as_downloads_under_the_recordings_name(
     assert_problem(client.get(f"/v1/transcriptions/{job_id}/artifacts/..%2f..%2fetc%2fpasswd"), 404, "not_found")
 
 
-def test_a_list_is_filtered_and_paged(client: FlaskClient, sessions: Sessions, storage: ObjectStorage) -> None:
+def test_list_is_filtered_and_paginated(client: FlaskClient, sessions: Sessions, storage: ObjectStorage) -> None:
     ids = [accepted(client)["id"] for _ in range(5)]
     finish(sessions, storage, ids[0])
     page = client.get("/v1/transcriptions?limit=2")
@@ -300,13 +300,13 @@ def test_a_list_is_filtered_and_paged(client: FlaskClient, sessions: Sessions, s
         ("model=%00", "unknown_model"),
     ],
 )
-def test_a_wrong_list_query_is_refused(client: FlaskClient, query: str, code: str) -> None:
+def test_invalid_list_query_is_rejected(client: FlaskClient, query: str, code: str) -> None:
     assert_problem(client.get(f"/v1/transcriptions?{query}"), 422, code)
 
 
 def test_cancel_retry_and_delete(client: FlaskClient, queue: InMemoryQueue, settings: Settings) -> None:
     address = f"/v1/transcriptions/{accepted(client)['id']}"
-    assert_problem(client.post(f"{address}/retry"), 409, "state_conflict", "this one is queued")
+    assert_problem(client.post(f"{address}/retry"), 409, "state_conflict", "This one is queued")
     canceled = client.post(f"{address}/cancel")
     assert (canceled.status_code, canceled.json["status"]) == (202, "canceled")
     assert client.post(f"{address}/cancel").status_code == 202
@@ -319,22 +319,20 @@ def test_cancel_retry_and_delete(client: FlaskClient, queue: InMemoryQueue, sett
     assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
-def test_what_succeeded_cannot_be_canceled(
-    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
-) -> None:
+def test_succeeded_job_cannot_be_canceled(client: FlaskClient, sessions: Sessions, storage: ObjectStorage) -> None:
     job_id = accepted(client)["id"]
     finish(sessions, storage, job_id)
-    assert_problem(client.post(f"/v1/transcriptions/{job_id}/cancel"), 409, "state_conflict", "succeeded")
+    assert_problem(client.post(f"/v1/transcriptions/{job_id}/cancel"), 409, "state_conflict", "already succeeded")
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_an_id_that_is_none_is_not_found(client: FlaskClient, method: str) -> None:
+def test_unknown_or_malformed_id_is_not_found(client: FlaskClient, method: str) -> None:
     for job_id in ("01a204c3-1a0c-71ba-876d-62c31e0881c4", "1", "%00", "..%2f"):
         response = client.open(f"/v1/transcriptions/{job_id}", method=method)
         assert_problem(response, 404, "not_found")
 
 
-def test_a_failed_job_says_why(client: FlaskClient, sessions: Sessions) -> None:
+def test_failed_job_has_an_error(client: FlaskClient, sessions: Sessions) -> None:
     job_id = accepted(client)["id"]
     claim = must_claim(sessions, UUID(job_id))
     with sessions.begin() as session:
@@ -343,9 +341,10 @@ def test_a_failed_job_says_why(client: FlaskClient, sessions: Sessions) -> None:
     assert (job["status"], job["error"]) == ("failed", {"code": "undecodable_audio", "detail": "No."})
 
 
-def test_models_are_described_with_what_workers_report(client: FlaskClient, sessions: Sessions) -> None:
+def test_models_include_what_workers_report(client: FlaskClient, sessions: Sessions) -> None:
     (model,) = (m for m in client.get("/v1/models").json["items"] if m["name"] == "basic_pitch")
     assert (model["installed"], model["default"], model["size"]) == (False, True, 230_444)
+    assert model["license"] == "Apache-2.0"
     assert model["options"]["onset_threshold"]["default"] == 0.5
     assert next(iter(model["options"])) == "onset_threshold", "in the order of the table"
     with sessions.begin() as session:
@@ -357,16 +356,14 @@ def test_models_are_described_with_what_workers_report(client: FlaskClient, sess
     assert_problem(client.get("/v1/models/nonesuch"), 422, "unknown_model")
 
 
-def test_readiness_names_the_part_that_is_away(client: FlaskClient) -> None:
+def test_readiness_names_the_unavailable_dependency(client: FlaskClient) -> None:
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.json["checks"] == {"database": "ok", "queue": "unavailable", "storage": "ok"}
     assert client.get("/livez").json == {"status": "alive"}
 
 
-def test_readiness_tells_of_the_workers_and_does_not_depend_on_them(
-    client: FlaskClient, sessions: Sessions
-) -> None:
+def test_readiness_lists_workers_but_does_not_require_them(client: FlaskClient, sessions: Sessions) -> None:
     assert client.get("/readyz").json["workers"] == {"present": 0, "last_seen_at": None}
     with sessions.begin() as session:
         worker_registry.register(session, "host:1")
@@ -376,48 +373,61 @@ def test_readiness_tells_of_the_workers_and_does_not_depend_on_them(
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", workers["last_seen_at"])
 
 
-def test_a_database_that_is_away_is_a_503_with_a_way_out(settings: Settings, tmp_path: Path) -> None:
+def test_unavailable_database_is_a_503_with_retry_after(settings: Settings, tmp_path: Path) -> None:
     settings = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path / 'not-migrated.sqlite3'}"})
     client = make_client(settings, queue=InMemoryQueue())
     response = client.get("/v1/transcriptions")
-    assert_problem(response, 503, "unavailable", "try again")
+    assert_problem(response, 503, "unavailable", "Try again")
     assert response.headers["Retry-After"] == "5"
 
 
 @pytest.mark.integration
-def test_tables_that_are_yet_to_be_made_are_a_503_on_postgresql_too(settings: Settings, postgres_url: str) -> None:
+def test_missing_tables_on_postgresql_are_a_503(settings: Settings, postgres_url: str) -> None:
     engine = make_engine(settings.model_copy(update={"database_url": postgres_url.replace("://", "+psycopg://")}))
     sessions = make_sessions(engine.execution_options(schema_translate_map={None: "empty"}))
     client = make_client(settings, sessions=sessions, queue=InMemoryQueue())
-    assert_problem(client.get("/v1/transcriptions"), 503, "unavailable", "try again")
+    assert_problem(client.get("/v1/transcriptions"), 503, "unavailable", "Try again")
     engine.dispose()
 
 
-def test_storage_that_is_away_accepts_nothing(
+def test_unavailable_storage_is_a_503_and_no_job_is_created(
     client: FlaskClient, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def put(*_: object, **__: object) -> None:
-        raise StorageUnavailable("Storage does not answer.")
+        raise StorageUnavailable("The storage folder /srv/secret is not writable.")
 
     monkeypatch.setattr(storage, "put", put)
-    assert_problem(post(client), 503, "unavailable", "Storage does not answer.")
+    response = post(client)
+    assert_problem(response, 503, "unavailable", "The storage is unavailable. Try again")
+    assert "secret" not in response.text
     assert client.get("/v1/transcriptions").json["items"] == []
 
 
-def test_a_bug_is_a_500_that_tells_nothing(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_missing_from_the_storage_is_a_410_without_internals(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    job_id = accepted(client)["id"]
+    finish(sessions, storage, job_id)
+    storage.delete_prefix("results/")
+    response = client.get(f"/v1/transcriptions/{job_id}/artifacts/transcription.mid")
+    assert_problem(response, 410, "object_missing", "Upload the recording again.")
+    assert "results/" not in response.text
+
+
+def test_bug_is_a_500_without_internals(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("web.transcriptions.jobs.list_jobs", lambda *_, **__: 1 / 0)
     response = client.get("/v1/transcriptions")
     assert_problem(response, 500, "internal_error")
     assert "ZeroDivision" not in response.text
 
 
-def test_a_method_that_is_not_there_names_those_that_are(client: FlaskClient) -> None:
+def test_wrong_method_is_a_405_with_the_allowed_methods(client: FlaskClient) -> None:
     response = client.put("/v1/transcriptions")
     assert_problem(response, 405, "method_not_allowed")
     assert "POST" in response.headers["Allow"]
 
 
-def test_the_documentation_describes_every_call_and_loads_nothing_from_elsewhere(client: FlaskClient) -> None:
+def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere(client: FlaskClient) -> None:
     spec = client.get("/openapi.json").json
     assert set(spec["paths"]) == {
         "/v1/transcriptions",
@@ -435,14 +445,9 @@ def test_the_documentation_describes_every_call_and_loads_nothing_from_elsewhere
     for path in spec["paths"].values():
         for call in path.values():
             assert any(status < "400" for status in call["responses"]), call
-    ready = spec["paths"]["/readyz"]["get"]["responses"]
-    assert ready["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Readiness"}
-    assert "503" in ready
-    for path in spec["paths"].values():
-        for call in path.values():
-            for status, answer in call["responses"].items():
-                if status >= "400" and "content" in answer:
-                    assert set(answer["content"]) == {"application/problem+json"}
+            assert call["summary"]
+    references = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(spec)))
+    assert references <= set(spec["components"]["schemas"])
     assert spec["components"]["schemas"]["HTTPError"]["required"] == ["type", "title", "status", "detail", "code"]
     docs = client.get("/docs").text
     for address in re.findall(r'(?:src|href)="([^"]+)"', docs):
@@ -450,7 +455,37 @@ def test_the_documentation_describes_every_call_and_loads_nothing_from_elsewhere
         assert client.get(address).status_code == 200, address
 
 
-def test_every_answer_carries_the_security_headers(client: FlaskClient) -> None:
+def test_responses_have_the_declared_content_types(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    spec = client.get("/openapi.json").json
+    done = accepted(client)["id"]
+    finish(sessions, storage, done)
+    requests: list[tuple[str, str, dict[str, str]]] = [
+        (method.upper(), path, ids)
+        for path, operations in spec["paths"].items()
+        for method in sorted(operations)
+        for ids in (
+            {"job_id": accepted(client)["id"], "name": "light"},
+            {"job_id": done, "name": "transcription.mid"},
+            {"job_id": "01a204c3-1a0c-71ba-876d-62c31e0881c4", "name": "nonesuch"},
+        )
+    ]
+    requests += [("POST", "/v1/transcriptions/{job_id}/retry", {"job_id": accepted(client)["id"]})]
+    requests += [("GET", "/v1/transcriptions?limit=0", {})]
+    requests.sort(key=lambda request: request[0] == "DELETE")
+    statuses = set()
+    for method, path, ids in requests:
+        response = client.open(path.format(**ids), method=method)
+        declared = spec["paths"][path.split("?")[0]][method.lower()]["responses"]
+        assert str(response.status_code) in declared, (method, path, ids, response.text)
+        content = declared[str(response.status_code)].get("content", {})
+        assert response.mimetype in content or not response.data, (method, path, ids)
+        statuses.add(response.status_code)
+    assert statuses == {200, 202, 204, 404, 409, 422, 503}
+
+
+def test_every_response_has_the_security_headers(client: FlaskClient) -> None:
     for path in ("/", "/docs", "/v1/transcriptions", "/nope"):
         headers = client.get(path).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
@@ -458,14 +493,14 @@ def test_every_answer_carries_the_security_headers(client: FlaskClient) -> None:
     assert "unsafe-inline" not in client.get("/").headers["Content-Security-Policy"]
 
 
-def test_a_wrong_default_model_stops_the_start(settings: Settings) -> None:
+def test_unknown_default_model_prevents_the_start(settings: Settings) -> None:
     from web.errors import UnknownModel
 
-    with pytest.raises(UnknownModel, match="there are: basic_pitch"):
+    with pytest.raises(UnknownModel, match="Available models: basic_pitch"):
         create_app(settings.model_copy(update={"default_model": "nonesuch"}), queue=InMemoryQueue())
 
 
-def test_queued_rows_keep_a_place_in_line(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queued_jobs_have_positions(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.fairness.LINE_SECONDS", 0)
     ids = [accepted(client)["id"] for _ in range(3)]
     client.post(f"/v1/transcriptions/{ids[0]}/cancel")

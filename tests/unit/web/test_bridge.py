@@ -1,4 +1,4 @@
-"""The bridge from ASGI to Flask, without a server: what is hard to bring about over a socket."""
+"""The bridge from ASGI to Flask, without a server: cases that are hard to provoke over a socket."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def scope(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> dict[st
 
 
 def ask(app: AsgiApp, request: dict[str, Any], *pieces: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Status, headers and body of the answer to a request whose body comes in pieces."""
+    """Send a request whose body arrives in pieces, and return status, headers and body of the response."""
     left = [*pieces]
     sent: list[dict[str, Any]] = []
 
@@ -67,7 +67,7 @@ def upload(*pieces: bytes) -> tuple[dict[str, Any], tuple[bytes, ...]]:
     return scope("POST", "/v1/transcriptions", [*HEADERS, (b"content-length", length)]), pieces
 
 
-def test_a_body_for_which_there_is_no_room_may_be_sent_again(
+def test_upload_to_a_full_disk_is_a_503_and_succeeds_later(
     app: AsgiApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -79,7 +79,7 @@ def test_a_body_for_which_there_is_no_room_may_be_sent_again(
     assert ask(app, request, *pieces)[0] == 202
 
 
-def test_a_client_that_is_gone_in_mid_body_leaves_nothing(app: AsgiApp, settings: Settings) -> None:
+def test_client_that_disconnects_during_an_upload_leaves_no_job(app: AsgiApp, settings: Settings) -> None:
     request, _ = upload(FORM, bytes(1000))
     assert ask(app, request)[0] == 400
     assert ask(app, scope("GET", "/v1/transcriptions", HEADERS))[2].startswith(b'{"items":[]')

@@ -1,4 +1,4 @@
-"""The web image carries no network: its process starts where none of the library's heavy packages is installed."""
+"""The web image does not need the heavy packages of the library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 HEAVY = ("torch", "onnxruntime", "av", "numpy", "soxr", "pretty_midi", "librosa", "huggingface_hub")
 
 
-def test_the_web_process_starts_without_the_packages_of_the_library(tmp_path: Path) -> None:
+def test_web_process_starts_without_the_packages_of_the_library(tmp_path: Path) -> None:
     code = f"""
 import os, sys
 for name in {HEAVY!r}:

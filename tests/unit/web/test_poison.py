@@ -1,4 +1,4 @@
-"""What is accepted can be given back, and a row that cannot be shown takes no list with it. On both databases."""
+"""Accepted values are returned unchanged, and an unreadable row does not break lists. On both databases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from web import create_app
 
 
 def nested(depth: int, kind: str = "[]") -> str:
-    """A JSON object with so many levels, itself included."""
+    """Return a JSON object of the given depth, itself included."""
     opening = kind[:-1]
     return '{"a":' + opening * (depth - 1) + ("1" if kind != "[]" else "") + kind[-1] * (depth - 1) + "}"
 
@@ -74,7 +74,7 @@ def listed(client: FlaskClient, query: str = "") -> list[dict[str, Any]]:
     return items
 
 
-def test_what_is_accepted_is_given_back_as_it_is(client: FlaskClient) -> None:
+def test_accepted_metadata_is_returned_unchanged(client: FlaskClient) -> None:
     for sent in RETURNED:
         response = post(client, metadata=sent)
         assert response.status_code == 202, (sent[:80], response.text)
@@ -85,7 +85,7 @@ def test_what_is_accepted_is_given_back_as_it_is(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("field", ["metadata", "options"])
-def test_what_could_not_be_given_back_leaves_no_row(client: FlaskClient, field: str) -> None:
+def test_unreturnable_json_is_rejected_and_no_job_is_created(client: FlaskClient, field: str) -> None:
     for sent in REFUSED:
         response = post(client, **{field: sent})
         assert response.status_code == 422, (sent[:80], response.text)
@@ -98,7 +98,7 @@ def test_what_could_not_be_given_back_leaves_no_row(client: FlaskClient, field: 
 @pytest.mark.parametrize(
     "name", ["\ud800.wav", "a\x00b.wav", "\u202e", "..", ".", "/", "a\nb", "\U0001f3b5" * 300, "%00"]
 )
-def test_any_file_name_is_given_back(client: FlaskClient, name: str) -> None:
+def test_any_file_name_can_be_listed(client: FlaskClient, name: str) -> None:
     body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\nRIFF\r\n--b--\r\n'
     encoded = name.encode("utf-8", "surrogatepass")
     response = client.post(
@@ -123,10 +123,10 @@ def test_any_file_name_is_given_back(client: FlaskClient, name: str) -> None:
         ("phase", "a_newer_phase"),
     ],
 )
-def test_a_row_that_cannot_be_shown_takes_no_list_with_it(
+def test_unreadable_row_does_not_break_lists(
     client: FlaskClient, any_sessions: Sessions, column: str, value: str
 ) -> None:
-    """As an older or newer version of the service may have written it."""
+    """An older or newer version of the service may have written it."""
     ids = [post(client).json["id"] for _ in range(3)]
     with any_sessions.begin() as session:
         is_sqlite = session.get_bind().dialect.name == "sqlite"
@@ -142,7 +142,7 @@ def test_a_row_that_cannot_be_shown_takes_no_list_with_it(
     assert client.delete(f"/v1/transcriptions/{ids[1]}").status_code == 204
 
 
-def test_a_job_with_unshowable_metadata_is_shown_without(client: FlaskClient, any_sessions: Sessions) -> None:
+def test_job_with_unreadable_metadata_is_shown_without_it(client: FlaskClient, any_sessions: Sessions) -> None:
     job_id = post(client, metadata='{"a": 1}').json["id"]
     with any_sessions.begin() as session:
         deep = '{"a":' + "[" * 300 + "]" * 300 + "}"

@@ -22,11 +22,12 @@ from uuid6 import uuid7
 from checkpoints.progress import ProgressCallback
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import open_audio
-from mt3_infer.loading import Model, load_model
+from mt3_infer.audio.segments import Segment, SegmentGrid, split_segments
+from mt3_infer.loading import load_model
+from mt3_infer.model import Model
 from mt3_infer.models import MODELS, ModelOptions
 from mt3_infer.network import NetworkOutput
-from mt3_infer.notes import Note
-from mt3_infer.segments import Segment, SegmentGrid, split_segments
+from mt3_infer.symbolic.notes import Note
 from shared import jobs, work
 from shared.config import Settings
 from shared.db import Sessions, now_plus
@@ -62,18 +63,18 @@ class FakeNetwork:
     on_segment: Callable[[int], None] = lambda index: None
     read_in: list[int] = field(default_factory=list)
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: list[int] | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: list[int] | None = None
     ) -> Generator[list[int]]:
         for segment in segments:
             self.on_segment(segment.index)
             self.read_in.append(segment.index)
             if self.in_order and segment.index:
-                assert before is not None
+                assert previous is not None
             heard = float(np.abs(segment.waveform).sum())
-            memory = before[2] if self.in_order and before else 0
-            before = [segment.index, segment.samples, (round(heard * 1000) + 31 * memory) % 1_000_003]
-            yield before
+            memory = previous[2] if self.in_order and previous else 0
+            previous = [segment.index, segment.samples, (round(heard * 1000) + 31 * memory) % 1_000_003]
+            yield previous
 
     def collect(self, options: ModelOptions) -> FakeCollector:
         return FakeCollector()

@@ -15,12 +15,12 @@ import torch
 
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import Waveform
+from mt3_infer.audio.segments import Segment, SegmentGrid
 from mt3_infer.inference.engine import Engine, Request, RequestId
-from mt3_infer.loading import Model
+from mt3_infer.model import Model
 from mt3_infer.models import MODELS, ModelOptions
 from mt3_infer.network import NetworkOutput
-from mt3_infer.notes import Note
-from mt3_infer.segments import Segment, SegmentGrid
+from mt3_infer.symbolic.notes import Note
 from tests.recordings import tone, write
 from worker.engine import TranscriptionEngine
 from worker.errors import classify, is_out_of_memory
@@ -68,8 +68,8 @@ class HungryNetwork:
         self.batch_size = batch_size
         self._engine: Engine[Waveform, float] = Engine(Hungry(batch_size, room, error), add_at_once=batch_size)
 
-    def read(
-        self, segments: Iterable[Segment], options: ModelOptions, *, before: float | None = None
+    def infer(
+        self, segments: Iterable[Segment], options: ModelOptions, *, previous: float | None = None
     ) -> Generator[float]:
         return self._engine.generate(Request(segment.waveform) for segment in segments)
 

@@ -1,5 +1,5 @@
 /**
- * The service's JSON API, as functions. Everything that goes wrong is an ApiError with a sentence for a person.
+ * A client of the service's JSON API. Every failure is an ApiError whose message can be shown to the user.
  *
  * @typedef {{ name: string, content_type: string, size: number, sha256: string, href: string }} Artifact
  * @typedef {{ audio_seconds_done: number | null, audio_seconds_total: number | null,
@@ -15,22 +15,26 @@
  *             note_count: number | null, error: { code: string, detail: string } | null,
  *             warnings: { code: string, detail: string }[],
  *             artifacts: Artifact[] }} Job
- * @typedef {{ type?: string, default?: any, minimum?: number, maximum?: number, multipleOf?: number,
+ * @typedef {boolean | number | string | string[] | null} OptionValue
+ * @typedef {{ type?: string, default?: OptionValue, minimum?: number, maximum?: number, multipleOf?: number,
  *             enum?: string[], title?: string, description?: string, anyOf?: OptionSchema[],
  *             items?: OptionSchema }} OptionSchema
- * @typedef {{ name: string, title: string, description: string, licence: string, size: number,
+ * @typedef {{ name: string, title: string, description: string, license: string, size: number,
  *             installed: boolean, default: boolean, variant_of: string | null, options: Record<string, OptionSchema>,
  *             realtime_factor: number | null }} Model
+ * @typedef {{ onset: number, offset: number, pitch: number, velocity: number, program: number, is_drum: boolean }} Note
+ * @typedef {{ duration?: number, notes?: Note[] }} NotesFile the fields of notes.json that the page reads
  */
 
 const ROOT = "/v1";
-const PATIENCE_MS = 20_000;
-const NOTES_PATIENCE_MS = 300_000; // hours of music over a slow line
+const TIMEOUT_MS = 20_000;
+const NOTES_TIMEOUT_MS = 300_000; // the notes of a long recording over a slow connection
+const CUT_OFF = "The response was cut off. Try again.";
 
 export class ApiError extends Error {
   /**
-   * @param {string} detail one readable sentence
-   * @param {{ status?: number, code?: string, retryAfter?: number | null }} [more] status 0: no answer came
+   * @param {string} detail one sentence for the user
+   * @param {{ status?: number, code?: string, retryAfter?: number | null }} [more] status 0: there was no response
    */
   constructor(detail, { status = 0, code = "", retryAfter = null } = {}) {
     super(detail);
@@ -39,13 +43,13 @@ export class ApiError extends Error {
     this.retryAfter = retryAfter;
   }
 
-  /** Another try may succeed with nothing changed. */
+  /** True if the same request may succeed later. */
   get transient() {
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
   }
 }
 
-/** Has the service nothing to do for this job any more? @param {Job} job */
+/** Return true if the job has ended. @param {Job} job */
 export function isFinished(job) {
   return job.status === "succeeded" || job.status === "failed" || job.status === "canceled";
 }
@@ -56,7 +60,7 @@ export function artifact(job, name) {
 }
 
 /**
- * An answer that says no, as an error that says why.
+ * Convert an error response to an ApiError.
  * @param {number} status @param {string} text @param {string | null} retryAfter
  */
 export function problemOf(status, text, retryAfter = null) {
@@ -65,10 +69,10 @@ export function problemOf(status, text, retryAfter = null) {
   try {
     problem = JSON.parse(text) ?? {};
   } catch {
-    // Not ours: a proxy's error page, say. The status alone has to do.
+    // Not from the service, for example a proxy's error page: only the status is known.
   }
-  const said = [problem.detail, problem.title].find((each) => typeof each === "string" && each);
-  return new ApiError(String(said ?? statusSentence(status)), {
+  const message = [problem.detail, problem.title].find((each) => typeof each === "string" && each);
+  return new ApiError(String(message ?? statusSentence(status)), {
     status,
     code: typeof problem.code === "string" ? problem.code : "",
     retryAfter: secondsOf(retryAfter),
@@ -77,11 +81,11 @@ export function problemOf(status, text, retryAfter = null) {
 
 /** @param {number} status */
 function statusSentence(status) {
-  if (status === 404) return "There is nothing at this address.";
-  if (status === 413) return "The file is larger than the service takes.";
-  if (status === 429) return "Too many requests just now. Please wait a little.";
-  if (status >= 500) return "The service has a problem just now. Please try again.";
-  return `The service declined the request (status ${status}).`;
+  if (status === 404) return "Not found. Check the address.";
+  if (status === 413) return "The file is too large. Upload a shorter or more compressed recording.";
+  if (status === 429) return "Too many requests. Wait a moment and try again.";
+  if (status >= 500) return "The service is temporarily unavailable. Try again in a moment.";
+  return `The service rejected the request (HTTP ${status}).`;
 }
 
 /** @param {string | null} header */
@@ -92,32 +96,32 @@ function secondsOf(header) {
 
 /**
  * @param {string} path
- * @param {{ method?: string, etag?: string | null, signal?: AbortSignal, patience?: number }} [options]
+ * @param {{ method?: string, etag?: string | null, signal?: AbortSignal, timeout?: number }} [options]
  */
-async function request(path, { method = "GET", etag = null, signal, patience = PATIENCE_MS } = {}) {
-  const limit = AbortSignal.timeout(patience);
+async function request(path, { method = "GET", etag = null, signal, timeout = TIMEOUT_MS } = {}) {
+  const limit = AbortSignal.timeout(timeout);
   let response;
   try {
     response = await fetch(path, {
       method,
-      cache: "no-store", // revalidation is ours: a 304 shall be seen as one
+      cache: "no-store", // the page revalidates by itself and has to see the 304
       headers: { Accept: "application/json", ...(etag ? { "If-None-Match": etag } : {}) },
       signal: signal ? AbortSignal.any([signal, limit]) : limit,
     });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new ApiError("The service cannot be reached.");
+    throw new ApiError("Cannot reach the service. Check your connection and try again.");
   }
   if (response.ok || response.status === 304) return response;
   throw problemOf(response.status, await response.text().catch(() => ""), response.headers.get("Retry-After"));
 }
 
-/** @param {Response} response */
+/** @param {Response} response @returns {Promise<any>} the caller declares its type */
 async function jsonOf(response) {
   try {
     return await response.json();
   } catch {
-    throw new ApiError("The answer of the service broke off.");
+    throw new ApiError(CUT_OFF);
   }
 }
 
@@ -139,7 +143,7 @@ export async function listJobs({ cursor = null, limit = 20 } = {}) {
 const jobPath = (id) => `${ROOT}/transcriptions/${encodeURIComponent(id)}`;
 
 /**
- * One job; `job` is null where it has not changed since `etag`.
+ * Fetch one job; `job` is null if it has not changed since `etag`.
  * @param {string} id @param {{ etag?: string | null, signal?: AbortSignal }} [options]
  * @returns {Promise<{ job: Job | null, etag: string | null, retryAfter: number | null }>}
  */
@@ -168,18 +172,18 @@ export async function deleteJob(id) {
 }
 
 /**
- * The notes of a job. They are asked of the service itself: a redirect into the storage would be another origin.
- * @param {string} href @param {AbortSignal} [signal]
+ * Fetch the notes of a job, without the redirect to the storage, which is another origin.
+ * @param {string} href @param {AbortSignal} [signal] @returns {Promise<NotesFile>}
  */
 export async function fetchNotes(href, signal) {
-  return jsonOf(await request(`${href}?redirect=false`, { signal, patience: NOTES_PATIENCE_MS }));
+  return jsonOf(await request(`${href}?redirect=false`, { signal, timeout: NOTES_TIMEOUT_MS }));
 }
 
 /**
- * Upload one recording. XMLHttpRequest, because fetch does not tell how much has been sent.
+ * Upload one recording. XMLHttpRequest, because fetch does not report upload progress.
  * @param {{ file: File, model: string | null, options: Record<string, unknown>, key: string,
  *           onProgress: (fraction: number) => void, signal: AbortSignal }} upload
- *        key: the same for every try of one upload, so that a lost answer makes no second job
+ *        key: the same for every attempt at one upload, so that a lost response creates no second job
  * @returns {Promise<Job>}
  */
 export function createJob({ file, model, options, key, onProgress, signal }) {
@@ -196,7 +200,7 @@ export function createJob({ file, model, options, key, onProgress, signal }) {
       if (event.lengthComputable) onProgress(event.loaded / event.total);
     });
     xhr.addEventListener("load", () => settle(xhr, resolve, reject));
-    xhr.addEventListener("error", () => reject(new ApiError("The connection broke off during the upload.")));
+    xhr.addEventListener("error", () => reject(new ApiError("The connection was lost during the upload. Try again.")));
     signal.addEventListener("abort", () => xhr.abort(), { once: true });
     xhr.addEventListener("abort", () => reject(signal.reason));
     xhr.send(form);
@@ -212,6 +216,6 @@ function settle(xhr, resolve, reject) {
   try {
     resolve(JSON.parse(xhr.responseText));
   } catch {
-    reject(new ApiError("The answer of the service broke off."));
+    reject(new ApiError(CUT_OFF));
   }
 }

@@ -1,6 +1,7 @@
-/** The few DOM verbs that the page needs. Text only ever goes through textContent. */
+/** Helpers for the DOM. Text is only ever set through textContent. */
 
 /**
+ * Create an element with properties and children.
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag
  * @param {Record<string, unknown>} [properties] DOM properties; names with a dash are set as attributes
@@ -17,26 +18,39 @@ export function element(tag, properties = {}, ...children) {
   return node;
 }
 
-/** The element of that id, which index.html promises. @param {string} id @returns {any} */
-export function byId(id) {
+/**
+ * Return an element of index.html.
+ * @overload
+ * @param {string} id
+ * @returns {HTMLElement}
+ */
+/**
+ * @template {Element} T
+ * @overload
+ * @param {string} id
+ * @param {new () => T} kind
+ * @returns {T}
+ */
+/** @param {string} id @param {new () => Element} [kind] the class that the element has */
+export function byId(id, kind = HTMLElement) {
   const node = document.getElementById(id);
-  if (!node) throw new Error(`index.html has no #${id}`);
+  if (!(node instanceof kind)) throw new Error(`index.html has no ${kind.name} #${id}`);
   return node;
 }
 
-/** Write text only where it changed, so that screen readers and selections are left in peace. */
+/** Set text only if it has changed, so as not to disturb screen readers and selections. */
 export function setText(/** @type {Element} */ node, /** @type {string} */ text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Say something to screen readers. @param {string} text */
+/** Announce a message to screen readers. @param {string} text */
 export function announce(text) {
   setText(byId("announcer"), text);
 }
 
-/** Ask before something that cannot be undone. @returns {Promise<boolean>} */
+/** Ask for confirmation of an action that cannot be undone. @returns {Promise<boolean>} */
 export function confirmed(/** @type {string} */ title, /** @type {string} */ text, /** @type {string} */ verb) {
-  const dialog = byId("confirm");
+  const dialog = byId("confirm", HTMLDialogElement);
   setText(byId("confirm-title"), title);
   setText(byId("confirm-text"), text);
   setText(byId("confirm-yes"), verb);
@@ -47,12 +61,12 @@ export function confirmed(/** @type {string} */ title, /** @type {string} */ tex
   });
 }
 
-/** Call at most once per animation frame. @param {() => void} draw */
+/** Return a function that calls `draw` at most once per animation frame. @param {() => void} draw */
 export function oncePerFrame(draw) {
-  let asked = 0;
+  let request = 0;
   return () => {
-    asked ||= requestAnimationFrame(() => {
-      asked = 0;
+    request ||= requestAnimationFrame(() => {
+      request = 0;
       draw();
     });
   };

@@ -1,4 +1,4 @@
-/** Every way to hand in files: the button, the zone, the whole window, the clipboard. */
+/** Accepts files from the button, from drag and drop, and from the clipboard. */
 
 import { byId } from "./dom.js";
 
@@ -6,12 +6,12 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** @param {(files: File[]) => void} onFiles */
 export function acceptFiles(onFiles) {
-  const input = byId("file-input");
+  const input = byId("file-input", HTMLInputElement);
   input.addEventListener("change", () => {
-    onFiles([...input.files]);
+    onFiles([...(input.files ?? [])]);
     input.value = ""; // so that the same file can be chosen again
   });
-  byId("drop-zone").addEventListener("click", (/** @type {MouseEvent} */ event) => {
+  byId("drop-zone").addEventListener("click", (event) => {
     if (!(/** @type {Element} */ (event.target).closest("label, input"))) input.click();
   });
   window.addEventListener("paste", (event) => {
@@ -19,12 +19,12 @@ export function acceptFiles(onFiles) {
     if (files.length) onFiles(files);
   });
   acceptDrops(onFiles);
-  drawPerforations(byId("perforations"));
+  drawPerforations(byId("perforations", SVGElement));
 }
 
 /** @param {(files: File[]) => void} onFiles */
 function acceptDrops(onFiles) {
-  let depth = 0; // enter and leave fire for every element passed over
+  let depth = 0; // dragenter and dragleave fire for every element on the way
   const hasFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false;
   const show = (/** @type {boolean} */ over) => {
     document.body.classList.toggle("dragging", over);
@@ -52,7 +52,7 @@ function acceptDrops(onFiles) {
   });
 }
 
-/** The punched paper of a player piano: slots in rows, twice over, so that it can run without a seam. */
+/** Draw the punched paper of a player piano: rows of slots, repeated once so that it scrolls without a seam. */
 function drawPerforations(/** @type {Element} */ group) {
   const width = 640;
   for (let row = 0; row < 15; row += 1) {

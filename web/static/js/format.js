@@ -1,5 +1,6 @@
-/** Numbers, times and states in words. Pure functions. */
+/** Formats numbers, times and states as text. Pure functions. */
 
+const MOST_COUNTED = 1000; // the service gives all jobs after them the same position
 const NAMES = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"];
 
 /** MIDI pitch → "C4" (60 is middle C, C4). @param {number} pitch */
@@ -16,13 +17,13 @@ export function clock(seconds) {
   return `${Math.floor(minutes / 60)}:${pad(minutes % 60)}:${pad(whole % 60)}`;
 }
 
-/** Seconds → "0:03.42": where a note begins. @param {number} seconds */
+/** Seconds → "0:03.42", for the onset of a note. @param {number} seconds */
 export function preciseClock(seconds) {
   const hundredths = Math.round(Math.max(0, seconds) * 100);
   return `${clock(Math.floor(hundredths / 100))}.${String(hundredths % 100).padStart(2, "0")}`;
 }
 
-/** Seconds → "8.2 s", "3 min", "1 h 20 min": how long something takes. @param {number} seconds */
+/** Seconds → "8.2 s", "3 min", "1 h 20 min", for a duration. @param {number} seconds */
 export function span(seconds) {
   if (seconds < 10) return `${Number(seconds.toFixed(1))} s`;
   if (seconds < 90) return `${Math.round(seconds)} s`;
@@ -31,7 +32,7 @@ export function span(seconds) {
   return minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${minutes / 60} h`;
 }
 
-/** Bytes → "1.2 MB". @param {number} bytes */
+/** Bytes → "1.2 MB", with a no-break space. @param {number} bytes */
 export function fileSize(bytes) {
   const units = ["bytes", "kB", "MB", "GB"];
   let value = bytes;
@@ -40,7 +41,7 @@ export function fileSize(bytes) {
     value /= 1000;
     unit += 1;
   }
-  return `${unit && value < 100 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+  return `${unit && value < 100 ? value.toFixed(1) : Math.round(value)}\u00a0${units[unit]}`;
 }
 
 /** RFC 3339 time → "just now", "5 min ago", "yesterday", "3 Mar". @param {string} time */
@@ -70,14 +71,14 @@ export function label(name) {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-/** The name that a job goes by. @param {import("./api.js").Job} job */
+/** Return the display name of a job. @param {import("./api.js").Job} job */
 export function jobName(job) {
   return job.filename || "Untitled recording";
 }
 
 const STATUS_WORDS = {
   queued: "Queued",
-  processing: "Working",
+  processing: "Processing",
   succeeded: "Done",
   failed: "Failed",
   canceled: "Canceled",
@@ -89,14 +90,14 @@ export function statusWord(status) {
 }
 
 const PHASE_WORDS = {
-  fetching_checkpoint: "Fetching the checkpoint…",
+  fetching_checkpoint: "Downloading the model…",
   loading_model: "Loading the model…",
-  decoding_audio: "Decoding audio…",
+  decoding_audio: "Decoding the audio…",
   transcribing: "Transcribing…",
   writing_results: "Writing the results…",
 };
 
-/** What the service does with a job just now, in words. @param {import("./api.js").Job} job */
+/** Describe the state of a job: its phase, progress or place in the queue. @param {import("./api.js").Job} job */
 export function phaseWords(job) {
   if (job.status === "queued") return queueWords(job);
   if (job.status !== "processing") return statusWord(job.status);
@@ -118,18 +119,19 @@ function shardWords(job) {
 function downloadWords(download) {
   const bytes = `${fileSize(download.bytes_done)} of ${fileSize(download.bytes_total)}`;
   const speed = download.bytes_per_second ? `, ${fileSize(download.bytes_per_second)}/s` : "";
-  const who = download.waiting ? "Another worker fetches the checkpoint" : "Fetching the checkpoint";
-  return `${who}: ${bytes}${speed}`;
+  const action = download.waiting ? "Another worker is downloading the model" : "Downloading the model";
+  return `${action}: ${bytes}${speed}`;
 }
 
 /** @param {import("./api.js").Job} job */
 function queueWords(job) {
   const position = job.queue?.position;
   if (!position) return "Waiting in the queue…";
-  return position === 1 ? "Next in the queue…" : `Number ${position} in the queue…`;
+  if (position > MOST_COUNTED) return `More than ${counted(MOST_COUNTED, "job")} ahead in the queue`;
+  return position === 1 ? "Next in the queue" : `Position ${position.toLocaleString("en")} in the queue`;
 }
 
-/** Time left, or "" where nothing is known. @param {import("./api.js").Job} job */
+/** Describe the time left; "" if it is unknown. @param {import("./api.js").Job} job */
 export function etaWords(job) {
   const eta = job.status === "queued" ? job.queue?.eta_seconds : (job.progress?.eta_seconds ?? job.progress?.download?.eta_seconds);
   if (eta === null || eta === undefined) return "";

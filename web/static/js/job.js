@@ -1,6 +1,6 @@
-/** The view of one job: what it is doing, what went wrong, or its notes. */
+/** The view of one job: its progress, its error, or its notes. */
 
-import { artifact, cancelJob, deleteJob, fetchNotes, getJob, isFinished, retryJob } from "./api.js";
+import { ApiError, artifact, cancelJob, deleteJob, fetchNotes, getJob, isFinished, retryJob } from "./api.js";
 import { announce, byId, confirmed, element, setText } from "./dom.js";
 import { ago, clock, etaWords, jobName, label, phaseWords, span, statusWord } from "./format.js";
 import { MelodyProgress } from "./melody_progress.js";
@@ -10,8 +10,8 @@ import { ResultView } from "./result_view.js";
 const QUICK_MS = 500;
 const SLOW_MS = 4_000;
 
-// Codes that say that the recording is at fault: trying the same one again gives the same.
-const FAULTS_OF_THE_RECORDING = new Set([
+// The recording is at fault: a retry would fail in the same way.
+const RECORDING_ERRORS = new Set([
   "undecodable_audio",
   "no_audio_stream",
   "empty_audio",
@@ -28,9 +28,32 @@ export class JobView {
   /** @type {Job | null} */
   #job = null;
   #id = "";
-  #notesOf = ""; // sha256 of the notes that are shown or on their way
+  #notesOf = ""; // sha256 of the notes that are shown or being loaded
   #poller = { stop() {}, wake() {} };
   #notesLoader = { stop() {} };
+
+  title = element("h1", { id: "job-title", className: "job-title" });
+  chip = element("span", { className: "chip", id: "job-status" });
+  meta = element("p", { className: "job-meta" });
+  buttons = {
+    midi: element("a", { className: "button primary", id: "download-midi" }, "Download MIDI"),
+    notes: element("a", { className: "button", id: "download-notes" }, "notes.json"),
+    retry: button("Try again", "primary", () => this.#act(retryJob)),
+    cancel: button("Cancel", "", () => this.#act(cancelJob)),
+    remove: button("Delete", "quiet", () => this.#remove()),
+  };
+  problem = element("p", { className: "problem", role: "alert", id: "job-problem", hidden: true });
+  warnings = element("ul", { className: "warnings", "aria-label": "Warnings", id: "job-warnings", hidden: true });
+  phase = element("p", { className: "phase", id: "job-phase" });
+  eta = element("p", { className: "eta" });
+  melody = new MelodyProgress();
+  progress = element(
+    "div",
+    { className: "progress-panel" },
+    element("div", { className: "phase-line" }, this.phase, this.eta),
+    this.melody.node,
+  );
+  result = new ResultView();
 
   /**
    * @param {{ store: import("./job_store.js").JobStore, connection: import("./polling.js").Connection,
@@ -41,33 +64,10 @@ export class JobView {
     this.connection = connection;
     this.models = models;
     this.onGone = onGone;
-    this.result = new ResultView();
-    this.melody = new MelodyProgress();
-    this.#build();
-  }
-
-  #build() {
-    this.title = element("h1", { id: "job-title", className: "job-title" });
-    this.chip = element("span", { className: "chip", id: "job-status" });
-    this.meta = element("p", { className: "job-meta" });
-    this.buttons = {
-      midi: element("a", { className: "button primary", id: "download-midi" }, "Download MIDI"),
-      notes: element("a", { className: "button", id: "download-notes" }, "notes.json"),
-      retry: button("Try again", "primary", () => this.#act(retryJob)),
-      cancel: button("Cancel", "", () => this.#act(cancelJob)),
-      remove: button("Delete", "quiet", () => this.#remove()),
-    };
     const actions = element("div", { className: "job-actions" }, ...Object.values(this.buttons));
     const names = element("div", { className: "job-names" }, this.chip, this.title, this.meta);
-    this.problem = element("p", { className: "problem", role: "alert", id: "job-problem", hidden: true });
-    this.warnings = element("ul", { className: "warnings", "aria-label": "Warnings", id: "job-warnings", hidden: true });
-    this.phase = element("p", { className: "phase", id: "job-phase" });
-    this.eta = element("p", { className: "eta" });
-    const words = element("div", { className: "phase-line" }, this.phase, this.eta);
-    this.progress = element("div", { className: "progress-panel" }, words, this.melody.node);
     const head = element("header", { className: "job-head" }, names, actions);
-    this.node = byId("job");
-    this.node.replaceChildren(head, this.problem, this.warnings, this.progress, this.result.node);
+    byId("job").replaceChildren(head, this.problem, this.warnings, this.progress, this.result.node);
   }
 
   /** @param {string} id */
@@ -89,7 +89,7 @@ export class JobView {
     this.#notesOf = "";
   }
 
-  /** Write again what depends on the models. */
+  /** Update what depends on the list of models. */
   render() {
     if (this.#job) setText(this.meta, this.#metaWords(this.#job));
   }
@@ -128,11 +128,11 @@ export class JobView {
 
   /** @param {Error} error */
   #showMissing(error) {
-    const gone = /** @type {any} */ (error).status === 404;
+    const gone = error instanceof ApiError && error.status === 404;
     this.#blank();
-    setText(this.title, gone ? "No such transcription" : "This transcription cannot be shown");
+    setText(this.title, gone ? "Transcription not found" : "Could not load this transcription");
     document.title = `${this.title.textContent} · MT3-Infer`;
-    this.#showProblem(gone ? "It may have been deleted, or the address is not complete." : error.message);
+    this.#showProblem(gone ? "It may have been deleted, or the link is incomplete." : error.message);
     if (gone) this.store.remove(this.#id);
   }
 
@@ -141,13 +141,13 @@ export class JobView {
     const before = this.#job;
     this.#job = job;
     setText(this.title, jobName(job));
-    this.title.title = jobName(job); // three lines of it are shown at most
+    this.title.title = jobName(job); // at most three lines of it are visible
     this.chip.hidden = false;
     this.chip.dataset.status = job.status;
     setText(this.chip, statusWord(job.status));
     setText(this.meta, this.#metaWords(job));
     document.title = pageTitle(job);
-    this.#showProblem(job.status === "failed" ? (job.error?.detail ?? "The transcription failed.") : "");
+    this.#showProblem(job.status === "failed" ? (job.error?.detail ?? "The transcription failed. Try again.") : "");
     this.#showWarnings(job);
     this.#showProgress(job);
     this.#showButtons(job);
@@ -173,7 +173,7 @@ export class JobView {
       .join(" · ");
   }
 
-  /** @param {string} words "" hides it */
+  /** @param {string} words "" hides the message */
   #showProblem(words) {
     this.problem.hidden = !words;
     setText(this.problem, words);
@@ -203,7 +203,7 @@ export class JobView {
     const stem = jobName(job).replace(/\.[^.]+$/, "");
     showDownload(this.buttons.midi, midi?.href, `${stem}.mid`);
     showDownload(this.buttons.notes, notes?.href, `${stem}.notes.json`);
-    const mayHelp = job.status === "failed" && !FAULTS_OF_THE_RECORDING.has(job.error?.code ?? "");
+    const mayHelp = job.status === "failed" && !RECORDING_ERRORS.has(job.error?.code ?? "");
     this.buttons.retry.hidden = !mayHelp && job.status !== "canceled";
     this.buttons.cancel.hidden = isFinished(job);
     this.buttons.remove.hidden = !isFinished(job);
@@ -230,7 +230,7 @@ export class JobView {
       return null;
     };
     const onError = (/** @type {Error} */ error) => {
-      this.#showProblem(`The notes could not be loaded. ${error.message}`);
+      this.#showProblem(`Could not load the notes. ${error.message}`);
     };
     this.#notesLoader = poll(step, { connection: this.connection, onError });
   }
@@ -255,8 +255,9 @@ export class JobView {
 
   async #remove() {
     const id = this.#id;
-    const name = this.#job ? jobName(this.#job) : "it";
-    if (!(await confirmed("Delete this transcription?", `The notes and the upload of ${name} go for good.`, "Delete"))) return;
+    const name = this.#job ? jobName(this.#job) : "this recording";
+    const text = `This permanently deletes ${name} and its notes.`;
+    if (!(await confirmed("Delete this transcription?", text, "Delete"))) return;
     try {
       await deleteJob(id);
       this.store.remove(id);
@@ -291,6 +292,6 @@ function showDownload(link, href, name) {
 /** @param {Job} job */
 function pageTitle(job) {
   const fraction = job.status === "processing" ? job.progress?.fraction : null;
-  const state = fraction ? `${Math.round(fraction * 100)} %` : isFinished(job) ? "" : statusWord(job.status);
+  const state = fraction ? `${Math.round(fraction * 100)}%` : isFinished(job) ? "" : statusWord(job.status);
   return [state, jobName(job), "MT3-Infer"].filter(Boolean).join(" · ");
 }

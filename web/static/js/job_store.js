@@ -1,17 +1,17 @@
-/** The jobs that the page knows, newest first, kept fresh while someone looks. */
+/** The jobs that the page has loaded, newest first, refreshed while the page is visible. */
 
-import { getJob, isFinished, listJobs } from "./api.js";
+import { ApiError, getJob, isFinished, listJobs } from "./api.js";
 import { poll } from "./polling.js";
 
 const BUSY_MS = 2_500;
 const IDLE_MS = 15_000;
-const STRAGGLERS = 5; // unfinished jobs below the first page that are asked for in one round
+const STRAGGLERS = 5; // unfinished jobs below the first page that are fetched in one round
 
 /** @typedef {import("./api.js").Job} Job */
 
-/** Fires "change" when a job comes, changes or goes. */
+/** Fires "change" when a job is added, changed or removed. */
 export class JobStore extends EventTarget {
-  /** @type {Map<string, { job: Job, askedAt: number }>} askedAt: when the answer that we show was asked for */
+  /** @type {Map<string, { job: Job, askedAt: number }>} askedAt: when the request was sent */
   #known = new Map();
   /** @type {Map<string, number>} */
   #removed = new Map();
@@ -36,19 +36,22 @@ export class JobStore extends EventTarget {
     return this.#known.get(id)?.job ?? null;
   }
 
-  /** Begin to keep the list fresh. @param {{ connection: any, onError: (error: Error) => void }} collaborators */
+  /**
+   * Start refreshing the list.
+   * @param {{ connection: import("./polling.js").Connection, onError: (error: Error) => void }} collaborators
+   */
   start(collaborators) {
     this.#poller = poll(() => this.#refresh(), collaborators);
   }
 
-  /** Look sooner: something has just been done that changes the list. */
+  /** Refresh the list now, after an action that changes it. */
   wake() {
     this.#poller.wake();
   }
 
   /**
-   * Take in what the service said of a job, unless a later answer is known already.
-   * @param {Job} job @param {number} askedAt performance.now() when it was asked
+   * Store a response for a job, unless a response to a later request is already stored.
+   * @param {Job} job @param {number} askedAt performance.now() when the request was sent
    */
   take(job, askedAt) {
     if (this.#put(job, askedAt)) this.#changed();
@@ -85,7 +88,7 @@ export class JobStore extends EventTarget {
   async #refresh() {
     const askedAt = performance.now();
     const page = await listJobs();
-    this.#forgetMissing(page, askedAt);
+    this.#removeMissing(page, askedAt);
     page.items.forEach((job) => this.#put(job, askedAt));
     if (this.#pages === 0) this.#pages = 1;
     if (this.#pages === 1) this.#cursor = page.next_cursor;
@@ -95,8 +98,8 @@ export class JobStore extends EventTarget {
     return this.jobs.every(isFinished) ? IDLE_MS : BUSY_MS;
   }
 
-  /** What should be on the first page and is not there has been deleted elsewhere. */
-  #forgetMissing(/** @type {{ items: Job[], next_cursor: string | null }} */ page, /** @type {number} */ askedAt) {
+  /** Remove jobs that belong on the first page and are not on it: they were deleted elsewhere. */
+  #removeMissing(/** @type {{ items: Job[], next_cursor: string | null }} */ page, /** @type {number} */ askedAt) {
     const present = new Set(page.items.map((job) => job.id));
     const oldest = page.items.at(-1);
     for (const [id, known] of this.#known) {
@@ -115,7 +118,7 @@ export class JobStore extends EventTarget {
         const { job } = await getJob(id);
         if (job) this.#put(job, askedAt);
       } catch (error) {
-        if (/** @type {any} */ (error).status !== 404) throw error;
+        if (!(error instanceof ApiError && error.status === 404)) throw error;
         this.#known.delete(id);
       }
     }

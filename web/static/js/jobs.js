@@ -1,4 +1,4 @@
-/** The list of past jobs. Rows are kept and updated in place, so that focus and reading position stay. */
+/** The list of jobs. Rows are updated in place, so that focus and scroll position are kept. */
 
 import { isFinished } from "./api.js";
 import { byId, element, setText } from "./dom.js";
@@ -60,7 +60,7 @@ export class JobList {
     this.store = store;
     this.modelTitle = modelTitle;
     this.list = byId("jobs");
-    this.more = byId("jobs-more");
+    this.more = byId("jobs-more", HTMLButtonElement);
     this.problem = byId("jobs-error");
     store.addEventListener("change", () => this.render());
     this.more.addEventListener("click", () => this.#loadMore());

@@ -1,4 +1,4 @@
-/** Puts the page together: the address decides what is shown, the collaborators do the rest. */
+/** The entry point: creates the parts of the page and shows the view that the address names. */
 
 import { listModels } from "./api.js";
 import { byId, setText } from "./dom.js";
@@ -42,7 +42,7 @@ function route() {
   }
 }
 
-/** The job in view has been deleted. */
+/** Return to the home view after the job in view has been deleted. */
 function leave() {
   goTo(null);
   byId("main").focus({ preventScroll: true });
@@ -55,8 +55,8 @@ function showConnection() {
 
 async function loadModels() {
   form.show(await listModels());
-  list.render(); // the rows can name their models now,
-  view.render(); // and so can the job in view
+  list.render(); // titles of the models are known now
+  view.render();
   return null;
 }
 

@@ -1,4 +1,4 @@
-/** A progress bar that looks like what it waits for: a line of notes that are inked one by one. */
+/** A progress bar drawn as a line of notes that fill in one by one. */
 
 import { element } from "./dom.js";
 
@@ -14,7 +14,7 @@ export class MelodyProgress {
     );
   }
 
-  /** @param {number | null} fraction null: nobody knows yet @param {string} words */
+  /** @param {number | null} fraction null: not known yet @param {string} words */
   show(fraction, words) {
     this.node.classList.toggle("unknown", fraction === null);
     this.node.setAttribute("aria-valuetext", words);

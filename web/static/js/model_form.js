@@ -1,4 +1,4 @@
-/** The choice of model and its options, built from what /v1/models says. */
+/** The form for the model and its options, built from /v1/models. */
 
 import { byId, element, setText } from "./dom.js";
 import { fileSize, label } from "./format.js";
@@ -8,7 +8,8 @@ const SLIDER_STEPS = 1000;
 
 /** @typedef {import("./api.js").Model} Model */
 /** @typedef {import("./api.js").OptionSchema} OptionSchema */
-/** @typedef {{ node: HTMLElement, value: () => any, reset: () => void }} Field */
+/** @typedef {import("./api.js").OptionValue} OptionValue */
+/** @typedef {{ node: HTMLElement, value: () => OptionValue, reset: () => void }} Field value null: not set */
 
 export class ModelForm {
   /** @type {Model[]} */
@@ -17,12 +18,12 @@ export class ModelForm {
   #fields = new Map();
 
   constructor() {
-    this.select = byId("model");
+    this.select = byId("model", HTMLSelectElement);
     this.about = byId("model-about");
     this.options = byId("options");
     this.fields = byId("options-fields");
     this.select.addEventListener("change", () => this.#choose(this.select.value));
-    byId("model-form").addEventListener("submit", (/** @type {Event} */ event) => event.preventDefault());
+    byId("model-form").addEventListener("submit", (event) => event.preventDefault());
   }
 
   /** @param {Model[]} models */
@@ -41,12 +42,12 @@ export class ModelForm {
     setText(this.about, error.message);
   }
 
-  /** The title of a model by name, or the name where the model is not known. @param {string} name */
+  /** Return the title of a model, or its name if the model is unknown. @param {string} name */
   titleOf(name) {
     return this.#models.find((model) => model.name === name)?.title || name;
   }
 
-  /** The options of a job that differ from the model's defaults. @param {import("./api.js").Job} job */
+  /** Return the options of a job that differ from the model's defaults. @param {import("./api.js").Job} job */
   changedOptions(job) {
     const schemas = this.#models.find((model) => model.name === job.model)?.options ?? {};
     return Object.entries(job.options ?? {}).filter(
@@ -54,7 +55,7 @@ export class ModelForm {
     );
   }
 
-  /** What to send: null for the service's own default. Only options that differ from it are named. */
+  /** The model (null: the service's default) and the options that differ from its defaults. */
   get choice() {
     /** @type {Record<string, unknown>} */
     const options = {};
@@ -79,13 +80,13 @@ export class ModelForm {
     const entries = Object.entries(model.options ?? {});
     this.#fields = new Map(entries.map(([option, schema]) => [option, field(option, schemaOf(schema))]));
     this.options.hidden = entries.length === 0;
-    const reset = element("button", { type: "button", className: "button small" }, "Back to the defaults");
+    const reset = element("button", { type: "button", className: "button small" }, "Reset to defaults");
     reset.addEventListener("click", () => this.#fields.forEach((each) => each.reset()));
     this.fields.replaceChildren(...[...this.#fields.values()].map((each) => each.node), reset);
   }
 }
 
-/** The models, and under each that has any the variants of it, as a group. @param {Model[]} models */
+/** Return an option for each model, and a group for the variants of a model. @param {Model[]} models */
 function choices(models) {
   const option = (/** @type {Model} */ m) => element("option", { value: m.name }, m.title || m.name);
   return models.filter((m) => !m.variant_of).flatMap((main) => {
@@ -98,22 +99,22 @@ function choices(models) {
 /** @param {Model} model */
 function aboutModel(model) {
   const facts = [
-    model.installed ? "" : `${model.size ? `${fileSize(model.size).replace(" ", "\u00a0")}, ` : ""}fetched at first use`,
-    model.realtime_factor ? `about ${Math.round(model.realtime_factor)}× faster than real time here` : "",
-    model.licence ? `licence ${model.licence}` : "",
+    model.installed ? "" : `${model.size ? `${fileSize(model.size)} ` : ""}download on first use`,
+    model.realtime_factor ? `about ${Number(model.realtime_factor.toPrecision(2))}× real-time speed on this server` : "",
+    model.license ? `license: ${model.license}` : "",
   ].filter(Boolean);
   return [model.description, facts.length ? `${facts.join(" · ")}.`.replace(/^./, (c) => c.toUpperCase()) : ""]
     .filter(Boolean)
     .join(" ");
 }
 
-/** An optional value is {"anyOf": [it, null]}: take it. @param {OptionSchema} schema @returns {OptionSchema} */
+/** Return the schema of a value that may be null, without the null. @param {OptionSchema} schema @returns {OptionSchema} */
 function schemaOf(schema) {
   const real = schema.anyOf?.find((each) => each.type !== "null");
   return real ? { ...real, ...schema, anyOf: undefined } : schema;
 }
 
-/** Whether two values of an option are the same, lists by what they hold. @param {unknown} a @param {unknown} b */
+/** Compare two values of an option by content. @param {unknown} a @param {unknown} b */
 function same(a, b) {
   return JSON.stringify(a) === JSON.stringify(b);
 }
@@ -128,7 +129,7 @@ function field(name, schema) {
 }
 
 /** @param {string} name @param {OptionSchema} schema @param {HTMLElement[]} controls */
-function labelled(name, schema, ...controls) {
+function labeled(name, schema, ...controls) {
   const hint = element("p", { className: "hint", id: `hint-${name}` }, schema.description ?? "");
   controls.forEach((control) => control.setAttribute("aria-describedby", hint.id));
   const caption = element("label", { for: `option-${name}` }, label(name));
@@ -139,7 +140,7 @@ function labelled(name, schema, ...controls) {
 function checkbox(name, schema) {
   const input = element("input", { type: "checkbox", id: `option-${name}`, checked: Boolean(schema.default) });
   const reset = () => (input.checked = Boolean(schema.default));
-  return { node: labelled(name, schema, input), value: () => input.checked, reset };
+  return { node: labeled(name, schema, input), value: () => input.checked, reset };
 }
 
 /** @param {string} name @param {OptionSchema} schema @returns {Field} */
@@ -148,12 +149,12 @@ function choice(name, schema) {
   const select = element("select", { id: `option-${name}` }, ...options);
   const reset = () => (select.value = String(schema.default ?? ""));
   reset();
-  return { node: labelled(name, schema, select), value: () => select.value || null, reset };
+  return { node: labeled(name, schema, select), value: () => select.value || null, reset };
 }
 
-/** Any number of words out of a list, each one to be ticked. @returns {Field} */
+/** A checkbox for each value of a list. @returns {Field} */
 function severalOf(/** @type {string} */ name, /** @type {OptionSchema} */ schema) {
-  const boxes = schema.items.enum.map((/** @type {string} */ value) => element("input", { type: "checkbox", value }));
+  const boxes = (schema.items?.enum ?? []).map((value) => element("input", { type: "checkbox", value }));
   const hint = element("p", { className: "hint", id: `hint-${name}` }, schema.description ?? "");
   const node = element(
     "fieldset",
@@ -162,7 +163,8 @@ function severalOf(/** @type {string} */ name, /** @type {OptionSchema} */ schem
     element("div", { className: "ticks" }, ...boxes.map((box) => element("label", {}, box, label(box.value)))),
     hint,
   );
-  const reset = () => boxes.forEach((box) => (box.checked = (schema.default ?? []).includes(box.value)));
+  const checked = Array.isArray(schema.default) ? schema.default : [];
+  const reset = () => boxes.forEach((box) => (box.checked = checked.includes(box.value)));
   reset();
   return { node, value: () => boxes.filter((box) => box.checked).map((box) => box.value), reset };
 }
@@ -172,10 +174,10 @@ function text(name, schema) {
   const input = element("input", { type: "text", id: `option-${name}` });
   const reset = () => (input.value = String(schema.default ?? ""));
   reset();
-  return { node: labelled(name, schema, input), value: () => input.value || null, reset };
+  return { node: labeled(name, schema, input), value: () => input.value || null, reset };
 }
 
-/** A number field, and where both ends are known a slider beside it. @returns {Field} */
+/** A number field, with a slider if the range is known. @returns {Field} */
 function number(/** @type {string} */ name, /** @type {OptionSchema} */ schema) {
   const input = element("input", { type: "number", id: `option-${name}`, className: "number" });
   input.step = schema.type === "integer" ? "1" : "any";
@@ -188,7 +190,7 @@ function number(/** @type {string} */ name, /** @type {OptionSchema} */ schema) 
   };
   reset();
   const value = () => (input.value === "" || !input.validity.valid ? null : Number(input.value));
-  return { node: labelled(name, schema, ...(slider ? [slider, input] : [input])), value, reset };
+  return { node: labeled(name, schema, ...(slider ? [slider, input] : [input])), value, reset };
 }
 
 /** @param {OptionSchema} schema */
@@ -217,14 +219,15 @@ function sliderFor(name, schema, input) {
 }
 
 /**
- * Slider place (0-1) ↔ value. Where the default lies in the lowest tenth the scale is cubic, so that the useful
- * values are not all crammed into its first millimetres.
+ * Slider position (0-1) ↔ value. The scale is cubic if the default is in the lowest tenth of the range, so that
+ * the useful values are not crammed together at its start.
  * @param {OptionSchema} schema
  */
 export function sliderScale(schema) {
   const low = schema.minimum ?? 0;
   const width = (schema.maximum ?? 1) - low;
-  const power = schema.type === "number" && (schema.default - low) / width < 0.1 && schema.default > low ? 3 : 1;
+  const initial = typeof schema.default === "number" ? schema.default : low;
+  const power = schema.type === "number" && initial > low && (initial - low) / width < 0.1 ? 3 : 1;
   const digits = schema.type === "integer" ? 0 : width > 100 ? 0 : 2;
   return {
     value: (/** @type {number} */ place) => Number((low + width * place ** power).toFixed(digits)),
@@ -245,6 +248,6 @@ function remember(name) {
   try {
     localStorage.setItem(STORAGE_KEY, name);
   } catch {
-    // Storage is switched off: the default is chosen next time.
+    // Storage is disabled: the default model is selected on the next visit.
   }
 }

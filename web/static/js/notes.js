@@ -1,12 +1,13 @@
-/** The notes of one transcription in columns, ready for fifty thousand of them. */
+/** The notes of one transcription as columns, efficient for fifty thousand notes. */
 
 import { drumName, programName } from "./instruments.js";
 import { noteName } from "./format.js";
 
+/** @typedef {import("./api.js").Note} Note */
 /** @typedef {{ program: number, isDrum: boolean, name: string, count: number }} Track */
 
 export class NoteSequence {
-  /** @param {{ duration?: number, notes: Array<Record<string, any>> }} json notes.json */
+  /** @param {import("./api.js").NotesFile} json notes.json */
   constructor(json) {
     const notes = [...(json.notes ?? [])].sort((a, b) => a.onset - b.onset || a.pitch - b.pitch);
     this.count = notes.length;
@@ -14,19 +15,19 @@ export class NoteSequence {
     this.offsets = Float64Array.from(notes, (note) => note.offset); // (N,) s
     this.pitches = Uint8Array.from(notes, (note) => note.pitch); // (N,)
     this.velocities = Uint8Array.from(notes, (note) => note.velocity); // (N,) 0-127
-    /** Largest offset of notes 0…n. It never falls, so a binary search finds the first that may still sound. */
+    /** Largest offset of notes 0…n. It never decreases: a binary search finds the first note that may still sound. */
     this.reach = runningMaximum(this.offsets);
     this.tracks = tracksOf(notes);
     this.trackOf = trackIndices(notes, this.tracks); // (N,) index into tracks
     this.duration = Math.max(json.duration ?? 0, this.reach.at(-1) ?? 0);
   }
 
-  /** Notes that may sound within [from, to]: indices first … end - 1. @param {number} from @param {number} to */
+  /** Return the notes that may sound within [from, to]: indices first … end - 1. @param {number} from @param {number} to */
   range(from, to) {
     return { first: firstAbove(this.reach, from), end: firstAbove(this.onsets, to) };
   }
 
-  /** The topmost note at a point, or -1. @param {number} time @param {number} pitch */
+  /** Return the topmost note at a point, or -1. @param {number} time @param {number} pitch */
   at(time, pitch, slack = 0) {
     const { first, end } = this.range(time - slack, time + slack);
     for (let n = end - 1; n >= first; n -= 1) {
@@ -35,13 +36,13 @@ export class NoteSequence {
     return -1;
   }
 
-  /** Name of note n: its pitch, or the drum. @param {number} n */
+  /** Return the name of note n: its pitch, or the drum. @param {number} n */
   nameOf(n) {
     return this.tracks[this.trackOf[n]].isDrum ? drumName(this.pitches[n]) : noteName(this.pitches[n]);
   }
 }
 
-/** Index of the first value > limit in a sorted array. @param {Float64Array} values @param {number} limit */
+/** Return the index of the first value > limit in a sorted array. @param {Float64Array} values @param {number} limit */
 export function firstAbove(values, limit) {
   let low = 0;
   let high = values.length;
@@ -59,11 +60,11 @@ function runningMaximum(values) {
   return values.map((value) => (most = Math.max(most, value)));
 }
 
-/** @param {Record<string, any>} note */
+/** @param {Pick<Note, "program" | "is_drum">} note */
 const trackKey = (note) => (note.is_drum ? "drums" : String(note.program));
 
-/** Instruments by how much they play, drums last. @returns {Track[]} */
-function tracksOf(/** @type {Array<Record<string, any>>} */ notes) {
+/** Return the instruments by number of notes, drums last. @param {Note[]} notes @returns {Track[]} */
+function tracksOf(notes) {
   /** @type {Map<string, Track>} */
   const tracks = new Map();
   for (const note of notes) {
@@ -77,7 +78,7 @@ function tracksOf(/** @type {Array<Record<string, any>>} */ notes) {
   return [...tracks.values()].sort((a, b) => Number(a.isDrum) - Number(b.isDrum) || b.count - a.count);
 }
 
-/** @param {Array<Record<string, any>>} notes @param {Track[]} tracks */
+/** @param {Note[]} notes @param {Track[]} tracks */
 function trackIndices(notes, tracks) {
   const index = new Map(tracks.map((track, n) => [trackKey({ is_drum: track.isDrum, program: track.program }), n]));
   return Uint8Array.from(notes, (note) => index.get(trackKey(note)) ?? 0);

@@ -1,4 +1,4 @@
-/** The roll as an element: two canvases for what stands and what moves, a strip of the whole, pointers and keys. */
+/** The piano roll: one canvas for the notes, one for what moves, an overview, pointer and keyboard input. */
 
 import { element, oncePerFrame, setText } from "./dom.js";
 import { counted, preciseClock, span } from "./format.js";
@@ -7,7 +7,7 @@ import { AXIS_HEIGHT, KEYS_WIDTH, RollLayout } from "./roll_layout.js";
 import { paintMoving, paintOverview, paintOverviewWindow, paintRoll, readPalette } from "./roll_painter.js";
 
 const ZOOM_STEP = 1.5;
-const CLICK_SLACK = 5; // px that a click may wander
+const CLICK_SLACK = 5; // px that the pointer may move during a click
 const PAGE_TURN = 0.92; // share of the view at which the page turns while playing
 
 const NOTHING = new NoteSequence({ notes: [] });
@@ -55,7 +55,7 @@ export class PianoRoll {
     const words = `Piano roll: ${counted(sequence.count, "note")} in ${span(sequence.duration)}. `;
     this.moving.setAttribute(
       "aria-label",
-      `${words}Arrow keys scroll, plus and minus zoom, 0 shows all, the space bar plays.`,
+      `${words}Arrow keys scroll, plus and minus zoom, 0 fits the whole recording, the space bar plays or pauses.`,
     );
     this.#resize();
   }
@@ -106,8 +106,7 @@ export class PianoRoll {
 
   #listen() {
     new ResizeObserver(() => this.#resize()).observe(this.stage);
-    const recolour = () => this.drawAll();
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.drawAll());
     const on = this.moving.addEventListener.bind(this.moving);
     on("wheel", (event) => this.#wheel(/** @type {WheelEvent} */ (event)), { passive: false });
     on("pointerdown", (event) => this.#down(/** @type {PointerEvent} */ (event)));
@@ -293,12 +292,12 @@ export class PianoRoll {
   }
 }
 
-/** Lines and pages of a wheel in pixels. @param {WheelEvent} event @param {number} delta */
+/** Convert a wheel's lines and pages to pixels. @param {WheelEvent} event @param {number} delta */
 function wheelPixels(event, delta) {
   return delta * [1, 16, 400][event.deltaMode];
 }
 
-/** The canvas at the screen's own resolution, drawing in CSS pixels. */
+/** Size a canvas for the screen's resolution and return its context, which draws in CSS pixels. */
 function sized(/** @type {HTMLCanvasElement} */ canvas, /** @type {number} */ width, /** @type {number} */ height) {
   const ratio = window.devicePixelRatio || 1;
   const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];

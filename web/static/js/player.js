@@ -1,9 +1,9 @@
-/** Playback with WebAudio: a soft, piano-like voice for every program, noise and thumps for drums. */
+/** Playback with Web Audio: a soft, piano-like sound for every program, noise and thumps for drums. */
 
 import { firstAbove } from "./notes.js";
 
-const TURN_MS = 60; // how often notes are handed to the audio clock
-const AHEAD = 0.35; // s handed over in advance
+const SCHEDULE_MS = 60; // how often notes are scheduled
+const AHEAD = 0.35; // s scheduled in advance
 const AHEAD_HIDDEN = 2.5; // timers of a hidden tab run once a second
 const MOST_VOICES = 80;
 const RELEASE = 0.14; // s
@@ -13,7 +13,7 @@ const PARTIALS = [0, 1, 0.42, 0.2, 0.12, 0.07, 0.04, 0.025, 0.012];
 /** Fires "change" when it starts, stops, seeks or reaches the end. */
 export class Player extends EventTarget {
   playing = false;
-  /** @type {Set<number>} tracks that are not to be heard */
+  /** @type {Set<number>} tracks */
   muted = new Set();
 
   /** @type {import("./notes.js").NoteSequence | null} */
@@ -26,11 +26,11 @@ export class Player extends EventTarget {
   #wave;
   /** @type {AudioBuffer | undefined} */
   #noise;
-  /** @type {GainNode | null} made anew for each stretch of playing, so that a stop can fade it out */
+  /** @type {GainNode | null} one for each run of playback, so that a stop can fade it out */
   #output = null;
   #position = 0; // s, while stopped
   #startedAt = 0; // audio clock at which position 0 would have sounded
-  #next = 0; // first note not yet handed over
+  #next = 0; // first note not yet scheduled
   #timer = 0;
   /** @type {Set<{ stop(at: number): void }>} */
   #voices = new Set();
@@ -62,8 +62,8 @@ export class Player extends EventTarget {
     this.#startedAt = context.currentTime + 0.06 - this.#position;
     this.#next = firstAbove(sequence.onsets, this.#position - 1e-6);
     this.playing = true;
-    this.#timer = window.setInterval(() => this.#turn(), TURN_MS);
-    this.#turn();
+    this.#timer = window.setInterval(() => this.#schedule(), SCHEDULE_MS);
+    this.#schedule();
     this.#changed();
   }
 
@@ -87,7 +87,7 @@ export class Player extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Browsers give sound only after a gesture, so nothing is made before the first play. */
+  /** Return the audio context. Created on the first play: browsers allow sound only after a user gesture. */
   #ready() {
     if (this.#context) return this.#context;
     const context = new AudioContext({ latencyHint: "interactive" });
@@ -110,7 +110,7 @@ export class Player extends EventTarget {
     this.#voices.clear();
   }
 
-  #turn() {
+  #schedule() {
     const sequence = this.#sequence;
     const context = this.#context;
     if (!sequence || !context) return;
@@ -149,7 +149,7 @@ export class Player extends EventTarget {
     return this.#output;
   }
 
-  /** A struck string: bright at once, then darker and softer. */
+  /** Play a struck string: bright at first, then darker and softer. */
   #key(/** @type {number} */ pitch, /** @type {number} */ at, /** @type {number} */ length, /** @type {number} */ loudness) {
     const context = /** @type {AudioContext} */ (this.#context);
     const frequency = 440 * 2 ** ((pitch - 69) / 12); // Hz
@@ -168,7 +168,7 @@ export class Player extends EventTarget {
     return oscillator;
   }
 
-  /** Kicks are a falling sine, all else filtered noise. */
+  /** Play a drum: a falling sine for kicks, filtered noise for all others. */
   #drum(/** @type {number} */ pitch, /** @type {number} */ at, /** @type {number} */ loudness) {
     const context = /** @type {AudioContext} */ (this.#context);
     const kick = pitch <= 36;
@@ -186,7 +186,7 @@ export class Player extends EventTarget {
   }
 }
 
-/** Hz below or above which a drum has nothing. @param {number} pitch */
+/** Return the cutoff frequency of a drum's filter in Hz. @param {number} pitch */
 function bandOf(pitch) {
   if (pitch <= 36) return 400;
   return pitch >= 42 && pitch !== 43 && pitch !== 45 && pitch !== 47 ? 5000 : 900;

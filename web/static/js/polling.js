@@ -1,9 +1,11 @@
-/** Asking again and again: politely, only while someone looks, and on through the service's absences. */
+/** Polling that pauses while the page is hidden and backs off while the service is unavailable. */
+
+import { ApiError } from "./api.js";
 
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 15_000;
 
-/** Whether the service answers. One for the page; fires "change". */
+/** The state of the connection to the service. One for the page; fires "change". */
 export class Connection extends EventTarget {
   lost = false;
 
@@ -16,7 +18,7 @@ export class Connection extends EventTarget {
 }
 
 /**
- * Sleep, but no longer than until the signal aborts, `wake` fires, or someone or the network comes back.
+ * Sleep until the time is over, the signal aborts, `wake` fires, or the page or the network becomes available.
  * @param {number} ms @param {AbortSignal} signal @param {EventTarget} wake
  */
 function pause(ms, signal, wake) {
@@ -74,12 +76,12 @@ export function poll(step, { connection, onError }) {
         connection.report(false);
       } catch (error) {
         if (signal.aborted) return;
-        if (!(/** @type {any} */ (error).transient)) {
+        if (!(error instanceof ApiError && error.transient)) {
           onError(/** @type {Error} */ (error));
           return;
         }
         connection.report(true);
-        wait = retryDelay(failures, /** @type {any} */ (error).retryAfter);
+        wait = retryDelay(failures, error.retryAfter);
         failures += 1;
       }
       if (wait === null) return;
@@ -92,7 +94,7 @@ export function poll(step, { connection, onError }) {
   return { stop: () => controller.abort(), wake: () => waker.dispatchEvent(new Event("wake")) };
 }
 
-/** 1, 2, 4, … 15 s with some jitter, or what the service asked for. */
+/** Return the pause before a retry in ms: 1, 2, 4, … 15 s with jitter, or what the service asked for. */
 export function retryDelay(/** @type {number} */ failures, /** @type {number | null} */ retryAfter = null) {
   if (retryAfter) return Math.min(retryAfter, 60) * 1000;
   const ceiling = Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** failures);

@@ -1,4 +1,4 @@
-/** The result of a job: the roll, its tools, its legend and the player. */
+/** The result of a job: the piano roll with its tools, the legend and the player. */
 
 import { element, setText } from "./dom.js";
 import { clock, counted } from "./format.js";
@@ -23,7 +23,7 @@ export class ResultView {
     this.none = element(
       "p",
       { className: "empty", hidden: true },
-      "No notes were heard in this recording. Lower thresholds under Options may bring out soft ones.",
+      "No notes were found in this recording. Try another model, or lower the thresholds under Options.",
     );
     const words = element("div", { className: "roll-words" }, this.time, this.count);
     const tools = element("div", { className: "roll-tools" }, this.playButton, words, this.#zoomTools());
@@ -43,7 +43,7 @@ export class ResultView {
       { className: "zoom-tools", role: "group", "aria-label": "Zoom" },
       tool("−", "Zoom out", () => this.roll.zoomOut()),
       tool("+", "Zoom in", () => this.roll.zoomIn()),
-      tool("Fit", "Show all of it", () => this.roll.fit()),
+      tool("Fit", "Fit the whole recording", () => this.roll.fit()),
     );
   }
 
@@ -58,7 +58,7 @@ export class ResultView {
     });
   }
 
-  /** @param {any} json notes.json */
+  /** @param {import("./api.js").NotesFile} json notes.json */
   show(json) {
     const sequence = new NoteSequence(json);
     this.#sequence = sequence;
@@ -85,7 +85,7 @@ export class ResultView {
 
   #showLegend() {
     const { tracks } = this.#sequence;
-    this.legend.replaceChildren(...tracks.map((track, n) => element("li", {}, this.#legendEntry(n))));
+    this.legend.replaceChildren(...tracks.map((_, n) => element("li", {}, this.#legendEntry(n))));
     this.legend.hidden = tracks.length === 0;
   }
 
@@ -95,7 +95,7 @@ export class ResultView {
     const swatch = element("span", { className: `swatch ${trackClass(this.#sequence, n)}` });
     const count = element("span", { className: "legend-count" }, track.count.toLocaleString("en"));
     const node = element("button", { type: "button", className: "legend-entry", "aria-pressed": "true" });
-    node.title = "Show and hear, or not";
+    node.title = "Show and play this instrument, or hide and mute it";
     node.append(swatch, track.name, count);
     node.addEventListener("click", () => {
       if (!this.#hidden.delete(n)) this.#hidden.add(n);

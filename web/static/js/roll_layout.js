@@ -72,13 +72,13 @@ export class RollLayout {
     this.pixelsPerSecond = this.#fitScale;
   }
 
-  /** All of a short piece, the first minute of a long one. */
+  /** Show all of a short piece, or the first minute of a long one. */
   firstView() {
     this.fit();
     if (this.duration > FIT_WHOLE_SECONDS) this.pixelsPerSecond = this.plotWidth / FIRST_VIEW_SECONDS;
   }
 
-  /** @param {number} factor @param {number} [x] what stays in place; the middle where nothing is said */
+  /** @param {number} factor @param {number} [x] the point that stays in place, by default the middle */
   zoom(factor, x = KEYS_WIDTH + this.plotWidth / 2) {
     const held = this.timeAt(x);
     const most = Math.max(MOST_PIXELS_PER_SECOND, this.#fitScale);
@@ -112,7 +112,7 @@ export class RollLayout {
     return KEYS_WIDTH + (time - this.start) * this.pixelsPerSecond;
   }
 
-  /** Top of a pitch's row. @param {number} pitch */
+  /** Return the top of a pitch's row. @param {number} pitch */
   y(pitch) {
     return AXIS_HEIGHT + (this.highest - pitch) * this.rowHeight;
   }
@@ -127,7 +127,7 @@ export class RollLayout {
     return this.highest - Math.floor((y - AXIS_HEIGHT) / this.rowHeight);
   }
 
-  /** Seconds between labelled lines: the least that leaves room for the labels. */
+  /** Seconds between labeled lines: the smallest step that leaves room for the labels. */
   get tick() {
     return TICKS.find((tick) => tick * this.pixelsPerSecond >= LEAST_TICK_PIXELS) ?? TICKS[TICKS.length - 1];
   }

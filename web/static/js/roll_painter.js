@@ -1,40 +1,40 @@
-/** Drawing of the roll onto canvases. Knows colours and geometry, nothing of pointers or sound. */
+/** Draws the piano roll onto canvases. */
 
 import { clock, preciseClock } from "./format.js";
 import { AXIS_HEIGHT, KEYS_WIDTH } from "./roll_layout.js";
 
-export const TRACK_COLOURS = 8;
+export const TRACK_COLORS = 8;
 
-const MANY_NOTES = 4000; // above it corners are not worth their time
+const MANY_NOTES = 4000; // above it, rounded corners are too slow
 const BLACK_KEY_WIDTH = Math.round(KEYS_WIDTH * 0.58);
 const BLACK_KEYS = new Set([1, 3, 6, 8, 10]);
 
 /** @typedef {import("./notes.js").NoteSequence} NoteSequence */
 /** @typedef {import("./roll_layout.js").RollLayout} RollLayout */
 
-/** Name of the CSS class and property of a track's colour. */
+/** Return the name of the CSS class and property of a track's color. */
 export function trackClass(/** @type {NoteSequence} */ sequence, /** @type {number} */ track) {
-  return sequence.tracks[track].isDrum ? "track-drums" : `track-${track % TRACK_COLOURS}`;
+  return sequence.tracks[track].isDrum ? "track-drums" : `track-${track % TRACK_COLORS}`;
 }
 
-/** The page's colours, read from its style sheet, so that both themes have one home. */
+/** Read the colors from the style sheet, where both themes are defined. */
 export function readPalette(/** @type {Element} */ node, /** @type {NoteSequence} */ sequence) {
   const style = getComputedStyle(node);
-  const colour = (/** @type {string} */ name) => style.getPropertyValue(`--${name}`).trim();
+  const color = (/** @type {string} */ name) => style.getPropertyValue(`--${name}`).trim();
   return {
-    paper: colour("roll-paper"),
-    shade: colour("roll-shade"),
-    line: colour("roll-line"),
-    octave: colour("roll-octave"),
-    ink: colour("roll-ink"),
-    white: colour("key-white"),
-    black: colour("key-black"),
-    keyInk: colour("key-ink"),
-    playhead: colour("playhead"),
-    veil: colour("roll-veil"),
-    window: colour("roll-window"),
+    paper: color("roll-paper"),
+    shade: color("roll-shade"),
+    line: color("roll-line"),
+    octave: color("roll-octave"),
+    ink: color("roll-ink"),
+    white: color("key-white"),
+    black: color("key-black"),
+    keyInk: color("key-ink"),
+    playhead: color("playhead"),
+    veil: color("roll-veil"),
+    window: color("roll-window"),
     font: style.fontFamily,
-    tracks: sequence.tracks.map((_, n) => colour(trackClass(sequence, n))),
+    tracks: sequence.tracks.map((_, n) => color(trackClass(sequence, n))),
   };
 }
 
@@ -43,7 +43,7 @@ export function readPalette(/** @type {Element} */ node, /** @type {NoteSequence
 /** Velocity as opacity. @param {number} velocity 0-127 */
 const opacity = (velocity) => 0.3 + 0.7 * (velocity / 127);
 
-/** Everything that stands still while music plays. */
+/** Draw everything that does not move during playback. */
 export function paintRoll(
   /** @type {CanvasRenderingContext2D} */ ctx,
   /** @type {RollLayout} */ layout,
@@ -80,7 +80,7 @@ function paintRows(ctx, layout, palette) {
   }
 }
 
-/** Calls `each(time, x)` for the labelled lines in view. */
+/** Call `each(time, x)` for the labeled lines in view. */
 function ticks(/** @type {RollLayout} */ layout, /** @type {(time: number, x: number) => void} */ each) {
   const { tick } = layout;
   for (let n = Math.ceil(layout.start / tick - 1e-6); n * tick <= layout.end + 1e-6; n += 1) {
@@ -109,7 +109,7 @@ function paintTimeLabels(ctx, layout, palette) {
   });
 }
 
-/** Only what is in view; of notes narrower than a pixel only one for each pixel and pitch. */
+/** Draw the notes in view; of those narrower than a pixel, one for each pixel and pitch. */
 function paintNotes(
   /** @type {CanvasRenderingContext2D} */ ctx,
   /** @type {RollLayout} */ layout,
@@ -158,7 +158,7 @@ function fillRounded(ctx, x, y, width, height) {
   ctx.fill();
 }
 
-/** The keyboard at the left, with every C by its name. */
+/** Draw the keyboard at the left, with a label on every C. */
 function paintKeys(
   /** @type {CanvasRenderingContext2D} */ ctx,
   /** @type {RollLayout} */ layout,
@@ -171,7 +171,7 @@ function paintKeys(
   ctx.fillRect(KEYS_WIDTH - 1, AXIS_HEIGHT, 1, layout.plotHeight);
 }
 
-/** @param {string | null} lit colour of a key that sounds */
+/** @param {string | null} lit color of a key that sounds */
 function paintKey(
   /** @type {CanvasRenderingContext2D} */ ctx,
   /** @type {RollLayout} */ layout,
@@ -210,7 +210,7 @@ function paintKeyName(ctx, layout, palette, pitch) {
   ctx.fillText(`C${pitch / 12 - 1}`, KEYS_WIDTH - 4, layout.y(pitch) + layout.rowHeight / 2);
 }
 
-/** What moves: the playhead, the notes and keys that sound, the note under the pointer. */
+/** Draw what moves: the playhead, the notes and keys that sound, the note under the pointer. */
 export function paintMoving(
   /** @type {CanvasRenderingContext2D} */ ctx,
   /** @type {RollLayout} */ layout,
@@ -275,7 +275,7 @@ function paintPlayhead(ctx, layout, palette, position) {
   ctx.fill();
 }
 
-/** The whole piece as a strip. */
+/** Draw the overview of the whole piece. */
 export function paintOverview(
   /** @type {CanvasRenderingContext2D} */ ctx,
   /** @type {{ width: number, height: number }} */ size,
@@ -303,7 +303,7 @@ export function paintOverview(
   ctx.globalAlpha = 1;
 }
 
-/** What the roll shows of the strip, and the playhead. */
+/** Draw the visible window and the playhead on the overview. */
 export function paintOverviewWindow(
   /** @type {CanvasRenderingContext2D} */ ctx,
   /** @type {{ width: number, height: number }} */ size,

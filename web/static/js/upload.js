@@ -1,4 +1,4 @@
-/** Files on their way to the service: a few at a time, each with its row, its progress and its second chances. */
+/** Uploads: two at a time, each with its row, its progress and its retries. */
 
 import { ApiError, createJob } from "./api.js";
 import { announce, byId, element, setText } from "./dom.js";
@@ -10,7 +10,7 @@ const TRIES = 4;
 
 /** @typedef {{ model: string | null, options: Record<string, unknown> }} Choice */
 
-/** A key that names one upload. crypto.randomUUID is missing on plain http outside localhost. */
+/** Return a new idempotency key. crypto.randomUUID is missing on plain HTTP outside localhost. */
 function freshKey() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
 }
@@ -42,34 +42,34 @@ class Upload {
   wait() {
     this.state = "waiting";
     this.controller = new AbortController();
-    this.#show("Waiting to be sent", { busy: true });
+    this.#show("Waiting to upload", { busy: true });
   }
 
   /** @param {number} fraction */
   progress(fraction) {
     this.state = "sending";
     this.bar.value = fraction;
-    const sent = `${Math.floor(fraction * 100)} % of ${fileSize(this.file.size)}`;
-    this.#show(fraction < 1 ? `Uploading, ${sent}` : "Uploaded, waiting for the service…", { busy: true });
+    const sent = `${Math.floor(fraction * 100)}% of ${fileSize(this.file.size)}`;
+    this.#show(fraction < 1 ? `Uploading: ${sent}` : "Uploaded. Waiting for the service to accept it…", { busy: true });
   }
 
   pauseFor(/** @type {number} */ ms) {
-    this.#show(`Reconnecting… next try in ${Math.max(1, Math.round(ms / 1000))} s`, { busy: true });
+    this.#show(`Upload interrupted. Retrying in ${Math.max(1, Math.round(ms / 1000))} s…`, { busy: true });
   }
 
   /** @param {Error} error */
   fail(error) {
     this.state = "failed";
-    this.#show(error.message, { busy: false, hopeless: error instanceof ApiError && !error.transient });
+    this.#show(error.message, { busy: false, final: error instanceof ApiError && !error.transient });
     announce(`${this.file.name}: ${error.message}`);
   }
 
-  /** @param {string} text @param {{ busy: boolean, hopeless?: boolean }} state hopeless: the same again gets the same answer */
-  #show(text, { busy, hopeless = false }) {
+  /** @param {string} text @param {{ busy: boolean, final?: boolean }} state final: a retry would fail in the same way */
+  #show(text, { busy, final = false }) {
     setText(this.words, text);
     this.node.classList.toggle("failed", !busy);
     this.bar.hidden = !busy;
-    this.againButton.hidden = busy || hopeless;
+    this.againButton.hidden = busy || final;
     setText(this.dropButton, busy ? "Cancel" : "Dismiss");
   }
 }
@@ -80,7 +80,7 @@ export class Uploads {
 
   /**
    * @param {{ choice: () => Choice, onJob: (job: import("./api.js").Job, askedAt: number, alone: boolean) => void }}
-   *        collaborators alone: it was the only file handed in
+   *        collaborators alone: it was the only file
    */
   constructor({ choice, onJob }) {
     this.choice = choice;
@@ -100,13 +100,14 @@ export class Uploads {
       },
       drop: (/** @type {Upload} */ upload) => this.#drop(upload),
     };
-    const fresh = [...files].map((file) => new Upload(file, this.choice(), actions));
-    if (fresh.length === 1) fresh[0].alone = this.#uploads.every((each) => each.state === "failed");
-    this.#uploads.push(...fresh);
-    this.list.append(...fresh.map((each) => each.node));
+    const added = [...files].map((file) => new Upload(file, this.choice(), actions));
+    if (added.length === 1) added[0].alone = this.#uploads.every((each) => each.state === "failed");
+    this.#uploads.push(...added);
+    this.list.append(...added.map((each) => each.node));
     this.#fill();
   }
 
+  /** Start uploads until two are in progress. */
   #fill() {
     const sending = this.#uploads.filter((each) => each.state === "sending").length;
     const waiting = this.#uploads.filter((each) => each.state === "waiting");
@@ -118,9 +119,9 @@ export class Uploads {
     upload.progress(0);
     const askedAt = performance.now();
     try {
-      const job = await this.#tryUntilThere(upload);
+      const job = await this.#sendWithRetries(upload);
       upload.state = "done";
-      this.#forget(upload);
+      this.#remove(upload);
       this.onJob(job, askedAt, upload.alone);
     } catch (error) {
       if (!upload.controller.signal.aborted) upload.fail(/** @type {Error} */ (error));
@@ -129,7 +130,7 @@ export class Uploads {
   }
 
   /** @param {Upload} upload */
-  async #tryUntilThere(upload) {
+  async #sendWithRetries(upload) {
     const { file, choice, key } = upload;
     const { signal } = upload.controller;
     for (let failures = 0; ; failures += 1) {
@@ -149,12 +150,12 @@ export class Uploads {
   /** @param {Upload} upload */
   #drop(upload) {
     upload.controller.abort();
-    this.#forget(upload);
+    this.#remove(upload);
     this.#fill();
   }
 
   /** @param {Upload} upload */
-  #forget(upload) {
+  #remove(upload) {
     this.#uploads = this.#uploads.filter((each) => each !== upload);
     upload.node.remove();
   }

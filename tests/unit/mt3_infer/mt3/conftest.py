@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mt3_infer.models.t5 import T5, T5Config
-from mt3_infer.vocabulary import END
+from mt3_infer.symbolic.vocabulary import END
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from mt3_infer.inference.kv_cache import FIRST_LENGTH, KVCache, Limits
 from mt3_infer.models import linear
 from mt3_infer.models.linear import optimize_for_inference
 from mt3_infer.models.t5 import T5, T5Config
-from mt3_infer.vocabulary import END, PAD
+from mt3_infer.symbolic.vocabulary import END, PAD
 
 CPU = torch.device("cpu")
 State = Mapping[str, torch.Tensor]

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt3_infer.inference.decoding import EncoderDecoder, SlotDecoder, make_decoder
-from mt3_infer.inference.engine import Engine, Request, RequestId
+from mt3_infer.inference.engine import Engine, Request, RequestId, SingleStep
 from mt3_infer.inference.kv_cache import Limits
 from mt3_infer.models.linear import optimize_for_inference
 from mt3_infer.models.t5 import T5
-from mt3_infer.vocabulary import END
+from mt3_infer.symbolic.vocabulary import END
 
 CPU = torch.device("cpu")
 FRAMES, MAX_TOKENS = 8, 30
@@ -212,3 +212,22 @@ def test_short_recording_does_not_wait_for_a_long_one(engine):
     run("short", 3)
     long.join()
     assert order == ["short", "long"]
+
+
+def test_network_without_decoding_steps_infers_in_batches():
+    batches = []
+
+    def infer(numbers: Sequence[int]) -> list[int]:
+        batches.append(len(numbers))
+        return [2 * number for number in numbers]
+
+    shared: Engine[int, int] = Engine(SingleStep(infer, slots=4), add_at_once=2)
+    assert list(shared.generate(Request(number) for number in range(9))) == [0, 2, 4, 6, 8, 10, 12, 14, 16]
+    assert sum(batches) == 9
+    assert max(batches) <= 2
+
+
+def test_network_that_returns_too_few_results_fails_its_caller():
+    shared: Engine[int, int] = Engine(SingleStep(lambda numbers: [], slots=4), add_at_once=2)
+    with pytest.raises(ValueError, match="shorter"):
+        list(shared.generate([Request(1)]))

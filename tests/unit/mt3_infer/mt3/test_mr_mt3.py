@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from mt3_infer import CheckpointNotFoundError, InvalidOptionError, load_model
+from mt3_infer.audio.segments import Segment, SegmentGrid
 from mt3_infer.errors import WeightsError
 from mt3_infer.models import MT3Options
 from mt3_infer.models.mr_mt3.network import MRMT3
@@ -27,9 +28,8 @@ from mt3_infer.models.mt3 import config as known
 from mt3_infer.models.mt3 import network as mt3
 from mt3_infer.models.mt3.config import FrontEnd, MemoryStart, TrainingSetup, training_setup_of
 from mt3_infer.models.t5 import Positions, T5Config
-from mt3_infer.results import pack, unpack
-from mt3_infer.segments import Segment, SegmentGrid
-from mt3_infer.vocabulary import END, Instrument
+from mt3_infer.symbolic.results import pack, unpack
+from mt3_infer.symbolic.vocabulary import END, Instrument
 from mt3_infer.weights.files import read_weights
 from tests.unit.mt3_infer.published import mt3_shapes, mt3_weights
 
@@ -97,7 +97,7 @@ def alone(new):
 
     @cache
     def tokens(kinds: tuple[int, ...], options: MT3Options = OPTIONS[0]) -> list[list[int]]:
-        return list(network.read(recording(kinds), options))
+        return list(network.infer(recording(kinds), options))
 
     return tokens
 
@@ -118,7 +118,7 @@ def test_any_mix_of_recordings_gives_each_the_tokens_it_gets_alone(new, alone, c
 
     def run(caller: tuple[tuple[int, ...], MT3Options]) -> list[list[int]]:
         kinds, options = caller
-        return list(network.read(recording(kinds), options))
+        return list(network.infer(recording(kinds), options))
 
     with ThreadPoolExecutor(len(callers)) as threads:
         results = list(threads.map(run, callers))
@@ -140,16 +140,16 @@ def test_reading_goes_on_where_it_stopped(new, alone, ahead):
     network = new(ahead=ahead)
     for stop in range(1, len(kinds)):
         (before,) = unpack(pack([whole[stop - 1]]))
-        rest = network.read(recording(kinds[stop:], first=stop), OPTIONS[0], before=before)
+        rest = network.infer(recording(kinds[stop:], first=stop), OPTIONS[0], previous=before)
         assert list(rest) == whole[stop:]
 
 
 def test_a_recording_that_is_given_up_leaves_the_others_alone(new, alone):
     network = new(slots=2)
-    given_up = network.read(recording([i % KINDS for i in range(1000)]), OPTIONS[0])
+    given_up = network.infer(recording([i % KINDS for i in range(1000)]), OPTIONS[0])
     next(given_up)
     with ThreadPoolExecutor(1) as threads:
-        other = threads.submit(lambda: list(network.read(recording((2, 0, 1, 4)), OPTIONS[0])))
+        other = threads.submit(lambda: list(network.infer(recording((2, 0, 1, 4)), OPTIONS[0])))
         given_up.close()
         assert other.result(timeout=60) == alone((2, 0, 1, 4))
 
@@ -168,8 +168,8 @@ def test_an_error_ends_its_recording_and_no_other(new, alone, monkeypatch):
 
     monkeypatch.setattr(network, "features", picky)
     with ThreadPoolExecutor(2) as threads:
-        good = threads.submit(lambda: list(network.read(recording((2, 0, 1, 4)), OPTIONS[0])))
-        bad = network.read(recording((-1, -2, -1, -1)), OPTIONS[0])
+        good = threads.submit(lambda: list(network.infer(recording((2, 0, 1, 4)), OPTIONS[0])))
+        bad = network.infer(recording((-1, -2, -1, -1)), OPTIONS[0])
         assert next(bad) == alone((1,))[0]
         with pytest.raises(RuntimeError, match="not a number"):
             next(bad)
@@ -190,7 +190,7 @@ def test_engine_never_works_on_two_segments_of_a_recording_at_once(new):
         return encoded
 
     network._engine._network._encode = watched
-    assert len(list(network.read(recording([0, 1, 2, 3, 4, 5]), OPTIONS[0]))) == 6
+    assert len(list(network.infer(recording([0, 1, 2, 3, 4, 5]), OPTIONS[0]))) == 6
     assert under_way == [1] * 6
 
 

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 from mt3_infer import InvalidOptionError, Model, Progress, load_model
+from mt3_infer.audio.segments import split_segments
 from mt3_infer.models import MODELS, MT3Options
 from mt3_infer.models.mt3.config import GRID
 from mt3_infer.models.mt3.network import MT3, load, real_frames
 from mt3_infer.models.mt3.notes import start_step
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.segments import split_segments
-from mt3_infer.vocabulary import MT3_CODEC, EventType, Instrument
+from mt3_infer.symbolic.vocabulary import MT3_CODEC, EventType, Instrument
 from tests.unit.mt3_infer.published import mt3_shapes
 
 CONFIG = T5Config(

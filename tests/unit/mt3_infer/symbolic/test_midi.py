@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt3_infer import Note
-from mt3_infer.midi import SECONDS_PER_BEAT, TICKS_PER_BEAT, notes_to_midi
+from mt3_infer.symbolic.midi import SECONDS_PER_BEAT, TICKS_PER_BEAT, notes_to_midi
 
 TICK = SECONDS_PER_BEAT / TICKS_PER_BEAT
 

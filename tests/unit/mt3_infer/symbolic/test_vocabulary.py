@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from mt3_infer.vocabulary import END, MT3_CODEC, Event, EventType, Instrument, allowed_token_ids, first_program
+from mt3_infer.symbolic.vocabulary import (
+    END,
+    MT3_CODEC,
+    Event,
+    EventType,
+    Instrument,
+    allowed_token_ids,
+    first_program,
+)
 
 
 def allowed_events(*instruments: Instrument) -> dict[EventType, list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mt3_infer.results import pack, unpack
+from mt3_infer.symbolic.results import pack, unpack
 
 
 @pytest.mark.parametrize("results", [[], [[1]], [[5, 1131, 1], []], [[[1], [2, 3]], [[4], []]]])

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mt3_infer.vocabulary import MT3_CODEC, MT3_VELOCITY_BINS, STEPS_PER_SECOND, Codec, Event, EventType, until_end
+from mt3_infer.symbolic.vocabulary import (
+    MT3_CODEC,
+    MT3_VELOCITY_BINS,
+    STEPS_PER_SECOND,
+    Codec,
+    Event,
+    EventType,
+    until_end,
+)
 
 
 @dataclass(frozen=True, slots=True)

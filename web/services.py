@@ -1,4 +1,4 @@
-"""What the views work with, kept on the application: settings, database, storage, queue, catalogue."""
+"""The services that views use, kept on the application: settings, database, storage, queue, catalog."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from shared.queue import JobQueue
 from shared.storage import ObjectStorage
 
 EXTENSION = "mt3"
-OWNER = "public"  # everybody, as long as the service asks for no keys
+OWNER = "public"  # of every job, as long as there is no authentication
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The collaborators of one application."""
+class Services:
+    """The services of one application."""
 
     settings: Settings
     sessions: Sessions
@@ -30,6 +30,6 @@ class Parts:
     line: WaitingLine
 
 
-def parts() -> Parts:
-    """Those of the application that answers this request."""
-    return cast(Parts, current_app.extensions[EXTENSION])
+def services() -> Services:
+    """Return the services of the current application."""
+    return cast(Services, current_app.extensions[EXTENSION])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mt3_infer.audio.segments import Segment, SegmentGrid, split_segments
 from mt3_infer.models.basic_pitch.network import GRID as BASIC_PITCH
 from mt3_infer.models.mt3.config import GRID as MT3
-from mt3_infer.segments import Segment, SegmentGrid, split_segments
 
 SMALL = SegmentGrid(100, hop=30, length=45, lead=7, tail=7)
 EVEN = SegmentGrid(100, hop=30, length=30, tail=1)

@@ -20,7 +20,7 @@ from io import BytesIO
 
 import mido
 
-from mt3_infer.notes import Note
+from mt3_infer.symbolic.notes import Note
 
 TICKS_PER_BEAT = 480  # the most; see `_ticks_per_beat`
 MAX_TICKS = 10_000_000  # that pretty_midi reads

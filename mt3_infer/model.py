@@ -1,4 +1,4 @@
-"""Joins the stages: a recording → segments → network → results → notes, with progress and the way to cancel.
+"""A model: joins the stages, recording → segments → network → results → notes, with progress and a way to cancel.
 
 Nothing heavy is imported before the first transcription.
 """
@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
 from mt3_infer.errors import AudioWarning, InvalidOptionError
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 DISTRIBUTION = "mt3-infer-service"
 
 DEFAULT_MODEL = "mt3_pytorch"
-
-DEFAULT_SAMPLE_RATE = 16_000
-"""Of a waveform that comes without one, in Hz: what most of the networks take."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +61,24 @@ class Model:
         **options: Any,
     ) -> Transcription:
         """Transcribe one recording; see `mt3_infer.transcribe` for arguments and errors."""
+        from mt3_infer.audio.segments import split_segments
         from mt3_infer.inputs import open_recording
-        from mt3_infer.segments import split_segments
 
         checked = self.spec.check_options(options)
-        _check_progress(progress)
+        check_progress(progress)
         started = time.monotonic()
         grid = self.network.grid
         collector = self.network.collect(checked)
         with open_recording(audio, sr, sample_rate=self.spec.sample_rate, max_seconds=max_seconds) as stream:
-            heard = _Meter(stream)
-            with closing(self.network.read(split_segments(heard, grid), checked)) as results:
+            metered = _Meter(stream)
+            with closing(self.network.infer(split_segments(metered, grid), checked)) as results:
                 for done, result in enumerate(results, start=1):
                     collector.feed(result)
                     if progress is not None:
-                        seconds = min(done * grid.hop, heard.samples) / grid.sample_rate
+                        seconds = min(done * grid.hop, metered.samples) / grid.sample_rate
                         progress(Progress(seconds, stream.duration))
-        output = collector.finish(heard.samples)
-        return self.sign(
+        output = collector.finish(metered.samples)
+        return self.with_provenance(
             output,
             stream.seconds,
             checked,
@@ -90,7 +86,7 @@ class Model:
             warnings=stream.warnings,
         )
 
-    def sign(
+    def with_provenance(
         self,
         output: NetworkOutput,
         duration: float,
@@ -130,66 +126,14 @@ class _Meter:
             yield block
 
 
-def transcribe(
-    audio: Audio,
-    sr: int | None = None,
-    *,
-    model: str | Model = DEFAULT_MODEL,
-    progress: Callable[[Progress], None] | None = None,
-    max_seconds: float | None = None,
-    device: str = "auto",
-    dtype: str | None = None,
-    batch_size: int | None = None,
-    checkpoint_path: str | Path | None = None,
-    **options: Any,
-) -> Transcription:
-    """Turn a recording into notes. On first use the weights are fetched; the model stays loaded for the next call.
-
-    Args:
-        audio: a file of any common format (path or binary file object), or a waveform of shape (S,), or with
-            channels (S, C) or (C, S): the shorter axis is taken as the channels. Integers are scaled
-            to [-1, 1] by the range of their type. Or an `AudioStream` at the model's sample rate.
-        sr: sample rate in Hz of a waveform, 16,000 if it is left out; files know their own.
-        model: a name or alias (`mt3-infer list` shows them), or a model that `load_model` returned. The two
-            models that were used last are kept, for all threads, until `clear_cache` is called.
-        progress: called after each batch. What it raises ends the transcription and reaches the caller.
-        max_seconds: refuse longer recordings.
-        device: "auto", "cpu", "cuda" or "cuda:1"; counts only where `model` is a name.
-        dtype, batch_size: see `mt3_infer.load_model`; count like `device`.
-        checkpoint_path: weights of your own, instead of the published ones; counts like `device`.
-        options: those of the model, as `onset_threshold=0.4`.
-    Raises:
-        AudioError: the recording cannot be used; its branches say why.
-        UnknownModelError, InvalidOptionError: names and values that do not exist.
-        CheckpointError: the weights cannot be had.
-    """
-    if not isinstance(model, str | Model):
-        raise InvalidOptionError(
-            f"model cannot be of type {type(model).__name__}: pass a name, or what load_model returned."
-        )
-    if isinstance(model, Model):
-        return model.transcribe(audio, sr, progress=progress, max_seconds=max_seconds, **options)
-    from mt3_infer.inputs import open_recording
-    from mt3_infer.loading import get_model_spec, keep_model
-
-    # Whatever is wrong with the arguments is found before weights are fetched.
-    spec = get_model_spec(model)
-    spec.check_options(options)
-    _check_progress(progress)
-    with open_recording(audio, sr, sample_rate=spec.sample_rate, max_seconds=max_seconds) as stream:
-        loaded = keep_model(
-            model, device=device, dtype=dtype, batch_size=batch_size, checkpoint_path=checkpoint_path
-        )
-        return loaded.transcribe(stream, progress=progress, **options)
-
-
-def _check_progress(progress: Any) -> None:
+def check_progress(progress: Any) -> None:
+    """Raise InvalidOptionError if it is no function."""
     if progress is not None and not callable(progress):
         raise InvalidOptionError("progress must be a function that takes a Progress, or None.")
 
 
 def library_version() -> str:
-    """The version of the installed distribution, or "unknown" in a bare source tree."""
+    """Return the version of the installed distribution, or "unknown" in a bare source tree."""
     try:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:
