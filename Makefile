@@ -1,5 +1,5 @@
-# `make` or `make help` lists what there is. Everything is installed into .venv; nothing else is touched, but for
-# Chromium, which the browser tests ask of apt where we are root and it is missing (without it they skip).
+# `make` or `make help` lists the targets. Everything is installed into .venv; nothing else is changed, except that
+# `make browser` installs Chromium with apt if it is missing and run as root (without it the browser tests skip).
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PORT ?= 8000
@@ -20,7 +20,7 @@ run: .venv/serve  ## the whole service on this machine: make run PORT=8000
 test: .venv/dev browser  ## the whole suite, on real Redis, PostgreSQL, S3 server and Chromium
 	.venv/bin/python -m pytest
 
-lint: .venv/dev  ## style, formatting, and who may import whom
+lint: .venv/dev  ## style, formatting, and import contracts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports --no-cache
@@ -30,7 +30,7 @@ types: .venv/dev tools/types/node_modules/made  ## mypy: strict on the packages,
 	.venv/bin/mypy -p tests
 	$(WITH_NODE) node tools/types/node_modules/typescript/bin/tsc --project web
 
-format: .venv/dev  ## mend what ruff can mend
+format: .venv/dev  ## fix what ruff can fix
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
@@ -40,7 +40,7 @@ migrate: .venv/serve  ## bring the database of MT3_DATABASE_URL up to date
 soak: .venv/dev  ## the long runs that are not in make test
 	.venv/bin/python -m pytest -m soak -s
 
-bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made  ## how fast, beside the alternatives: see bench/README.md
+bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made  ## speed compared with the alternatives: see bench/README.md
 	.venv/bin/python bench/mt3.py
 	.venv/bin/python bench/yourmt3.py
 	.venv/bin/python bench/mr_mt3.py --segments 3
@@ -55,7 +55,7 @@ browser:
 	      || echo "Chromium cannot be installed here: the browser tests will skip"; \
 	  else echo "no Chromium here: the browser tests will skip"; fi
 
-clean:  ## remove what was installed and made, but not ./var
+clean:  ## remove everything installed or built, but not ./var
 	rm -rf .venv .venv-peer .venv-peer-yourmt3 tools/types/node_modules build *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 

@@ -1,1 +1,1 @@
-"""Runs the whole service on one machine: `mt3-infer serve`, and what keeps its processes running."""
+"""The launcher: `mt3-infer serve` and the supervisor that keeps its processes running."""

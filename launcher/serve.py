@@ -1,7 +1,7 @@
-"""`mt3-infer serve`: the whole service on one machine, in one command.
+"""The command `mt3-infer serve`: the whole service on one machine.
 
-Web, worker, scheduler and a private Redis as supervised processes; SQLite and files under one folder. Web and
-worker are named here only as commands to run, so nothing of theirs is imported.
+It runs web, worker, scheduler and a private Redis as supervised processes, with SQLite and files in one folder.
+Web and worker appear here only as commands to run, so none of their code is imported.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ START_SECONDS = 60.0
 def serve(host: str, port: int, var: Path) -> None:
     """Run the whole service on this machine: web page, API, worker and queue.
 
-    Everything is kept under one folder; started again, the service finds its jobs there. Ctrl-C ends it.
+    All data is kept in one folder, so jobs survive a restart. Press Ctrl-C to stop the service.
     Settings (MT3_...) are read from the environment; .env.example lists them.
     """
     var = var.resolve()
@@ -57,7 +57,7 @@ def serve(host: str, port: int, var: Path) -> None:
         _start_all(supervisor, host, port, var)
         supervisor.watch()
     finally:
-        _say("ending…")
+        _say("stopping…")
         supervisor.stop()
         lock.close()
 
@@ -74,14 +74,14 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
     liveness_file = var / "worker.liveness"
     environment["MT3_LIVENESS_FILE"] = str(liveness_file)
     os.environ.update(environment)
-    settings = read_settings()  # a wrong setting is one clear line here, not one from every process
+    settings = read_settings()  # report an invalid setting once here, not once per process
     if not _migrate(supervisor):
         return
 
     python = sys.executable
     supervisor.start(Child("web", [python, "-m", "web", "--host", host, "--port", str(port)], {}))
     supervisor.start(Child("scheduler", [python, "-m", "worker.scheduler"], {}))
-    quiet = ["-W", "ignore:You're running the worker with superuser"]  # your machine, your choice
+    quiet = ["-W", "ignore:You're running the worker with superuser"]  # running as root is the user's choice
     celery = [python, *quiet, "-m", "celery", "--quiet", "--app", "worker.app", "worker"]
     supervisor.start(
         Child(
@@ -95,13 +95,13 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
 
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if supervisor.wait_until(lambda: _answers(f"{address}/livez"), seconds=START_SECONDS):
-        _say(f"ready at {address} (Ctrl-C ends it)")
+        _say(f"ready at {address} (press Ctrl-C to stop)")
     elif not supervisor.is_stopping:
         raise click.ClickException(f"the web process did not answer at {address} within {START_SECONDS:.0f} s")
 
 
 def _migrate(supervisor: Supervisor) -> bool:
-    """Bring the database up to date, however late it comes; False if the end was asked for before that."""
+    """Migrate the database, waiting for it if necessary; return False if stopped before that."""
     with subprocess.Popen(
         [sys.executable, "-m", "migrations"],
         start_new_session=True,
@@ -112,17 +112,17 @@ def _migrate(supervisor: Supervisor) -> bool:
             time.sleep(0.1)
         migrations.terminate()
     if migrations.returncode and not supervisor.is_stopping:
-        raise click.ClickException("the database could not be brought up to date: see above")
+        raise click.ClickException("the database migration failed: see above")
     return not supervisor.is_stopping
 
 
 def _start_redis(supervisor: Supervisor, var: Path) -> str:
-    """Start a Redis that only this service can use, and give its address."""
+    """Start a Redis that only this service can use, and return its URL."""
     program = _find_redis()
     port, password = _free_port(), secrets.token_urlsafe(24)
     lines = [f"port {port}", "bind 127.0.0.1", f"requirepass {password}", 'save ""', "appendonly no"]
     lines += [f'dir "{var}"', 'logfile "redis.log"', "maxmemory-policy noeviction"]
-    # Given on standard input, so that the password is in no list of processes.
+    # Passed on standard input, so that the password is not visible in the list of processes.
     supervisor.start(Child("redis", [program, "-"], {}, stdin="\n".join(lines).encode()))
     url = f"redis://:{password}@127.0.0.1:{port}/0"
     if not supervisor.wait_until(lambda: _pings(url), seconds=10) and not supervisor.is_stopping:
@@ -144,12 +144,14 @@ def _find_redis() -> str:
 
 
 def _hold_folder(var: Path) -> IO[str]:
-    """A lock that lives as long as this process: two services in one folder would share one database."""
+    """Lock the folder for the life of this process: two services in one folder would share a database."""
     lock = (var / "serve.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise click.ClickException(f"a service already runs in {var}: end it, or choose another --var") from None
+        raise click.ClickException(
+            f"a service is already running in {var}: stop it, or choose another --var"
+        ) from None
     return lock
 
 
@@ -173,7 +175,7 @@ def _free_port() -> int:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own address
+        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - the service's own address
             return True
     except (urllib.error.URLError, OSError):
         return False

@@ -1,4 +1,4 @@
-"""Keeps a few child processes running: starts them, starts them again when they die, and ends them all."""
+"""A supervisor of a few child processes: starts them, restarts them when they die, and stops them all."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from shared.processes import die_with_parent
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 10.0
-START_SECONDS = 60.0  # that a child may take until it first touches its file
-SOUND_SECONDS = 30.0  # a process that lived this long was well: the next pause is short again
+START_SECONDS = 60.0  # how long a child may take to first touch its file
+STABLE_SECONDS = 30.0  # after a process has run this long, the next pause is short again
 
 
 @dataclass
 class Child:
-    """One supervised process. `stdin` is given to it at each start.
+    """One supervised process. `stdin` is passed to it at each start.
 
-    A child that touches a liveness file while it is well hangs when it has not done so for `patience_seconds`.
+    A child with a liveness file is considered hanging when it has not touched the file for `patience_seconds`.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Child:
     start_at: float = field(default=0.0, init=False)
 
     def start(self) -> None:
-        """Start it in a session of its own, so that Ctrl-C reaches only the supervisor."""
+        """Start it in its own session, so that Ctrl-C reaches only the supervisor."""
         self.process = subprocess.Popen(
             self.command,
             env={**os.environ, **self.environment},
@@ -54,11 +54,11 @@ class Child:
         self.process.stdin.close()
 
     def is_running(self) -> bool:
-        """Whether its process is there."""
+        """Return True if the process exists."""
         return self.process is not None and self.process.poll() is None
 
     def is_hanging(self) -> bool:
-        """Whether it runs, and has not touched its file lately, or not within a minute of its start."""
+        """Return True if it runs but has not touched its file recently, or not within a minute of its start."""
         if self.liveness_file is None or not self.is_running():
             return False
         age = time.monotonic() - self.started
@@ -69,23 +69,23 @@ class Child:
         return silence > (self.patience_seconds if has_begun else max(START_SECONDS, self.patience_seconds))
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to it and all that it started."""
+        """Send a signal to the process and its descendants."""
         if self.process is not None:
             try:
                 os.killpg(self.process.pid, number)
             except ProcessLookupError:
                 return
 
-    def exit_words(self) -> str:
-        """How it ended, for a person."""
+    def exit_description(self) -> str:
+        """Return a description of how it ended."""
         status = self.process.returncode if self.process else None
         if status is not None and status < 0:
-            return f"was ended by {signal.Signals(-status).name}"
-        return f"ended with status {status}"
+            return f"was killed by {signal.Signals(-status).name}"
+        return f"exited with status {status}"
 
 
 class Supervisor:
-    """Children in the order of their starts; they are ended in the opposite order."""
+    """Supervises children, started in order and stopped in reverse order."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -96,56 +96,56 @@ class Supervisor:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether somebody asked for the end."""
+        """Return True once a signal has requested the end."""
         return self._stopping
 
     def start(self, child: Child) -> None:
-        """Start a child and keep it running from now on."""
+        """Start a child and keep it running."""
         self._children.append(child)
         child.start()
 
     def watch(self) -> None:
-        """Start again whatever dies, until the end is asked for."""
+        """Restart children that die, until a signal requests the end."""
         while not self._stopping:
             self.check()
             time.sleep(POLL_SECONDS)
 
-    def wait_until(self, is_there: Callable[[], bool], *, seconds: float) -> bool:
-        """Watch until something is there; False when it did not come in time, or the end was asked for."""
-        give_up = time.monotonic() + seconds
-        while not self._stopping and time.monotonic() < give_up:
-            if is_there():
+    def wait_until(self, condition: Callable[[], bool], *, seconds: float) -> bool:
+        """Watch until a condition holds; return False if it does not in time, or if the end is requested."""
+        deadline = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < deadline:
+            if condition():
                 return True
             self.check()
             time.sleep(POLL_SECONDS)
         return False
 
     def check(self) -> None:
-        """One look at every child."""
+        """Check every child once."""
         now = time.monotonic()
         for child in self._children:
             if child.is_hanging():
-                self._say(f"{child.name} hangs; ending it")
+                self._say(f"{child.name} hangs; killing it")
                 child.signal(signal.SIGKILL)
                 assert child.process is not None
                 child.process.wait()
             if child.is_running():
                 continue
             if child.process is not None:
-                child.failures = 1 if now - child.started > SOUND_SECONDS else child.failures + 1
+                child.failures = 1 if now - child.started > STABLE_SECONDS else child.failures + 1
                 pause = min(LONGEST_PAUSE_SECONDS, 0.25 * 2**child.failures)
-                self._say(f"{child.name} {child.exit_words()}; starting it again")
-                child.signal(signal.SIGKILL)  # what it may have left behind
+                self._say(f"{child.name} {child.exit_description()}; restarting it")
+                child.signal(signal.SIGKILL)  # descendants that it may have left behind
                 child.process, child.start_at = None, now + pause
             elif now >= child.start_at:
                 child.start()
 
     def stop(self) -> None:
-        """End all children: ask, wait, and insist."""
+        """Stop all children: terminate, wait, then kill."""
         for child in reversed(self._children):
             child.signal(signal.SIGTERM)
-            give_up = time.monotonic() + GRACE_SECONDS
-            while child.is_running() and time.monotonic() < give_up:
+            deadline = time.monotonic() + GRACE_SECONDS
+            while child.is_running() and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
             child.signal(signal.SIGKILL)
             if child.process is not None:

@@ -1,1 +1,1 @@
-"""What web and worker must agree on: settings, tables, the job's states, storage, queue, errors, logs."""
+"""Code shared by web and worker: settings, tables, job states, storage, queue, errors, logs."""

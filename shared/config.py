@@ -1,4 +1,4 @@
-"""Settings: read from the environment once, at each entry point, and frozen from then on."""
+"""Settings, read from the environment once at each entry point and immutable from then on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MT3_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     database_url: str = "sqlite:///var/mt3.sqlite3"
-    redis_tls_verify: bool = True  # before the URL, whose check reads it
+    redis_tls_verify: bool = True  # before the URL, whose validator reads it
     redis_url: str = "redis://127.0.0.1:6379/0"
     storage_url: str = "file:///var/lib/mt3-infer"
     s3_endpoint_url: str | None = None
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _database_url_is_known(cls, url: str) -> str:
-        """Accept the two databases that the migrations are tested on, with the driver that we ship."""
+        """Accept the two databases that the migrations are tested on, with the bundled driver."""
         scheme, _, rest = url.partition("://")
         if scheme in ("postgres", "postgresql"):
             return f"postgresql+psycopg://{rest}"
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url_is_known(cls, url: str, info: ValidationInfo) -> str:
-        """Write the check of the certificate into a URL with TLS: Celery's default is none, redis-py's is one."""
+        """Add the certificate check to a TLS URL: by default Celery verifies nothing and redis-py does."""
         parts = urlsplit(url)
         if parts.scheme not in ("redis", "rediss"):
             raise ValueError("must start with redis:// or rediss://")
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
         found = frozenset(name.strip().strip("[]").lower() for name in names.split(",") if name.strip())
         for name in found:
             if not HOST_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no host name: write names without scheme and port, or *")
+                raise ValueError(f"{name!r} is not a host name: write names without scheme and port, or *")
         return found
 
     @field_validator("checkpoint_mirror")
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """The settings of this process, or one clear line on stderr and exit status 2."""
+    """Return the settings of this process, or print one clear line to stderr and exit with status 2."""
     try:
         return Settings()
     except ValidationError as error:

@@ -1,8 +1,8 @@
-"""The database: engine, sessions, and the two things in which SQLite and PostgreSQL differ for us.
+"""The database: engine, sessions, and the two differences between SQLite and PostgreSQL that matter here.
 
 The clock is the database's (`now_plus`), so that leases do not depend on the workers' clocks. On SQLite a
 transaction that writes must begin with its write: a read first would have to be upgraded, and fails at once
-when another process wrote in between. The functions of `shared.jobs` keep to that.
+when another process wrote in between. The functions of `shared.jobs` follow that rule.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from shared.config import Settings
 Sessions = sessionmaker[Session]
 
 
-def is_away(error: BaseException) -> bool:
-    """Whether the database is away or cut us off, and we did not ask for something wrong."""
+def is_unavailable(error: BaseException) -> bool:
+    """Return True if the database is unreachable or closed the connection; False if the statement was at fault."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return isinstance(error, OperationalError | InterfaceError | PoolTimeout)
@@ -42,7 +42,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times; SQLite stores no offset, so it is given UTC without one."""
+        """Reject naive times; SQLite stores no offset, so convert to UTC and drop it."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -51,7 +51,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give back an aware time in UTC."""
+        """Return an aware time in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -79,15 +79,15 @@ def _now_plus_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {seconds} || ' seconds') || '000')"
 
 
-STATEMENT_SECONDS = 8.0  # longer than any statement of ours takes, on any table that we have in mind
+STATEMENT_SECONDS = 8.0  # longer than any statement of the service should take, on any realistic table
 
 
 def make_engine(settings: Settings, *, statement_seconds: float = STATEMENT_SECONDS) -> Engine:
-    """An engine for the configured database; no connection is made yet.
+    """Return an engine for the configured database; no connection is made yet.
 
     Args:
-        statement_seconds: that PostgreSQL may take for a statement. A server that says nothing for a little longer
-            is given up: whoever asked gets an error that `is_away`, and never hangs.
+        statement_seconds: the limit for a statement on PostgreSQL. If the server does not answer for a little
+            longer, the caller gets an error that `is_unavailable`, and never hangs.
     """
     url = make_url(settings.database_url)
     if url.get_backend_name() == "sqlite":
@@ -99,17 +99,17 @@ def make_engine(settings: Settings, *, statement_seconds: float = STATEMENT_SECO
     limits_ms = {
         "statement_timeout": statement_seconds * 1000,
         "lock_timeout": statement_seconds * 600,
-        # A process that is paused in mid-transaction does not keep its rows locked.
+        # A process that is paused in the middle of a transaction must not keep its rows locked.
         "idle_in_transaction_session_timeout": max(2, settings.lease_seconds / 3) * 1000,
     }
     engine = create_engine(
         url,
         pool_pre_ping=True,
-        pool_size=20,  # near the threads of a web process: what is over it is closed after each use
+        pool_size=20,  # near the number of threads of a web process; connections beyond it are not kept
         max_overflow=10,
         pool_timeout=5,
         connect_args={
-            "client_encoding": "utf8",  # of a SQL_ASCII database text would come as bytes
+            "client_encoding": "utf8",  # from a SQL_ASCII database, text would arrive as bytes
             "connect_timeout": 5,
             "options": " ".join(f"-c {name}={round(limit)}" for name, limit in limits_ms.items()),
             "tcp_user_timeout": 10000,
@@ -120,10 +120,10 @@ def make_engine(settings: Settings, *, statement_seconds: float = STATEMENT_SECO
 
 
 def _connect_with_patience(seconds: float) -> Callable[..., psycopg.Connection[Any]]:
-    """What SQLAlchemy is to call for a connection that waits no longer than this for an answer.
+    """Return a connect hook for SQLAlchemy whose connections wait no longer than this for an answer.
 
-    libpq has a time limit for connecting, and none for reading: a server that is frozen and still holds its
-    sockets open would be waited for without end.
+    libpq has a timeout for connecting but none for reading: without this, a query would wait forever for a frozen
+    server that keeps its sockets open.
     """
 
     class Connection(psycopg.Connection[Any]):
@@ -132,17 +132,17 @@ def _connect_with_patience(seconds: float) -> Callable[..., psycopg.Connection[A
                 return super().wait(gen, interval, seconds if timeout is None else timeout)
             except psycopg.OperationalError:
                 if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                    self.pgconn.finish()  # the answer may come yet, and must not be taken for another one's
+                    self.pgconn.finish()  # a late answer must not be taken for that of the next query
                 raise
 
-    def connect(_dialect: Any, _record: Any, words: list[Any], named: dict[str, Any]) -> psycopg.Connection[Any]:
-        return Connection.connect(*words, **named)
+    def connect(_dialect: Any, _record: Any, args: list[Any], kwargs: dict[str, Any]) -> psycopg.Connection[Any]:
+        return Connection.connect(*args, **kwargs)
 
     return connect
 
 
 def make_sessions(engine: Engine) -> Sessions:
-    """A session factory; objects stay readable after commit."""
+    """Return a session factory; objects stay readable after commit."""
     return sessionmaker(engine, expire_on_commit=False)
 
 

@@ -1,15 +1,15 @@
-"""Errors that a client of the service may meet, each with a stable `code`.
+"""Errors that clients of the service may see, each with a stable `code`.
 
 ServiceError
 ├── JobNotFound            not_found
-├── StateConflict          state_conflict          what was asked is not possible in the job's state
+├── StateConflict          state_conflict          the job's state does not allow the request
 ├── IdempotencyConflict    idempotency_conflict    the key was used before, for another request
 ├── InvalidCursor          invalid_cursor
-└── Unavailable            unavailable             database, queue or storage is away: try again
+└── Unavailable            unavailable             database, queue or storage is unavailable: try again
     ├── StorageUnavailable
     └── DatabaseUnavailable
 
-`retryable` says once, for worker and reconciler, whether another attempt may help.
+`retryable` is True if another attempt may help.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from __future__ import annotations
 import errno
 from typing import ClassVar
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ServiceError(Exception):
-    """Anything the service raises on purpose. The message is one sentence for a person."""
+    """Base class of the errors that the service raises on purpose. The message is one sentence for a person."""
 
     code: ClassVar[str] = "service_error"
     retryable: ClassVar[bool] = False
 
 
 class JobNotFound(ServiceError):  # noqa: N818 - reads better where it is raised
-    """No such job, or not this client's."""
+    """There is no such job, or it belongs to another client."""
 
     code = "not_found"
 
 
 class StateConflict(ServiceError):  # noqa: N818
-    """The job's state forbids what was asked."""
+    """The job's state does not allow the request."""
 
     code = "state_conflict"
 
@@ -52,22 +52,22 @@ class InvalidCursor(ServiceError):  # noqa: N818
 
 
 class Unavailable(ServiceError):  # noqa: N818
-    """A part that we need is away for now."""
+    """A dependency is temporarily unavailable."""
 
     code = "unavailable"
     retryable = True
 
 
 class StorageUnavailable(Unavailable):
-    """The object storage does not answer, or answers with an error of its own."""
+    """The object storage does not answer, or answers with a server error."""
 
 
 class ObjectMissing(ServiceError):  # noqa: N818
-    """Storage answers, and has no such object."""
+    """Storage answers but has no such object."""
 
     code = "object_missing"
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a disk of ours has no room left, such as the one for temporary files."""
-    return isinstance(error, OSError) and error.errno in NO_ROOM
+    """Return True if a local disk is full, such as the one for temporary files."""
+    return isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS

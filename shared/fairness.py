@@ -1,15 +1,15 @@
-"""Fair scheduling: decide which work item an idle worker claims next, and which place in line a job has.
+"""Fair scheduling: decide which work item an idle worker claims next, and which position in the queue a job has.
 
-First come owners of whom the fewest items run just now; then the job that was served least recently, counted from
-its creation if it never was. So a recording of three hours, which every shard moves behind those who came in the
-meantime, does not hold up short ones, and nothing waits for ever.
+Owners with the fewest running items come first; among their jobs, the least recently served one, counted from its
+creation if it was never served. Each completed shard moves a long recording behind the jobs that arrived in the
+meantime, so three hours of music do not hold up short recordings, and no job starves.
 
-Of an owner's long recordings one after the other is split: as long as shards wait, a job that is known to be long
-does too, so that only what is being worked on lies in storage uncompressed. That a job is long shows when a worker
-has opened its recording; it defers the job if `must_defer` is true.
+An owner's long recordings are split one at a time: while shards are waiting, a job that is known to be long waits
+too, so that storage holds uncompressed audio only for recordings in progress. A worker learns that a job is long
+when it opens the recording; it defers the job if `must_defer` is true.
 
-Candidates are looked up without a lock; taking one is the guarded statement of `work.claim`. If another worker was
-faster, the next one is tried.
+Candidates are selected without a lock; `work.claim` claims one with a guarded statement. If another worker was
+faster, the next candidate is tried.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from shared.db import Sessions, now_plus
 from shared.kinds import KINDS, Claim
 from shared.tables import Job, Status, WorkItem, WorkStatus
 
-LINE_SECONDS = 1.0  # how old a place in line may be
-LINE_LENGTH = 1000  # jobs that get a place of their own; those after them get that of the next one
-CANDIDATES = 8  # looked up at once: enough for some workers that come at the same moment
+LINE_SECONDS = 1.0  # how old a reported queue position may be
+LINE_LENGTH = 1000  # jobs with an exact position; all later ones share the next one
+CANDIDATES = 8  # read at once: enough for several workers that claim at the same moment
 TRIES = 5
 
 QUEUED = WorkItem.status == WorkStatus.QUEUED
@@ -50,7 +50,7 @@ def claim_next(
     """Claim the item that is first in line; None when nothing is due.
 
     Args:
-        short_for: only short items, not known to be long, that have been due for so many seconds.
+        short_for: consider only short items, not known to be long, that have been due for this many seconds.
     """
     for _ in range(TRIES):
         with sessions() as session:
@@ -64,14 +64,14 @@ def claim_next(
                 return claim
         if not found:
             return None
-        time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - others claimed all of them just now
+        time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - other workers just claimed all of them
     return None
 
 
 def candidates(
     session: Session, *, max_attempts: int, short_for: float | None = None, limit: int = CANDIDATES
 ) -> list[UUID]:
-    """Return the items to claim first, best first; all of owners of whom equally many run."""
+    """Return the items to claim next, best first, all of owners with the same number of running items."""
     running = _count_running(session)
     waiting = _waiting_owners(session)
     for level in sorted({running.get(owner, 0) for owner in waiting}):
@@ -89,26 +89,26 @@ def candidates(
 
 
 def must_defer(session: Session, owner: str) -> bool:
-    """Return True if a recording that is long is to wait before it is split: shards of its owner do."""
+    """Return True if a long recording must not be split yet, because shards of its owner are waiting."""
     return session.scalar(_owners_of_waiting_parts().where(WorkItem.owner == owner).limit(1)) is not None
 
 
 class WaitingLine:
-    """The places of jobs among all that wait. Read once a second, however many clients poll."""
+    """The queue positions of waiting jobs, read at most once a second however many clients poll."""
 
     def __init__(self) -> None:
         self._places: dict[UUID, int] = {}
-        self._next = 1  # the place of those that came since
+        self._next = 1  # the position of jobs that arrived since
         self._read_at = float("-inf")
         self._reading = threading.Lock()
 
     def position(self, session: Session, job: Job) -> int | None:
-        """Return 1 for the job that is first in line, of all owners'; None for one that does not wait."""
+        """Return the job's position among those of all owners, from 1; None if it is not waiting."""
         if job.status is not Status.QUEUED:
             return None
         with self._reading:
             if time.monotonic() - self._read_at > LINE_SECONDS:
-                self._read_at = time.monotonic()  # first: if the database is away, not every client waits for it
+                self._read_at = time.monotonic()  # first: during an outage only one client waits for the database
                 line = _read_line(session)
                 self._places = {job_id: place for place, job_id in enumerate(line, start=1)}
                 self._next = len(line) + 1
@@ -116,7 +116,7 @@ class WaitingLine:
 
 
 def _read_line(session: Session) -> list[UUID]:
-    """Return the jobs that have items waiting: first those to claim in order, then those that wait to be split."""
+    """Return the jobs with waiting items: first those to claim, in order, then those that wait to be split."""
     query = select(WorkItem.job_id).where(QUEUED).group_by(WorkItem.job_id)
     is_last = func.min(case((WorkItem.is_long, 1), else_=0))
     ordered = query.order_by(is_last, func.min(WorkItem.served_at), WorkItem.job_id).limit(LINE_LENGTH)
@@ -130,7 +130,7 @@ def _count_running(session: Session) -> dict[str, int]:
 
 
 def _waiting_owners(session: Session) -> set[str]:
-    """Return the owners of items that wait: a few steps in the index for each of them, however many wait."""
+    """Return the owners of waiting items, with a few index lookups per owner, however many items wait."""
     first = select(func.min(WorkItem.owner).label("owner")).where(QUEUED).cte("owners", recursive=True)
     following = select(func.min(WorkItem.owner)).where(QUEUED, WorkItem.owner > first.c.owner).scalar_subquery()
     owners = first.union_all(select(following).where(first.c.owner.is_not(None)))
@@ -152,8 +152,8 @@ def _first(
     is_long: bool = False,
     due_for: float = 0.0,
 ) -> list[tuple[datetime, int, UUID]]:
-    """Return the first items in line of these owners, each with what the line is ordered by."""
-    # Written so that no database takes the index of `run_after` for this: nearly all that is queued is due.
+    """Return the first waiting items of these owners, each preceded by its sort key."""
+    # Written so that no database uses the index on `run_after` here: nearly all queued items are due.
     has_been_due: ColumnElement[bool] = func.coalesce(WorkItem.run_after, WorkItem.served_at) <= now_plus(-due_for)
     query = (
         select(WorkItem.served_at, WorkItem.number, WorkItem.id)

@@ -1,4 +1,4 @@
-"""What is to be removed from storage: prefixes that are noted with the change of a row, and orphans."""
+"""Garbage in storage: prefixes recorded for removal in the transaction that makes them unused, and orphans."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ _UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
 
 
 def all_prefixes(job_ids: Sequence[UUID]) -> list[str]:
-    """Return everything that jobs may have in storage."""
+    """Return every prefix under which these jobs may have objects in storage."""
     return [prefix(job_id) for job_id in job_ids for prefix in (upload_prefix, result_prefix, shard_prefix)]
 
 
 def note(session: Session, prefixes: Sequence[str]) -> None:
-    """Note prefixes as garbage, in the transaction that makes them so."""
+    """Record prefixes as garbage, in the transaction that makes them unused."""
     if prefixes:
         session.execute(delete(Garbage).where(Garbage.prefix.in_(prefixes)), execution_options=_UNSYNCHRONIZED)
         session.execute(insert(Garbage).values([{"prefix": p, "created_at": now_plus()} for p in prefixes]))
 
 
 def list_garbage(session: Session, *, older_than_seconds: float) -> list[str]:
-    """List prefixes to remove, by now beyond the reach of a worker that was still writing."""
+    """List prefixes to remove that are so old that no worker can still be writing there."""
     due = select(Garbage.prefix).where(Garbage.created_at < now_plus(-older_than_seconds))
     return list(session.scalars(due.order_by(Garbage.created_at).limit(500)))
 
 
 def postpone(session: Session, prefix: str) -> None:
-    """Put a prefix that storage did not delete behind the others."""
+    """Move a prefix that storage did not delete behind the others."""
     session.execute(update(Garbage).where(Garbage.prefix == prefix).values(created_at=now_plus()))
 
 
 def forget(session: Session, prefix: str) -> None:
-    """Forget a prefix that is gone from storage."""
+    """Delete the record of a prefix that has been removed from storage."""
     session.execute(delete(Garbage).where(Garbage.prefix == prefix))
 
 
@@ -65,7 +65,7 @@ def find_kept_shards(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, se
 def _jobs_and_first_attempts(
     session: Session, job_ids: Sequence[UUID]
 ) -> Sequence[tuple[UUID, Status, list[dict[str, Any]], int]]:
-    """All that a job stores lies in folders that are named after the latest attempt at its first item."""
+    """Return jobs with the latest attempt at their first item, after which their folders in storage are named."""
     query = (
         select(Job.id, Job.status, Job.artifacts, WorkItem.attempt)
         .join(WorkItem, WorkItem.job_id == Job.id)

@@ -1,4 +1,4 @@
-"""Jobs: what a client asks for and sees. What workers do for them is in `work`.
+"""Jobs as clients create and see them. The work that workers do for them is in `work`.
 
     queued ──begun──▶ processing ──▶ succeeded
       ▲ ▲                │ │ └─────▶ failed ──┐
@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from shared import garbage, work
-from shared.db import Sessions, is_away, now_plus
+from shared.db import Sessions, is_unavailable, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
 from shared.kinds import SHARD, TRANSCRIBE, NewItem
 from shared.logs import get_logger
@@ -35,7 +35,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class NewJob:
-    """What a client asked for, with the upload already in storage."""
+    """A validated request for a job, with the upload already in storage."""
 
     id: UUID
     owner: str
@@ -51,7 +51,7 @@ class NewJob:
 
 @dataclass(frozen=True)
 class ShardsProgress:
-    """How far a long recording is; `attempts`: the most that one of its parts took."""
+    """Progress of a long recording; `attempts` is the highest number of attempts of any of its items."""
 
     done: int
     total: int
@@ -61,7 +61,7 @@ class ShardsProgress:
 
 
 def create_job(sessions: Sessions, new: NewJob) -> tuple[Job, bool]:
-    """Insert a job and its first work item in a transaction of their own; return it, and whether it is new.
+    """Insert a job and its first work item in a transaction; return the job, and True if it is new.
 
     Raises:
         IdempotencyConflict: the key was used for another request.
@@ -100,10 +100,10 @@ def create_job(sessions: Sessions, new: NewJob) -> tuple[Job, bool]:
 
 
 def find_idempotent(session: Session, owner: str, key: str | None, request_hash: str | None) -> Job | None:
-    """Return the job that an earlier request with this key made, if there was one.
+    """Return the job that an earlier request with this key created, if any.
 
     Raises:
-        IdempotencyConflict: the earlier request was another.
+        IdempotencyConflict: the earlier request differed.
     """
     if key is None:
         return None
@@ -134,7 +134,7 @@ def list_jobs(
     limit: int = 20,
     cursor: str | None = None,
 ) -> tuple[Sequence[Job], str | None]:
-    """Return a page of jobs, newest first, and the cursor of the next page; what cannot be read is left out."""
+    """Return a page of jobs, newest first, and the cursor of the next page; skip rows that cannot be read."""
     query = select(Job.id).where(Job.owner == owner).order_by(Job.id.desc()).limit(limit + 1)
     if status is not None:
         query = query.where(Job.status == status)
@@ -151,26 +151,26 @@ def list_jobs(
 
 
 def _read_jobs(session: Session, job_ids: Sequence[UUID]) -> list[Job]:
-    """Read jobs in this order: all at once, or one by one if that fails for what one of them holds."""
+    """Read jobs in this order: all at once, or one by one if the content of a row makes that fail."""
     try:
         found = session.scalars(select(Job).where(Job.id.in_(job_ids)).order_by(Job.id.desc())).all()
         return list(found)
     except Exception as error:
-        if is_away(error):
+        if is_unavailable(error):
             raise
     readable: list[Job] = []
     for job_id in job_ids:
         try:
             readable += session.scalars(select(Job).where(Job.id == job_id)).all()
         except Exception as error:
-            if is_away(error):
+            if is_unavailable(error):
                 raise
             log.error("job_cannot_be_read", job_id=str(job_id), error=repr(error)[:500])
     return readable
 
 
 def cancel_job(session: Session, owner: str, job_id: UUID) -> Job:
-    """Cancel a job that has not ended; a job canceled before is returned as it is.
+    """Cancel a job that has not ended; return a job that is already canceled unchanged.
 
     Raises:
         JobNotFound, StateConflict: it succeeded or failed already.
@@ -183,7 +183,7 @@ def cancel_job(session: Session, owner: str, job_id: UUID) -> Job:
     )
     if job is not None:
         attempts = _cancel_items(session, job_id)
-        # Attempt by attempt: the next one may split the recording anew before these are removed.
+        # One prefix per attempt: a retry may split the recording again before these are removed.
         garbage.note(session, [shard_prefix(job_id, number + 1) for number in range(attempts)])
         return job
     job = get_job(session, owner, job_id)
@@ -197,11 +197,11 @@ def cancel_job(session: Session, owner: str, job_id: UUID) -> Job:
 def _cancel_items(session: Session, job_id: UUID) -> int:
     """Take a job's items from their workers and drop all but the first; return the number of its latest attempt.
 
-    No later attempt at the first item gets a number that any attempt had: results lie in folders of that name.
+    No later attempt at the first item may repeat an earlier number: folders of results are named after it.
     """
     work.close_attempts(session, work.of_job(job_id), "canceled")
-    theirs = aliased(WorkItem)
-    latest = select(func.max(theirs.attempt)).where(theirs.job_id == job_id).scalar_subquery()
+    item = aliased(WorkItem)
+    latest = select(func.max(item.attempt)).where(item.job_id == job_id).scalar_subquery()
     first = update(WorkItem).where(WorkItem.job_id == job_id, WorkItem.parent_id.is_(None))
     first = first.values(**work.AT_REST, status=WorkStatus.CANCELED, attempt=latest, finished_at=now_plus())
     attempts = session.scalar(first.returning(WorkItem.attempt), execution_options=work.UNSYNCHRONIZED)
@@ -211,7 +211,7 @@ def _cancel_items(session: Session, job_id: UUID) -> int:
 
 
 def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
-    """Queue a failed or canceled job again, with all its attempts before it. Finished shards stay finished.
+    """Queue a failed or canceled job again, with a full number of attempts. Finished shards stay finished.
 
     Raises:
         JobNotFound, StateConflict: it is waiting, running or succeeded.
@@ -242,7 +242,7 @@ def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
 
 
 def delete_job(session: Session, owner: str, job_id: UUID) -> None:
-    """Remove the row in any state, and note what is to be removed from storage.
+    """Delete a job in any state, and record its files as garbage.
 
     Raises:
         JobNotFound
@@ -254,8 +254,8 @@ def delete_job(session: Session, owner: str, job_id: UUID) -> None:
 
 
 def expire_jobs(session: Session, *, ttl_days: float, limit: int = 500) -> list[UUID]:
-    """Delete jobs that ended too long ago, and note their files as garbage."""
-    # A subquery is evaluated once: with the clock's function itself no index could be used.
+    """Delete jobs that ended too long ago, and record their files as garbage."""
+    # A subquery is evaluated once; a call of the volatile clock function would rule out the index.
     end = select(now_plus(-ttl_days * 86400)).scalar_subquery()
     old = select(Job.id).where(Job.finished_at < end).order_by(Job.finished_at).limit(limit)
     deleted = delete(Job).where(Job.id.in_(old)).returning(Job.id)
@@ -265,7 +265,7 @@ def expire_jobs(session: Session, *, ttl_days: float, limit: int = 500) -> list[
 
 
 def eta_seconds(job: Job, now: datetime) -> float | None:
-    """Return the seconds until the end, by the speed measured in this attempt; None while nothing is known."""
+    """Return the estimated seconds left, by the speed of this attempt; None while it is unknown."""
     if job.status is not Status.PROCESSING or not job.transcribing_since or not job.audio_seconds_total:
         return None
     elapsed = (now - job.transcribing_since).total_seconds()
@@ -276,10 +276,10 @@ def eta_seconds(job: Job, now: datetime) -> float | None:
 
 
 def shards_progress(session: Session, jobs: Iterable[Job], now: datetime) -> dict[UUID, ShardsProgress]:
-    """Return how far those jobs are that are split into shards.
+    """Return the progress of those jobs that are split into shards.
 
-    The time left comes from the speed at which attempts went until now, and from how many are running; between two
-    shards, as if one was.
+    The time left is estimated from the speed of the attempts so far and the number of shards that are running, at
+    least one.
     """
     split = [job.id for job in jobs if job.shards_total is not None]
     if not split:

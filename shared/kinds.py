@@ -1,4 +1,4 @@
-"""The kinds of work, and what queue and workers pass each other."""
+"""The kinds of work, and the values that queue and workers exchange."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ TRANSCRIBE, SHARD, ASSEMBLE = "transcribe", "shard", "assemble"
 
 @dataclass(frozen=True)
 class Kind:
-    """What the queue needs to know of a kind of work; what is done for it is a handler of the worker.
+    """The properties of a kind of work that the queue needs; the work itself is done by a handler of the worker.
 
     Attributes:
-        reports: no other item of its job runs beside it, so that its progress is the job's.
-        is_short: it may be run in the middle of a long one, unless it turned out to be long itself.
-        is_part_of_long: while one is due, no other long recording of its owner is split.
+        reports: no other item of the job runs at the same time, so its progress is the job's.
+        is_short: it may preempt a long item, unless it turned out to be long itself.
+        is_part_of_long: while one is due, no other long recording of the same owner is split.
     """
 
     reports: bool = False
@@ -28,9 +28,9 @@ class Kind:
 
 
 KINDS = {
-    TRANSCRIBE: Kind(reports=True, is_short=True),  # a recording, or splitting it where it is long
-    SHARD: Kind(is_part_of_long=True),  # some segments of a long recording
-    ASSEMBLE: Kind(reports=True, is_part_of_long=True),  # notes from the results of all shards
+    TRANSCRIBE: Kind(reports=True, is_short=True),  # transcribe a recording, or split it if it is long
+    SHARD: Kind(is_part_of_long=True),  # run the network on some segments of a long recording
+    ASSEMBLE: Kind(reports=True, is_part_of_long=True),  # make notes from the results of all shards
 }
 
 
@@ -40,7 +40,7 @@ class NewItem:
 
     Attributes:
         blocked_by: the job's items up to this number must have succeeded first.
-        payload: what else its handler needs to know.
+        payload: further input of the handler.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class NewItem:
 
 @dataclass(frozen=True)
 class Held:
-    """An attempt at an item, by its fencing token."""
+    """An attempt at an item, identified by its fencing token."""
 
     id: UUID
     job_id: UUID
@@ -64,7 +64,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Claim(Held):
-    """One attempt that a worker holds, with what it needs to know of item and job."""
+    """An attempt that a worker holds, with the fields of item and job that it needs."""
 
     owner: str
     input_key: str | None
@@ -77,7 +77,7 @@ class Claim(Held):
 
 @dataclass(frozen=True)
 class Result:
-    """What a job that succeeds gets."""
+    """The result of a job that succeeded."""
 
     artifacts: list[dict[str, Any]]
     note_count: int
@@ -87,7 +87,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Download:
-    """How far the checkpoint's download is; `waiting`: another process does it, and these are its figures."""
+    """Progress of a checkpoint download; with `waiting`, another process downloads and these are its figures."""
 
     bytes_done: int
     bytes_total: int
@@ -97,7 +97,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an attempt is. `moved` counts every sign of progress, so that a hang differs from work."""
+    """Progress of an attempt. `moved` counts every sign of progress, to tell work from a hang."""
 
     phase: Phase
     audio_seconds_done: float = 0.0

@@ -1,8 +1,8 @@
-"""Locks in the database: one process at a time, and none for ever.
+"""Locks in the database: one process at a time, and no lock is held forever.
 
-A lock is a lease on a row, with the database's clock. Its holder takes it again and again; who dies or is stopped
-is replaced when the lease ends. It keeps work from being done twice, it does not make that safe: what is done
-under it must bear a holder that was paused and still believes itself alone.
+A lock is a lease on a row, by the database's clock. The holder renews it; a holder that dies or is paused loses it
+when the lease ends. The lock avoids duplicate work but does not make duplicates safe: work done under it must
+tolerate a holder that was paused and still believes that it holds the lock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXECUTION = {"synchronize_session": False, "preserve_rowcount": True}
 
 
 class DatabaseLock:
-    """One name, seen by one process."""
+    """A named lock, as seen by one process."""
 
     def __init__(self, sessions: Sessions, name: str, *, holder: str, lease_seconds: float) -> None:
         self._sessions = sessions
@@ -26,7 +26,7 @@ class DatabaseLock:
         self._lease_seconds = lease_seconds
 
     def hold(self) -> bool:
-        """Take the lock, or keep it for another lease; False while another process has it."""
+        """Acquire or renew the lock; return False while another process holds it."""
         free = or_(Lock.holder == self._holder, Lock.until < now_plus())
         taken = update(Lock).where(Lock.name == self._name, free)
         taken = taken.values(holder=self._holder, until=now_plus(self._lease_seconds))
@@ -45,11 +45,11 @@ class DatabaseLock:
                     if done.rowcount == 1:  # type: ignore[attr-defined]
                         return True
         except IntegrityError:
-            pass  # another made the row at the same moment
+            pass  # another process inserted the row at the same moment
         return False
 
     def release(self) -> None:
-        """Let the next one have it at once."""
+        """Release the lock, so that another process can acquire it at once."""
         mine = and_(Lock.name == self._name, Lock.holder == self._holder)
         with self._sessions.begin() as session:
             session.execute(update(Lock).where(mine).values(until=now_plus(-1)))

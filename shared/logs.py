@@ -1,4 +1,4 @@
-"""Structured logs: events are names with fields, and every line of an attempt knows its job."""
+"""Structured logs: events are names with fields, and every line of an attempt carries its job's id."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import structlog
 
 from shared.config import Settings
 
-# Libraries whose lines at INFO say what ours say better.
+# Libraries whose INFO lines duplicate those of the service.
 CHATTY = ("alembic", "boto3", "botocore", "celery.app.trace", "celery.worker.strategy", "s3transfer", "urllib3")
 
 
@@ -49,6 +49,6 @@ def configure_logs(settings: Settings) -> None:
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of one module."""
+    """Return the logger of a module."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger

@@ -1,4 +1,4 @@
-"""What workers report of models: are the weights installed, and how fast does a model run here."""
+"""Model reports: workers record which weights are installed and how fast each model runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.tables import ModelReport
 
 
 def report_model(session: Session, name: str, *, installed: bool, realtime_factor: float | None) -> None:
-    """Record what a worker knows of a model; an unknown speed leaves the last measured one."""
+    """Record the state of a model on a worker; without a new speed, keep the last one measured."""
     values: dict[str, Any] = {"installed": installed, "updated_at": now_plus()}
     if realtime_factor is not None:
         values["realtime_factor"] = realtime_factor

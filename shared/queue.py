@@ -1,7 +1,8 @@
-"""Announcements: a message says that there is work, never which. A lost one costs about a second.
+"""Announcements: a message means that there is work, never which. A lost one costs about a second.
 
-A worker that gets one claims work until nothing is due, and the scheduler tops the list of messages up to the
-work that is due. Lost, doubled, late and emptied lists are thus one case, and nothing records what was announced.
+A worker that receives one claims work until nothing is due, and the scheduler keeps as many messages in the list
+as items are due. Lost, duplicate and late messages and an emptied list are thus one case, and no state is kept
+about what was announced.
 """
 
 from __future__ import annotations
@@ -23,53 +24,53 @@ log = get_logger(__name__)
 
 
 class JobQueue(Protocol):
-    """Where work is announced to workers."""
+    """A way to announce work to workers."""
 
     def notify(self) -> None:
-        """Announce that there is work. May raise what the broker raises: the scheduler announces it later."""
+        """Announce that there is work. Errors of the broker may pass through: the scheduler announces it later."""
 
 
 def make_celery(settings: Settings) -> Celery:
-    """The Celery application, configured for long work whose truth lies in the database."""
+    """Return the Celery application, configured for long work whose state lives in the database."""
     app = Celery("mt3", broker=settings.redis_url)
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = "shared.transport:Transport"
     app.conf.update(
-        # The truth is the row: no results are kept, and nothing is retried behind its back.
+        # The row is authoritative: Celery keeps no results and retries nothing.
         task_ignore_result=True,  # no result backend to fall behind, or to lose
-        task_acks_late=False,  # the row, not the message, guarantees; a late ack would only run things twice
+        task_acks_late=False,  # delivery is guaranteed by the row; a late ack would only run work twice
         task_reject_on_worker_lost=False,  # the lease brings a lost worker's job back
         task_publish_retry=False,  # the scheduler announces it again, not a thread that waits for Redis
         task_default_queue=QUEUE_NAME,
         task_serializer="json",
-        accept_content=["json"],  # a message is a text; no class is ever loaded from one
+        accept_content=["json"],  # plain data only; no class is ever loaded from a message
         # One job per thread for as long as it takes.
         worker_pool="threads",  # one process, one set of resident networks; CUDA does not survive a fork
         worker_concurrency=settings.worker_concurrency,
         worker_prefetch_multiplier=1,  # a message taken early waits behind a long job
         worker_disable_prefetch=True,  # not even the one that Celery keeps in reserve
-        task_time_limit=None,  # does nothing on threads: MT3_STALL_SECONDS takes hanging jobs back
+        task_time_limit=None,  # has no effect on threads: MT3_STALL_SECONDS rescues hanging jobs
         task_soft_time_limit=None,
-        worker_max_tasks_per_child=None,  # does nothing on threads, and networks stay loaded
-        worker_cancel_long_running_tasks_on_connection_loss=False,  # Redis may go while we transcribe
-        worker_enable_prefetch_count_reduction=False,  # after Redis was away a worker takes as much as before
-        worker_soft_shutdown_timeout=0.0,  # on SIGTERM jobs are handed back at their next sign of progress
-        # Redis may come late, go, hang, and come back empty.
+        worker_max_tasks_per_child=None,  # has no effect on threads, and networks stay loaded
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # losing Redis does not stop a job
+        worker_enable_prefetch_count_reduction=False,  # full concurrency again after an outage of Redis
+        worker_soft_shutdown_timeout=0.0,  # on SIGTERM jobs are released at their next sign of progress
+        # Redis may start late, fail, hang, and come back empty.
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,  # for ever: a worker that gives up does not come back by itself
+        broker_connection_max_retries=None,  # forever: a worker that gives up does not come back by itself
         broker_connection_timeout=4,
         broker_pool_limit=10,
-        broker_pool_acquire_timeout=2,  # without it, a thread that announces waits for ever for a connection
+        broker_pool_acquire_timeout=2,  # without it, an announcing thread waits forever for a connection
         broker_transport_options={
             "visibility_timeout": settings.visibility_timeout_seconds,
-            "socket_timeout": 5,  # without it, publishing blocks for ever on a frozen Redis
+            "socket_timeout": 5,  # without it, publishing blocks forever on a frozen Redis
             "socket_connect_timeout": 2,
-            "socket_keepalive": True,  # a peer that vanished without a word is noticed
-            "health_check_interval": 10,  # an idle connection is tried before it is used
-            "retry_on_timeout": False,  # a time-out is a time-out: see `task_publish_retry`
+            "socket_keepalive": True,  # detects a peer that vanished silently
+            "health_check_interval": 10,  # checks an idle connection before using it
+            "retry_on_timeout": False,  # a timeout is final: see `task_publish_retry`
         },
-        # Celery's own reports are not read: liveness is `worker.liveness`, logs are `shared.logs`.
+        # Celery's own reports are unused: see `worker.liveness` and `shared.logs`.
         worker_enable_remote_control=False,  # no second connection that could hang
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
@@ -79,13 +80,13 @@ def make_celery(settings: Settings) -> Celery:
 
 
 class CeleryQueue:
-    """Announces through Celery."""
+    """Announces work through Celery."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
 
     def notify(self) -> None:
-        """See `JobQueue`. Tries once: a caller is not kept waiting for what the scheduler does anyway."""
+        """See `JobQueue`. Tries once: the scheduler makes up for a failure, so no caller has to wait."""
         self._app.send_task(WAKE_TASK, retry=False)
 
 
@@ -101,9 +102,9 @@ class InMemoryQueue:
 
 
 class BackgroundQueue:
-    """Announces from a thread of its own, so that a slow or absent Redis never delays the answer to a client.
+    """Announces from its own thread, so that a slow or unavailable Redis never delays a response.
 
-    What cannot be announced is dropped with a log line: the scheduler finds the row within a second.
+    An announcement that fails is logged and dropped: the scheduler finds the row within a second.
     """
 
     def __init__(self, inner: JobQueue) -> None:
@@ -128,4 +129,4 @@ class BackgroundQueue:
             except Exception as error:
                 log.warning("announcement_failed", error=str(error))
                 while self._waiting.acquire(blocking=False):
-                    pass  # the scheduler announces all of it once the broker is back
+                    pass  # the scheduler announces the work once the broker is back

@@ -1,4 +1,4 @@
-"""Waits for a dependency that starts later than this process: one log line as the wait begins, one as it ends."""
+"""Waiting for dependencies that start later than this process, with a log line at the start and end of a wait."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wait_for(
     """Wait until a check passes; return False if `stopping` is set before that.
 
     Raises:
-        what the check raises, if it is none of `only`.
+        Any error of the check that is not one of `only`.
     """
     stopping = stopping or threading.Event()
     began = time.monotonic()
@@ -53,7 +53,7 @@ def wait_for(
 
 
 def check_database(sessions: Sessions) -> None:
-    """Raise unless the database answers and has our tables and columns: `python -m migrations` makes them."""
+    """Raise unless the database answers and its schema is current; `python -m migrations` brings it up to date."""
     with sessions() as session:
         for table in Base.metadata.sorted_tables:
             session.execute(select(table).limit(0))
@@ -71,12 +71,12 @@ def check_storage(storage: ObjectStorage) -> None:
 
 
 def make_redis(settings: Settings) -> Redis:
-    """A client that says within seconds that Redis is away, instead of trying on."""
+    """Return a client that raises within seconds if Redis is unavailable, instead of retrying."""
     return Redis.from_url(
         settings.redis_url, socket_timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
     )
 
 
 def _first_line(error: Exception) -> str:
-    said = str(getattr(error, "orig", None) or error).strip().splitlines()
-    return said[0] if said else type(error).__name__
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

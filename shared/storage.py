@@ -1,8 +1,8 @@
-"""Where recordings and results are kept: a folder or an S3 bucket, behind one protocol.
+"""Object storage for recordings and results: a folder or an S3 bucket, behind one protocol.
 
-Keys are made by us alone (`uploads/{job}/audio`, `results/{job}/{attempt}/{name}`, and of a long recording
-`shards/{job}/{attempt}/{shard}/…`): nothing that a client names ever reaches a disk or a bucket. An object is
-either whole under its key or not there.
+The service alone makes the keys (`uploads/{job}/audio`, `results/{job}/{attempt}/{name}`, and for a long recording
+`shards/{job}/{attempt}/{shard}/…`): no name chosen by a client is ever used as a path or key. An object is either
+complete under its key or absent.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ log = get_logger(__name__)
 
 
 def upload_prefix(job_id: UUID) -> str:
-    """Where a job's recording lies."""
+    """Return the prefix of a job's recording."""
     return f"uploads/{job_id}/"
 
 
 def result_prefix(job_id: UUID, *attempts: int) -> str:
-    """Where a job's results lie: a folder for each attempt, so that a late one overwrites nothing.
+    """Return the prefix of a job's results: a folder for each attempt, so that a late one overwrites nothing.
 
     Args:
-        attempts: at the job's first item; and, of a long recording that this one has split, at its assembly.
+        attempts: the attempt at the job's first item and, for a long recording, the attempt at its assembly.
     """
     return "/".join(["results", str(job_id), *map(str, attempts), ""])
 
 
 def shard_prefix(job_id: UUID, *parts: int) -> str:
-    """Where a job's shards lie; `parts`: the attempt that split it, a shard's number, an attempt at it."""
+    """Return the prefix of a job's shards; `parts`: attempt at the split, shard number, attempt at the shard."""
     return "/".join(["shards", str(job_id), *map(str, parts), ""])
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What was written: size in bytes and sha256, in hex."""
+    """A written object, with its size in bytes and its sha256 in hex."""
 
     key: str
     size: int
@@ -58,7 +58,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class ListedObject:
-    """An object that is there; `modified` by the clock of the storage."""
+    """An existing object; `modified` is by the clock of the storage."""
 
     key: str
     size: int
@@ -66,35 +66,35 @@ class ListedObject:
 
 
 class ObjectStorage(Protocol):
-    """Methods raise `StorageUnavailable` when storage is away, `ObjectMissing` where nothing is stored."""
+    """Methods raise `StorageUnavailable` if storage does not answer, `ObjectMissing` if the key does not exist."""
 
     def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
-        """Store what is left to read of a stream, whole or not at all, and check what arrived by its size."""
+        """Store the rest of a stream, completely or not at all, and verify the stored size."""
 
     def open(self, key: str) -> BinaryIO:
-        """A seekable stream over an object, at its start; the caller closes it."""
+        """Open an object as a seekable stream; the caller closes it."""
 
     def size(self, key: str) -> int:
-        """Bytes of an object."""
+        """Return the size of an object in bytes."""
 
     def delete_prefix(self, prefix: str) -> None:
-        """Remove all objects whose key starts so; nothing there is no error."""
+        """Remove all objects under a prefix; it is no error if there are none."""
 
     def list_objects(self, prefix: str) -> Iterator[ListedObject]:
-        """All objects whose key starts so, in the order of their keys."""
+        """Yield all objects under a prefix, in the order of their keys."""
 
     def delete_unfinished(self, *, older_than: datetime) -> int:
-        """Remove what writes that never ended have left behind, by their start; says how many."""
+        """Remove the remains of writes that began before a time and never finished; return how many."""
 
     def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
-        """A short-lived address of the object; None where the service itself must send the bytes."""
+        """Return a short-lived URL of the object; None if the service itself must send the bytes."""
 
     def check(self) -> None:
-        """Raise if storage cannot be used."""
+        """Raise if storage is not usable."""
 
 
 def make_storage(settings: Settings) -> ObjectStorage:
-    """The storage that `MT3_STORAGE_URL` names."""
+    """Return the storage that `MT3_STORAGE_URL` names."""
     parts = urlsplit(settings.storage_url)
     if parts.scheme == "file":
         return LocalStorage(Path(unquote(parts.path)))
@@ -102,24 +102,24 @@ def make_storage(settings: Settings) -> ObjectStorage:
 
 
 def put_checked(storage: ObjectStorage, key: str, content: bytes, *, content_type: str) -> StoredObject:
-    """Store what others will rely on, and read it back: what is promised from here on can be read, to the byte.
+    """Store an object that other steps rely on, and verify its hash by reading it back.
 
     Raises:
-        StorageUnavailable: it was not kept as it was sent.
+        StorageUnavailable: the object is missing or differs from what was sent.
     """
     stored = storage.put(key, io.BytesIO(content), content_type=content_type)
     try:
         with storage.open(key) as kept:
-            is_whole = hashlib.sha256(kept.read()).hexdigest() == stored.sha256
+            is_intact = hashlib.sha256(kept.read()).hexdigest() == stored.sha256
     except ObjectMissing:
-        is_whole = False
-    if not is_whole:
+        is_intact = False
+    if not is_intact:
         raise StorageUnavailable(f"Storage did not keep {key} as it was sent.")
     return stored
 
 
 class _Hashing:
-    """A read-only stream that counts and hashes what passes through it."""
+    """A read-only stream that counts and hashes the bytes read through it."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -141,7 +141,7 @@ PART = ".part-"
 
 
 class LocalStorage:
-    """A folder. Writes go to a temporary file beside the target, are synced, and renamed."""
+    """Storage in a folder. Writes go to a temporary file beside the target, which is synced and renamed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -161,7 +161,7 @@ class LocalStorage:
                 except BaseException:
                     Path(part.name).unlink(missing_ok=True)
                     with suppress(OSError):
-                        path.parent.rmdir()  # unless something else lies there
+                        path.parent.rmdir()  # unless it holds other files
                     raise
         return StoredObject(key, hashing.size, hashing.sha256)
 
@@ -190,7 +190,7 @@ class LocalStorage:
                     yield ListedObject(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 
     def delete_unfinished(self, *, older_than: datetime) -> int:
-        """See `ObjectStorage`: temporary files that nobody has written to since."""
+        """See `ObjectStorage`: removes temporary files that have not been written to since."""
         removed = 0
         for path, key in self._files(""):
             if path.name.startswith(PART):
@@ -201,7 +201,7 @@ class LocalStorage:
         return removed
 
     def _files(self, prefix: str) -> Iterator[tuple[Path, str]]:
-        """Every file under a prefix that ends in a slash, with its key."""
+        """Yield every file under a prefix that ends in a slash, with its key."""
         with _local_errors(prefix):
             for folder, folders, names in os.walk(self._path(prefix)):
                 folders.sort()
@@ -210,7 +210,7 @@ class LocalStorage:
                     yield path, path.relative_to(self.root).as_posix()
 
     def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
-        """None: the web process sends the bytes itself."""
+        """Return None: the web process sends the bytes itself."""
         return None
 
     def check(self) -> None:
@@ -223,7 +223,7 @@ class LocalStorage:
     def _path(self, key: str) -> Path:
         path = self.root / key
         if ".." in path.parts or "\0" in key:
-            raise ValueError(f"not a key of ours: {key!r}")
+            raise ValueError(f"invalid storage key: {key!r}")
         return path
 
 
@@ -237,13 +237,13 @@ def _local_errors(key: str) -> Iterator[None]:
         raise StorageUnavailable(f"Storage failed: {error.strerror or error}.") from error
 
 
-# Statuses with which S3-compatible servers refuse to delete many objects at once: they ask for a Content-MD5,
-# which botocore no longer sends, or do not know the call.
+# Statuses with which S3-compatible servers reject DeleteObjects: they require a Content-MD5, which botocore no
+# longer sends, or do not implement the call.
 REFUSALS = (400, 403, 404, 405, 411, 415, 501)
 
 
 class S3Storage:
-    """A bucket of any S3-compatible server."""
+    """Storage in a bucket of any S3-compatible server."""
 
     def __init__(self, settings: Settings, *, bucket: str, prefix: str) -> None:
         self._bucket = bucket
@@ -251,12 +251,12 @@ class S3Storage:
         self._client = _s3_client(settings, settings.s3_endpoint_url)
         self._deletes_many = True  # until the server refuses it
         self._has_deleted = False
-        # Links are opened by clients, who may know the server under another address than we do.
+        # Clients open the links, and may reach the server under another address than the service does.
         public = settings.s3_public_endpoint_url
         self._link_client = _s3_client(settings, public) if public else self._client
 
     def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
-        """See `ObjectStorage`. Large objects go up in parts; the key appears when all have arrived."""
+        """See `ObjectStorage`. Large objects are uploaded in parts; the key appears when all have arrived."""
         hashing = _Hashing(source)
         with self._errors(key):
             self._client.upload_fileobj(
@@ -271,7 +271,7 @@ class S3Storage:
         return StoredObject(key, hashing.size, hashing.sha256)
 
     def open(self, key: str) -> BinaryIO:
-        """See `ObjectStorage`. A copy without a name: the disk has it back whatever becomes of this process."""
+        """See `ObjectStorage`. Copies to an unnamed file, whose space is freed even if this process is killed."""
         copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
         try:
             with self._errors(key):
@@ -296,7 +296,7 @@ class S3Storage:
                 self._delete([item["Key"] for item in page.get("Contents", [])])
 
     def _delete(self, keys: list[str]) -> None:
-        """Delete objects with one request, or each with its own where the server does not take that."""
+        """Delete objects with one request, or one by one if the server rejects that."""
         from botocore.parsers import ResponseParserError
 
         if keys and self._deletes_many:
@@ -312,17 +312,17 @@ class S3Storage:
             self._delete_one(key)
 
     def _delete_many(self, keys: list[str]) -> list[str]:
-        """Delete objects with one request; return those of which the answer says nothing."""
+        """Delete objects with one request; return those that the response does not mention."""
         objects = {"Objects": [{"Key": key} for key in keys]}
         answer = self._client.delete_objects(Bucket=self._bucket, Delete=objects)
-        for error in answer.get("Errors", []):  # the answer as a whole is a success all the same
+        for error in answer.get("Errors", []):  # the status of the response is a success all the same
             if "Key" in error:
                 raise StorageUnavailable(f"Storage did not delete {error['Key']}: {error.get('Code')}.")
         deleted = {item.get("Key") for item in answer.get("Deleted", [])}
         return [key for key in keys if key not in deleted]
 
     def _delete_one(self, key: str) -> None:
-        """Delete an object that may be gone: some servers answer to that with an error."""
+        """Delete an object that may be gone; some servers answer with an error then."""
         with suppress(ObjectMissing), self._errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
@@ -337,9 +337,12 @@ class S3Storage:
                     )
 
     def delete_unfinished(self, *, older_than: datetime) -> int:
-        """See `ObjectStorage`: uploads in parts whose end never came, and whose parts are paid for."""
+        """See `ObjectStorage`: aborts unfinished multipart uploads, whose parts occupy storage."""
         removed = 0
-        with self._errors(""), suppress(self._client.exceptions.NoSuchUpload):  # so say some, where there is none
+        with (
+            self._errors(""),
+            suppress(self._client.exceptions.NoSuchUpload),
+        ):  # some servers raise this for an empty list
             pages = self._client.get_paginator("list_multipart_uploads")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
                 for upload in page.get("Uploads", []):
@@ -351,7 +354,7 @@ class S3Storage:
         return removed
 
     def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
-        """A presigned address (signature version 4)."""
+        """Return a presigned URL (signature version 4)."""
         address: str = self._link_client.generate_presigned_url(
             "get_object",
             Params={
@@ -365,7 +368,7 @@ class S3Storage:
         return address
 
     def check(self) -> None:
-        """See `ObjectStorage`. A deletion is tried until it works once: without that, files stay for ever."""
+        """See `ObjectStorage`. Tries a deletion until one succeeds: without it, files would stay forever."""
         with self._errors(""):
             self._client.head_bucket(Bucket=self._bucket)
             if not self._has_deleted:
@@ -398,7 +401,7 @@ def _s3_client(settings: Settings, endpoint_url: str | None) -> Any:
         "s3",
         endpoint_url=endpoint_url,
         region_name=settings.s3_region,
-        # Without keys of ours, boto3 looks where it always does: environment, profile, instance role.
+        # Without configured keys, boto3 uses its default chain: environment, profile, instance role.
         aws_access_key_id=settings.s3_access_key_id,
         aws_secret_access_key=secret.get_secret_value() if secret else None,
         config=Config(
@@ -408,7 +411,7 @@ def _s3_client(settings: Settings, endpoint_url: str | None) -> Any:
             read_timeout=30,
             retries={"max_attempts": 4, "mode": "standard"},
             s3={"addressing_style": "path" if endpoint_url else "auto"},
-            # Checksums that not every compatible server knows; sizes and hashes are checked by us.
+            # Not every compatible server supports these checksums; sizes and hashes are checked above.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),

@@ -1,4 +1,4 @@
-"""The tables. A job is what a client asked for, a work item a part of it, an attempt one try at an item."""
+"""The tables. A job is a client's request, a work item a step of it, an attempt one try at an item."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Status(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Return True if the job does not change any more unless a client retries it."""
         return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
 
 
@@ -59,13 +59,13 @@ class Phase(StrEnum):
     WRITING_RESULTS = "writing_results"
 
 
-def _words(kind: type[StrEnum], length: int) -> Enum:
-    """An enumeration stored as its plain words, so that a new word needs no change of the table."""
-    return Enum(kind, native_enum=False, length=length, values_callable=lambda k: [word.value for word in k])
+def _as_text(kind: type[StrEnum], length: int) -> Enum:
+    """Return a column type that stores the values as text, so that a new value needs no migration."""
+    return Enum(kind, native_enum=False, length=length, values_callable=lambda k: [member.value for member in k])
 
 
 class Base(DeclarativeBase):
-    """Names for constraints, so that migrations can find them on every database."""
+    """Base of the tables; constraints are named, so that migrations can find them on every database."""
 
     metadata = MetaData(
         naming_convention={
@@ -78,7 +78,7 @@ class Base(DeclarativeBase):
 
 
 class Job(Base):
-    """One recording to transcribe, as clients see it. What is to be done for it are its work items."""
+    """One recording to transcribe, as clients see it. The work to do for it is in its work items."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -92,25 +92,25 @@ class Job(Base):
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)  # version 7: sorts by creation
     owner: Mapped[str] = mapped_column(String(64))
-    status: Mapped[Status] = mapped_column(_words(Status, 16))
-    phase: Mapped[Phase | None] = mapped_column(_words(Phase, 32))
+    status: Mapped[Status] = mapped_column(_as_text(Status, 16))
+    phase: Mapped[Phase | None] = mapped_column(_as_text(Phase, 32))
 
     model: Mapped[str] = mapped_column(String(64))
     options: Mapped[dict[str, Any]] = mapped_column(JSON)
     client_metadata: Mapped[dict[str, Any]] = mapped_column(JSON)
-    filename: Mapped[str | None] = mapped_column(String(255))  # shown, never used as a path
+    filename: Mapped[str | None] = mapped_column(String(255))  # for display, never used as a path
     upload_key: Mapped[str] = mapped_column(String(255))
     upload_bytes: Mapped[int] = mapped_column(BigInteger)
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_hash: Mapped[str | None] = mapped_column(String(64))
 
-    attempts: Mapped[int] = mapped_column(server_default="0")  # how often it was begun; shards count their own
-    shards_total: Mapped[int | None]  # once a long recording is split
+    attempts: Mapped[int] = mapped_column(server_default="0")  # how often it was started; shards count their own
+    shards_total: Mapped[int | None]  # set when a long recording is split
 
     audio_seconds_done: Mapped[float]
     audio_seconds_total: Mapped[float | None]
     transcribing_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    # of the checkpoint, while it is fetched: the fields of `shared.kinds.Download`
+    # progress of the checkpoint's download: the fields of `shared.kinds.Download`
     download: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -125,7 +125,7 @@ class Job(Base):
 
 
 class WorkItem(Base):
-    """Something that a worker is to do for a job; see `shared.work`. The row is the truth, and the outbox too."""
+    """A step that a worker does for a job; see `shared.work`. The row is authoritative, and the outbox."""
 
     __tablename__ = "work_items"
     __table_args__ = (
@@ -142,10 +142,10 @@ class WorkItem(Base):
     owner: Mapped[str] = mapped_column(String(64))  # the job's
     kind: Mapped[str] = mapped_column(String(16))  # of `shared.work.KINDS`
     number: Mapped[int]  # its place among the items that were enqueued together
-    status: Mapped[WorkStatus] = mapped_column(_words(WorkStatus, 16))
+    status: Mapped[WorkStatus] = mapped_column(_as_text(WorkStatus, 16))
     blocked_by: Mapped[int | None]  # the job's items up to this number must have succeeded first
 
-    payload: Mapped[dict[str, Any]] = mapped_column(JSON)  # what else its handler needs to know
+    payload: Mapped[dict[str, Any]] = mapped_column(JSON)  # further input of the handler
     input_key: Mapped[str | None] = mapped_column(String(255))
     result_key: Mapped[str | None] = mapped_column(String(255))
     seconds: Mapped[float | None]  # of audio
@@ -158,7 +158,7 @@ class WorkItem(Base):
     attempts_counted: Mapped[int]  # those that count towards MT3_MAX_ATTEMPTS; a release does not
     worker: Mapped[str | None] = mapped_column(String(255))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when something last moved
+    progress_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when the attempt last made progress
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the latest attempt
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error_code: Mapped[str | None] = mapped_column(String(64))
@@ -166,7 +166,7 @@ class WorkItem(Base):
 
 
 class Attempt(Base):
-    """One try at a work item: who, when, and how it ended."""
+    """One try at a work item: which worker, when, and how it ended."""
 
     __tablename__ = "attempts"
 
@@ -182,7 +182,7 @@ class Attempt(Base):
 
 
 class ModelReport(Base):
-    """What workers last said of a model: are its weights here, how fast does it run."""
+    """The latest report of a model by a worker: are its weights installed, how fast does it run."""
 
     __tablename__ = "model_reports"
 
@@ -193,7 +193,7 @@ class ModelReport(Base):
 
 
 class Garbage(Base):
-    """Storage prefixes to delete: written with the row's deletion, done by the scheduler until it works."""
+    """Storage prefixes to delete: recorded with the row's deletion, retried by the scheduler until it succeeds."""
 
     __tablename__ = "garbage"
 
@@ -202,7 +202,7 @@ class Garbage(Base):
 
 
 class Lock(Base):
-    """Who may do a thing that one process at a time should do; see `shared.locks`."""
+    """A lock on work that one process at a time should do; see `shared.locks`."""
 
     __tablename__ = "locks"
 
@@ -212,7 +212,7 @@ class Lock(Base):
 
 
 class Worker(Base):
-    """When a worker process last said that it is well. For people to look at; nothing is decided by it."""
+    """The last heartbeat of a worker process. Informational only; no scheduling decision depends on it."""
 
     __tablename__ = "workers"
 

@@ -1,8 +1,8 @@
-"""Celery's Redis transport, hardened: what others put on our list is dropped instead of ending the worker.
+"""Celery's Redis transport, hardened: a foreign message in the list is dropped instead of ending the worker.
 
-Celery trusts the messages of its queue. Text that is no JSON, a missing header or one of the wrong type raises in
-the worker's event loop, and the process ends; the next one takes the next message. So each message is built anew
-from the few fields that we use, before Celery sees it.
+Celery trusts the messages in its queue. Invalid JSON, or a header that is missing or of the wrong type, raises in
+the worker's event loop and ends the process; its successor reads the next message. So each message is rebuilt from
+the few fields in use, before Celery sees it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = get_logger(__name__)
 
 
 def rebuild(message: Any) -> dict[str, Any] | None:
-    """Return a wake with the message's ids and nothing else; None for a foreign message."""
+    """Return a wake message with the original's ids and nothing else; None for a foreign message."""
     try:
         headers, properties = message["headers"], message["properties"]
         task, task_id, tag = headers["task"], headers["id"], properties["delivery_tag"]
@@ -47,26 +47,26 @@ def rebuild(message: Any) -> dict[str, Any] | None:
 
 
 class Channel(redis.Channel):
-    """Reads the list."""
+    """Reads messages from the list."""
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         except (Empty, RedisError, *self.connection_errors):
-            raise  # nothing that a message did
+            raise  # not caused by a message
         except Exception as error:
             log.warning("foreign_message_dropped", error=repr(error)[:200])
             raise Empty from None
 
 
 class Transport(redis.Transport):
-    """Hands messages to Celery."""
+    """Delivers messages to Celery."""
 
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if (ours := rebuild(message)) is None:
+        if (rebuilt := rebuild(message)) is None:
             log.warning("foreign_message_dropped", message=repr(message)[:200])
         else:
-            ours["properties"]["delivery_info"]["routing_key"] = queue
-            super()._deliver(ours, queue)  # type: ignore[no-untyped-call]
+            rebuilt["properties"]["delivery_info"]["routing_key"] = queue
+            super()._deliver(rebuilt, queue)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Work items: what workers do for jobs, one row each, and the only state machine with leases.
+"""Work items: the steps that workers do for jobs, one row each, and the only state machine with leases.
 
     blocked ──those before──▶ queued ──claim──▶ processing ──complete──▶ succeeded
               succeeded        ▲ ▲                │ │ └──────fail──────▶ failed, and the job with it
@@ -6,12 +6,12 @@
                                └─fail with retry, rescue
 
 A worker may change an item only while it is `processing` under that worker's attempt number, which is the fencing
-token: claims count it up, so whatever a late worker writes finds no row and changes nothing. A job's status is
+token: each claim increments it, so a write by a late worker matches no row and changes nothing. A job's status is
 written in the same transaction. An item that completes may enqueue others (`then`), so that a job that has not
-ended always has an item that a worker may claim or holds.
+ended always has an item that a worker holds or may claim.
 
-Every change is one guarded `UPDATE`, never a read and then a write, and transactions begin with a write (see
-`shared.db`). What changes job and item locks the job first, so that no two transactions wait for each other.
+Every change is one guarded `UPDATE`, never a read followed by a write, and transactions begin with a write (see
+`shared.db`). A transaction that changes job and item locks the job first, so that transactions do not deadlock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from shared.tables import Attempt, Job, Phase, Status, WorkItem, WorkStatus
 
 INSERT_ROWS = 1000  # in one statement: databases limit the number of its parameters
 
-# --- a worker's side ---------------------------------------------------------------------------------------
+# --- for workers -------------------------------------------------------------------------------------------
 
 
 def enqueue(
@@ -68,15 +68,15 @@ def enqueue(
 def claim(
     session: Session, item_id: UUID, *, worker: str, lease_seconds: float, max_attempts: int
 ) -> Claim | None:
-    """Take an item that is due; None when another worker has it, or its job has ended."""
+    """Claim an item that is due; return None if another worker has it or its job has ended."""
     is_due = and_(
         WorkItem.id == item_id,
         WorkItem.status == WorkStatus.QUEUED,
         WorkItem.run_after <= now_plus(),
         WorkItem.attempts_counted < max_attempts,
     )
-    # The first claim begins the job. Rows that are locked are passed over, so that a worker that is stopped while
-    # it claims holds up no other (SQLite ignores this: it has one writer at a time).
+    # The first claim starts the job. Locked rows are skipped, so that a worker that is paused while it claims does
+    # not block the others (SQLite ignores this: it has one writer at a time).
     job_of_item = select(WorkItem.job_id).where(is_due).scalar_subquery()
     waiting = select(Job.id).where(Job.id == job_of_item, Job.status == Status.QUEUED)
     begun = update(Job).where(Job.id.in_(waiting.with_for_update(skip_locked=True)), Job.status == Status.QUEUED)
@@ -114,7 +114,7 @@ def claim(
 
 
 def renew(session: Session, held: Held, *, lease_seconds: float, progress: Progress | None, moved: bool) -> bool:
-    """Extend the lease and record progress; False when another worker may have the item: stop, write nothing."""
+    """Extend the lease and record progress; return False if the lease was lost: stop, and write nothing."""
     values: dict[str, Any] = {"lease_until": now_plus(lease_seconds)}
     if progress is not None:
         values["seconds_done"] = progress.audio_seconds_done
@@ -136,13 +136,13 @@ def complete(
     result: Result | None = None,
     unneeded: Sequence[str] = (),
 ) -> bool:
-    """End an item as succeeded; False when the attempt is stale and its results are to be discarded.
+    """Mark an item as succeeded; return False if the attempt is stale and its results must be discarded.
 
     Args:
         then: items to enqueue for the same job.
-        job: columns of the job to write.
-        result: ends the job, too.
-        unneeded: prefixes to remove from storage.
+        job: columns of the job to update.
+        result: the job's result, which completes the job as well.
+        unneeded: storage prefixes to record as garbage.
     """
     _lock_job(session, held.job_id)
     done = (
@@ -200,9 +200,9 @@ def fail(
     max_attempts: int,
     is_counted: bool = True,
 ) -> bool:
-    """End the attempt: queue the item again if that may help and attempts are left, else fail it and its job.
+    """End the attempt: queue the item again if a retry may help and attempts are left, else fail it and its job.
 
-    An attempt that is not counted leaves as many as there were before it.
+    An attempt that is not counted does not use up any of MT3_MAX_ATTEMPTS.
     """
     _lock_job(session, held.job_id)
     error = {"error_code": code, "error_detail": detail[:1000]}
@@ -216,13 +216,13 @@ def fail(
 
 
 def release(session: Session, held: Held) -> bool:
-    """Hand an item back on shutdown: it is queued again in its place, and the attempt does not count."""
+    """Release an item on shutdown: queue it again at its old position, without counting the attempt."""
     _lock_job(session, held.job_id)
     return _requeue(session, held, held_under(held), "released", uncounted=1)
 
 
 def defer(session: Session, held: Held) -> bool:
-    """Put back a recording that turned out to be long, until no shards of its owner wait. This is no attempt."""
+    """Defer a recording that turned out to be long until no shards of its owner wait; do not count the attempt."""
     _lock_job(session, held.job_id)
     if not _requeue(session, held, held_under(held), "deferred", uncounted=1, is_long=True):
         return False
@@ -243,19 +243,19 @@ def list_items(session: Session, job_id: UUID, kind: str) -> Sequence[WorkItem]:
     return session.scalars(query.order_by(WorkItem.number)).all()
 
 
-# --- the scheduler's side ----------------------------------------------------------------------------------
+# --- for the scheduler -------------------------------------------------------------------------------------
 
 
 def count_due(session: Session) -> int:
-    """Count the items that wait for nothing but a worker."""
+    """Count the items that a worker could claim now."""
     due = select(func.count()).select_from(WorkItem)
     return session.scalar(due.where(WorkItem.status == WorkStatus.QUEUED, WorkItem.run_after <= now_plus())) or 0
 
 
 def rescue(sessions: Sessions, *, max_attempts: int, stall_seconds: float) -> tuple[list[Held], list[Held]]:
-    """Take items from workers that are gone or do not move; return those queued again, and those failed for good.
+    """Rescue items of workers that are gone or make no progress; return those requeued, and those that failed.
 
-    An item that waits and has no attempt left fails, too, as when fewer are allowed than before.
+    A queued item without attempts left fails, too, for example after MT3_MAX_ATTEMPTS was lowered.
     """
     lost = and_(
         WorkItem.status == WorkStatus.PROCESSING,
@@ -263,10 +263,10 @@ def rescue(sessions: Sessions, *, max_attempts: int, stall_seconds: float) -> tu
     )
     has_attempts = WorkItem.attempts_counted < max_attempts
     is_exhausted = WorkItem.attempts_counted >= max_attempts
-    waits_in_vain = and_(WorkItem.status == WorkStatus.QUEUED, is_exhausted)
+    is_unclaimable = and_(WorkItem.status == WorkStatus.QUEUED, is_exhausted)
     error: dict[str, Any] = {
         "error_code": "worker_lost",
-        "error_detail": "The worker stopped in mid-job (killed, out of memory, or hanging).",
+        "error_detail": "The worker stopped in the middle of the job (killed, out of memory, or hanging).",
     }
     exhausted = {
         "error_code": func.coalesce(WorkItem.error_code, "worker_lost"),
@@ -274,26 +274,26 @@ def rescue(sessions: Sessions, *, max_attempts: int, stall_seconds: float) -> tu
     }
     columns = (WorkItem.id, WorkItem.job_id, WorkItem.kind, WorkItem.number, WorkItem.attempt)
     with sessions() as session:
-        found = [Held(*row) for row in session.execute(select(*columns).where(or_(lost, waits_in_vain)))]
+        found = [Held(*row) for row in session.execute(select(*columns).where(or_(lost, is_unclaimable)))]
     requeued, failed = [], []
     for held in found:
-        # A transaction each: one row that a paused process holds locked must not keep the others waiting.
+        # One transaction each: a row that a paused process has locked must not block the others.
         this = (WorkItem.id == held.id, WorkItem.attempt == held.attempt)
         free = WorkItem.id.in_(select(WorkItem.id).where(*this).with_for_update(skip_locked=True))
         with sessions.begin() as session:
             if not _lock_job(session, held.job_id, wait=False):
                 continue
-            # Each statement asks again: the worker may have moved since.
+            # Each statement checks again: the worker may have made progress since.
             if _requeue(session, held, (*this, free, lost, has_attempts), "lost", error=error):
                 requeued.append(held)
             elif _fail_for_good(session, held, (*this, free, lost, is_exhausted), "lost", error) or _fail_for_good(
-                session, held, (*this, free, waits_in_vain), "lost", exhausted
+                session, held, (*this, free, is_unclaimable), "lost", exhausted
             ):
                 failed.append(held)
     return requeued, failed
 
 
-# --- pieces ------------------------------------------------------------------------------------------------
+# --- helpers -----------------------------------------------------------------------------------------------
 
 _CLAIMED = (
     *("id", "job_id", "kind", "number", "attempt"),
@@ -317,7 +317,7 @@ UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
 
 
 def held_under(held: Held) -> tuple[ColumnElement[bool], ...]:
-    """Return the guard of every change by a worker: the item is in the hands of this attempt."""
+    """Return the guard of every change by a worker: this attempt still holds the item."""
     return (WorkItem.id == held.id, WorkItem.attempt == held.attempt, WorkItem.status == WorkStatus.PROCESSING)
 
 
@@ -328,7 +328,7 @@ def changed(session: Session, statement: Executable) -> bool:
 
 
 def _lock_job(session: Session, job_id: UUID, *, wait: bool = True) -> bool:
-    """Keep others from changing the job until the end of the transaction; False if it is gone, or locked."""
+    """Lock the job until the end of the transaction; return False if it is gone or already locked."""
     job = Job.id == job_id
     if not wait:
         job = Job.id.in_(select(Job.id).where(job).with_for_update(skip_locked=True))
@@ -346,7 +346,7 @@ def _requeue(
     error: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> bool:
-    """Queue an item again. Its job waits, too, if nothing of it is done yet."""
+    """Queue an item again, and its job as well if none of its items has succeeded."""
     error = error or {}
     again = update(WorkItem).where(*guard)
     again = again.values(
@@ -374,19 +374,19 @@ def _fail_for_good(
     outcome: str,
     error: Mapping[str, Any],
 ) -> bool:
-    """Fail an item, and its job unless that has ended; workers at its other items learn of it by heartbeat."""
+    """Fail an item, and its job unless that has ended; workers at its other items notice by heartbeat."""
     failed = update(WorkItem).where(*guard)
     failed = failed.values(**AT_REST, status=WorkStatus.FAILED, finished_at=now_plus(), **error)
-    why = session.execute(
+    cause = session.execute(
         failed.returning(WorkItem.error_code, WorkItem.error_detail), execution_options=UNSYNCHRONIZED
     ).one_or_none()
-    if why is None:
+    if cause is None:
         return False
-    error = {"error_code": why.error_code, "error_detail": why.error_detail}
+    error = {"error_code": cause.error_code, "error_detail": cause.error_detail}
     close_attempts(session, Attempt.item_id == held.id, outcome, **error)
     job = update(Job).where(Job.id == held.job_id, Job.status.in_((Status.QUEUED, Status.PROCESSING)))
     if not changed(session, job.values(status=Status.FAILED, finished_at=now_plus(), **JOB_AT_REST, **error)):
-        return True  # the job had ended before: this item does not change what it came to
+        return True  # the job had ended before: this item does not change its outcome
     others = update(WorkItem).where(
         WorkItem.job_id == held.job_id, WorkItem.status.in_((WorkStatus.QUEUED, WorkStatus.PROCESSING))
     )
@@ -408,24 +408,24 @@ def _unblock(session: Session, job_id: UUID) -> None:
 
 
 def _move_back_in_line(session: Session, held: Held) -> None:
-    """Put what is left of its kind behind the jobs that came meanwhile; rows that are being claimed stay put."""
+    """Move the job's remaining items of this kind behind newer jobs; skip rows that are being claimed."""
     left = select(WorkItem.id).where(
         WorkItem.job_id == held.job_id,
         WorkItem.kind == held.kind,
         WorkItem.status.in_((WorkStatus.QUEUED, WorkStatus.BLOCKED)),
     )
-    now = select(now_plus()).scalar_subquery()  # one moment for all of them, so that they stay in order
+    now = select(now_plus()).scalar_subquery()  # the same time for all of them, so that they stay in order
     moved = update(WorkItem).where(WorkItem.id.in_(left.with_for_update(skip_locked=True)))
     changed(session, moved.values(served_at=now))
 
 
 def of_job(job_id: UUID) -> ColumnElement[bool]:
-    """Return the condition that an attempt is one at an item of this job."""
+    """Return the condition that an attempt belongs to an item of this job."""
     return Attempt.item_id.in_(select(WorkItem.id).where(WorkItem.job_id == job_id))
 
 
 def close_attempts(session: Session, which: ColumnElement[bool], outcome: str, **error: Any) -> None:
-    """Record how attempts ended that are still open."""
+    """Record the outcome of attempts that are still open."""
     closed = update(Attempt).where(which, Attempt.outcome.is_(None))
     changed(session, closed.values(outcome=outcome, finished_at=now_plus(), **error))
 
@@ -436,7 +436,7 @@ def _reported(progress: Progress) -> dict[str, Any]:
         "audio_seconds_done": progress.audio_seconds_done,
         "download": asdict(progress.download) if progress.download else None,
     }
-    if progress.audio_seconds_total is not None:  # else an earlier attempt's is as good
+    if progress.audio_seconds_total is not None:  # else keep that of an earlier attempt
         values["audio_seconds_total"] = progress.audio_seconds_total
     if progress.phase is Phase.TRANSCRIBING:
         values["transcribing_since"] = func.coalesce(Job.transcribing_since, now_plus())

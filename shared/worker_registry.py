@@ -1,4 +1,4 @@
-"""The worker registry: which workers are there, as `/readyz` shows. Informational only; nothing depends on it."""
+"""The registry of running workers, as shown by `/readyz`. Informational only; nothing depends on it."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from shared.db import now_plus
 from shared.tables import Worker
 
 REGISTER_SECONDS = 10.0  # how often a worker registers
-PRESENT_SECONDS = 4 * REGISTER_SECONDS  # workers that did not for longer do not count
+PRESENT_SECONDS = 4 * REGISTER_SECONDS  # workers not seen for longer do not count as present
 FORGET_SECONDS = 24 * 3600.0
 
 
 def register(session: Session, name: str) -> None:
-    """Record that a worker is there and well."""
+    """Record that a worker is alive."""
     seen = update(Worker).where(Worker.name == name).values(seen_at=now_plus())
     if session.execute(seen).rowcount == 0:  # type: ignore[attr-defined]
         session.execute(insert(Worker).values(name=name, seen_at=now_plus()))
 
 
 def unregister(session: Session, name: str) -> None:
-    """Remove a worker that ends in order."""
+    """Remove a worker that shuts down normally."""
     session.execute(delete(Worker).where(Worker.name == name))
 
 
 def count_workers(session: Session) -> tuple[int, datetime | None]:
-    """Return how many workers were seen lately, and when the last one was, if ever."""
+    """Return how many workers were seen recently, and when the latest one was seen, if ever."""
     present = func.count().filter(Worker.seen_at >= now_plus(-PRESENT_SECONDS))
     count, last = session.execute(select(present, func.max(Worker.seen_at))).one()
     return count, last
 
 
 def forget_workers(session: Session) -> None:
-    """Remove workers that were not seen for a day."""
+    """Remove workers that have not been seen for a day."""
     session.execute(delete(Worker).where(Worker.seen_at < now_plus(-FORGET_SECONDS)))

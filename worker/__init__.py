@@ -1,1 +1,1 @@
-"""The side with the networks: claims jobs, transcribes, stores results, and rings for what waits."""
+"""The worker: claims work items, runs the networks, stores results, and announces work that is due."""

@@ -29,7 +29,7 @@ from worker.liveness import Liveness, Registration, Watchdog, loop_step
 from worker.liveness_file import liveness_file
 from worker.runner import Runner
 
-# Said whenever Redis goes away, of a setting that `make_celery` has decided.
+# Emitted whenever Redis disconnects, about a setting that `make_celery` sets explicitly.
 warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 log = get_logger(__name__)
@@ -46,7 +46,7 @@ app.steps["consumer"].add(loop_step(liveness))
 
 @cache
 def services() -> Services:
-    """What all attempts of this process share, made on first use."""
+    """Return what all attempts of this process share, created on first use."""
     return Services(
         settings=settings,
         sessions=make_sessions(make_engine(settings)),
@@ -71,13 +71,13 @@ def services() -> Services:
 
 @cache
 def registration() -> Registration:
-    """This worker's entry in the registry, made on first use."""
+    """Return this worker's entry in the registry, created on first use."""
     return Registration(services().sessions, services().worker)
 
 
 @app.task(name=WAKE_TASK)  # type: ignore[untyped-decorator]
 def wake() -> None:
-    """Work until nothing is due."""
+    """Run items until nothing is due."""
     Runner(services()).drain()
 
 
@@ -87,8 +87,8 @@ def _setup_logging(**_: Any) -> None:
 
 
 @worker_init.connect  # type: ignore[untyped-decorator]
-def _wait_for_parts(**_: Any) -> None:
-    """Before the first message is taken: without these parts an attempt could only fail."""
+def _wait_for_dependencies(**_: Any) -> None:
+    """Wait before the first message is read: without these dependencies an attempt could only fail."""
     Watchdog(liveness, liveness_file(settings)).start()
     startup.wait_for("database", lambda: startup.check_database(services().sessions))
     startup.wait_for("storage", lambda: startup.check_storage(services().storage))
@@ -109,7 +109,7 @@ def _begin(**_: Any) -> None:
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _stop_attempts(**_: Any) -> None:
     liveness.ending()
-    stopping.set()  # attempts in hand are given back at their next sign of progress
+    stopping.set()  # running attempts are released at their next sign of progress
 
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]

@@ -1,4 +1,4 @@
-"""What a handler works with, and what it returns."""
+"""The input and output of handlers."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ log = get_logger(__name__)
 
 
 class Deferred(Exception):  # noqa: N818 - not an error
-    """Raised by a handler to have its item put back: it turned out to be long, and others come first."""
+    """Raised by a handler to defer its item: it turned out to be long, and other work comes first."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What an item came to; see `work.complete`. `artifacts` are objects as `store` describes them."""
+    """The outcome of an item that succeeded; see `work.complete`."""
 
     result_key: str | None = None
     then: Sequence[NewItem] = ()
@@ -45,7 +45,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Services:
-    """What all attempts of a worker process share."""
+    """The dependencies that all attempts of a worker process share."""
 
     settings: Settings
     sessions: Sessions
@@ -59,11 +59,11 @@ class Services:
 
 @dataclass(frozen=True)
 class Context:
-    """What one attempt works with.
+    """The environment of one attempt.
 
     Attributes:
-        preempt: to be called between two segments of a long recording.
-        is_preempting: this attempt is made between two segments of another item.
+        preempt: handlers of long items call it between two segments.
+        is_preempting: this attempt runs between two segments of another item.
     """
 
     services: Services
@@ -73,7 +73,7 @@ class Context:
     is_preempting: bool
 
     def load_model(self) -> Model:
-        """Return the job's model, ready to run; fetch its weights if they are not here."""
+        """Return the job's model, ready to run; fetch its weights if they are not installed."""
         engine, name, report = self.services.engine, self.claim.model, self.heartbeat.report
         report(Phase.FETCHING_CHECKPOINT)
 
@@ -103,15 +103,15 @@ class Context:
         }
 
     def load_results(self, key: str) -> list[Any]:
-        """Return what the network gave for the segments of a shard."""
+        """Return the network's results for the segments of a shard."""
         with self.services.storage.open(key) as packed:
             return unpack(packed.read())
 
-    def report_speed(self, audio_seconds: float, took: float) -> None:
-        """Record how fast the model ran; that this fails is no reason to fail."""
+    def report_speed(self, audio_seconds: float, elapsed: float) -> None:
+        """Record how fast the model ran; a failure to do so is only logged."""
         try:
             with self.services.sessions.begin() as session:
-                speed = audio_seconds / max(took, 1e-6)
+                speed = audio_seconds / max(elapsed, 1e-6)
                 report_model(session, self.claim.model, installed=True, realtime_factor=speed)
         except Exception as error:
             log.warning("model_report_failed", error=str(error))
@@ -119,11 +119,11 @@ class Context:
 
 @dataclass(frozen=True)
 class Handler:
-    """How a kind of work is done.
+    """The implementation of a kind of work.
 
     Attributes:
-        run: does it. May raise `Deferred`; what else it raises is classed by `worker.errors`.
-        stores: prefixes of what an attempt stores, to be removed where it comes to nothing.
+        run: does the work. It may raise `Deferred`; `worker.errors` classifies all other errors.
+        stores: returns the prefixes under which an attempt stores objects, removed if it does not succeed.
     """
 
     run: Callable[[Context], Done]

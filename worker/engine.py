@@ -1,4 +1,4 @@
-"""Networks resident in this process, loaded on first use and kept."""
+"""The networks of this process, loaded on first use and kept in memory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from worker.errors import SilentAudioError, is_out_of_memory
 
 log = get_logger(__name__)
 
-ASSUMED_BATCH = 64  # of a network that cannot even be loaded with its own
-SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise of 14 bits, nobody means this to be heard
+ASSUMED_BATCH = 64  # for a network that cannot be loaded with its default
+SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise floor of 14 bits
 
 
 class TranscriptionEngine:
-    """What an attempt needs of the library: `open` a recording, `fetch` and `load` a model, `transcribe`."""
+    """The library as attempts use it: `open` a recording, `fetch` and `load` a model, `transcribe`."""
 
     def __init__(
         self,
@@ -47,38 +47,38 @@ class TranscriptionEngine:
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def installed(self) -> dict[str, bool]:
-        """Which models' weights are verified on this machine."""
+        """Return for each model whether its weights are installed and verified on this machine."""
         return {name: self._store.is_installed(name) for name in MODELS}
 
     def fetch(self, name: str, progress: ProgressCallback) -> None:
-        """Make sure that a model's weights are here; `progress` is called as bytes arrive, and may raise."""
+        """Make sure that a model's weights are installed; `progress` is called as bytes arrive, and may raise."""
         if name not in self._models:
             self._store.fetch(name, progress)
 
     def load(self, name: str, *, halvings: int = 0) -> Model:
-        """The network, ready to run; loaded once, however many threads ask.
+        """Return the model, ready to run; it is loaded once, however many threads call this.
 
         Args:
-            halvings: how often a job ran out of memory. The network then works on at most so many halves of its
-                usual batch, from here on for all jobs of this process: what they get does not depend on it, and
-                those in hand keep the network that they have.
+            halvings: how often the job ran out of memory. The batch size is halved this many times, from now on
+                for all jobs of this process: results do not depend on it, and running jobs keep the network that
+                they have.
         """
         with self._locks[name]:
             if name not in self._models:
                 self._models[name] = self._load_full(name, halvings)
             batch = _batch_size(self._models[name])
             if batch is None:
-                return self._models[name]  # it has no batch to halve
+                return self._models[name]  # it has no batch size to halve
             smaller = max(1, self._full_batch.setdefault(name, batch) >> halvings)
             if smaller < batch:
-                del self._models[name]  # before the next one takes its room
+                del self._models[name]  # free its memory before the next one is loaded
                 _collect()
                 log.warning("batch_made_smaller", model=name, batch_size=smaller, full=self._full_batch[name])
                 self._models[name] = self._load(name, smaller)
             return self._models[name]
 
     def make_room(self, error: Exception) -> None:
-        """After running out of memory: let go of what the error holds on to, and of reserves."""
+        """Free memory after an out-of-memory error: the frames that the error references, and cached blocks."""
         traceback.clear_frames(error.__traceback__)
         _collect()
 
@@ -102,25 +102,25 @@ class TranscriptionEngine:
         options: dict[str, Any],
         progress: Callable[[Progress], None],
     ) -> Transcription:
-        """Return the notes of a recording that was opened for this model.
+        """Return the transcription of a recording that was opened for this model.
 
         Raises:
             MT3Error: the recording or the options are at fault; see its `code`.
-            SilentAudioError: the recording holds no sound at all.
+            SilentAudioError: the recording is silent.
         """
         transcription = model.transcribe(audio, progress=progress, **options)
         refuse_silence(audio)
         return transcription
 
     def open(self, name: str, recording: BinaryIO) -> AudioStream:
-        """Open a recording at the sample rate of a model, which need not be loaded, within our limits.
+        """Open a recording at the sample rate of a model, which need not be loaded, within the service's limits.
 
         Raises:
-            AudioError: it is no recording, or longer than MT3_MAX_AUDIO_SECONDS by its header.
-            UnknownModelError: this version has no such model.
+            AudioError: it is not a recording, or its header states more than MT3_MAX_AUDIO_SECONDS.
+            UnknownModelError: this release has no such model.
         """
         if name not in MODELS:
-            raise UnknownModelError(f"There is no model {name!r}; there are: {', '.join(MODELS)}.")
+            raise UnknownModelError(f"There is no model {name!r}; available models: {', '.join(MODELS)}.")
         return open_audio(
             recording,
             sample_rate=MODELS[name].sample_rate,
@@ -130,7 +130,7 @@ class TranscriptionEngine:
 
 
 def refuse_silence(audio: AudioStream) -> None:
-    """Raise if a recording that was run through held no sound.
+    """Raise if a recording that was read to its end is silent.
 
     Raises:
         SilentAudioError
@@ -142,7 +142,7 @@ def refuse_silence(audio: AudioStream) -> None:
 
 
 def _batch_size(model: Model) -> int | None:
-    """Segments that a network works on at once; None for one without a batch size."""
+    """Return the number of segments that a network processes at once; None if it has no batch size."""
     if "batch_size" not in model.spec.device_options:
         return None
     return getattr(model.network, "batch_size", None)

@@ -1,4 +1,4 @@
-"""How an attempt's failure is classed: which code the client sees, and whether another attempt may help."""
+"""Classification of failures: which error code the client sees, and whether another attempt may help."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 from checkpoints.errors import CheckpointError, DownloadError, LockTimeoutError
 from mt3_infer.errors import AudioError, MT3Error
-from shared.db import is_away
+from shared.db import is_unavailable
 from shared.errors import ServiceError, Unavailable, is_disk_full
 
 OUT_OF_MEMORY = "out_of_memory"
-ALLOCATION_WORDS = ("can't allocate memory", "Failed to allocate memory", "bad_alloc")
+ALLOCATION_MESSAGES = ("can't allocate memory", "Failed to allocate memory", "bad_alloc")
 
 
 class SilentAudioError(AudioError):
-    """The recording holds no sound."""
+    """The recording is silent."""
 
     code = "silent_audio"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What is written into the job.
+    """The error that is written into the job.
 
-    `is_counted`: whether the attempt counts towards MT3_MAX_ATTEMPTS. Where a part of ours was away, the
-    job is not to blame and waits for it.
+    `is_counted` is False if the attempt does not count towards MT3_MAX_ATTEMPTS: when a dependency of the service
+    is unavailable, the job is not to blame and waits for it.
     """
 
     code: str
@@ -35,13 +35,13 @@ class Failure:
 
 
 def classify(error: Exception) -> Failure:
-    """Class an error: the one place that decides which failures another attempt may mend."""
+    """Classify an error: the one place that decides which failures are retried."""
     if is_out_of_memory(error):
         return Failure(OUT_OF_MEMORY, "The worker ran out of memory.", retryable=True)
-    if is_away(error):
+    if is_unavailable(error):
         return Failure("unavailable", "The database did not answer.", retryable=True, is_counted=False)
     if is_disk_full(error):
-        return Failure("unavailable", "A disk of ours is full.", retryable=True, is_counted=False)
+        return Failure("unavailable", "The worker's disk is full.", retryable=True, is_counted=False)
     match error:
         case Unavailable():
             return Failure(error.code, str(error), retryable=True, is_counted=False)
@@ -52,15 +52,16 @@ def classify(error: Exception) -> Failure:
         case MT3Error() | CheckpointError():
             return Failure(error.code, str(error), retryable=False)
         case _:
-            return Failure("internal_error", "Something went wrong on our side.", retryable=True)
+            detail = "An internal error occurred. The worker's log has the details; retrying may help."
+            return Failure("internal_error", detail, retryable=True)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory was lacking, of the machine or of the GPU, in the words of any library that we run on."""
+    """Return True if the machine or the GPU ran out of memory, by the error of any library in use."""
     if isinstance(error, MemoryError):
         return True
-    torch = sys.modules.get("torch")  # if it is not loaded, it raised nothing
+    torch = sys.modules.get("torch")  # if it is not loaded, it cannot have raised the error
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
-    # PyTorch on a CPU, and onnxruntime, have no class of their own for it.
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATION_WORDS)
+    # PyTorch on a CPU and onnxruntime have no dedicated class for it.
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in ALLOCATION_MESSAGES)

@@ -1,4 +1,4 @@
-"""Keeps an attempt's lease alive and its progress in the database, and stops the attempt when it has to."""
+"""The heartbeat: renews an attempt's lease, writes its progress, and stops the attempt when necessary."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from shared.tables import Phase
 
 log = get_logger(__name__)
 
-PROGRESS_SECONDS = 0.4  # how often a change of progress is written, which is also how fast a cancel is seen
+PROGRESS_SECONDS = 0.4  # how often progress is written, and thus how soon a cancel is noticed
 
 
 class AttemptStopped(Exception):  # noqa: N818 - not an error
-    """The attempt has no reason to go on."""
+    """The attempt must stop."""
 
 
 class LeaseLost(AttemptStopped):
-    """The job was canceled, deleted, or given to another worker: discard everything, write nothing."""
+    """The job was canceled, deleted, or claimed by another worker: discard everything, write nothing."""
 
 
 class ShuttingDown(AttemptStopped):
-    """This worker is about to end: release the item."""
+    """This worker is shutting down: release the item."""
 
 
 class Heartbeat:
-    """A thread beside an attempt. The attempt calls `report` as it goes, and is stopped from there.
+    """A thread beside an attempt. The attempt calls `report` regularly, which raises when it must stop.
 
     Args:
-        stopping: set when the worker process is to end.
+        stopping: set when the worker process is shutting down.
         on_move: called at each sign of progress.
     """
 
@@ -71,7 +71,7 @@ class Heartbeat:
     def report(
         self, phase: Phase, *, done: float = 0.0, total: float | None = None, download: Download | None = None
     ) -> None:
-        """Report where the attempt is, in seconds of audio, or in bytes of the checkpoint while that is fetched.
+        """Report progress in seconds of audio, or in bytes of the checkpoint while that is downloaded.
 
         Raises:
             LeaseLost, ShuttingDown: stop now.
@@ -91,7 +91,7 @@ class Heartbeat:
             raise ShuttingDown
 
     def touch(self) -> None:
-        """Count as moving, if only because what preempts the attempt does."""
+        """Record a sign of progress, of the attempt itself or of an item that preempts it."""
         self._on_move()
         if self._progress is not None:
             self._progress = replace(self._progress, moved=self._progress.moved + 1)
@@ -111,7 +111,7 @@ class Heartbeat:
                         session, self._claim, lease_seconds=self._lease_seconds, progress=progress, moved=moved
                     )
             except Exception as error:
-                # The database may be back before the lease ends; if not, the finish is refused.
+                # The database may be back before the lease ends; if not, completing the item is refused.
                 log.warning("heartbeat_failed", error=str(error))
                 continue
             if not is_held:

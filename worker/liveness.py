@@ -1,10 +1,9 @@
-"""Liveness of a worker, by what it does: a process that merely exists may hang.
+"""Liveness of a worker, measured by its activity: a process that merely exists may hang.
 
-Its consumer loop must turn, and each attempt must move. As long as that holds, a watchdog touches the liveness
-file every second. `worker.liveness_file` and the supervisor of `mt3-infer serve` look at its age, and so see a
-process that is stopped or hangs as a whole. A worker that finds that it hangs ends itself: a thread stuck in a
-driver cannot be ended alone, and a stuck worker would keep its place for ever. Its items are rescued when their
-leases end.
+The consumer loop must run, and each attempt must make progress. While both hold, a watchdog touches the liveness
+file every second. `worker.liveness_file` and the supervisor of `mt3-infer serve` check its age, and so detect a
+process that is stopped or hangs as a whole. A worker that detects that it hangs exits: a thread stuck in a driver
+cannot be ended alone, and a stuck worker would hold its slot forever. Its items are rescued when their leases end.
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ HANGING_STATUS = 70  # EX_SOFTWARE of sysexits.h
 
 @dataclass(eq=False)
 class Activity:
-    """When an attempt last moved."""
+    """The time of the last activity of an attempt or of the loop."""
 
     at: float = field(default_factory=time.monotonic)
 
     def touch(self) -> None:
-        """Record that it moves."""
+        """Record a sign of activity."""
         self.at = time.monotonic()
 
 
 class Liveness:
-    """Watches what moves in this process, and whether enough does.
+    """Watches the consumer loop and the attempts of this process.
 
     Args:
-        stall_seconds: for how long an attempt may stand still.
-        loop_seconds: for how long the consumer loop may stand still while Redis answers.
-        check_redis: raises if Redis is away; the consumer then waits for it, as it should.
+        stall_seconds: how long an attempt may make no progress.
+        loop_seconds: how long the consumer loop may stand still while Redis answers.
+        check_redis: raises if Redis is unavailable; the consumer then rightly waits for it.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class Liveness:
         self._check_redis = check_redis
         self._attempts: set[Activity] = set()
         self._changing = threading.Lock()
-        self._loop: Activity | None = None  # until it has begun to turn
+        self._loop: Activity | None = None  # until it has started
 
     @contextmanager
     def attempt(self) -> Iterator[Activity]:
@@ -75,20 +74,20 @@ class Liveness:
                 self._attempts.discard(activity)
 
     def turned(self) -> None:
-        """Record that the consumer loop turned."""
+        """Record an iteration of the consumer loop."""
         self._loop = Activity()
 
     def ending(self) -> None:
-        """Let the loop stop, as the worker is to end."""
+        """Stop watching the loop, as the worker is shutting down."""
         self._loop = None
 
-    def complaint(self) -> str | None:
-        """Return what does not move, in words; None if all is well."""
+    def describe_hang(self) -> str | None:
+        """Return a description of what hangs; None if nothing does."""
         now = time.monotonic()
         with self._changing:
             stuck = sum(now - activity.at > self._stall_seconds for activity in self._attempts)
         if stuck:
-            return f"{stuck} of {len(self._attempts)} attempts stood still for {self._stall_seconds:.0f} s"
+            return f"{stuck} of {len(self._attempts)} attempts made no progress for {self._stall_seconds:.0f} s"
         loop = self._loop
         if loop is not None and now - loop.at > self._loop_seconds:
             try:
@@ -96,12 +95,12 @@ class Liveness:
             except Exception:
                 self._loop = Activity()  # the time counts from when Redis is back
             else:
-                return f"no message was looked for in {self._loop_seconds:.0f} s"
+                return f"the consumer loop stood still for {self._loop_seconds:.0f} s"
         return None
 
 
 class Watchdog:
-    """Touches the liveness file as long as the worker is well, and ends the process when it is not."""
+    """Touches the liveness file as long as the worker makes progress, and ends the process when it hangs."""
 
     def __init__(self, liveness: Liveness, file: Path, *, end: Callable[[int], Any] = os._exit) -> None:
         self._liveness = liveness
@@ -110,14 +109,14 @@ class Watchdog:
         self._steps = Steps()
 
     def start(self) -> None:
-        """Check from now on."""
+        """Start checking in a thread."""
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def check(self) -> None:
         """Check once."""
-        complaint = self._liveness.complaint()
-        if complaint is not None:
-            log.error("worker_hangs", reason=complaint)
+        reason = self._liveness.describe_hang()
+        if reason is not None:
+            log.error("worker_hangs", reason=reason)
             self._end(HANGING_STATUS)
         self._steps.run(self._touch)
 
@@ -132,7 +131,7 @@ class Watchdog:
 
 
 class Registration:
-    """Keeps this worker in the registry. A thread of its own: a database may hang, too."""
+    """Keeps this worker in the registry, from its own thread because the database may hang."""
 
     def __init__(self, sessions: Sessions, worker: str) -> None:
         self._sessions = sessions
@@ -141,7 +140,7 @@ class Registration:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Register, from now on again and again."""
+        """Register now, and renew the entry regularly."""
         threading.Thread(target=self._run, name="registration", daemon=True).start()
 
     def end(self) -> None:
@@ -164,10 +163,10 @@ class Registration:
 
 
 def loop_step(liveness: Liveness) -> type[bootsteps.StartStopStep]:
-    """Return a step of Celery's consumer that has its event loop turn, and report it, ten times a second.
+    """Return a step of Celery's consumer that runs its event loop, and reports it, ten times a second.
 
-    Left to itself the loop looks for the next message up to a second after a job has ended, as no message is
-    taken in advance: three workers then do three short jobs a second, however short they are.
+    By itself the loop reads the next message up to a second after a job has ended, as nothing is prefetched: three
+    workers then do three short jobs a second, however short they are.
     """
 
     class LoopTurns(bootsteps.StartStopStep):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What a job that succeeds leaves: its notes as MIDI and as JSON."""
+"""The artifacts of a job: its notes as MIDI and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from worker.context import Context
 
 
 def store_results(context: Context, transcription: Transcription, prefix: str) -> Result:
-    """Store the artifacts of a job under a prefix that is this attempt's alone."""
+    """Store the artifacts of a job under a prefix that no other attempt uses."""
     context.heartbeat.report(Phase.WRITING_RESULTS, done=transcription.duration)
     artifacts = [
         context.store(prefix + "transcription.mid", transcription.to_midi(), "audio/midi"),

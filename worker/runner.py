@@ -1,8 +1,8 @@
 """Runs work items: claim → lease → handler → outcome.
 
-What is done for an item is a handler's (`worker.handlers`); the runner knows no kind of work, and no broker:
-Celery calls it, and so do tests. Whatever happens to an attempt, the item ends in a state from which another
-worker can go on: the guarded updates of `shared.work` see to that.
+The work itself is done by handlers (`worker.handlers`); the runner knows neither the kinds of work nor the broker:
+Celery calls it, and so do tests. Whatever happens to an attempt, the guarded updates of `shared.work` leave the
+item in a state from which another worker can continue.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from shared import work
-from shared.db import is_away
+from shared.db import is_unavailable
 from shared.errors import ServiceError
 from shared.fairness import claim_next
 from shared.kinds import Claim
@@ -35,9 +35,9 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 DATABASE_PAUSE_SECONDS = 0.5
-GOODBYE_SECONDS = 5.0  # a worker that is to end waits no longer for the database; the lease does the rest
-OUTAGE_PAUSE_SECONDS = 10.0  # longest pause, before jitter, while a dependency is away: it may be back any time
-OUTAGE_ATTEMPTS = 500  # over an hour of outage: from then on attempts count, and the job ends
+SHUTDOWN_SECONDS = 5.0  # how long a worker that shuts down waits for the database; then its lease expires
+OUTAGE_PAUSE_SECONDS = 10.0  # longest pause, before jitter, while a dependency is unavailable: it may recover soon
+OUTAGE_ATTEMPTS = 500  # over an hour of outage: from then on attempts count, and the job fails
 
 
 class Outcome(StrEnum):
@@ -45,29 +45,29 @@ class Outcome(StrEnum):
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    DEFERRED = "deferred"  # the item is long, and waits
-    RELEASED = "released"  # this worker is to end
-    LOST = "lost"  # the item was canceled, or is another worker's
+    DEFERRED = "deferred"  # the item is long and must wait
+    RELEASED = "released"  # this worker is shutting down
+    LOST = "lost"  # the item was canceled or claimed by another worker
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs items for one thread after the other of a worker process.
+    """Runs items on the threads of a worker process.
 
     Attributes:
-        preempted: the heartbeat of the long item whose thread this runner's items are run on.
+        preempted: the heartbeat of the long item that this runner's items preempt.
     """
 
     services: Services
     preempted: Heartbeat | None = None
 
     def drain(self) -> None:
-        """Run all items that are due, one after the other, until this worker is to end."""
+        """Run all items that are due, one after the other, until this worker shuts down."""
         while self.run_next() is not None:
             pass
 
     def run_next(self) -> Outcome | None:
-        """Run the item that is first in line; None if nothing is due, or this worker is to end."""
+        """Run the item that is first in line; None if nothing is due or this worker is shutting down."""
         if self.services.stopping.is_set():
             return None
         claim = self._retry_while_unavailable(lambda: self._claim(self.services.settings.max_attempts))
@@ -123,7 +123,7 @@ class Runner:
         return Outcome.SUCCEEDED
 
     def _complete(self, claim: Claim, done: Done, activity: Activity) -> None:
-        """Raises: LeaseLost: another attempt holds the item; what this one has stored is to be discarded."""
+        """Complete the item, or raise `LeaseLost` if another attempt holds it."""
 
         def complete(session: Session) -> bool:
             return work.complete(
@@ -163,15 +163,15 @@ class Runner:
         )
 
     def _backoff(self, attempt: int, *, longest: float) -> float:
-        """Return the seconds until the next attempt: doubled each time, with jitter so that they spread."""
+        """Return the seconds until the next attempt: exponential, with jitter to spread retries."""
         doubled: float = self.services.settings.retry_seconds * 2 ** min(attempt - 1, 6)
-        return min(doubled, longest) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+        return min(doubled, longest) * random.uniform(0.5, 1.5)  # noqa: S311 - not security-relevant
 
     def _commit(self, write: Callable[[Session], bool], activity: Activity) -> bool:
-        """Run a transaction whose guard makes it safe to repeat, until the database is there to take it.
+        """Run a transaction whose guard makes it safe to repeat, until the database is available.
 
         Raises:
-            what the database raises, if this worker is to end.
+            The database's error, if it is unavailable while this worker shuts down.
         """
 
         def commit() -> bool:
@@ -180,16 +180,16 @@ class Runner:
 
         return self._retry_while_unavailable(commit, activity)
 
-    def _retry_while_unavailable(self, ask: Callable[[], T], activity: Activity | None = None) -> T:
+    def _retry_while_unavailable(self, action: Callable[[], T], activity: Activity | None = None) -> T:
         is_waiting = False
-        patience = time.monotonic() + GOODBYE_SECONDS
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
         while True:
             try:
-                return ask()
+                return action()
             except Exception as error:
-                if not is_away(error):
+                if not is_unavailable(error):
                     raise
-                if self.services.stopping.is_set() and time.monotonic() > patience:
+                if self.services.stopping.is_set() and time.monotonic() > deadline:
                     raise
                 if not is_waiting:
                     log.warning("waiting_for_dependency", dependency="database", error=str(error).splitlines()[0])
@@ -213,27 +213,27 @@ class Runner:
         )
 
     def _preemption(self, heartbeat: Heartbeat) -> Preemption:
-        """Make what a long item calls between two segments.
+        """Return the callable that a long item calls between two segments.
 
-        Only first attempts are made there: an item that killed its worker would take the long one with it again.
+        It makes only first attempts: an item that killed its worker before would end the long one's attempt, too.
         """
-        meanwhile = replace(self, preempted=heartbeat)
+        nested = replace(self, preempted=heartbeat)
 
         def run_short() -> bool:
             try:
                 claim = self._claim(max_attempts=1, short_for=WAIT_SECONDS)
             except Exception as error:
-                if not is_away(error):
+                if not is_unavailable(error):
                     raise
                 return False
             if claim is not None:
-                LogContext().run(meanwhile.run, claim)  # its log lines name nothing of the long item
+                LogContext().run(nested.run, claim)  # without the log context of the long item
             return claim is not None and not self.services.stopping.is_set()
 
         return Preemption(run_short)
 
     def _discard(self, claim: Claim) -> None:
-        """Remove what an attempt has stored that came to nothing."""
+        """Remove the objects that an unsuccessful attempt has stored."""
         try:
             for prefix in HANDLERS[claim.kind].stores(claim):
                 self.services.storage.delete_prefix(prefix)

@@ -1,8 +1,8 @@
-"""The scheduler: takes jobs back from dead workers, announces work that is due, removes what is past its time.
+"""The scheduler: rescues items of dead workers, announces work that is due, removes expired files.
 
-`python -m worker.scheduler`. Any number may run; a lock in the database lets one of them work, and another one
-go on when it dies. Every step is one guarded statement, so that two who both believe to have the lock do no
-harm, and none keeps anything that matters in memory: kill it at any point and start it again.
+`python -m worker.scheduler`. Any number may run; a lock in the database makes one of them active, and another
+takes over when it dies. Every step is one guarded statement, so that two processes that both believe to hold the
+lock do no harm, and no essential state is kept in memory: kill it at any point and start it again.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from worker.sweeper import Sweeper
 
 log = get_logger(__name__)
 
-LOCK_SECONDS = 5.0  # how long no process schedules after the one that did was killed
-MESSAGES = 100  # at most, in the list: enough to wake so many idle threads at each tick
+LOCK_SECONDS = 5.0  # how long no process schedules after the active one was killed
+MESSAGES = 100  # at most, in the list: enough to wake this many idle threads at each tick
 SWEEP_SECONDS = 30.0
 SWEEPER_LOCK_SECONDS = 120.0  # longer than the longest wait for storage
 
 
 @dataclass
 class Scheduler:
-    """One `tick` does everything that is due, unless another process is at it."""
+    """Runs all steps at each `tick`, unless another process holds the lock."""
 
     settings: Settings
     sessions: Sessions
@@ -50,12 +50,12 @@ class Scheduler:
     _held: float = field(default=float("-inf"), init=False)
 
     def tick(self) -> None:
-        """Rescue, then announce. What an unavailable dependency prevents is tried again at the next tick."""
-        for step in (self._rescue_if_ours, self._announce_if_ours):
+        """Rescue, then announce. A step that fails is tried again at the next tick."""
+        for step in (self._rescue_if_active, self._announce_if_active):
             self._steps.run(step)
 
     def rescue(self) -> None:
-        """Take items back whose lease ran out or that stopped moving."""
+        """Rescue items whose lease expired or that make no progress."""
         requeued, failed = work.rescue(
             self.sessions,
             max_attempts=self.settings.max_attempts,
@@ -67,23 +67,23 @@ class Scheduler:
             log.error("attempts_exhausted", job_id=str(item.job_id), kind=item.kind, number=item.number)
 
     def announce(self) -> None:
-        """Top the list of messages up to the work that is due: what became of earlier messages does not matter."""
+        """Add messages until there are as many as items due; the fate of earlier messages does not matter."""
         with self.sessions() as session:
             due = work.count_due(session)
         if due:
             for _ in range(min(due, MESSAGES) - int(self.redis.llen(QUEUE_NAME))):
                 self.queue.notify()
 
-    def _rescue_if_ours(self) -> None:
-        if self._is_ours():
+    def _rescue_if_active(self) -> None:
+        if self._is_active():
             self.rescue()
 
-    def _announce_if_ours(self) -> None:
-        if self._is_ours():
+    def _announce_if_active(self) -> None:
+        if self._is_active():
             self.announce()
 
-    def _is_ours(self) -> bool:
-        """Whether this process is the one that schedules. Asked anew when a third of the lease is over."""
+    def _is_active(self) -> bool:
+        """Return True if this process holds the lock, which it renews after a third of the lease."""
         if time.monotonic() - self._held < self.lock_seconds / 3:
             return True
         asked = time.monotonic()
@@ -94,7 +94,7 @@ class Scheduler:
 
 
 def main() -> None:
-    """Tick until a signal ends the process."""
+    """Tick until a signal stops the process."""
     settings = read_settings()
     configure_logs(settings)
     stopping = threading.Event()
@@ -120,8 +120,8 @@ def main() -> None:
     log.info("scheduler_started")
     if not startup.wait_for("database", lambda: startup.check_database(sessions), stopping):
         return
-    # Redis may come later: jobs are taken back without it, and announced when it is there.
-    # Sweeping waits for storage, which may be slow: it has a thread of its own.
+    # Redis may start later: items are rescued without it, and announced once it is available.
+    # Sweeping waits for storage, which may be slow: it has its own thread.
     threading.Thread(
         target=_repeat, args=(sweeper.tick, SWEEP_SECONDS, stopping), name="sweeper", daemon=True
     ).start()

@@ -1,7 +1,7 @@
-"""Splits the samples of a recording into shards: float32 little-endian, mono, at the model's rate.
+"""Splitting of a recording's samples into shards: float32 little-endian, mono, at the model's rate.
 
-Where segments overlap, both sides of a boundary hold the same samples: the segments, and with them the notes, are
-those of the recording in one piece.
+Where segments overlap, the shards on both sides of a boundary hold the same samples: the segments, and thus the
+notes, are the same as without splitting.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ SAMPLE = np.dtype("<f4")
 def split_samples(
     blocks: Iterable[Waveform], grid: SegmentGrid, size: int, keep: Callable[[int, BinaryIO], None]
 ) -> int:
-    """Split a recording into shards of `size` segments as it comes in; return how many samples it has.
+    """Split a recording into shards of `size` segments while it is decoded; return its number of samples.
 
     Args:
-        keep: is called for each shard, in order, with its number and a file of its samples. The files lie on disk,
-            one or two at a time.
+        keep: called for each shard, in order, with its number and a file of its samples. One or two of these
+            files exist on disk at a time.
     """
     endless = 1 << 62
     position = kept = 0
     with ExitStack() as files:
-        growing: list[tuple[int, int, BinaryIO]] = []  # of shards kept, kept + 1, …: from, up to, samples
+        growing: list[tuple[int, int, BinaryIO]] = []  # shards kept, kept + 1, …: start, stop, samples
 
         def begin_next() -> bool:
-            """Begin the next shard if its first sample has come."""
+            """Begin the next shard if its first sample has arrived."""
             first = (kept + len(growing)) * size
             start, stop = grid.span(first, first + size, endless)
             if start < position:
@@ -60,7 +60,7 @@ def split_samples(
                 )
             while growing and growing[0][1] <= position:
                 end_first()
-        # What is left: shards that the end of the recording cuts short, down to one that holds only silence.
+        # The rest: shards cut short by the end of the recording, possibly down to one of padding only.
         while kept * size < grid.count(position):
             end_first()
     return position

@@ -1,8 +1,8 @@
-"""Removes what is past its time, and what nobody refers to any more.
+"""The sweeper: removes expired jobs and unreferenced files.
 
-Jobs that ended long ago; files of deleted jobs, once no worker can still be writing them; and orphans: uploads
-whose row was never written, results and shards of attempts that were lost, parts of writes that never ended. An
-orphan is told by the database, not by its name, and only when it is old: what is being made is young.
+These are jobs that ended long ago; files of deleted jobs, once no worker can still be writing them; and orphans:
+uploads whose row was never written, results and shards of lost attempts, parts of unfinished writes. The database
+decides what is an orphan, not its name, and only if it is old: files that are being written are recent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from worker.steps import Steps
 
 log = get_logger(__name__)
 
-ORPHANS_SECONDS = 3600.0  # from one look through all of storage to the next
+ORPHANS_SECONDS = 3600.0  # between two searches of all of storage
 BATCH = 200
 PREFIXES: dict[str, Callable[..., str]] = {
     "uploads/": upload_prefix,
@@ -36,17 +36,17 @@ PREFIXES: dict[str, Callable[..., str]] = {
 
 @dataclass
 class Sweeper:
-    """One `tick` removes all that is due, unless another process is at it."""
+    """Removes everything that is due at each `tick`, unless another process holds the lock."""
 
     settings: Settings
     sessions: Sessions
     storage: ObjectStorage
     lock: DatabaseLock
     _steps: Steps = field(default_factory=Steps, init=False)
-    _looked: float = field(default=float("-inf"), init=False)
+    _searched: float = field(default=float("-inf"), init=False)
 
     def tick(self) -> None:
-        """Everything that is due. What a part that is away keeps us from is tried again at the next tick."""
+        """Remove everything that is due; retry at the next tick if a dependency is unavailable."""
         self._steps.run(self._sweep)
 
     def _sweep(self) -> None:
@@ -54,12 +54,12 @@ class Sweeper:
             return
         self.expire_jobs()
         self.remove_garbage()
-        if time.monotonic() - self._looked >= ORPHANS_SECONDS:
+        if time.monotonic() - self._searched >= ORPHANS_SECONDS:
             self.remove_orphans()
-            self._looked = time.monotonic()
+            self._searched = time.monotonic()
 
     def expire_jobs(self) -> None:
-        """Delete jobs that ended too long ago, and workers that are long gone."""
+        """Delete jobs that ended too long ago, and registry entries of workers that are long gone."""
         with self.sessions.begin() as session:
             expired = jobs.expire_jobs(session, ttl_days=self.settings.result_ttl_days)
         if expired:
@@ -74,7 +74,7 @@ class Sweeper:
         for prefix in prefixes:
             if not self.lock.hold():
                 return
-            is_removed = self._removes(prefix)
+            is_removed = self._try_remove(prefix)
             with self.sessions.begin() as session:
                 if is_removed:
                     garbage.forget(session, prefix)
@@ -82,7 +82,7 @@ class Sweeper:
                     garbage.postpone(session, prefix)
 
     def remove_orphans(self) -> None:
-        """Look through all of storage and remove what is old and belongs to nothing."""
+        """Search all of storage and remove old objects that belong to no job or to a stale attempt."""
         old = datetime.now(UTC) - timedelta(hours=self.settings.orphan_hours)
         removed = 0
         try:
@@ -108,11 +108,11 @@ class Sweeper:
                 kept = find_kept(session, [job_id for job_id, _ in batch])
             for job_id, attempt in batch:
                 if job_id not in kept or (attempt is not None and attempt not in kept[job_id]):
-                    removed += self._removes(prefix(job_id) if attempt is None else prefix(job_id, attempt))
+                    removed += self._try_remove(prefix(job_id) if attempt is None else prefix(job_id, attempt))
         return removed
 
-    def _removes(self, prefix: str) -> bool:
-        """Delete a prefix; return False if storage refused it."""
+    def _try_remove(self, prefix: str) -> bool:
+        """Delete a prefix; return False if storage rejected it."""
         try:
             self.storage.delete_prefix(prefix)
         except ServiceError as error:
@@ -121,12 +121,12 @@ class Sweeper:
         return True
 
     def _go_on_after(self, subject: str, error: ServiceError) -> None:
-        """Log what storage refused, so that the rest is still done; raise if it is unavailable as a whole."""
+        """Log a rejected request, so that the rest is still done; raise if storage as a whole is unavailable."""
         log.warning("storage_refused", subject=subject, error=str(error))
         self.storage.check()
 
     def _owned(self, top: str, old: datetime) -> Iterator[tuple[UUID, int | None]]:
-        """Job, and attempt where it has one, of every group of objects that are all old."""
+        """Yield job and attempt, if any, of every group of objects that are all old."""
         for owner, objects in groupby(self.storage.list_objects(top), _owner):
             newest = max(entry.modified for entry in objects)
             if owner is not None and newest < old:
@@ -134,7 +134,7 @@ class Sweeper:
 
 
 def _owner(entry: ListedObject) -> tuple[UUID, int | None] | None:
-    """Job and attempt that an object was written for; None for what we did not name."""
+    """Return the job and attempt that an object was written for; None for a foreign key."""
     top, *parts = entry.key.split("/")
     try:
         job_id = UUID(parts[0])

@@ -122,7 +122,7 @@ def test_hanging_worker_is_replaced_and_its_job_succeeds(
         job_id = client.submit(bach).json["id"]
         servers.wait_until(lambda: not hanging.is_running(), seconds=90, what="the end of the worker that hangs")
         assert client.wait(job_id)["status"] == "succeeded"
-        assert "worker hangs; ending it" in service.log.read_text()
+        assert "worker hangs; killing it" in service.log.read_text()
 
 
 def test_ctrl_c_ends_every_process_and_the_next_start_resumes_the_jobs(
@@ -180,7 +180,7 @@ def test_folder_in_use_is_reported_in_one_sentence(own_service: servers.Service)
     var = own_service.folder / "var"
     run = run_serve("--port", str(servers.free_port()), "--var", str(var))
     assert run.returncode == 1
-    assert run.stderr == f"Error: a service already runs in {var}: end it, or choose another --var\n"
+    assert run.stderr == f"Error: a service is already running in {var}: stop it, or choose another --var\n"
 
 
 def test_wrong_setting_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,4 +175,4 @@ def test_an_attempt_that_finds_no_room_is_not_counted_and_made_again(
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_no_room_for_what_a_worker_puts_aside_is_no_fault_of_the_job(number: int) -> None:
     failure = classify(OSError(number, os.strerror(number)))
-    assert failure == Failure("unavailable", "A disk of ours is full.", retryable=True, is_counted=False)
+    assert failure == Failure("unavailable", "The worker's disk is full.", retryable=True, is_counted=False)

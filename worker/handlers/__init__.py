@@ -1,4 +1,4 @@
-"""How each kind of work is done: one file for each, and a row here."""
+"""The handlers of the kinds of work: one file for each, and a row here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notes from the results of all shards of a long recording, one shard in memory at a time."""
+"""Assemble the notes from the results of all shards of a long recording, one shard in memory at a time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from worker.results import store_results
 
 
 def stores(claim: Claim) -> Sequence[str]:
-    """Return the prefix that an attempt writes to."""
+    """Return the prefix under which an attempt stores its results."""
     return (result_prefix(claim.job_id, claim.payload["split_by_attempt"], claim.attempt),)
 
 
 def run(context: Context) -> Done:
-    """Collect what the network gave for each shard, and store the notes of the whole recording."""
+    """Collect the network's results of each shard, and store the notes of the whole recording."""
     claim, seconds = context.claim, context.claim.payload["seconds"]
     with context.services.sessions() as session:
         shards = work.list_items(session, claim.job_id, SHARD)

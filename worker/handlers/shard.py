@@ -1,4 +1,4 @@
-"""Some segments of a long recording: the network runs on them, and its results are stored."""
+"""Run the network on some segments of a long recording, and store its results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.splitting import read_samples
 
 
 def stores(claim: Claim) -> Sequence[str]:
-    """Return the prefix that an attempt writes to: a folder beside the shard's input."""
+    """Return the prefix under which an attempt stores its results: a folder beside the shard's input."""
     return (f"{(claim.input_key or '').rpartition('/')[0]}/{claim.attempt}/",)
 
 

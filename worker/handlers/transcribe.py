@@ -1,4 +1,4 @@
-"""A recording: transcribed in one piece, or split into shards where it is long.
+"""Transcribe a recording in one piece, or split it into shards if it is long.
 
 The recording is opened once, and its length decides what happens before any weights are fetched or loaded.
 """
@@ -26,7 +26,7 @@ log = get_logger(__name__)
 
 
 def stores(claim: Claim) -> Sequence[str]:
-    """Return the prefixes that an attempt writes to."""
+    """Return the prefixes under which an attempt stores its results."""
     return result_prefix(claim.job_id, claim.attempt), shard_prefix(claim.job_id, claim.attempt)
 
 
@@ -34,8 +34,8 @@ def run(context: Context) -> Done:
     """Transcribe the recording, or split it.
 
     Raises:
-        AudioError: it is silent, too long, cut off or cannot be decoded.
-        Deferred: it is long, and waits until it may be split.
+        AudioError: it is silent, too long, truncated or cannot be decoded.
+        Deferred: it is long, and must wait before it is split.
     """
     claim, services = context.claim, context.services
     assert claim.input_key is not None
@@ -45,7 +45,7 @@ def run(context: Context) -> Done:
         services.engine.open(claim.model, recording) as audio,
     ):
         shard_seconds = services.settings.shard_seconds
-        # If its header does not say how long it is, splitting it will show.
+        # If the header does not state the length, treat it as long: splitting determines it.
         if shard_seconds and (audio.duration is None or audio.duration > shard_seconds):
             if _must_wait(context):
                 raise Deferred
@@ -62,7 +62,7 @@ def run(context: Context) -> Done:
 
 
 def _must_wait(context: Context) -> bool:
-    """Return True if a long recording is put back: once at most, and always in the middle of another one."""
+    """Return True if a long recording must be deferred: at most once, and always if it preempts another item."""
     if context.claim.is_long:
         return False
     if context.is_preempting:
@@ -85,13 +85,13 @@ def _split(context: Context, audio: AudioStream, shard_seconds: float) -> Done:
         context.services.storage.put(key(number), samples, content_type="application/octet-stream")
         heartbeat.report(Phase.DECODING_AUDIO, done=audio.seconds, total=audio.duration)
 
-    def watched(blocks: Iterable[Waveform]) -> Iterator[Waveform]:
+    def with_progress(blocks: Iterable[Waveform]) -> Iterator[Waveform]:
         for block in blocks:
             heartbeat.report(Phase.DECODING_AUDIO, done=audio.seconds, total=audio.duration)
             context.preempt()
             yield block
 
-    samples = split_samples(watched(audio), grid, size, keep)
+    samples = split_samples(with_progress(audio), grid, size, keep)
     refuse_silence(audio)
     segments = grid.count(samples)
     shards = []

@@ -1,4 +1,4 @@
-"""What clients do with jobs, on both databases; and how the database bears stopped processes."""
+"""Jobs as clients use them, on both databases, and paused processes that hold locks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from shared import garbage, jobs
 from shared.config import Settings
-from shared.db import Sessions, is_away, make_engine, now_plus
+from shared.db import Sessions, is_unavailable, make_engine, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
 from shared.kinds import Progress
 from shared.model_reports import report_model
@@ -143,7 +143,7 @@ def test_a_process_that_is_paused_in_mid_transaction_loses_its_locks(postgres_ur
         time.sleep(2.5)
         with pytest.raises(DBAPIError, match="idle-in-transaction") as raised:
             connection.execute(text("SELECT 1"))
-    assert is_away(raised.value), "what it was about to do is tried again"
+    assert is_unavailable(raised.value), "the transaction is retried"
     engine.dispose()
 
 
@@ -165,7 +165,7 @@ def test_a_server_that_is_frozen_is_given_up_and_asked_anew_through_another_conn
                 connection.execute(text("SELECT 1"))
             os.kill(second, signal.SIGCONT)
             assert time.monotonic() - began < 10
-            assert is_away(raised.value)
+            assert is_unavailable(raised.value)
     finally:
         os.kill(frozen, signal.SIGCONT)
         engine.dispose()

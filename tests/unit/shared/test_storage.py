@@ -110,7 +110,7 @@ def test_objects_are_listed_with_size_and_age(storage: ObjectStorage) -> None:
 
 
 def begin_upload(storage: ObjectStorage) -> None:
-    """What a process that is killed in mid-upload leaves behind."""
+    """Leave the remains of a process that was killed during an upload."""
     if isinstance(storage, LocalStorage):
         folder = storage.root / "uploads" / "half"
         folder.mkdir(parents=True)
@@ -173,7 +173,7 @@ def test_an_object_that_could_not_be_deleted_is_a_failure_though_the_answer_is_n
 
 
 def test_a_key_cannot_leave_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not a key of ours"):
+    with pytest.raises(ValueError, match="invalid storage key"):
         LocalStorage(tmp_path).open("../secret")
 
 

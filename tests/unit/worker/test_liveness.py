@@ -26,29 +26,29 @@ def be_away() -> None:
 
 def test_an_idle_worker_is_well_as_long_as_its_loop_turns() -> None:
     liveness = Liveness(stall_seconds=60, loop_seconds=0)
-    assert liveness.complaint() is None, "it has not begun to turn: parts are waited for"
+    assert liveness.describe_hang() is None, "the loop has not started: the worker waits for its dependencies"
     liveness.turned()
     time.sleep(0.01)
-    assert liveness.complaint() == "no message was looked for in 0 s"
+    assert liveness.describe_hang() == "the consumer loop stood still for 0 s"
     liveness.ending()
-    assert liveness.complaint() is None
+    assert liveness.describe_hang() is None
 
 
 def test_a_loop_that_waits_for_redis_does_not_hang() -> None:
     liveness = Liveness(stall_seconds=60, loop_seconds=0, check_redis=be_away)
     liveness.turned()
     time.sleep(0.01)
-    assert liveness.complaint() is None
+    assert liveness.describe_hang() is None
 
 
 def test_a_busy_worker_is_well_as_long_as_each_attempt_moves() -> None:
     liveness = Liveness(stall_seconds=0.2, loop_seconds=60)
     with liveness.attempt(), liveness.attempt() as other:
-        assert liveness.complaint() is None
+        assert liveness.describe_hang() is None
         time.sleep(0.3)
         other.touch()
-        assert liveness.complaint() == "1 of 2 attempts stood still for 0 s"
-    assert liveness.complaint() is None, "attempts that ended need not move"
+        assert liveness.describe_hang() == "1 of 2 attempts made no progress for 0 s"
+    assert liveness.describe_hang() is None, "attempts that ended need make no progress"
 
 
 def test_a_worker_that_sees_that_it_hangs_ends_itself(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_health_check_goes_by_the_age_of_the_file(tmp_path: Path) -> None:
     os.utime(file, (time.time() - 100, time.time() - 100))
     run = check(file)
     assert run.returncode == 1
-    assert re.search(r"the worker hangs: it last moved 1\d\d s ago", run.stderr)
+    assert re.search(r"the worker hangs: its last sign of activity was 1\d\d s ago", run.stderr)
 
 
 def test_a_watchdog_checks_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
