@@ -1,4 +1,4 @@
-"""Alembic migrations, and the one function that brings a database up to date: `upgrade(settings)`."""
+"""Alembic migrations, and the function that migrates a database: `upgrade(settings)`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from shared.config import Settings
 
 
 class UnsuitableDatabase(Exception):  # noqa: N818
-    """The database cannot hold what the service stores; the message says which one could."""
+    """The database cannot hold what the service stores; the message names a suitable one."""
 
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
-    """Bring the database to a revision; several processes may call it at once."""
+    """Migrate the database to a revision; several processes may call it at once."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["settings"] = settings

@@ -1,4 +1,4 @@
-"""`python -m migrations`: bring the configured database up to date, and wait for it if it comes up late."""
+"""`python -m migrations`: migrate the configured database, and wait for it if it starts later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.startup import wait_for
 
 
 def main() -> None:
-    """Upgrade."""
+    """Wait for the database, then migrate it."""
     signal.signal(signal.SIGTERM, _end)
     settings = read_settings()
     configure_logs(settings)

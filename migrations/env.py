@@ -1,4 +1,4 @@
-"""What Alembic runs: one transaction on the configured database, alone by a lock."""
+"""The environment of Alembic: one transaction on the configured database, exclusive by a lock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shared.config import Settings, read_settings
 from shared.db import make_engine
 from shared.tables import Base
 
-STATEMENT_SECONDS = 3600.0  # a large table takes its time, and so does waiting for who migrates already
+STATEMENT_SECONDS = 3600.0  # large tables take long, and so does waiting for a process that already migrates
 LOCK_ID = 7_346_033  # of this application's migrations, among PostgreSQL's advisory locks
 
 
@@ -25,7 +25,7 @@ def check_encoding(connection: Connection) -> None:
 
 
 def run(connection: Connection) -> None:
-    """Migrate; on SQLite tables are changed by copying (batch mode)."""
+    """Migrate; on SQLite, tables are altered by copying (batch mode)."""
     if connection.dialect.name == "postgresql":
         check_encoding(connection)
         connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": LOCK_ID})

@@ -1,4 +1,4 @@
-"""Small true stand-ins: a network that hears three notes, and an engine around it that a test can steer."""
+"""Fakes for tests: a fixed transcription of three notes, and an engine that a test can control."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def transcription(notes: list[Note] = THREE_NOTES, duration: float = 2.0) -> Tra
 
 @dataclass
 class FakeEngine:
-    """Goes through an attempt's phases; each hook may raise, or wait, at its point."""
+    """An engine that passes through an attempt's phases; each hook may raise or block."""
 
     on_fetch: Callable[[], None] = lambda: None
     on_load: Callable[[], None] = lambda: None
     on_half: Callable[[], None] = lambda: None
-    heard: list[bytes] = field(default_factory=list)
+    recordings: list[bytes] = field(default_factory=list)
     halvings: list[int] = field(default_factory=list)
     made_room: int = 0
     running: threading.Event = field(default_factory=threading.Event)
@@ -58,7 +58,7 @@ class FakeEngine:
         return cast(Model, None)
 
     def open(self, name: str, recording: BinaryIO) -> AudioStream:
-        self.heard.append(recording.read())
+        self.recordings.append(recording.read())
         return AudioStream([], sample_rate=22050, duration=2.0)
 
     def transcribe(

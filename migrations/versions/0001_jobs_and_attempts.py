@@ -1,4 +1,4 @@
-"""Jobs, their attempts, what workers report of models, and what is to be removed from storage.
+"""Jobs, their attempts, model reports of workers, and prefixes to remove from storage.
 
 Revision ID: 0001
 Revises:

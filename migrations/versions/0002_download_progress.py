@@ -1,4 +1,4 @@
-"""How far the download of a job's checkpoint is. Nullable: workers that do not know the column leave it alone.
+"""Progress of a job's checkpoint download. Nullable: workers that do not know the column leave it alone.
 
 Revision ID: 0002
 Revises: 0001

@@ -1,4 +1,4 @@
-"""Shards of long recordings, and whose turn it is. New columns are nullable or have a default for workers of before.
+"""Shards of long recordings, and fair scheduling. New columns are nullable or have a default, for older workers.
 
 Revision ID: 0003
 Revises: 0002

@@ -1,4 +1,4 @@
-"""Which waiting jobs are known to be long: they are cut when no shards of their owner wait.
+"""A mark for waiting jobs known to be long: they are split when no shards of their owner are waiting.
 
 Revision ID: 0005
 Revises: 0004

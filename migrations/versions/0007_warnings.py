@@ -1,4 +1,4 @@
-"""What was mended in a recording, or passed over, so that clients can be told.
+"""Warnings about a recording that was repaired or partly skipped, for clients to read.
 
 Revision ID: 0007
 Revises: 0006

@@ -1,4 +1,4 @@
-"""Announcing is level-triggered: when a job was last announced is of no use any more.
+"""Level-triggered announcements: the time of the last announcement is no longer needed.
 
 Revision ID: 0008
 Revises: 0007

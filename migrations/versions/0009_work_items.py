@@ -1,7 +1,7 @@
-"""One queue of work items, in place of jobs and shards that workers claim.
+"""One queue of work items, replacing jobs and shards that workers claim.
 
-Every job gets its items, whatever state it is in, so that none is lost and failed ones can be retried. What workers
-had in hand is queued again and the attempt is not counted: workers of the release before cannot finish it any more.
+Every job gets its items, whatever its state, so that none is lost and failed ones can be retried. Running work is
+queued again and the attempt is not counted: workers of the previous release can no longer complete it.
 
 Revision ID: 0009
 Revises: 0008
@@ -81,10 +81,10 @@ def upgrade() -> None:
 
 
 def items_of(job: Any, shards: list[Any]) -> list[dict[str, Any]]:
-    """The work items of a job, as far as it is."""
+    """Return the work items of a job, according to its progress."""
     is_split = job.planned_by is not None
     is_failed = job.status == "failed"
-    in_hand = int(job.status == "processing")
+    is_running = int(job.status == "processing")
     first = {
         "id": UUID(str(uuid7())),
         "job_id": job.id,
@@ -92,7 +92,7 @@ def items_of(job: Any, shards: list[Any]) -> list[dict[str, Any]]:
         "owner": job.owner,
         "kind": "transcribe",
         "number": 0,
-        "status": "succeeded" if is_split else "queued" if in_hand else job.status,
+        "status": "succeeded" if is_split else "queued" if is_running else job.status,
         "blocked_by": None,
         "payload": {},
         "input_key": job.upload_key,
@@ -103,7 +103,7 @@ def items_of(job: Any, shards: list[Any]) -> list[dict[str, Any]]:
         "is_long": job.is_long and not is_split,
         "run_after": job.run_after,
         "attempt": job.planned_by if is_split else job.attempt,
-        "attempts_counted": 0 if is_split else max(0, job.attempts_charged - in_hand),
+        "attempts_counted": 0 if is_split else max(0, job.attempts_charged - is_running),
         "started_at": job.started_at,
         "finished_at": job.finished_at,
         "error_code": job.error_code,
@@ -112,7 +112,7 @@ def items_of(job: Any, shards: list[Any]) -> list[dict[str, Any]]:
     if not is_split:
         return [first]
     rows = [first]
-    # Of a job that failed the others are stopped, so that they are not claimed before it is retried.
+    # The other shards of a failed job are canceled, so that they are not claimed before it is retried.
     states = {"waiting": "blocked", "processing": "queued", "queued": "canceled" if is_failed else "queued"}
     for shard in sorted(shards, key=lambda shard: shard.number):
         rows.append(
@@ -161,7 +161,7 @@ def items_of(job: Any, shards: list[Any]) -> list[dict[str, Any]]:
             },
             "input_key": None,
             "attempt": job.attempt - job.planned_by,
-            "attempts_counted": max(0, job.attempts_charged - in_hand),
+            "attempts_counted": max(0, job.attempts_charged - is_running),
             "started_at": None,
             "finished_at": None,
         }
@@ -210,7 +210,7 @@ def _create_work_items() -> sa.Table:
 
 
 def _move_attempts() -> None:
-    """Attempts at a job are those at its first item; after it was split, those at its assembly."""
+    """Turn attempts at a job into attempts at its first item or, after it was split, at its assembly."""
     op.execute("CREATE TABLE old_attempts AS SELECT * FROM attempts")
     op.drop_table("attempts")
     op.create_table(
@@ -257,7 +257,7 @@ def _attempt_columns() -> list[sa.Column[Any]]:
 
 
 def downgrade() -> None:
-    """Jobs that have not ended begin anew, in one piece."""
+    """Queue all jobs that have not ended again, in one piece."""
     columns: list[sa.Column[Any]] = [
         sa.Column("is_long", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("run_after", TIME, nullable=False, server_default="2000-01-01 00:00:00.000000"),

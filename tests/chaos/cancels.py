@@ -1,4 +1,4 @@
-"""Jobs that are canceled at any time of their lives: each is canceled or succeeded, and stays so."""
+"""Jobs that are canceled at any time of their lives: each one ends canceled or succeeded, and stays so."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLIENTS = 5  # more than there are workers: some jobs are canceled while they wa
 
 
 def race(ledger: Ledger, jobs: int) -> Counter[int]:
-    """Submit so many and cancel each one some time later; which answers came, and how often."""
+    """Submit jobs and cancel each one some time later; return how often each response came."""
     longest = 1.5 * median_life(ledger, 3 * CLIENTS)
 
     def submit_and_cancel(number: int) -> int:
@@ -32,7 +32,7 @@ def race(ledger: Ledger, jobs: int) -> Counter[int]:
 
 
 def median_life(ledger: Ledger, jobs: int) -> float:
-    """Seconds that a job lives which nobody cancels, with as many clients."""
+    """Return the seconds that a job takes without a cancel, with as many clients."""
 
     def submit_and_wait(number: int) -> float:
         job = ledger.stack.client.wait(ledger.submit(number % CLIPS))
@@ -44,7 +44,7 @@ def median_life(ledger: Ledger, jobs: int) -> float:
 
 
 def cancel(ledger: Ledger, job_id: str) -> int:
-    """Cancel, and hold the service to its answer."""
+    """Cancel a job, and record the outcome that the response promises."""
     status = ledger.stack.client.call("POST", f"/v1/transcriptions/{job_id}/cancel").status
     if status == 202:
         ledger.canceled.add(job_id)
@@ -52,7 +52,7 @@ def cancel(ledger: Ledger, job_id: str) -> int:
 
 
 def cancel_before_the_finish(ledger: Ledger) -> None:
-    """Cancel a job whose worker was about to finish it, and let that one go on."""
+    """Cancel a job whose worker is about to complete it, and resume that worker."""
     stack = ledger.stack
     stack.arm("before_finish", "stop")
     job_id = ledger.submit(0)
@@ -62,12 +62,12 @@ def cancel_before_the_finish(ledger: Ledger) -> None:
 
 
 def wait_for_idle_workers(stack: Stack) -> None:
-    """Until nobody is at a job any more, canceled ones included. No worker was killed."""
+    """Wait until no worker runs a job any more, canceled ones included. No worker was killed."""
     stack.wait(lambda: stack.logged("attempt_started") == stack.logged("attempt_ended"), "idle workers")
 
 
 def leftovers(ledger: Ledger) -> set[str]:
-    """Canceled jobs of which results or shards lie in storage."""
+    """Return the canceled jobs that still have results or shards in storage."""
     stack = ledger.stack
     return ledger.canceled & {
         entry.key.split("/")[1] for top in ("results/", "shards/") for entry in stack.storage.list_objects(top)
@@ -75,5 +75,5 @@ def leftovers(ledger: Ledger) -> set[str]:
 
 
 def artifacts_of_canceled(ledger: Ledger) -> int:
-    """How many results the service claims to have of canceled jobs."""
+    """Count the results that the service lists for canceled jobs."""
     return sum(len(ledger.stack.client.job(job_id)["artifacts"]) for job_id in ledger.canceled)

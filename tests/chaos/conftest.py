@@ -1,4 +1,4 @@
-"""The recordings of all runs."""
+"""Recordings for all runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The two databases of the service, asked past it; each puts down by itself who finished what.
+"""The two databases of the service, queried directly; each records which attempt completed which job.
 
-In `finishes`, `held` is the attempt that the job's last item has, `wrote` the one whose artifacts the job was
-given. In `changes` is every job that had ended and changed its state all the same.
+In `finishes`, `held` is the current attempt at the job's last item, `wrote` the one whose artifacts the job got.
+`changes` lists every job that changed its state after it had ended.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CREATE TRIGGER note_change AFTER UPDATE OF status ON jobs
   FOR EACH ROW WHEN (OLD.finished_at IS NOT NULL AND NEW.status <> OLD.status) EXECUTE FUNCTION note_change();
 """
 
-# A key ends in the attempt, / and a name; what stands before both is taken away.
+# A key ends in the attempt, / and a name; the rest before them is removed.
 SQLITE_WITNESS = """
 CREATE TABLE finishes (job CHAR(32), held int, wrote int,
   at DATETIME DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')));
@@ -59,22 +59,22 @@ END;
 
 
 class Database(Protocol):
-    """What the accounting needs of a database."""
+    """A database as the accounting uses it."""
 
     @property
     def url(self) -> str:
-        """As MT3_DATABASE_URL."""
+        """Return the value of MT3_DATABASE_URL."""
 
     def ask(self, statement: str, *values: object) -> Rows:
         """Run a statement with %s for each value."""
 
     def plant_witness(self) -> None:
-        """From now on, put down who finishes what."""
+        """Install triggers that record which attempt completes which job."""
 
 
 @dataclass(frozen=True)
 class PostgresDatabase:
-    """Asked again if it is just away."""
+    """PostgreSQL; statements are retried while it is unavailable."""
 
     url: str
 
@@ -96,7 +96,7 @@ class PostgresDatabase:
 
 @dataclass(frozen=True)
 class SqliteDatabase:
-    """One file. Columns come back as PostgreSQL gives them: identifiers, and times with their zone."""
+    """SQLite in one file. Returns UUIDs and aware times, as PostgreSQL does."""
 
     file: Path
 
@@ -114,7 +114,7 @@ class SqliteDatabase:
 
     @contextmanager
     def written_to(self) -> Iterator[None]:
-        """Nobody else can write meanwhile."""
+        """Hold the write lock for the duration of the block."""
         with closing(self._connect()) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield

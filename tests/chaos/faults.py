@@ -1,8 +1,8 @@
-"""What is planted in the processes under test: a small network, named points at which to die, and lies.
+"""Faults injected into the processes under test: a small network, named points of failure, and false reports.
 
-`tests.chaos.faulty_worker` and its like load this before the program itself; nothing of it is in the product. A
-point is armed by a file of its name in the folder MT3_TEST_FAULTS: the first process that comes by takes the file
-and does what it says.
+`tests.chaos.faulty_worker` and the like load this before the program itself; nothing of it is in the product. A
+point is armed by a file of its name in the folder MT3_TEST_FAULTS: the first process that reaches it removes the
+file and carries out its content.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any, cast
 import numpy as np
 
 ENVIRONMENT = os.environ
-UNFENCED = "unfenced"  # a file: as long as it is there, attempts are not told apart
+UNFENCED = "unfenced"  # a file: while it exists, the attempt number is not checked
 WORKER_POINTS = ("message_taken", "claimed", "transcribing", "mid_upload", "before_commit", "after_commit")
 WEB_POINTS = ("before_row", "after_row")
 SCHEDULER_POINTS = ("before_notify", "rescued")
 
 
 def point(name: str) -> None:
-    """Do what is armed here, if anything is."""
+    """Exit or stop here if the point is armed."""
     armed = Path(ENVIRONMENT["MT3_TEST_FAULTS"], name)
     taken = armed.with_suffix(f".taken-{os.getpid()}")
     try:
@@ -45,7 +45,7 @@ def point(name: str) -> None:
 
 
 def around(owner: Any, name: str, *, before: str | None = None, after: str | None = None) -> None:
-    """Put points before and after a function."""
+    """Insert points before and after a function."""
     original = getattr(owner, name)
 
     @functools.wraps(original)
@@ -61,14 +61,14 @@ def around(owner: Any, name: str, *, before: str | None = None, after: str | Non
 
 
 def plant_in_all() -> None:
-    """What every process is given: lies of the database, and of the queue."""
+    """Inject the faults of database and queue that all processes share."""
     if share := float(ENVIRONMENT.get("MT3_TEST_LYING_COMMITS", "0")):
-        _lie_about_commits(share)
+        _report_commits_as_failed(share)
     if shares := ENVIRONMENT.get("MT3_TEST_PUBLISH"):
         dropped, doubled = map(float, shares.split(","))
-        _lose_and_double_messages(dropped, doubled)
+        _drop_and_duplicate_messages(dropped, doubled)
     if "MT3_TEST_IMPATIENT" in ENVIRONMENT:
-        _wait_for_no_lock()
+        _disable_lock_timeout()
 
 
 def plant_in_web() -> None:
@@ -101,26 +101,26 @@ def plant_in_worker() -> None:
     around(Runner, "_complete", after="after_commit")
     _make_the_fence_removable()
     if "MT3_TEST_TRUSTING" in ENVIRONMENT:
-        _believe_in_uploads()
+        _skip_reading_back()
     if poison := ENVIRONMENT.get("MT3_TEST_POISON"):
-        _do_when_decoding(poison.encode(), lambda: os._exit(99))  # as a recording that crashes the decoder
+        _do_when_decoding(poison.encode(), lambda: os._exit(99))  # like a recording that crashes the decoder
     if hang := ENVIRONMENT.get("MT3_TEST_HANG"):
-        _do_when_decoding(hang.encode(), lambda: time.sleep(3600))  # and one at which it never ends
+        _do_when_decoding(hang.encode(), lambda: time.sleep(3600))  # and one that hangs it
 
 
 def _plant_network(load: Callable[..., Any], only: str | None = None) -> None:
-    """Have a network loaded in a way of ours; of one model, or of all."""
+    """Replace the loading of one model's network, or of all."""
     import worker.engine
 
     parts: dict[str, Any] = vars(worker.engine)
     engine, loaded = parts["TranscriptionEngine"], parts["load_model"]
     fetched, installed = engine.fetch, engine.installed
 
-    def is_ours(name: str) -> bool:
+    def is_replaced(name: str) -> bool:
         return only in (None, name)
 
-    parts["load_model"] = lambda name, **how: (load if is_ours(name) else loaded)(name, **how)
-    engine.fetch = lambda self, name, progress: None if is_ours(name) else fetched(self, name, progress)
+    parts["load_model"] = lambda name, **how: (load if is_replaced(name) else loaded)(name, **how)
+    engine.fetch = lambda self, name, progress: None if is_replaced(name) else fetched(self, name, progress)
     engine.installed = lambda self: installed(self) if only else {}
 
 
@@ -139,8 +139,8 @@ def _make_the_fence_removable() -> None:
     work.held_under = held_under
 
 
-def _lie_about_commits(share: float) -> None:
-    """Say of some commits, after they were made, that they failed."""
+def _report_commits_as_failed(share: float) -> None:
+    """Report some commits as failed after they took effect."""
     import psycopg
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -155,8 +155,8 @@ def _lie_about_commits(share: float) -> None:
     PGDialect_psycopg.do_commit = do_commit  # type: ignore[method-assign]
 
 
-def _wait_for_no_lock() -> None:
-    """On SQLite: whoever finds another one writing gives up at once."""
+def _disable_lock_timeout() -> None:
+    """Make writers on SQLite give up at once when another one holds the lock."""
     from sqlalchemy import Engine, event
 
     def give_up_at_once(connection: Any, _record: Any) -> None:
@@ -165,7 +165,7 @@ def _wait_for_no_lock() -> None:
     event.listen(Engine, "connect", give_up_at_once)
 
 
-def _lose_and_double_messages(dropped: float, doubled: float) -> None:
+def _drop_and_duplicate_messages(dropped: float, doubled: float) -> None:
     from shared.queue import CeleryQueue
 
     notify = CeleryQueue.notify
@@ -182,8 +182,8 @@ def _lose_and_double_messages(dropped: float, doubled: float) -> None:
     CeleryQueue.notify = unreliable  # type: ignore[method-assign]
 
 
-def _believe_in_uploads() -> None:
-    """What is said to be stored is not looked at again."""
+def _skip_reading_back() -> None:
+    """Skip reading back objects that storage reports as stored."""
     import worker.context
     from shared.errors import StorageUnavailable
     from shared.storage import ObjectStorage, StoredObject
@@ -197,7 +197,7 @@ def _believe_in_uploads() -> None:
 
 
 def _do_when_decoding(beginning: bytes, what: Callable[[], object]) -> None:
-    """With recordings that begin so."""
+    """Run an action when a recording with this beginning is decoded."""
     import worker.engine
     from mt3_infer.audio import open_audio as decode
 
@@ -212,13 +212,13 @@ def _do_when_decoding(beginning: bytes, what: Callable[[], object]) -> None:
 
 
 def load_from_folder(name: str, *, device: str, **_: Any) -> Any:
-    """A published network whose weights lie in a folder, and not in the store."""
+    """Load a published network whose weights are in a folder, not in the store."""
     from mt3_infer.loading import load_model
 
     return load_model(name, checkpoint_path=ENVIRONMENT["MT3_TEST_MODEL_PATH"], device=device)
 
 
-# --- a network that takes as long as it is told to ------------------------------------------------------------
+# --- a network with a configurable duration -------------------------------------------------------------------
 
 
 def load_tiny(name: str, **_: Any) -> Any:
@@ -229,7 +229,7 @@ def load_tiny(name: str, **_: Any) -> Any:
 
 
 class TinyNetwork:
-    """A note for each half second, from its loudness and its zero crossings: other audio gives other notes."""
+    """Emits a note per half second, from loudness and zero crossings: different audio gives different notes."""
 
     device, in_order = "cpu", False
 
@@ -252,16 +252,16 @@ class TinyNetwork:
 
 @dataclass
 class TinyCollector:
-    heard: list[list[int]] = field(default_factory=list)
+    results: list[list[int]] = field(default_factory=list)
 
     def feed(self, result: list[int]) -> None:
-        self.heard.append(result)
+        self.results.append(result)
 
     def finish(self, samples: int) -> Any:
         from mt3_infer.network import NetworkOutput
         from mt3_infer.symbolic.notes import Note
 
-        notes = [Note(n / 2, n / 2 + 0.5, pitch, loud) for n, (pitch, loud) in enumerate(self.heard)]
+        notes = [Note(n / 2, n / 2 + 0.5, pitch, loud) for n, (pitch, loud) in enumerate(self.results)]
         return NetworkOutput(notes=notes, counters={})
 
 
@@ -273,6 +273,6 @@ PLANT: dict[str, Callable[[], None]] = {
 
 
 def plant(process: str) -> None:
-    """Before the process begins its work."""
+    """Inject the faults of a process before it starts."""
     plant_in_all()
     PLANT[process]()

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.faulty_scheduler`: the scheduler, with what `tests.chaos.faults` plants."""
+"""`python -m tests.chaos.faulty_scheduler`: the scheduler, with the faults of `tests.chaos.faults`."""
 
 from tests.chaos import faults
 

@@ -1,4 +1,4 @@
-"""`python -m web --app tests.chaos.faulty_web:app`: the web process, with what `tests.chaos.faults` plants."""
+"""`python -m web --app tests.chaos.faulty_web:app`: the web process, with the faults of `tests.chaos.faults`."""
 
 from tests.chaos import faults
 

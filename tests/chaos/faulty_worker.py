@@ -1,4 +1,4 @@
-"""`celery --app tests.chaos.faulty_worker worker`: the worker, with what `tests.chaos.faults` plants."""
+"""`celery --app tests.chaos.faulty_worker worker`: the worker, with the faults of `tests.chaos.faults`."""
 
 from tests.chaos import faults
 

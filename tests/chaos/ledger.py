@@ -1,7 +1,6 @@
-"""What went in must come out, once: the accounting of Jepsen's total-queue.
+"""Accounting as in Jepsen's total-queue: every acknowledged submission must be completed exactly once.
 
-Every submission that was acknowledged is put down with what its notes must be; at the end the database and
-storage are asked what became of it.
+Each one is recorded with its expected notes; at the end it is compared with database and storage.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ ATTEMPTS = "SELECT job_id FROM attempts JOIN work_items ON work_items.id = attem
 
 
 def make_clips(folder: Path, seconds: float = 3.0) -> list[bytes]:
-    """Recordings whose notes differ."""
+    """Return recordings whose notes differ."""
     clips = []
     rate = 22050
     for number in range(CLIPS):
@@ -68,32 +67,34 @@ class Report:
         )
 
     def check(self) -> None:
-        """Never lost, never twice."""
+        """Fail if a job was lost, completed twice or wrong."""
         bad = (self.lost, self.doubled, self.unexpected, self.wrong, self.stale, self.changed)
         assert bad == (0, 0, 0, 0, 0, 0), str(self)
 
 
 @dataclass
 class Ledger:
-    """Submissions and what must come of them."""
+    """Submissions and their expected outcomes."""
 
     stack: Stack
     clips: list[bytes]
     truth: list[Any] = field(default_factory=list)
     accepted: dict[str, int] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)  # those that are meant to
-    canceled: set[str] = field(default_factory=set)  # and so with these
+    failed: set[str] = field(default_factory=set)  # jobs expected to fail
+    canceled: set[str] = field(default_factory=set)  # jobs expected to be canceled
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def learn(self) -> None:
-        """Run each clip undisturbed: its notes are the truth."""
+        """Run each clip undisturbed, for its expected notes."""
         ids = [self.submit(number) for number in range(len(self.clips))]
         self.wait_for_all()
         self.truth = [self._notes(job_id) for job_id in ids]
-        assert len({json.dumps(notes) for notes in self.truth}) == len(self.clips), "the clips are told apart"
+        assert len({json.dumps(notes) for notes in self.truth}) == len(self.clips), (
+            "the clips have different notes"
+        )
 
     def submit(self, clip: int) -> str:
-        """One job; it counts when it is acknowledged."""
+        """Submit one job; it counts once it is acknowledged."""
         key = f"{clip}-{random.getrandbits(64):x}"
         job_id = self.stack.submit(self.clips[clip], key)
         with self._writing:
@@ -101,7 +102,7 @@ class Ledger:
         return job_id
 
     def submit_many(self, count: int) -> threading.Thread:
-        """Jobs from a thread of its own, one after the other."""
+        """Submit jobs one after the other from a thread."""
 
         def run() -> None:
             for number in range(count):
@@ -112,12 +113,12 @@ class Ledger:
         return thread
 
     def open_jobs(self) -> int:
-        """Accepted, and not ended yet."""
+        """Count the accepted jobs that have not ended."""
         ended = {str(row[0]) for row in self.stack.sql("SELECT id FROM jobs WHERE finished_at IS NOT NULL")}
         return len(self.accepted.keys() - ended)
 
     def wait_for_all(self) -> None:
-        """As long as jobs end, however many there are."""
+        """Wait for all jobs; time out only if none ends any more."""
         while (left := self.open_jobs()) > 0:
             self.stack.wait(partial(self._fewer_are_open, left), f"the end of one of {left} jobs")
 
@@ -128,7 +129,7 @@ class Ledger:
         self.stack.wait(lambda: self.open_jobs() == 0, "the end of all jobs", seconds=seconds)
 
     def account(self) -> Report:
-        """When all have ended: compare."""
+        """Compare the outcomes with the expected ones, once all jobs have ended."""
         sql = self.stack.sql
         status = {str(job_id): word for job_id, word in sql("SELECT id, status FROM jobs")}
         finishes = Counter(str(job_id) for (job_id,) in sql("SELECT job FROM finishes"))
@@ -156,7 +157,7 @@ class Ledger:
         )
 
     def mismatches(self) -> list[str]:
-        """Jobs that succeeded, but whose objects are not what the API says of them, or hold other notes."""
+        """Return succeeded jobs whose objects differ from the API's description or the expected notes."""
         rows = self.stack.sql("SELECT id, artifacts FROM jobs WHERE status = 'succeeded'")
         return [str(job_id) for job_id, artifacts in rows if not self._is_readable(str(job_id), artifacts)]
 
@@ -175,7 +176,7 @@ class Ledger:
         return bool(notes == self.truth[self.accepted[job_id]])
 
     def _recoveries(self) -> list[float]:
-        """Seconds from the death of an attempt's worker until its job was free for another one."""
+        """Return the seconds from the death of each attempt's worker until its job could be claimed again."""
         rows = self.stack.sql("SELECT worker, finished_at FROM attempts WHERE outcome = 'lost'")
         killed = self.stack.killed
         return [
@@ -190,6 +191,6 @@ class Ledger:
 
 
 def longest_silence(stack: Stack, since: datetime) -> float:
-    """Seconds from a moment to the first job that was finished after it."""
+    """Return the seconds from a time to the first job completed after it."""
     ((first,),) = stack.sql("SELECT at FROM finishes WHERE at > %s ORDER BY at LIMIT 1", since)
     return (cast(datetime, first) - since).total_seconds()

@@ -1,4 +1,4 @@
-"""What the long runs of `make soak` are made of: a stack and its ledger, outages, and the figures at the end.
+"""Building blocks of the long runs of `make soak`: a stack and its ledger, outages, and the final figures.
 
 MT3_TEST_SOAK scales the runs: 1 is the whole, 0.1 a tenth of the jobs and faults.
 """
@@ -21,8 +21,8 @@ from tests.chaos.stack import NO_ANSWER, Call, Stack
 
 # Read at import: a fixture clears MT3_ settings of the shell before each test.
 SCALE = float(os.environ.get("MT3_TEST_SOAK", "1"))
-ACCEPT_SECONDS = 5  # while Redis is away
-HEAL_SECONDS = 30 + 2  # from a part's return, and a lease
+ACCEPT_SECONDS = 5  # during an outage of Redis
+HEAL_SECONDS = 30 + 2  # from a component's return, plus a lease
 
 
 def times(whole: int) -> int:
@@ -48,7 +48,7 @@ def conclude(ledger: Ledger, title: str, began: float) -> Report:
 
 @contextmanager
 def submissions(ledger: Ledger, pause: float) -> Iterator[None]:
-    """Jobs come in all the time."""
+    """Submit jobs continuously during the block."""
     ending = threading.Event()
 
     def keep_submitting() -> None:
@@ -69,7 +69,7 @@ def submissions(ledger: Ledger, pause: float) -> Iterator[None]:
 
 @contextmanager
 def polls(ledger: Ledger, clients: int = 2, pause: float = 0.05) -> Iterator[None]:
-    """Clients look at the list of jobs, and at each of them, all the time, and take whatever comes."""
+    """Poll the list of jobs and single jobs continuously; accept any response."""
     ending = threading.Event()
 
     def keep_polling() -> None:
@@ -92,7 +92,7 @@ def polls(ledger: Ledger, clients: int = 2, pause: float = 0.05) -> Iterator[Non
 
 @contextmanager
 def calls_during(ledger: Ledger) -> Iterator[list[Call]]:
-    """What clients have called meanwhile; filled at the end."""
+    """Yield a list that is filled with the clients' calls at the end of the block."""
     client, made = ledger.stack.client, list[Call]()
     before = len(client.calls)
     yield made
@@ -100,13 +100,13 @@ def calls_during(ledger: Ledger) -> Iterator[list[Call]]:
 
 
 def statuses(calls: list[Call]) -> str:
-    """How many calls were answered how."""
+    """Return how many calls got which status."""
     counted = Counter("no answer" if call.status is None else str(call.status) for call in calls)
     return ", ".join(f"{status}: {count}" for status, count in sorted(counted.items()))
 
 
 def submit_at_once(ledger: Ledger) -> str:
-    """A submission that is accepted at the first try, and soon; gives the job's id."""
+    """Submit a job, require that it is accepted quickly at the first try, and return its id."""
     began = time.monotonic()
     answer = ledger.stack.client.submit(ledger.clips[0])
     assert (answer.status, time.monotonic() - began <= ACCEPT_SECONDS) == (202, True), answer
@@ -118,7 +118,7 @@ def submit_at_once(ledger: Ledger) -> str:
 def outages(
     ledger: Ledger, title: str, count: int, away: Callable[[], None], *, heal_seconds: float = HEAL_SECONDS
 ) -> None:
-    """Jobs come in all the time while a part goes away and comes back, again and again."""
+    """Submit jobs continuously while a dependency fails and recovers repeatedly."""
     stack, began = ledger.stack, time.monotonic()
     silences = []
     with submissions(ledger, pause=0.2):

@@ -1,7 +1,6 @@
-"""Stands between the service and its S3 server, and spoils a share of the requests.
+"""A proxy between the service and its S3 server that makes a share of the requests fail.
 
-Faults are dealt like cards: so many of a kind in a hundred requests of a method, in an order by chance. In a
-hundred requests each one has come that fits them.
+Faults are dealt like cards: a fixed number of each kind per hundred requests of a method, in random order.
 """
 
 from __future__ import annotations
@@ -25,31 +24,31 @@ from tests import servers
 from tests.chaos.stack import Stack
 
 HOUR = 3600.0
-OURS = ("connection", "expect", "content-length")  # headers that are between two neighbours; none is signed
+HOP_BY_HOP = ("connection", "expect", "content-length")  # hop-by-hop headers; none of them is signed
 SERVER_ERROR = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>planted</Message></Error>"
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 
 class Fault(StrEnum):
-    """What may become of a request."""
+    """The faults of a request."""
 
     ERROR = "500"
     RESET = "reset"
-    UNANSWERED = "unanswered"  # reset after it was done
+    UNANSWERED = "unanswered"  # reset after it took effect
     TRUNCATED = "truncated"  # half of the answer's body
     STALL = "stall"
-    LOST = "lost"  # an upload that is said to be stored, and is not
-    CUT = "cut"  # and one of which only half is
+    LOST = "lost"  # an upload reported as stored that is not
+    CUT = "cut"  # an upload of which only half is stored
 
 
-# What the first are, the S3 library mends by itself; the second break through its retries.
+# The S3 library's retries make up for the first set, not for the second.
 FAULTS = {Fault.ERROR: 4, Fault.RESET: 3, Fault.UNANSWERED: 3, Fault.TRUNCATED: 4, Fault.STALL: 1}
 STORM = {Fault.ERROR: 25, Fault.RESET: 15, Fault.UNANSWERED: 10, Fault.TRUNCATED: 10, Fault.STALL: 1}
 LIES = {Fault.LOST: 12, Fault.CUT: 12}
 
 
 class S3Proxy:
-    """A server on a port of its own; answers as the one behind it until faults are dealt."""
+    """A server on its own port that forwards requests until faults are configured."""
 
     def __init__(self, port: int, behind: int, *, stall_seconds: float) -> None:
         self.behind = behind
@@ -80,18 +79,18 @@ class S3Proxy:
         self._server.server_close()
 
     def spoil(self, faults: Mapping[Fault, int]) -> None:
-        """From now on so many of each in a hundred requests of a method."""
+        """Inject this many of each fault per hundred requests of a method."""
         with self._dealing:
             self._faults, self._cards, self._planted = faults, {}, Counter()
 
     def heal(self) -> Counter[Fault]:
-        """No more of it; says how many of each there were."""
+        """Stop injecting faults; return how many of each there were."""
         planted = self._planted
         self.spoil({})
         return planted
 
     def deal(self, method: str) -> Fault | None:
-        """What becomes of a request."""
+        """Return the fault of the next request, if any."""
         with self._dealing:
             if not self._cards.get(method):
                 fitting = {fault: count for fault, count in self._faults.items() if fits(fault, method)}
@@ -105,7 +104,7 @@ class S3Proxy:
 
 
 def fits(fault: Fault, method: str) -> bool:
-    """Whether such a request can be spoiled so."""
+    """Return True if the fault applies to this method."""
     match fault:
         case Fault.TRUNCATED:
             return method == "GET"
@@ -120,7 +119,7 @@ class _Server(ThreadingHTTPServer):
     proxy: S3Proxy
 
     def handle_error(self, *_: Any) -> None:
-        """Clients that go away are no matter."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -156,9 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = relay  # noqa: N815 - named by the base class
 
     def ask(self, sent: bytes) -> tuple[int, dict[str, str], bytes]:
-        """The answer of the server behind. The Host stays: it is signed."""
+        """Return the response of the server behind. The Host header is kept, as it is signed."""
         connection = HTTPConnection("127.0.0.1", self.server.proxy.behind, timeout=HOUR)
-        headers = {n: v for n, v in self.headers.items() if n.lower() not in OURS}
+        headers = {n: v for n, v in self.headers.items() if n.lower() not in HOP_BY_HOP}
         try:
             connection.request(self.command, self.path, sent or None, headers)
             answer = connection.getresponse()
@@ -182,15 +181,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
         self.rfile.close()
-        self.connection.close()  # now that nothing else holds it: a reset, and no orderly end
+        self.connection.close()  # the last reference: closes with a reset
 
     def log_message(self, *_: Any) -> None:
-        """Silence."""
+        """Log nothing."""
 
 
 @contextmanager
 def behind_proxy(folder: Path, *, stall_seconds: float, **environment: str) -> Iterator[tuple[Stack, S3Proxy]]:
-    """A stack whose programs reach their S3 server only so."""
+    """Run a stack whose programs reach their S3 server only through the proxy."""
     port = servers.lasting_port()
     stack = Stack(folder, environment={"MT3_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}", **environment})
     with S3Proxy(port, stack.s3_port, stall_seconds=stall_seconds) as proxy, stack:

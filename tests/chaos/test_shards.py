@@ -1,4 +1,4 @@
-"""Long recordings on several workers, for `make soak`: the same tokens after a kill, and nobody waits for them.
+"""Long recordings on several workers, for `make soak`: same tokens after a kill, and no short job waits.
 
 Workers are limited to one core each. The network is MT3 where its weights are at hand (MT3_TEST_WEIGHTS names the
 folder above them), else Basic Pitch; `MT3_TEST_SOAK_MODEL` names another one whose weights can be fetched. Figures
@@ -32,7 +32,7 @@ AGAIN = "SELECT sum(attempt - 1) FROM work_items WHERE kind = 'shard' AND job_id
 
 @pytest.fixture
 def environment(checkpoint_dir: Path) -> dict[str, str]:
-    """For workers that have real networks, and take seconds for a step."""
+    """Return the environment of workers with real networks, which take seconds for a step."""
     weights = {"MT3_TEST_MODEL": "mt3_pytorch", "MT3_TEST_MODEL_PATH": str(WEIGHTS)} if WEIGHTS.is_dir() else {}
     return {
         "MT3_CHECKPOINT_DIR": str(checkpoint_dir),
@@ -48,7 +48,7 @@ def make_stack(folder: Path, workers: int, environment: dict[str, str]) -> Stack
 
 
 def tiled(bach: Path, path: Path, seconds: float) -> bytes:
-    """The chorale again and again, until it lasts so long."""
+    """Return the chorale repeated to this length."""
     with open_audio(bach, sample_rate=16000) as audio:
         once = np.concatenate(list(audio))
     times = -(-round(seconds * 16000) // len(once))
@@ -56,7 +56,7 @@ def tiled(bach: Path, path: Path, seconds: float) -> bytes:
 
 
 def tokens(stack: Stack, job_id: str) -> list[bytes]:
-    """What the network said in each shard; it stays in storage for a while after the job's end."""
+    """Return the network's results of each shard, which stay in storage for a while after the job's end."""
     rows = stack.sql(
         "SELECT result_key FROM work_items WHERE kind = 'shard' AND job_id = %s ORDER BY number", job_id
     )
@@ -64,10 +64,10 @@ def tokens(stack: Stack, job_id: str) -> list[bytes]:
 
 
 def run_whole(stack: Stack, recording: bytes, bach: Path) -> tuple[float, list[bytes]]:
-    """Seconds, and what the network said, of workers that nobody disturbs."""
+    """Return the duration and the network's results of undisturbed workers."""
     short = bach.read_bytes()
     first = [stack.submit(short, f"first{n}", model=MODEL) for n, _ in enumerate(stack.workers)]
-    for job_id in first:  # weights are there and loaded, in each worker
+    for job_id in first:  # weights are installed and loaded in each worker
         assert stack.client.wait(job_id)["status"] == "succeeded"
     began = time.monotonic()
     job = stack.client.wait(stack.submit(recording, "long", model=MODEL), seconds=7000)
@@ -113,7 +113,7 @@ def test_an_hour_on_three_workers_of_which_one_is_killed(
 def test_a_hundred_short_jobs_behind_one_of_three_hours(
     tmp_path: Path, environment: dict[str, str], bach: Path
 ) -> None:
-    """One worker: who comes after the long recording waits while it is cut, and for one of its shards."""
+    """One worker: jobs after the long recording wait while it is split, and for one of its shards."""
     long = tiled(bach, tmp_path / "long.flac", 3600 * HOURS)
     environment["MT3_SHARD_SECONDS"] = "600"
     waits: dict[bool, list[float]] = {}

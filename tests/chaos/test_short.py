@@ -1,4 +1,4 @@
-"""A little of everything that `make soak` does at length: each fault once, and nothing lost or done twice."""
+"""A short version of `make soak`: each fault once, and nothing is lost or done twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 
 @pytest.fixture(scope="module")
 def stack_and_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, S3Proxy]]:
-    """Three workers and two schedulers, which were started before anything that they need was there."""
+    """Three workers and two schedulers, started before any of their dependencies."""
     with behind_proxy(tmp_path_factory.mktemp("chaos"), stall_seconds=1) as both:
         yield both
 
@@ -35,7 +35,7 @@ def ledger(stack_and_proxy: tuple[Stack, S3Proxy], clips: list[bytes]) -> Ledger
     return ledger
 
 
-def test_parts_that_came_late_were_waited_for_in_one_line_each(ledger: Ledger) -> None:
+def test_late_dependency_is_logged_once(ledger: Ledger) -> None:
     stack = ledger.stack
     for worker in stack.workers:
         assert waited_for(worker) == ["database", "storage", "redis"]
@@ -56,7 +56,7 @@ def test_each_fault_once(ledger: Ledger) -> None:
     stack.redis.start()
     stack.watch()
     stack.wait(lambda: not stack.is_armed("after_row") and not stack.is_armed("claimed"), "two deaths")
-    stack.postgres.kill()  # started again by the watch, as is the next
+    stack.postgres.kill()  # restarted by the watch, as is the next
     stack.s3.kill()
     stack.schedulers[0].kill()
     submitting.join()
@@ -68,7 +68,7 @@ def test_each_fault_once(ledger: Ledger) -> None:
     assert report.attempts > report.jobs, "no fault hit a job: this run proved nothing"
 
 
-def test_fifty_equal_posts_at_once_make_one_job(ledger: Ledger) -> None:
+def test_fifty_concurrent_equal_requests_create_one_job(ledger: Ledger) -> None:
     stack, ids = ledger.stack, []
 
     def post() -> None:
@@ -85,7 +85,7 @@ def test_fifty_equal_posts_at_once_make_one_job(ledger: Ledger) -> None:
     ledger.account().check()
 
 
-def test_what_an_unreliable_s3_server_keeps_is_what_was_promised(ledger: Ledger, proxy: S3Proxy) -> None:
+def test_artifacts_match_their_description_on_an_unreliable_s3_server(ledger: Ledger, proxy: S3Proxy) -> None:
     proxy.spoil(FAULTS | LIES)
     ledger.submit_many(6).join()
     ledger.wait_for_all()
@@ -94,7 +94,7 @@ def test_what_an_unreliable_s3_server_keeps_is_what_was_promised(ledger: Ledger,
     ledger.account().check()
 
 
-def test_jobs_that_are_canceled_at_random_times_are_canceled_or_succeed(ledger: Ledger) -> None:
+def test_jobs_canceled_at_random_times_are_canceled_or_succeed(ledger: Ledger) -> None:
     answers = race(ledger, 10)
     ledger.stack.wait(lambda: not leftovers(ledger), "the end of what was canceled")
     print(f"\n{answers[202]} cancels in time, {answers[409]} too late")
@@ -104,7 +104,7 @@ def test_jobs_that_are_canceled_at_random_times_are_canceled_or_succeed(ledger: 
 
 
 def finish_after_a_pause(ledger: Ledger) -> str:
-    """Stop a worker just before its finish, until another one has finished its job; gives the job's id."""
+    """Pause a worker just before it completes a job until another one has completed it; return the job's id."""
     stack = ledger.stack
     stack.arm("before_finish", "stop")
     job_id = ledger.submit(0)
@@ -114,7 +114,7 @@ def finish_after_a_pause(ledger: Ledger) -> str:
     return job_id
 
 
-def test_the_finish_of_a_worker_that_was_paused_is_refused(ledger: Ledger) -> None:
+def test_late_completion_by_a_paused_worker_is_refused(ledger: Ledger) -> None:
     refused = ledger.stack.logged("stale_finish_refused")
     finish_after_a_pause(ledger)
     report = ledger.account()
@@ -122,8 +122,8 @@ def test_the_finish_of_a_worker_that_was_paused_is_refused(ledger: Ledger) -> No
     assert report.refused == refused + 1
 
 
-def test_without_the_fence_the_same_pause_finishes_a_job_twice(ledger: Ledger) -> None:
-    """The negative control: a harness that never caught a planted bug proves nothing."""
+def test_without_fencing_the_same_pause_completes_a_job_twice(ledger: Ledger) -> None:
+    """Negative control: the accounting detects an injected bug."""
     stack = ledger.stack
     stack.arm(UNFENCED)
     job_id = finish_after_a_pause(ledger)

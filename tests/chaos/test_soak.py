@@ -1,4 +1,4 @@
-"""The long runs of `make soak`: every fault many times, and the figures of what became of the jobs."""
+"""The long runs of `make soak`: every fault many times, with figures of the outcome."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.servers import end
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(3600)]
 
-ANNOUNCED_SECONDS = 15  # from when Redis is there again
+ANNOUNCED_SECONDS = 15  # after Redis is available again
 
 
 @pytest.mark.parametrize("concurrency", ["1", "4"])
@@ -106,7 +106,7 @@ def test_postgresql_is_killed(tmp_path: Path, clips: list[bytes]) -> None:
 
 
 def test_backends_of_postgresql_are_killed(tmp_path: Path, clips: list[bytes]) -> None:
-    """When one dies by a signal, PostgreSQL ends all others by itself and recovers."""
+    """After one backend is killed by a signal, PostgreSQL ends all others and recovers."""
     with running(tmp_path, clips) as ledger:
         stack = ledger.stack
 
@@ -140,7 +140,7 @@ def test_postgresql_is_frozen(tmp_path: Path, clips: list[bytes]) -> None:
         assert {call.status for call in calls} == {200, 202, 503}
 
 
-def test_the_s3_server_is_away(tmp_path: Path, clips: list[bytes]) -> None:
+def test_s3_server_is_down(tmp_path: Path, clips: list[bytes]) -> None:
     with running(tmp_path, clips) as ledger:
 
         def be_away() -> None:
@@ -169,7 +169,7 @@ def test_processes_die_at_every_point(tmp_path: Path, clips: list[bytes]) -> Non
         assert report.attempts > report.jobs
 
 
-def test_paused_workers_finish_too_late(tmp_path: Path, clips: list[bytes]) -> None:
+def test_late_completions_by_paused_workers_are_refused(tmp_path: Path, clips: list[bytes]) -> None:
     rounds = times(12)
     with running(tmp_path, clips) as ledger:
         stack, began = ledger.stack, time.monotonic()
@@ -185,7 +185,7 @@ def test_paused_workers_finish_too_late(tmp_path: Path, clips: list[bytes]) -> N
 
 
 @pytest.mark.parametrize("concurrency", ["1", "4"])
-def test_workers_are_deployed_anew(tmp_path: Path, clips: list[bytes], concurrency: str) -> None:
+def test_workers_are_redeployed(tmp_path: Path, clips: list[bytes], concurrency: str) -> None:
     """SIGTERM: items are released, and no attempt is counted."""
     with running(
         tmp_path,
@@ -213,7 +213,7 @@ ATTEMPTS = 3
 
 
 def submit_bad_among_good(ledger: Ledger, beginning: str) -> None:
-    """Recordings that begin so end their workers, and are to fail; all others are to succeed."""
+    """Recordings with this beginning kill their workers and must fail; all others must succeed."""
     for number in range(times(5)):
         job_id = ledger.stack.submit(beginning.encode() + bytes(100), f"bad-{number}")
         ledger.accepted[job_id] = -1
@@ -249,7 +249,7 @@ def test_recordings_hang_their_workers_and_no_other_job(tmp_path: Path, clips: l
         conclude(ledger, f"{times(5)} recordings that hang, {hangs} workers that ended themselves", began)
 
 
-def test_messages_are_dropped_and_doubled(tmp_path: Path, clips: list[bytes]) -> None:
+def test_messages_are_dropped_and_duplicated(tmp_path: Path, clips: list[bytes]) -> None:
     with running(tmp_path, clips, MT3_TEST_PUBLISH="0.3,0.3") as ledger:
         began = time.monotonic()
         ledger.submit_many(times(100)).join()
@@ -258,7 +258,7 @@ def test_messages_are_dropped_and_doubled(tmp_path: Path, clips: list[bytes]) ->
         assert report.attempts == report.jobs, "a second message starts no second attempt"
 
 
-def test_commits_that_say_they_failed(tmp_path: Path, clips: list[bytes]) -> None:
+def test_commits_that_seem_to_fail(tmp_path: Path, clips: list[bytes]) -> None:
     with running(tmp_path, clips, MT3_TEST_LYING_COMMITS="0.05") as ledger:
         began = time.monotonic()
         ledger.submit_many(times(500)).join()
@@ -267,7 +267,7 @@ def test_commits_that_say_they_failed(tmp_path: Path, clips: list[bytes]) -> Non
 
 
 def test_a_job_outlasts_the_visibility_timeout_and_runs_once(tmp_path: Path) -> None:
-    """By far: Redis is looked through for messages to hand out again every 100 s."""
+    """Redis is searched for messages to redeliver every 100 s, so the job is much longer than that."""
     seconds = 130 * min(1.0, max(SCALE, 0.2))
     clips = make_clips(tmp_path, seconds=10)
     folder = tmp_path / "stack"

@@ -37,8 +37,8 @@ def test_jobs_are_canceled_at_random_times(tmp_path: Path, clips: list[bytes], s
         assert answers.keys() == {202, 409}, "the run proved nothing"
 
 
-def test_without_the_fence_a_canceled_job_is_finished(tmp_path: Path, clips: list[bytes]) -> None:
-    """The negative control."""
+def test_without_fencing_a_canceled_job_is_completed(tmp_path: Path, clips: list[bytes]) -> None:
+    """Negative control."""
     with running(tmp_path, clips) as ledger:
         ledger.stack.arm(UNFENCED)
         cancel_before_the_finish(ledger)

@@ -1,4 +1,4 @@
-"""For `make soak`: many clients at once. Requests come when they come, however long others take (open loop).
+"""For `make soak`: many clients at once. Requests start at a fixed rate however long others take (open loop).
 
 No worker runs: what is measured is what clients wait for. A request's time counts from the moment at which it was
 due, so that one that had to wait for a free connection is not told of as a quick one.
@@ -33,7 +33,7 @@ CONNECTIONS = 24  # of clients, for each kind of request
 
 @dataclass
 class Stream:
-    """Requests of one kind, so many a second; `ask` makes one and gives its status."""
+    """Requests of one kind at a fixed rate; `ask` makes one and returns its status."""
 
     rate: float
     ask: Callable[[http.client.HTTPConnection], int]
@@ -43,7 +43,7 @@ class Stream:
     _taking: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, address: str, began: float) -> None:
-        """One client with a connection of its own; there are many."""
+        """Run one of many clients, each with its own connection."""
         connection = http.client.HTTPConnection(address, timeout=60)
         while True:
             with self._taking:

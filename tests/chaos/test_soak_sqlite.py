@@ -51,8 +51,8 @@ def test_processes_that_write_to_a_file_are_killed(tmp_path: Path, clips: list[b
         assert is_sound(ledger)
 
 
-def test_without_patience_for_locks_clients_are_told_of_them(tmp_path: Path, clips: list[bytes]) -> None:
-    """The negative control."""
+def test_without_the_lock_timeout_clients_see_lock_errors(tmp_path: Path, clips: list[bytes]) -> None:
+    """Negative control."""
     with running(tmp_path, clips, FOUR_PROCESSES, MT3_TEST_IMPATIENT="1") as ledger:
         began = time.monotonic()
         database = ledger.stack.database

@@ -1,4 +1,4 @@
-"""For `make soak`: an S3 server that answers with errors, half, late, or not at all."""
+"""For `make soak`: an S3 server whose responses are errors, truncated, late, or missing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def spoiled(folder: Path, clips: list[bytes], **environment: str) -> Iterator[tu
 
 @contextmanager
 def downloads(ledger: Ledger) -> Iterator[list[str]]:
-    """Clients download results all the time; gives jobs of which they got something else than was promised."""
+    """Download results continuously; yield the jobs whose downloads differ from their description."""
     client, ending, wrong = ledger.stack.client, threading.Event(), list[str]()
 
     def keep_downloading() -> None:
@@ -57,7 +57,7 @@ def downloads(ledger: Ledger) -> Iterator[list[str]]:
 def spoil_and_conclude(
     ledger: Ledger, proxy: S3Proxy, faults: Mapping[Fault, int], jobs: int, *, passes: bool = False
 ) -> list[Call]:
-    """Submit jobs amid faults; nothing may be promised that is not there. Gives what clients called.
+    """Submit jobs during faults; every listed artifact must exist. Return the clients' calls.
 
     Args:
         passes: so much fails that hardly a job ends; it does for a while, and then no more.
@@ -91,9 +91,7 @@ def test_requests_to_the_s3_server_fail(tmp_path: Path, clips: list[bytes]) -> N
         assert failed or refused, "no fault broke through: the run proved nothing"
 
 
-def test_uploads_are_lost_or_cut_though_the_s3_server_says_they_are_stored(
-    tmp_path: Path, clips: list[bytes]
-) -> None:
+def test_uploads_reported_as_stored_are_lost_or_truncated(tmp_path: Path, clips: list[bytes]) -> None:
     with spoiled(tmp_path, clips) as (ledger, proxy):
         calls = spoil_and_conclude(ledger, proxy, LIES, max(30, times(100)))
         ((failed,),) = ledger.stack.sql("SELECT count(*) FROM attempts WHERE error_code = 'unavailable'")
@@ -103,10 +101,8 @@ def test_uploads_are_lost_or_cut_though_the_s3_server_says_they_are_stored(
         assert refused, "web was not lied to: the run proved nothing"
 
 
-def test_workers_that_believe_what_they_are_told_promise_what_is_not_there(
-    tmp_path: Path, clips: list[bytes]
-) -> None:
-    """The negative control."""
+def test_without_reading_back_workers_list_artifacts_that_do_not_exist(tmp_path: Path, clips: list[bytes]) -> None:
+    """Negative control."""
     with spoiled(tmp_path, clips, MT3_TEST_TRUSTING="1") as (ledger, proxy):
         proxy.spoil(LIES)
         ledger.submit_many(30).join()

@@ -1,4 +1,4 @@
-"""Mutants of recordings: what storage, networks, editors and attackers do to files."""
+"""Mutants of recordings: damage as done by storage, networks, editors and attackers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
 
 
 def _position(mutant: bytearray, chance: random.Random) -> int:
-    """A place in the file, in every second case in its header."""
+    """Return a position in the file, in half of the cases in its header."""
     return chance.randrange(min(len(mutant), 512 if chance.random() < 0.5 else len(mutant)))
 
 

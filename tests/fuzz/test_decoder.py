@@ -26,7 +26,7 @@ HANG_SECONDS = 10.0
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Three seconds in every kind that the tests of containers know."""
+    """Return three seconds in each format that the container tests cover."""
     folder = tmp_path_factory.mktemp("originals")
     waveform = np.stack([tone(3.0, 44100), tone(3.0, 44100, 660)])
     return {
@@ -35,7 +35,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def try_out(data: bytes, path: Path) -> str:
-    """What became of a mutant, in a word; its own seconds count, not those of others on this machine."""
+    """Return the outcome of a mutant in a word."""
     path.write_bytes(data)
     began = time.monotonic()
     try:
@@ -79,7 +79,7 @@ def test_mutants_of_all_kinds_are_decoded_or_refused(originals: dict[str, bytes]
 @pytest.mark.timeout(3600)
 def test_thousands_of_mutants(originals: dict[str, bytes], tmp_path: Path) -> None:
     mutants = max(300, round(5000 * SCALE))
-    run(originals, tmp_path, 100)  # what is imported and cached on first use
+    run(originals, tmp_path, 100)  # warm up imports and caches
     before = psutil.Process().memory_info().rss
     began = time.monotonic()
     outcomes = run(originals, tmp_path, mutants)

@@ -55,7 +55,7 @@ def add_job(any_sessions: Sessions, storage: ObjectStorage) -> Callable[[], UUID
 @pytest.fixture
 def make_runner(settings: Settings, any_sessions: Sessions, storage: ObjectStorage) -> Callable[..., Runner]:
     def make(engine: FakeEngine | None = None, **changes: object) -> Runner:
-        parts: dict[str, object] = {
+        defaults: dict[str, object] = {
             "settings": settings,
             "sessions": any_sessions,
             "storage": storage,
@@ -64,7 +64,7 @@ def make_runner(settings: Settings, any_sessions: Sessions, storage: ObjectStora
             "worker": "host:1",
             "stopping": threading.Event(),
         }
-        return Runner(Services(**(parts | changes)))  # type: ignore[arg-type]
+        return Runner(Services(**(defaults | changes)))  # type: ignore[arg-type]
 
     return make
 
@@ -84,7 +84,7 @@ def test_an_attempt_ends_with_artifacts_that_can_be_read(
     assert make_runner(engine).run_next() == "succeeded"
     job = get(any_sessions, job_id)
     assert (job.status, job.note_count, job.audio_seconds_total) == (Status.SUCCEEDED, 3, 2.0)
-    assert engine.heard == [b"sound"]
+    assert engine.recordings == [b"sound"]
     artifacts = {artifact["name"]: artifact for artifact in job.artifacts}
     assert artifacts["transcription.mid"]["key"] == f"results/{job_id}/1/transcription.mid"
     with storage.open(artifacts["transcription.mid"]["key"]) as midi:
