@@ -1,7 +1,7 @@
 """For `make soak`: many clients at once. Requests start at a fixed rate however long others take (open loop).
 
 No worker runs: what is measured is what clients wait for. A request's time counts from the moment at which it was
-due, so that one that had to wait for a free connection is not told of as a quick one.
+due, so that one that had to wait for a free connection is not reported as a fast one.
 """
 
 from __future__ import annotations

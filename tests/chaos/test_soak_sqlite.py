@@ -46,7 +46,7 @@ def test_processes_that_write_to_a_file_are_killed(tmp_path: Path, clips: list[b
             ledger.wait_for_all()
         report = conclude(ledger, f"{kills} kills on SQLite, answers {statuses(calls)}", began)
         assert report.killed_attempts > 0, "no kill hit a job: the run proved nothing"
-        assert {call.status for call in calls} <= {200, 202, None}, "a client was told of a lock"
+        assert {call.status for call in calls} <= {200, 202, None}, "a client saw a lock error"
         assert any(call.status is None for call in calls), "no kill hit a request: the run proved nothing"
         assert is_sound(ledger)
 

@@ -73,8 +73,8 @@ def spoil_and_conclude(
     if not passes:
         planted = proxy.heal()
     mismatches = ledger.mismatches()
-    said = ", ".join(f"{fault}: {count}" for fault, count in sorted(planted.items()))
-    conclude(ledger, f"S3 faults {said}, answers {statuses(calls)}, mismatches {len(mismatches)}", began)
+    counts = ", ".join(f"{fault}: {count}" for fault, count in sorted(planted.items()))
+    conclude(ledger, f"S3 faults {counts}, answers {statuses(calls)}, mismatches {len(mismatches)}", began)
     assert (mismatches, wrong) == ([], [])
     assert {call.status for call in calls} <= {200, 202, 503, None}
     assert planted.keys() == faults.keys(), "not every fault has come: the run proved nothing"
@@ -87,7 +87,7 @@ def test_requests_to_the_s3_server_fail(tmp_path: Path, clips: list[bytes]) -> N
         calls = spoil_and_conclude(ledger, proxy, STORM, max(15, times(50)), passes=True)
         ((failed,),) = ledger.stack.sql("SELECT count(*) FROM attempts WHERE error_code = 'unavailable'")
         refused = sum(call.status == 503 for call in calls)
-        print(f"\nattempts that failed for want of storage {failed}, clients told to come again {refused}")
+        print(f"\nattempts that failed without storage {failed}, clients asked to retry {refused}")
         assert failed or refused, "no fault broke through: the run proved nothing"
 
 

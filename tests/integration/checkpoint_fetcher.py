@@ -1,4 +1,4 @@
-"""One process of many that want a checkpoint: python checkpoint_fetcher.py CATALOGUE ROOT HOST REDIS_URL TTL.
+"""One process of many that need a checkpoint: python checkpoint_fetcher.py CATALOG ROOT HOST REDIS_URL TTL.
 
 HOST is the folder of the machine that it plays: lock files are kept there, so that, as on some network file
 systems, they hold between the processes of one machine alone.
@@ -18,8 +18,8 @@ from checkpoints.store import CheckpointStore
 
 
 def main() -> None:
-    """Fetch, and look at what is there then."""
-    catalogue, root, host, redis_url, ttl = sys.argv[1:]
+    """Fetch the checkpoint, and print the resulting state."""
+    catalog, root, host, redis_url, ttl = sys.argv[1:]
     cluster = ClusterLocks.from_url(redis_url, ttl=float(ttl))
 
     def locks(key: str, path: Path) -> RedisLock:
@@ -28,7 +28,7 @@ def main() -> None:
 
     url = os.environ.get("MT3_CHECKPOINT_MIRROR")
     store = CheckpointStore(
-        Path(root), catalog=load_catalog(Path(catalogue)), locks=locks, mirror=open_mirror(url) if url else None
+        Path(root), catalog=load_catalog(Path(catalog)), locks=locks, mirror=open_mirror(url) if url else None
     )
     directory = store.fetch("big")
     assert sha256_of(directory / "weights.bin") == store.entry("big").files[0].sha256

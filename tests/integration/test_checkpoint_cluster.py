@@ -1,4 +1,4 @@
-"""Many processes on several machines, and what dies among them: one download, and never a wrong file.
+"""Many processes on several machines, some of which die: one download, and never a wrong file.
 
 The machines are simulated: each has its own lock files; they share one Redis, one directory and one web server.
 """
@@ -38,7 +38,7 @@ TTL = 1.0
 
 
 class Cluster:
-    """A publisher, a Redis, and machines with one directory between them."""
+    """A publisher, a Redis, and machines that share a directory."""
 
     def __init__(self, folder: Path, site: Site, redis_url: str, size: int) -> None:
         self.folder, self.site, self.redis_url, self.size = folder, site, redis_url, size
@@ -46,24 +46,24 @@ class Cluster:
         self.sha256 = hashlib.sha256(self.content).hexdigest()
         self.root = folder / "root"
         self.final = self.root / "big" / "weights.bin"
-        self.catalogue = folder / "catalog.toml"
-        self.catalogue.write_text(
+        self.catalog = folder / "catalog.toml"
+        self.catalog.write_text(
             '[big]\naliases = []\nlicence = "MIT"\nlicence_url = ""\nattribution = ""\n'
             f'[[big.files]]\nname = "weights.bin"\nsize = {size}\nsha256 = "{self.sha256}"\n'
             f'sources = [{{kind = "url", url = "{site.url}/weights.bin"}}]\n'
         )
 
     def serve(self, seconds: float) -> None:
-        """Hand the file out so slowly that it takes that long."""
+        """Serve the file slowly, so that a download takes this long."""
         self.site.routes["/weights.bin"] = static(self.content, rate=self.size / seconds)
 
     def start(self, host: str = "a") -> subprocess.Popen[bytes]:
-        arguments = [self.catalogue, self.root, self.folder / host, self.redis_url, TTL]
+        arguments = [self.catalog, self.root, self.folder / host, self.redis_url, TTL]
         command = [sys.executable, checkpoint_fetcher.__file__, *map(str, arguments)]
         return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
 
     def received(self) -> int:
-        """Bytes in the longest part."""
+        """Return the size of the longest partial file in bytes."""
         sizes = [0]
         for part in (self.root / "big").glob(".*.part"):
             try:
@@ -73,7 +73,7 @@ class Cluster:
         return max(sizes)
 
     def wait_for(self, share: float, process: subprocess.Popen[bytes]) -> None:
-        """Until so much of the file is there."""
+        """Wait until this many bytes have been downloaded."""
 
         def there() -> bool:
             assert process.poll() is None or self.final.exists()
@@ -82,7 +82,7 @@ class Cluster:
         servers.wait_until(there, seconds=60, what=f"{share:.0%} of the file")
 
     def assert_right(self) -> None:
-        """The final name is that of the right bytes, and nothing else is left."""
+        """Require that the final file has the right bytes and nothing else is left."""
         assert sha256_of(self.final) == self.sha256
         assert sorted(path.name for path in self.final.parent.iterdir()) == [".verified.json", "weights.bin"]
 
@@ -146,7 +146,7 @@ def _assert_lease_ends(cluster: Cluster) -> None:
         servers.wait_until(lambda: not client.exists(KEY), seconds=TTL + 0.5, what="the end of the lease")
 
 
-def test_redis_dying_in_mid_download_does_no_harm(make_cluster: Callable[..., Cluster]) -> None:
+def test_redis_dying_during_a_download_does_no_harm(make_cluster: Callable[..., Cluster]) -> None:
     with servers.redis_server() as redis_url:
         cluster = make_cluster(5, redis_url)
         cluster.serve(seconds=2)
@@ -157,7 +157,7 @@ def test_redis_dying_in_mid_download_does_no_harm(make_cluster: Callable[..., Cl
     cluster.assert_right()
 
 
-def test_two_downloaders_after_a_lost_lease_both_end_well(make_cluster: Callable[..., Cluster]) -> None:
+def test_two_downloaders_after_a_lost_lease_both_succeed(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(5)
     cluster.serve(seconds=2)
     first = cluster.start("host0")
@@ -170,7 +170,7 @@ def test_two_downloaders_after_a_lost_lease_both_end_well(make_cluster: Callable
     assert sha256_of(cluster.final) == cluster.sha256
 
 
-def test_waiters_on_another_machine_hear_of_the_progress(make_cluster: Callable[..., Cluster]) -> None:
+def test_waiters_on_another_machine_see_the_progress(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(5)
     cluster.serve(seconds=2)
     holder = cluster.start("host0")
@@ -178,7 +178,7 @@ def test_waiters_on_another_machine_hear_of_the_progress(make_cluster: Callable[
     locks = ClusterLocks.from_url(cluster.redis_url, ttl=TTL)
     store = CheckpointStore(
         cluster.folder / "a directory of its own",
-        catalog=load_catalog(cluster.catalogue),
+        catalog=load_catalog(cluster.catalog),
         locks=locks,
         mirror=open_mirror(f"{cluster.site.url}/mirror"),
     )
@@ -186,17 +186,17 @@ def test_waiters_on_another_machine_hear_of_the_progress(make_cluster: Callable[
 
     def see(progress: FetchProgress) -> None:
         seen.append(progress)
-        cluster.serve(seconds=0.1)  # our own download, later, need not take long
+        cluster.serve(seconds=0.1)  # the test's own download, later, need not be slow
 
     store.fetch("big", see)
     assert ended_well([holder])
-    heard = [progress for progress in seen if progress.waiting and progress.bytes_done]
-    assert heard
-    assert all(progress.bytes_per_second > 0 and progress.seconds_left is not None for progress in heard)
+    reports = [progress for progress in seen if progress.waiting and progress.bytes_done]
+    assert reports
+    assert all(progress.bytes_per_second > 0 and progress.seconds_left is not None for progress in reports)
     locks.client.close()
 
 
-def test_machines_with_one_directory_may_all_read_the_mirror(
+def test_machines_that_share_a_directory_read_the_mirror(
     make_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = make_cluster(5)
@@ -221,7 +221,7 @@ def s3_mirror(s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
 def test_a_mirror_on_s3_is_filled_read_and_resumed(make_cluster: Callable[..., Cluster], s3_mirror: str) -> None:
     cluster = make_cluster(12)  # more than one part of a multipart upload
     cluster.site.routes["/weights.bin"] = static(cluster.content)
-    catalog = load_catalog(cluster.catalogue)
+    catalog = load_catalog(cluster.catalog)
     CheckpointStore(cluster.root, catalog=catalog, mirror=open_mirror(s3_mirror)).fetch("big")
     served = cluster.site.served
     part = cluster.folder / "b" / "big" / f".weights.bin.{'0' * 32}.part"
@@ -237,7 +237,7 @@ def test_a_mirror_on_s3_is_filled_read_and_resumed(make_cluster: Callable[..., C
 
 @pytest.mark.soak
 def test_a_download_is_nearly_as_fast_as_curl(tmp_path: Path) -> None:
-    """With the sum taken, on the same file from the same server, in turns: the best of seven each."""
+    """Including the checksum, on the same file from the same server, alternating: the best of seven each."""
     (tmp_path / "www").mkdir()
     path = tmp_path / "www" / "weights.bin"
     path.write_bytes(random.randbytes(200_000_000))

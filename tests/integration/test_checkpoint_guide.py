@@ -126,7 +126,7 @@ def publishers() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def desk(publishers: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recording, the script, and a catalogue that leads to the publishers."""
+    """A folder with a recording, the script, and a catalog that points to the publishers."""
     folder = tmp_path_factory.mktemp("guide")
     shutil.copy(REPOSITORY / "tests" / "data" / "bach_piano.flac", folder / "song.flac")
     shutil.copy(REPOSITORY / "tests" / "data" / "bach_piano.mid", folder / "song.mid")
@@ -193,7 +193,7 @@ def test_a_block_of_the_guide_runs(number: int, kind: str, block: str, desk: Pat
         "output_path=": lambda: all(p.read_bytes() == CUSTOM for p in (desk / "checkpoints").iterdir()),
         "mt3-infer mirror": lambda: "/mirror/mt3_pytorch/mt3.pth" in publishers.routes,
         "unbundle": lambda: (desk / "elsewhere" / "mt3_pytorch" / "mt3.pth").exists(),
-        "as it should be": lambda: f"copy mt3.pth ({SIZE:,} bytes, sha256 " in ended.stderr,
+        "fails as expected": lambda: f"copy mt3.pth ({SIZE:,} bytes, sha256 " in ended.stderr,
         "remove mr_mt3": lambda: not (desk / "store" / "mr_mt3").exists(),
         "song.mid": lambda: ended.stdout.count("0.000") == 6,
         "--list": lambda: "mt3_pytorch (accurate, official, baseline, default): " in ended.stdout,
@@ -349,7 +349,7 @@ def test_commands_in_the_earlier_guide(desk: Path, publishers: Site, tmp_path: P
 
 
 @pytest.mark.parametrize(("block", "target"), [(DIRECT_URL, "custom.pth"), (HUB, "model.pth")], ids=["url", "hub"])
-def test_files_of_ones_own_in_the_earlier_guide(desk: Path, publishers: Site, block: str, target: str) -> None:
+def test_custom_files_in_the_earlier_guide(desk: Path, publishers: Site, block: str, target: str) -> None:
     (desk / "checkpoints" / target).unlink(missing_ok=True)
     ended = run("python", block, desk, publishers)
     assert ended.returncode == 0, ended.stderr
@@ -368,7 +368,7 @@ def test_loading_in_the_earlier_guide(desk: Path, publishers: Site, tmp_path: Pa
         assert ended.returncode == 0, ended.stderr
 
 
-def test_the_guide_has_the_sizes_and_aliases_of_the_catalogue() -> None:
+def test_the_guide_has_the_sizes_and_aliases_of_the_catalog() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|", GUIDE.read_text(), re.M)
     catalog = load_catalog()
     assert tuple(name for name, _, _ in rows) == catalog.main_names

@@ -1,4 +1,4 @@
-"""Checkpoints against the real thing: pip's registry, and a Redis that comes and goes."""
+"""Checkpoints with real services: pip's registry, and a Redis that stops and restarts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
         pytest.param("piano", ["2.0.conf", "2.0.pt"], marks=pytest.mark.soak, id="transkun, 50 MB"),
     ],
 )
-def test_a_checkpoint_comes_out_of_its_wheel(tmp_path: Path, name: str, files: list[str]) -> None:
+def test_checkpoint_is_extracted_from_its_wheel(tmp_path: Path, name: str, files: list[str]) -> None:
     store = CheckpointStore(tmp_path)
     directory = store.fetch(name)
     assert sorted(path.name for path in directory.iterdir() if path.name[0] != ".") == files
@@ -43,7 +43,7 @@ def locks(client: Redis, ttl: float = 30.0) -> ClusterLocks:
 
 
 def on_host(tmp_path: Path, name: str) -> Path:
-    """The lock file of one of several machines."""
+    """Return the lock file of one of several machines."""
     (tmp_path / name).mkdir(exist_ok=True)
     return tmp_path / name / "tiny.lock"
 
@@ -67,7 +67,7 @@ def test_a_lock_is_renewed_while_it_is_held(client: Redis, tmp_path: Path) -> No
     held.release()
 
 
-def test_the_lock_of_a_holder_that_died_runs_out(client: Redis, tmp_path: Path) -> None:
+def test_lock_of_a_dead_holder_expires(client: Redis, tmp_path: Path) -> None:
     client.set("mt3:checkpoint-lock:tiny", "a dead holder's token", px=300)
     heir = locks(client)("tiny", on_host(tmp_path, "a"))
     assert heir.acquire(2)
@@ -85,7 +85,7 @@ def test_a_lost_lock_is_not_released_for_its_new_holder(
     assert "ran out before its holder was done" in caplog.text
 
 
-def test_without_redis_the_lock_file_alone_holds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_lock_file_suffices_without_redis(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     port = servers.free_port()
     away = ClusterLocks.from_url(f"redis://127.0.0.1:{port}/0")
     path = on_host(tmp_path, "a")

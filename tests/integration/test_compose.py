@@ -23,14 +23,14 @@ from tests import servers
 from tests.client import ServiceClient
 
 ROOT = Path(__file__).parents[2]
-OURS = ("migrate", "web", "scheduler", "worker")
+SERVICES = ("migrate", "web", "scheduler", "worker")
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    """The file as Compose reads it with an empty .env."""
+    """Return the file as Compose reads it with an empty .env."""
     text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / "docker-compose.yml").read_text())
     assert "${" not in text
     parsed: dict[str, Any] = yaml.safe_load(text)
@@ -41,7 +41,7 @@ def compose() -> dict[str, Any]:
 def stack(
     compose: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, checkpoint_dir: Path, postgres_url: str
 ) -> Iterator[tuple[ServiceClient, dict[str, str]]]:
-    """Every service of the file as a process; hosts of the Compose network stand for local ports."""
+    """Run every service of the file as a process, with hosts of the Compose network mapped to local ports."""
     folder = tmp_path_factory.mktemp("compose")
     (folder / "s3" / "mt3").mkdir(parents=True)  # the volume that is mounted as the bucket
     ports = {name: servers.free_port() for name in ("redis", "s3", "web")}
@@ -86,7 +86,7 @@ def stack(
 
         migrate = start("migrate", command("migrate"), environment("migrate"))
         assert migrate.wait(60) == 0, (folder / "migrate.log").read_text()
-        for name in OURS[1:]:
+        for name in SERVICES[1:]:
             start(name, command(name), environment(name))
         url = f"http://127.0.0.1:{ports['web']}"
         servers.wait_until(lambda: servers.answers(f"{url}/livez"), seconds=60, what="web")
@@ -95,12 +95,12 @@ def stack(
 
 def test_every_setting_in_the_file_exists(compose: dict[str, Any]) -> None:
     known = {f"MT3_{name.upper()}" for name in Settings.model_fields}
-    for name in (*OURS, "worker-gpu"):
+    for name in (*SERVICES, "worker-gpu"):
         assert set(compose["services"][name]["environment"]) <= known
 
 
-def test_every_process_of_ours_reads_the_settings_in_the_env_file(compose: dict[str, Any]) -> None:
-    for name in (*OURS, "worker-gpu"):
+def test_every_process_reads_the_settings_in_the_env_file(compose: dict[str, Any]) -> None:
+    for name in (*SERVICES, "worker-gpu"):
         assert compose["services"][name]["env_file"] == [{"path": ".env", "required": False}]
     named = set(re.findall(r"\$\{(\w+):-", (ROOT / "docker-compose.yml").read_text()))
     example = set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.M))
@@ -118,7 +118,7 @@ def test_services_start_after_what_they_need(compose: dict[str, Any]) -> None:
             assert volume.split(":")[0] in compose["volumes"]
 
 
-def test_the_gpu_worker_asks_for_a_gpu_and_only_when_wanted(compose: dict[str, Any]) -> None:
+def test_gpu_worker_requests_a_gpu_and_needs_its_profile(compose: dict[str, Any]) -> None:
     worker = compose["services"]["worker-gpu"]
     assert worker["profiles"] == ["gpu"]
     (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
@@ -181,8 +181,8 @@ def test_a_job_announced_three_times_runs_once(stack: tuple[ServiceClient, dict[
     queue.notify()
     job = client.wait(job_id)
     queue.notify()
-    app.send_task(OLD_TASK, args=[job_id])  # as web of the release before does during an upgrade
-    again = client.transcribe(bach)  # by now the last message was taken
+    app.send_task(OLD_TASK, args=[job_id])  # like web of the previous release during an upgrade
+    again = client.transcribe(bach)  # by now the last message has been read
     assert (job["status"], job["attempts"]) == ("succeeded", 1)
     assert client.job(job_id) == job
     assert again["status"] == "succeeded"

@@ -1,4 +1,4 @@
-"""A disk without room: clients and jobs are told to come again, nothing is left over, and with room all goes on.
+"""A full disk: clients and jobs are retried later, nothing is left over, and with free space everything continues.
 
 No file may grow beyond a limit, which is as a disk that is full, for this process alone. All goes into files that
 are larger than what pytest itself writes meanwhile.
@@ -44,13 +44,13 @@ from worker.errors import Failure, classify
 from worker.runner import Runner
 
 KB = 1024
-# What could not be written or sent is let go of by libraries, not closed; it is collected within these tests.
+# Libraries drop files and connections after errors without closing them; these tests collect them.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 @contextmanager
 def no_room_beyond(size: int) -> Iterator[None]:
-    """Files may have so many bytes."""
+    """Limit the size of files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -71,7 +71,7 @@ def client(settings: Settings, sessions: Sessions) -> FlaskClient:
 
 
 def recording(size: int) -> Request:
-    """The request that hands in so many bytes; made beforehand, as that takes room, too."""
+    """Return an upload of this size, made beforehand because that takes space, too."""
     form = {"file": (io.BytesIO(os.urandom(size)), "song.wav")}
     headers = {"Idempotency-Key": f"{size} bytes"}
     return EnvironBuilder("/v1/transcriptions", method="POST", data=form, headers=Headers(headers)).get_request()
@@ -90,9 +90,7 @@ def post(client: FlaskClient, size: int, *, room: int | None = None) -> TestResp
         pytest.param(2000 * KB, 1000 * KB, id="in the temporary folder"),
     ],
 )
-def test_a_recording_that_finds_no_room_may_be_handed_in_again(
-    client: FlaskClient, tmp_path: Path, size: int, room: int
-) -> None:
+def test_upload_to_a_full_disk_can_be_repeated(client: FlaskClient, tmp_path: Path, size: int, room: int) -> None:
     refused = post(client, size, room=room)
     assert (refused.status_code, (refused.json or {})["code"]) == (503, "unavailable")
     assert refused.headers["Retry-After"]
@@ -101,7 +99,7 @@ def test_a_recording_that_finds_no_room_may_be_handed_in_again(
     assert [path.stat().st_size for path in files(tmp_path / "storage")] == [size]
 
 
-def test_a_database_that_finds_no_room_accepts_nothing(client: FlaskClient, tmp_path: Path) -> None:
+def test_database_on_a_full_disk_accepts_nothing(client: FlaskClient, tmp_path: Path) -> None:
     assert post(client, 1 * KB).status_code == 202
     log = tmp_path / "mt3.sqlite3-wal"
     refused = post(client, 2 * KB, room=log.stat().st_size)
@@ -111,7 +109,7 @@ def test_a_database_that_finds_no_room_accepts_nothing(client: FlaskClient, tmp_
 
 
 class LoudEngine(FakeEngine):
-    """Hears so many notes that they fill a file."""
+    """Returns so many notes that they fill a file."""
 
     def transcribe(self, *args: Any, **kwargs: Any) -> Transcription:
         super().transcribe(*args, **kwargs)
@@ -139,7 +137,7 @@ def s3_settings(settings: Settings, url: str) -> Settings:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("where", ["the storage folder", "the temporary folder"])
-def test_an_attempt_that_finds_no_room_is_not_counted_and_made_again(
+def test_attempt_on_a_full_disk_is_retried_uncounted(
     settings: Settings,
     postgres_sessions: Sessions,
     request: pytest.FixtureRequest,
@@ -173,6 +171,6 @@ def test_an_attempt_that_finds_no_room_is_not_counted_and_made_again(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_no_room_for_what_a_worker_puts_aside_is_no_fault_of_the_job(number: int) -> None:
+def test_full_disk_for_temporary_files_is_not_counted(number: int) -> None:
     failure = classify(OSError(number, os.strerror(number)))
     assert failure == Failure("unavailable", "The worker's disk is full.", retryable=True, is_counted=False)

@@ -1,4 +1,4 @@
-"""Whatever lies in the queue, the worker goes on with what is ours."""
+"""Foreign messages in the queue do not keep the worker from its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 
 def mutations(value: Any) -> Iterator[Any]:
-    """The value with each of its parts, at any depth, left out or replaced by something of another kind."""
+    """Yield variants of a value with each part, at any depth, removed or replaced by another type."""
     yield from WRONG
     if isinstance(value, dict):
         for key in value:
@@ -58,7 +58,7 @@ def garbage(real: bytes) -> Iterator[bytes]:
         yield json.dumps({**message, "body": base64.b64encode(json.dumps(body).encode()).decode()}).encode()
 
 
-def test_a_worker_survives_whatever_is_put_on_its_list(settings: Settings, tmp_path: Path) -> None:
+def test_worker_survives_any_foreign_message(settings: Settings, tmp_path: Path) -> None:
     upgrade(settings)
     sessions, storage = make_sessions(make_engine(settings)), make_storage(settings)
     job_id = UUID(str(uuid7()))

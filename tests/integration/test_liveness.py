@@ -1,4 +1,4 @@
-"""Celery's own event loop is what a worker's liveness hears of."""
+"""Liveness of a worker with Celery's real event loop."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.integration
 
 
-def test_a_worker_whose_consumer_loop_is_stuck_ends_itself(
-    settings: Settings, redis_url: str, tmp_path: Path
-) -> None:
+def test_worker_with_a_stuck_consumer_loop_exits(settings: Settings, redis_url: str, tmp_path: Path) -> None:
     upgrade(settings)
     environment = {
         "MT3_DATABASE_URL": settings.database_url,

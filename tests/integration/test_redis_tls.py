@@ -1,4 +1,4 @@
-"""`rediss://`: every client of ours asks for a certificate that it can verify, unless it is told otherwise."""
+"""`rediss://`: every client requires a certificate that it can verify, unless configured otherwise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that only itself vouches for, and its key."""
+    """Return a self-signed certificate for 127.0.0.1, and its key."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=redis"]
     openssl += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
@@ -50,7 +50,7 @@ def relay(client: socket.socket, server: socket.socket) -> None:
 
 
 def serve(listener: socket.socket, context: ssl.SSLContext, behind: int) -> None:
-    """Take the TLS off connections and hand them on to a server without."""
+    """Terminate TLS and forward connections to a server without it."""
     while True:
         try:
             plain, _ = listener.accept()
@@ -59,7 +59,7 @@ def serve(listener: socket.socket, context: ssl.SSLContext, behind: int) -> None
         try:
             client = context.wrap_socket(plain, server_side=True)
             server = socket.create_connection(("127.0.0.1", behind))
-        except OSError:  # a client that does not trust us
+        except OSError:  # a client that does not trust the certificate
             plain.close()
             continue
         threading.Thread(target=relay, args=(client, server), daemon=True).start()
@@ -67,7 +67,7 @@ def serve(listener: socket.socket, context: ssl.SSLContext, behind: int) -> None
 
 @pytest.fixture(scope="module")
 def tls(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A Redis behind TLS: its URL, and the certificate."""
+    """Run a Redis behind TLS; yield its URL and the certificate."""
     certificate, key = make_certificate(tmp_path_factory.mktemp("tls"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -80,7 +80,7 @@ def tls(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
 
 
 def through_celery(settings: Settings) -> None:
-    """Publish a message, as the web part does, and take it off again, as a worker does."""
+    """Publish a message, as web does, and read it, as a worker does."""
     app = make_celery(settings)
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0)
@@ -105,7 +105,7 @@ def make_settings(url: str, monkeypatch: pytest.MonkeyPatch, verify: str | None 
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize(("query", "verify"), [("", None), ("?ssl_cert_reqs=CERT_REQUIRED", "0"), ("", "true")])
-def test_a_certificate_of_a_stranger_is_refused_by_every_client(
+def test_untrusted_certificate_is_refused_by_every_client(
     tls: tuple[str, Path],
     monkeypatch: pytest.MonkeyPatch,
     client: Callable[[Settings], None],
@@ -121,7 +121,7 @@ def test_a_certificate_of_a_stranger_is_refused_by_every_client(
 @pytest.mark.parametrize(
     ("query", "verify"), [("", "false"), ("?ssl_cert_reqs=none", None), ("?ssl_cert_reqs=CERT_NONE", None)]
 )
-def test_it_is_taken_where_that_is_asked_for(
+def test_untrusted_certificate_is_accepted_if_configured(
     tls: tuple[str, Path],
     monkeypatch: pytest.MonkeyPatch,
     client: Callable[[Settings], None],
@@ -132,7 +132,7 @@ def test_it_is_taken_where_that_is_asked_for(
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_an_authority_of_ones_own_is_trusted_when_it_is_named(
+def test_private_authority_is_trusted_if_configured(
     tls: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, client: Callable[[Settings], None]
 ) -> None:
     client(make_settings(f"{tls[0]}?ssl_ca_certs={tls[1]}", monkeypatch))
@@ -147,13 +147,13 @@ def test_a_certificate_for_another_name_is_refused(
         client(make_settings(f"{url}?ssl_ca_certs={tls[1]}", monkeypatch))
 
 
-def test_a_url_without_tls_stays_as_it_is() -> None:
+def test_url_without_tls_is_unchanged() -> None:
     url = "redis://:secret@127.0.0.1:6379/0"
     assert Settings(redis_url=url).redis_url == url
     with Redis.from_url(Settings(redis_url="rediss://h/0").redis_url) as client:
         assert client.connection_pool.connection_kwargs["ssl_cert_reqs"] == "required"
 
 
-def test_a_wrong_check_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_certificate_check_gives_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="ssl_cert_reqs must be required, optional or none"):
         make_settings("rediss://h/0?ssl_cert_reqs=perhaps", monkeypatch)

@@ -1,4 +1,4 @@
-"""S3 servers that do not take DeleteObjects: what was to go is gone all the same, and nothing stops for it."""
+"""S3 servers without DeleteObjects: objects are deleted all the same, and nothing else stops."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REFUSALS = {
     "forbids it": (403, ERROR % b"SignatureDoesNotMatch"),
     "has no XML": (400, b"<html>no</html>"),
     "takes it for something else": (200, b""),
-    "deletes nothing and says nothing": (200, b"<DeleteResult/>"),
+    "deletes nothing and reports nothing": (200, b"<DeleteResult/>"),
 }
 
 
@@ -79,9 +79,7 @@ def keys(storage: S3Storage, prefix: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_what_a_batch_does_not_delete_is_deleted_one_by_one(
-    proxy: S3Proxy, storage: S3Storage, refusal: str
-) -> None:
+def test_objects_left_by_a_batch_are_deleted_one_by_one(proxy: S3Proxy, storage: S3Storage, refusal: str) -> None:
     proxy.refusals[BATCH] = REFUSALS[refusal]
     for name in ("a", "b", "ü &<é>"):
         put(storage, f"results/1/{name}")
@@ -92,7 +90,7 @@ def test_what_a_batch_does_not_delete_is_deleted_one_by_one(
     assert keys(storage) == []
 
 
-def test_an_error_that_passes_is_no_refusal(proxy: S3Proxy, storage: S3Storage) -> None:
+def test_transient_error_is_not_a_rejection(proxy: S3Proxy, storage: S3Storage) -> None:
     put(storage, "results/1/a")
     proxy.refusals[BATCH] = (500, ERROR % b"InternalError")
     with pytest.raises(StorageUnavailable):
@@ -102,7 +100,7 @@ def test_an_error_that_passes_is_no_refusal(proxy: S3Proxy, storage: S3Storage) 
     assert keys(storage) == []
 
 
-def test_an_object_that_is_gone_already_counts_as_deleted(proxy: S3Proxy, storage: S3Storage) -> None:
+def test_missing_object_counts_as_deleted(proxy: S3Proxy, storage: S3Storage) -> None:
     """Some servers answer 404 to the deletion of what another process has just deleted."""
     put(storage, "results/1/a")
     proxy.refusals[BATCH] = REFUSALS["does not know the call"]
@@ -110,7 +108,7 @@ def test_an_object_that_is_gone_already_counts_as_deleted(proxy: S3Proxy, storag
     storage.delete_prefix("results/1/")
 
 
-def test_readiness_tries_a_deletion_until_one_works(proxy: S3Proxy, storage: S3Storage) -> None:
+def test_readiness_tries_a_deletion_until_one_succeeds(proxy: S3Proxy, storage: S3Storage) -> None:
     proxy.refusals["DELETE "] = (403, ERROR % b"AccessDenied")
     for _ in range(2):
         with pytest.raises(StorageUnavailable, match="AccessDenied"):
@@ -128,7 +126,7 @@ def post(client: FlaskClient, content: bytes) -> tuple[int, dict[str, object]]:
     return response.status_code, dict(response.get_json(force=True))
 
 
-def test_a_repeated_request_is_answered_whether_its_upload_can_be_removed_or_not(
+def test_repeated_request_succeeds_even_if_its_upload_cannot_be_removed(
     proxy: S3Proxy, storage: S3Storage, settings: Settings, sessions: Sessions
 ) -> None:
     client = create_app(settings, sessions=sessions, storage=storage, queue=InMemoryQueue()).test_client()
@@ -144,7 +142,7 @@ def sweep(settings: Settings, sessions: Sessions, storage: S3Storage) -> None:
     Sweeper(settings, sessions, storage, DatabaseLock(sessions, "sweeper", holder="a", lease_seconds=60)).tick()
 
 
-def test_the_sweeper_goes_on_after_a_prefix_that_stays(
+def test_sweeper_continues_after_a_prefix_it_cannot_delete(
     proxy: S3Proxy, storage: S3Storage, settings: Settings, sessions: Sessions
 ) -> None:
     ids = [UUID(str(uuid7())) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""The web process over real sockets: clients that are slow, wait, hang up, or send what is no HTTP."""
+"""The web process over real sockets: clients that are slow, wait, disconnect, or send invalid HTTP."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def connect(url: str) -> socket.socket:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Everything until the server closes the connection."""
+    """Return all bytes until the server closes the connection."""
     read = b""
     try:
         while piece := connection.recv(1 << 16):
@@ -68,7 +68,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def exchange(url: str, sent: bytes) -> tuple[int, bytes]:
-    """Status and body of the answer to some bytes, after which the server closes."""
+    """Send bytes; return status and body of the response, after which the server closes."""
     with connect(url) as connection:
         connection.sendall(sent)
         answer = read_all(connection)
@@ -77,13 +77,13 @@ def exchange(url: str, sent: bytes) -> tuple[int, bytes]:
 
 
 def master_of(url: str) -> psutil.Process:
-    """The process above the workers that listen at an address."""
+    """Return the parent of the workers that listen at an address."""
     port = url.rsplit(":", 1)[1]
     return next(process for process in psutil.Process().children() if port in process.cmdline())
 
 
 def drip(connection: socket.socket, give_up: float) -> float | None:
-    """Send a byte every fifth of a second until the server closes; gives the seconds that it took."""
+    """Send a byte every fifth of a second until the server closes; return the seconds that it took."""
     began = time.monotonic()
     connection.settimeout(0.2)
     while time.monotonic() - began < give_up:
@@ -99,7 +99,7 @@ def drip(connection: socket.socket, give_up: float) -> float | None:
 
 
 def slowest(ask: Callable[[], object], stop: threading.Event) -> float:
-    """How long the slowest of many answers took, one every tenth of a second."""
+    """Return the slowest response time of many requests, one every tenth of a second."""
     worst = 0.0
     while not stop.is_set():
         began = time.monotonic()
@@ -110,7 +110,7 @@ def slowest(ask: Callable[[], object], stop: threading.Event) -> float:
 
 
 def hold_off_slow_clients(url: str, *, each: int, patience: float, seconds: float) -> dict[str, float]:
-    """Let slow clients of two kinds come, and say how long they were borne and what others waited meanwhile."""
+    """Connect two kinds of slow clients; return how long they were served and how long others waited."""
     client = ServiceClient(url)
     job_id = client.submit(b"RIFF").json["id"]
     slow_headers = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
@@ -131,14 +131,14 @@ def hold_off_slow_clients(url: str, *, each: int, patience: float, seconds: floa
         return {"longest": longest, "livez": livez.result(), "polls": polls.result()}
 
 
-def test_slow_clients_are_disconnected_and_nobody_waits_for_them(url: str) -> None:
-    """More of each kind than there are threads."""
+def test_slow_clients_are_disconnected_and_delay_no_others(url: str) -> None:
+    """Each kind outnumbers the threads."""
     seen = hold_off_slow_clients(url, each=40, patience=SLOW_CLIENT_SECONDS + 4, seconds=20)
     assert seen["livez"] < 1, seen
     assert seen["polls"] < 1, seen
 
 
-def test_a_slow_body_is_told_so(url: str) -> None:
+def test_slow_body_gets_an_error_response(url: str) -> None:
     status, body = exchange(url, HEAD % b"close" + b"Content-Length: 1000\r\n\r\n" + FORM)
     assert (status, json.loads(body)["code"]) == (408, "request_timeout")
 
@@ -159,7 +159,7 @@ def test_an_upload_that_pauses_and_goes_on_is_accepted(url: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"5\r\nhello\r\nZZZ\r\nfoo\r\n0\r\n\r\n",  # no number
+        b"5\r\nhello\r\nZZZ\r\nfoo\r\n0\r\n\r\n",  # not a number
         b"3\r\nhello\r\n0\r\n\r\n",  # more than the chunk's length
         b"-3\r\nhello\r\n0\r\n\r\n",
         b"fffffffffffffffffffff\r\nhello\r\n0\r\n\r\n",
@@ -167,12 +167,12 @@ def test_an_upload_that_pauses_and_goes_on_is_accepted(url: str) -> None:
         b"5;" + b"x" * 50_000 + b"\r\nhello\r\n0\r\n\r\n",
     ],
 )
-def test_a_malformed_chunked_body_is_the_clients_fault(url: str, body: bytes) -> None:
+def test_malformed_chunked_body_is_a_client_error(url: str, body: bytes) -> None:
     status, answer = exchange(url, HEAD % b"close" + b"Transfer-Encoding: chunked\r\n\r\n" + body)
     assert (status, json.loads(answer)["code"]) == (400, "bad_request")
 
 
-def test_a_body_that_ends_early_is_no_server_error(url: str, client: ServiceClient) -> None:
+def test_body_that_ends_early_is_not_a_server_error(url: str, client: ServiceClient) -> None:
     with connect(url) as connection:
         connection.sendall(HEAD % b"close" + b"Content-Length: 1000\r\n\r\n" + FORM)
         connection.shutdown(socket.SHUT_WR)
@@ -181,7 +181,7 @@ def test_a_body_that_ends_early_is_no_server_error(url: str, client: ServiceClie
 
 
 def test_a_chunked_upload_is_accepted_and_its_connection_closed(url: str) -> None:
-    """Beside a Content-Length that a proxy believed, what follows could be a smuggled request."""
+    """If a proxy trusted a Content-Length beside it, the following bytes could be a smuggled request."""
     chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(SMALL), SMALL)
     smuggled = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for lengths in (b"", b"Content-Length: %d\r\n" % (len(chunks) + len(smuggled))):
@@ -217,7 +217,7 @@ def test_an_upload_over_the_limit_is_refused_before_it_is_sent(tmp_path: Path) -
 def test_a_large_recording_arrives_whole(
     client: ServiceClient, url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Beyond what is held in memory, and in both ways of sending a length."""
+    """The body is larger than the memory limit, with a length or chunked."""
     content = os.urandom(3_000_000)
     job = client.submit(content).json
     stored = next(tmp_path_factory.getbasetemp().rglob(f"uploads/{job['id']}/audio"))
@@ -230,7 +230,7 @@ def test_a_large_recording_arrives_whole(
     assert stored.read_bytes() == content
 
 
-def test_many_waiting_clients_leave_the_others_their_threads(url: str, client: ServiceClient) -> None:
+def test_many_waiting_clients_do_not_block_other_requests(url: str, client: ServiceClient) -> None:
     job_id = client.submit(b"RIFF").json["id"]
     ask = f"GET /v1/transcriptions/{job_id} HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=60\r\n\r\n".encode()
     with ExitStack() as stack:
@@ -256,7 +256,7 @@ def test_a_wait_ends_when_its_time_is_over(client: ServiceClient) -> None:
     assert client.get(f"/v1/transcriptions/{job_id}", Prefer="wait=1", **etag).status == 304
 
 
-def test_uploads_to_a_storage_that_hangs_leave_the_others_their_threads(tmp_path: Path) -> None:
+def test_uploads_to_a_hanging_storage_do_not_block_other_requests(tmp_path: Path) -> None:
     with ExitStack() as stack:
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=200))
         environment: dict[str, Any] = {
@@ -278,8 +278,8 @@ def test_uploads_to_a_storage_that_hangs_leave_the_others_their_threads(tmp_path
             time.sleep(0.1)
 
 
-def test_readers_that_take_nothing_hold_no_thread(tmp_path: Path) -> None:
-    """More of them than there are threads, of a result that fits into no buffer between us."""
+def test_clients_that_do_not_read_hold_no_thread(tmp_path: Path) -> None:
+    """There are more readers than threads, and the result exceeds all buffers in between."""
     with servers.web_process(tmp_path, MT3_SLOW_CLIENT_SECONDS="3") as url:
         client = ServiceClient(url)
         job_id = client.submit(b"RIFF").json["id"]
@@ -308,13 +308,13 @@ def test_readers_that_take_nothing_hold_no_thread(tmp_path: Path) -> None:
         with urllib.request.urlopen(
             f"{url}/v1/transcriptions/{job_id}/artifacts/notes.json", timeout=30
         ) as answer:
-            assert len(answer.read()) == 20_000_000, "whoever reads gets it whole"
+            assert len(answer.read()) == 20_000_000, "a client that reads gets the whole file"
 
 
 def test_connections_may_be_more_than_a_shell_allows_open_files(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (150, hard))  # which the process inherits
+        resource.setrlimit(resource.RLIMIT_NOFILE, (150, hard))  # inherited by the process
         try:
             url = stack.enter_context(servers.web_process(tmp_path))
         finally:
@@ -364,13 +364,15 @@ def test_a_worker_that_dies_is_replaced_and_none_outlives_its_master(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("MT3_DEFAULT_MODEL", "nonesuch", "Unknown model 'nonesuch'"),
         ("MT3_SLOW_CLIENT_SECONDS", "0", "MT3_SLOW_CLIENT_SECONDS is wrong"),
     ],
 )
-def test_a_wrong_setting_ends_the_start_with_one_line(tmp_path: Path, name: str, value: str, said: str) -> None:
+def test_invalid_setting_stops_the_start_with_one_line(
+    tmp_path: Path, name: str, value: str, message: str
+) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "web", "--port", str(servers.free_port())],
         env={**os.environ, "MT3_DATABASE_URL": f"sqlite:///{tmp_path}/x", name: value},
@@ -381,13 +383,13 @@ def test_a_wrong_setting_ends_the_start_with_one_line(tmp_path: Path, name: str,
     )
     assert run.returncode != 0
     (line,) = run.stderr.splitlines()
-    assert said in line
+    assert message in line
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_hundreds_of_slow_clients_for_a_minute_beside_an_honest_upload(tmp_path: Path) -> None:
-    """As it is delivered: slow ones go within 30 s and come again; 300 MB at 1 MB/s with a pause of 20 s pass."""
+def test_hundreds_of_slow_clients_for_a_minute_beside_a_normal_upload(tmp_path: Path) -> None:
+    """By default, slow clients are closed within 30 s; 300 MB at 1 MB/s with a pause of 20 s succeed."""
     with servers.web_process(tmp_path, workers=2) as url, ThreadPoolExecutor(1) as pool:
         upload = pool.submit(_upload_slowly, url, megabytes=300, pause_seconds=20)
         began, seen = time.monotonic(), []

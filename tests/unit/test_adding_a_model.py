@@ -36,7 +36,7 @@ BLOCK = re.compile(
 
 
 def follow(guide: str, tree: Path, publisher: Path) -> list[Path]:
-    """Do what each block says; return the files that were written."""
+    """Apply each block; return the files that were written."""
     written = []
     for block in BLOCK.finditer(guide):
         where, text, file = block["where"], block["text"], tree / block["file"]
@@ -58,7 +58,7 @@ def follow(guide: str, tree: Path, publisher: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository with the guide's model in it; `publisher/` beside it has the weights."""
+    """Return a copy of the repository with the guide's model; `publisher/` beside it has the weights."""
     tree = tmp_path_factory.mktemp("model") / "tree"
     for folder in COPIED:
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -82,13 +82,13 @@ def run(tree: Path, command: Sequence[str]) -> str:
     return done.stdout
 
 
-def test_its_code_is_as_we_write_code(tree: Path) -> None:
+def test_code_of_the_guide_passes_the_linters(tree: Path) -> None:
     written = ["mt3_infer/models", "tests/unit/mt3_infer/test_toy.py"]
     run(tree, [sys.executable, "-m", "ruff", "check", *written])
     run(tree, [sys.executable, "-m", "ruff", "format", "--check", *written])
 
 
-def test_its_tests_and_those_of_the_documents_pass(tree: Path) -> None:
+def test_tests_of_the_guide_and_of_the_documents_pass(tree: Path) -> None:
     files = [
         "tests/unit/mt3_infer/test_toy.py",
         "tests/unit/test_docs.py",
@@ -97,5 +97,5 @@ def test_its_tests_and_those_of_the_documents_pass(tree: Path) -> None:
     run(tree, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files])
 
 
-def test_library_command_web_and_worker_know_it(tree: Path) -> None:
+def test_library_command_web_and_worker_support_the_new_model(tree: Path) -> None:
     run(tree, [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/added_model.py"])

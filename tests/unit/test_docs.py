@@ -1,4 +1,4 @@
-"""What the documents promise, held against the code."""
+"""The documents agree with the code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "THIRD_PAR
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 
 
-def test_the_readme_lists_the_models_with_their_aliases_and_licences() -> None:
+def test_the_readme_lists_the_models_with_their_aliases_and_licenses() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .* \| .*?, (\S+), .*\|$", (ROOT / "README.md").read_text(), re.M)
     entries = load_catalog().entries
     assert {row[0]: (row[1], row[2]) for row in rows} == {
@@ -36,7 +36,7 @@ def test_every_model_has_a_checkpoint_and_its_terms_are_named() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
+def test_links_within_the_repository_exist(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
 
@@ -51,7 +51,7 @@ PATH = re.compile(
 )
 def test_paths_and_modules_that_a_document_names_exist(document: Path) -> None:
     text = document.read_text()
-    new = re.findall(r"^`([\w./-]+)`, a new file:$", text, re.M)  # those that a guide has its reader write
+    new = re.findall(r"^`([\w./-]+)`, a new file:$", text, re.M)  # files that a guide's reader writes
     for path in set(PATH.findall(text)) - set(new):
         assert (ROOT / path).exists(), path
     for module in re.findall(r"python -m ([a-z_.]+)", text):
@@ -59,7 +59,7 @@ def test_paths_and_modules_that_a_document_names_exist(document: Path) -> None:
         assert module == "pytest" or path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
-def test_the_glossary_has_the_words_of_the_state_machine() -> None:
+def test_the_glossary_has_the_terms_of_the_state_machine() -> None:
     glossary = (ROOT / "docs" / "glossary.md").read_text()
     for word in (*KINDS, *Status, *WorkStatus, *Phase, *Outcome):
         assert f"`{word}`" in glossary, word
@@ -85,7 +85,7 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_pinned_versions_cover_what_is_asked_for() -> None:
+def test_the_pinned_versions_cover_all_requirements() -> None:
     pinned = set(re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text().lower(), re.M))
     text = (ROOT / "pyproject.toml").read_text()
     asked = set(re.findall(r'^    "([A-Za-z][\w.-]*)(?:\[\w+\])?[><=~]', text, re.M))

@@ -1,4 +1,4 @@
-"""The same migrations on both databases: they end in the tables that the code has, and keep what is there."""
+"""The same migrations on both databases: they result in the tables of the code, and keep existing data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from shared.db import make_engine, make_sessions
 from shared.jobs import NewJob, create_job, get_job
 from shared.tables import Base
 
-# SQLite cannot say what an index on an expression is: `test_turns` shows that it is used.
+# SQLite does not report indexes on expressions.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Skipped unsupported reflection of expression-based index",
     "ignore:autogenerate skipping metadata-specified expression-based index",
@@ -40,7 +40,7 @@ VALUES (:id, 'public', 'queued', 'm', '{}', '{}', 'k', 1, 0, 0, :now, 0, :now, '
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.integration)])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """Settings that name a database without any tables."""
+    """Return settings that name a database without any tables."""
     if request.param == "sqlite":
         return Settings(database_url=f"sqlite:///{tmp_path / 'new.sqlite3'}")
     url: str = request.getfixturevalue("postgres_url")
@@ -57,13 +57,13 @@ def engine(empty: Settings) -> Iterator[Engine]:
     engine.dispose()
 
 
-def test_migrations_end_in_the_tables_that_the_code_has(empty: Settings, engine: Engine) -> None:
+def test_migrations_result_in_the_tables_of_the_code(empty: Settings, engine: Engine) -> None:
     upgrade(empty)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
-def test_a_job_survives_all_migrations_and_all_steps_back(empty: Settings, engine: Engine) -> None:
+def test_job_survives_all_upgrades_and_downgrades(empty: Settings, engine: Engine) -> None:
     upgrade(empty, "0001")
     with engine.begin() as connection:
         connection.execute(text(INSERT), {"id": UUID(str(uuid7())).hex, "now": "2026-01-01 00:00:00.000000"})

@@ -22,7 +22,7 @@ LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 def parse(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
     for folder in folders:
         for file in sorted((ROOT / folder).rglob("*.py")):
-            if "cli" not in file.relative_to(ROOT).parts and file.name != "cli.py":  # of the command alone
+            if "cli" not in file.relative_to(ROOT).parts and file.name != "cli.py":  # only part of the command
                 yield file, ast.parse(file.read_text())
 
 
@@ -38,7 +38,7 @@ def called(node: ast.Call) -> str:
 
 
 def find_events() -> set[str]:
-    """The first argument of every call of a logger's method."""
+    """Return the first argument of every call of a logger's method."""
     events: set[str] = set()
     for file, module in parse(*EVENTS_OF):
         for node in ast.walk(module):
@@ -51,7 +51,7 @@ def find_events() -> set[str]:
 
 
 def find_codes() -> set[str]:
-    """What classes have as `code`, and what is written as a code where there is no class."""
+    """Return the `code` attributes of classes, and the codes that are written without a class."""
     codes: set[str] = set()
     for _, module in parse(*CODES_OF):
         constants = {
@@ -109,7 +109,7 @@ def find_warnings() -> set[str]:
 
 
 def first_column(header: str) -> list[str]:
-    """The names in the table whose first column is called so."""
+    """Return the names in the table whose first column has this header."""
     _, _, table = RUNBOOK.partition(f"\n| {header} |")
     assert table, f"There is no table of which the first column is {header}."
     return re.findall(r"^\| `(\w+)` \|", table.partition("\n\n")[0], re.MULTILINE)
@@ -123,7 +123,7 @@ def first_column(header: str) -> list[str]:
         ("Warning", find_warnings, {"damaged", "offset_removed"}),
     ],
 )
-def test_table_has_what_the_code_has(header: str, find: Callable[[], set[str]], known: set[str]) -> None:
+def test_table_matches_the_code(header: str, find: Callable[[], set[str]], known: set[str]) -> None:
     in_code, in_table = find(), first_column(header)
     assert known <= in_code, "The search finds what is known to be there."
     assert len(in_table) == len(set(in_table))

@@ -1,4 +1,4 @@
-"""A database of the release before, with jobs in every state: it is upgraded in place, and each job ends right.
+"""A database of the previous release with jobs in every state is upgraded in place, and each job ends correctly.
 
 The rows are those that the earlier code left: jobs and shards that workers claimed themselves.
 """
@@ -66,7 +66,7 @@ OLD_ATTEMPTS = sa.table(
 
 @pytest.fixture
 def old(empty: Settings) -> Iterator[Engine]:  # noqa: F811
-    """The database as the release before has it."""
+    """Return a database as the previous release has it."""
     upgrade(empty, BEFORE)
     engine = make_engine(empty)
     yield engine
@@ -75,12 +75,12 @@ def old(empty: Settings) -> Iterator[Engine]:  # noqa: F811
 
 @dataclass
 class OldService:
-    """Writes rows and files as the release before did."""
+    """Writes rows and files as the previous release did."""
 
     engine: Engine
     bench: Bench
     recording: bytes
-    reference: list[tuple[bytes, bytes]] = field(default_factory=list)  # of each shard: its input and its results
+    reference: list[tuple[bytes, bytes]] = field(default_factory=list)  # for each shard: its input and its results
 
     def add(self, status: str, *, outcomes: tuple[str | None, ...] = (), **values: Any) -> UUID:
         job_id = UUID(str(uuid7()))
@@ -113,7 +113,7 @@ class OldService:
         return job_id
 
     def split(self, job_id: UUID, shard_states: list[str], *, attempt: int = 1, **values: Any) -> UUID:
-        """Split a job that is there, and leave its shards in these states."""
+        """Split an existing job, and leave its shards in these states."""
         split = {
             "planned_by": attempt,
             "samples": 220500,
@@ -170,7 +170,7 @@ def service(settings: Settings, sessions: Sessions, old: Engine, tmp_path: Any) 
 
 
 def reference(bench: Bench, recording: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """What this release stores for each shard, in a database of its own; the one before stored the same."""
+    """Return what this release stores for each shard, from a separate database; the previous one did the same."""
     job_id = bench.add(recording)
     for _ in range(5):
         bench.worker(FakeNetwork()).run_next()
@@ -183,7 +183,7 @@ def reference(bench: Bench, recording: bytes) -> Iterator[tuple[bytes, bytes]]:
             yield audio.read(), results.read()
 
 
-def test_every_job_of_the_release_before_ends_right(service: OldService) -> None:
+def test_every_job_of_the_previous_release_ends_correctly(service: OldService) -> None:
     bench, add, split = service.bench, service.add, service.split
     lost = {"worker": "old", "lease_until": LATER}
     waiting = {
@@ -248,7 +248,7 @@ def test_every_job_of_the_release_before_ends_right(service: OldService) -> None
         waiting, Status.SUCCEEDED
     )
     whole, long = 11, {"in shards": 8, "being assembled": 0, "retried in shards": 5, "claimed after a retry": 5}
-    assert len(network.read_in) == 4 * whole + sum(long.values()), "finished shards are not read again"
+    assert len(network.inferred) == 4 * whole + sum(long.values()), "finished shards are not read again"
     for job_id in ended.values():
         with bench.sessions.begin() as session:
             jobs.retry_job(session, "public", job_id)
@@ -258,7 +258,7 @@ def test_every_job_of_the_release_before_ends_right(service: OldService) -> None
     assert len({bench.notes(job_id) for job_id in every}) == 1, "as if nothing had happened"
 
 
-def test_in_order_shards_of_the_release_before_go_on_in_order(service: OldService) -> None:
+def test_in_order_shards_of_the_previous_release_continue_in_order(service: OldService) -> None:
     bench = service.bench
     service.reference = [(audio, pack([[3 * n + 2, 0, n]])) for n, (audio, _) in enumerate(service.reference)]
     job_id = service.split(
@@ -272,7 +272,7 @@ def test_in_order_shards_of_the_release_before_go_on_in_order(service: OldServic
     assert claim(sessions, job_id, ASSEMBLE) is None
     network = FakeNetwork(in_order=True)
     assert [bench.worker(network).run_next() for _ in range(3)] == ["succeeded"] * 3
-    assert network.read_in == list(range(3, 11))
+    assert network.inferred == list(range(3, 11))
 
 
 def settings_of(service: OldService) -> Settings:

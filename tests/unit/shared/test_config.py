@@ -1,4 +1,4 @@
-"""Settings: what the environment may say, and what is said when it is wrong."""
+"""Settings: valid and invalid environments."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def test_every_setting_is_in_the_example_and_nothing_else() -> None:
     assert named == {f"MT3_{name.upper()}" for name in Settings.model_fields}
 
 
-def test_a_plain_postgres_address_gets_our_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_postgres_url_gets_the_bundled_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MT3_DATABASE_URL", "postgresql://u:p@db/mt3")
     assert Settings().database_url == "postgresql+psycopg://u:p@db/mt3"
 
 
-def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MT3_LEASE_SECONDS", "")
     assert Settings().lease_seconds == 30
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         (
             "MT3_DATABASE_URL",
@@ -43,10 +43,10 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("MT3_MAX_ATTEMPTS", "0", "MT3_MAX_ATTEMPTS is wrong: Input should be greater than or equal to 1"),
     ],
 )
-def test_a_wrong_value_stops_the_start_with_one_clear_line(
+def test_invalid_value_stops_the_start_with_one_clear_line(
     name: str,
     value: str,
-    said: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_wrong_value_stops_the_start_with_one_clear_line(
         read_settings()
     error = capsys.readouterr().err
     assert stopped.value.code == 2
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 

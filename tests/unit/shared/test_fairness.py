@@ -1,4 +1,4 @@
-"""Fair scheduling, on both databases: the order, what every worker gets, and that looking stays cheap."""
+"""Fair scheduling, on both databases: the order, concurrent claims, and the cost of selecting candidates."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def take_next(sessions: Sessions, *, worker: str = "a") -> Claim | None:
 
 
 def age(sessions: Sessions, *job_ids: UUID) -> None:
-    """Make the jobs wait since long ago, the first one the longest."""
+    """Backdate the jobs, the first one the most."""
     for seconds, job_id in enumerate(reversed(job_ids), start=1):
         with sessions.begin() as session:
             since = {"served_at": now_plus(-1000 * seconds)}
             session.execute(update(WorkItem).where(WorkItem.job_id == job_id).values(since))
 
 
-def test_who_waits_for_the_longest_time_is_first(any_sessions: Sessions) -> None:
+def test_least_recently_served_job_is_first(any_sessions: Sessions) -> None:
     first, second = add_job(any_sessions), add_job(any_sessions)
     age(any_sessions, second, first)
     claims = [take_next(any_sessions) for _ in range(3)]
     assert [claim and claim.job_id for claim in claims] == [second, first, None]
 
 
-def test_a_long_recording_goes_behind_whoever_came_while_it_was_served(any_sessions: Sessions) -> None:
-    """Two workers; a short job that comes while both are at shards waits for one of them to end, and no more."""
+def test_long_recording_goes_behind_jobs_that_arrived_while_it_was_served(any_sessions: Sessions) -> None:
+    """A short job that arrives while two workers run shards waits for only one of them."""
     long = add_split_job(any_sessions, count=6)
     age(any_sessions, long)
     running = [take_next(any_sessions), take_next(any_sessions)]
@@ -72,7 +72,7 @@ def test_a_long_recording_goes_behind_whoever_came_while_it_was_served(any_sessi
     assert order == [*short, long, long]
 
 
-def test_an_owner_of_whom_little_runs_comes_before_one_of_whom_much_runs(any_sessions: Sessions) -> None:
+def test_owner_with_fewer_running_jobs_goes_first(any_sessions: Sessions) -> None:
     many = [add_job(any_sessions, owner="many") for _ in range(4)]
     split_one = add_split_job(any_sessions, count=3)  # of "public"
     few = [add_job(any_sessions, owner="few") for _ in range(2)]
@@ -85,7 +85,7 @@ def test_an_owner_of_whom_little_runs_comes_before_one_of_whom_much_runs(any_ses
     assert owners == ["many", "public", "few", "many", "public", "few"]
 
 
-def test_nothing_waits_for_ever_behind_those_who_keep_coming(any_sessions: Sessions) -> None:
+def test_no_job_starves_behind_a_stream_of_new_ones(any_sessions: Sessions) -> None:
     long, taken = add_split_job(any_sessions, count=2), []
     for _ in range(3):
         add_job(any_sessions)
@@ -98,7 +98,7 @@ def test_nothing_waits_for_ever_behind_those_who_keep_coming(any_sessions: Sessi
     assert taken.count(long) == 3, "two shards, and the assembly"
 
 
-def test_what_is_not_due_is_passed_over(any_sessions: Sessions) -> None:
+def test_items_that_are_not_due_are_skipped(any_sessions: Sessions) -> None:
     later, now = add_job(any_sessions, owner="a"), add_job(any_sessions, owner="b")
     must_claim(any_sessions, add_job(any_sessions, owner="b"))
     change_items(any_sessions, later, run_after=now_plus(60))
@@ -108,7 +108,7 @@ def test_what_is_not_due_is_passed_over(any_sessions: Sessions) -> None:
     assert take_next(any_sessions) is None
 
 
-def test_a_job_handed_back_keeps_its_place(any_sessions: Sessions) -> None:
+def test_released_job_keeps_its_position(any_sessions: Sessions) -> None:
     ids = [add_job(any_sessions) for _ in range(2)]
     age(any_sessions, *ids)
     claimed = take_next(any_sessions)
@@ -119,7 +119,7 @@ def test_a_job_handed_back_keeps_its_place(any_sessions: Sessions) -> None:
     assert again.job_id == ids[0]
 
 
-def test_as_many_workers_as_there_is_work_get_something_each_at_once(any_sessions: Sessions) -> None:
+def test_concurrent_workers_each_claim_an_item(any_sessions: Sessions) -> None:
     add_split_job(any_sessions, count=4)
     for _ in range(4):
         add_job(any_sessions)
@@ -163,7 +163,7 @@ def test_a_long_job_does_not_wait_for_shards_of_another_owner(any_sessions: Sess
 
 
 @pytest.mark.integration
-def test_a_worker_that_is_stopped_while_it_claims_holds_up_nobody(postgres_sessions: Sessions) -> None:
+def test_worker_paused_during_a_claim_blocks_no_other(postgres_sessions: Sessions) -> None:
     long = add_split_job(postgres_sessions, count=2)
     first = item(postgres_sessions, long, SHARD, 0).id
     with postgres_sessions() as stopped:
@@ -174,7 +174,7 @@ def test_a_worker_that_is_stopped_while_it_claims_holds_up_nobody(postgres_sessi
     assert (claimed.kind, claimed.number) == (SHARD, 1)
 
 
-def test_the_position_counts_those_ahead(any_sessions: Sessions) -> None:
+def test_position_counts_the_jobs_ahead(any_sessions: Sessions) -> None:
     ids = [add_job(any_sessions) for _ in range(3)]
     must_claim(any_sessions, ids[0])
     line = WaitingLine()
@@ -182,7 +182,7 @@ def test_the_position_counts_those_ahead(any_sessions: Sessions) -> None:
         assert [line.position(session, get(any_sessions, job_id)) for job_id in ids] == [None, 1, 2]
 
 
-def test_the_position_counts_turns(any_sessions: Sessions) -> None:
+def test_position_follows_the_order_of_claims(any_sessions: Sessions) -> None:
     long = add_split_job(any_sessions, count=3)
     early, late = add_job(any_sessions), add_job(any_sessions)
     age(any_sessions, early, long, late)
@@ -191,7 +191,7 @@ def test_the_position_counts_turns(any_sessions: Sessions) -> None:
     assert positions == [1, 3, None]
 
 
-def test_a_long_job_that_was_put_back_stands_behind_what_it_waits_for(any_sessions: Sessions) -> None:
+def test_deferred_job_is_positioned_behind_the_work_it_waits_for(any_sessions: Sessions) -> None:
     cut = add_split_job(any_sessions, count=3)
     uncut, short = add_job(any_sessions), add_job(any_sessions)
     age(any_sessions, uncut, cut, short)
@@ -201,7 +201,7 @@ def test_a_long_job_that_was_put_back_stands_behind_what_it_waits_for(any_sessio
     assert positions == [2, 3]
 
 
-def test_places_are_read_once_a_second(any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_positions_are_read_once_a_second(any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = add_job(any_sessions), add_job(any_sessions)
     line = WaitingLine()
     with any_sessions() as session:
@@ -217,7 +217,7 @@ def test_places_are_read_once_a_second(any_sessions: Sessions, monkeypatch: pyte
         )
 
 
-def test_who_asks_while_the_database_is_away_does_not_each_wait_for_it(any_sessions: Sessions) -> None:
+def test_during_an_outage_only_one_client_waits_for_the_database(any_sessions: Sessions) -> None:
     job_id, line = add_job(any_sessions), WaitingLine()
     asked = []
 
@@ -234,7 +234,7 @@ def test_who_asks_while_the_database_is_away_does_not_each_wait_for_it(any_sessi
 
 
 def fill(sessions: Sessions, count: int) -> None:
-    """Queue jobs of one owner, in the order in which they are made."""
+    """Queue jobs of one owner, in the order of their creation."""
     began = datetime.now(UTC) - timedelta(days=1)
     ids = [UUID(str(uuid7())) for _ in range(count)]
     rows = [
@@ -277,7 +277,7 @@ def fill(sessions: Sessions, count: int) -> None:
 
 
 def seconds_to_look(sessions: Sessions) -> float:
-    """The fastest of some looks, so that what else the machine does counts little."""
+    """Return the fastest of several runs, to reduce the noise of a busy machine."""
     took = []
     for _ in range(20):
         with sessions() as session:
@@ -287,19 +287,19 @@ def seconds_to_look(sessions: Sessions) -> float:
     return min(took)
 
 
-def test_looking_takes_no_longer_among_ten_thousand_than_among_ten(any_sessions: Sessions) -> None:
+def test_selecting_candidates_takes_no_longer_with_ten_thousand_jobs_than_with_ten(any_sessions: Sessions) -> None:
     fill(any_sessions, 10)
     few = seconds_to_look(any_sessions)
     fill(any_sessions, 10_000)
     with any_sessions.begin() as session:
         if session.get_bind().dialect.name == "postgresql":
-            session.execute(text("ANALYZE"))  # which it does by itself; SQLite does not
+            session.execute(text("ANALYZE"))  # PostgreSQL does so by itself, SQLite does not
     many = seconds_to_look(any_sessions)
     assert many < 4 * few + 0.002, f"{1000 * few:.1f} ms among 10, {1000 * many:.1f} ms among 10,000"
 
 
-def test_an_assembly_does_not_wait_behind_those_who_came_since_the_split(any_sessions: Sessions) -> None:
-    """What is left to do takes a second, and the client has waited for hours."""
+def test_assembly_goes_before_jobs_that_arrived_after_the_split(any_sessions: Sessions) -> None:
+    """The remaining work takes a second, and the client has waited for hours."""
     long = add_split_job(any_sessions, count=1)
     for _ in range(3):
         add_job(any_sessions)
@@ -309,7 +309,7 @@ def test_an_assembly_does_not_wait_behind_those_who_came_since_the_split(any_ses
     assert (claimed.job_id, claimed.kind) == (long, ASSEMBLE)
 
 
-def test_a_job_that_failed_goes_behind_those_who_came_meanwhile(any_sessions: Sessions) -> None:
+def test_retried_job_goes_behind_jobs_that_arrived_meanwhile(any_sessions: Sessions) -> None:
     failed, other = add_job(any_sessions), add_job(any_sessions)
     claimed = take_next(any_sessions)
     assert claimed is not None
@@ -320,7 +320,7 @@ def test_a_job_that_failed_goes_behind_those_who_came_meanwhile(any_sessions: Se
     assert again.job_id == other
 
 
-def test_short_work_is_only_what_may_be_run_in_the_middle_of_a_long_one(any_sessions: Sessions) -> None:
+def test_only_short_items_are_claimed_for_preemption(any_sessions: Sessions) -> None:
     def take_short(max_attempts: int = 1) -> Claim | None:
         return claim_next(any_sessions, worker="a", lease_seconds=60, max_attempts=max_attempts, short_for=1.0)
 

@@ -35,14 +35,14 @@ def test_cancel_wins_over_the_worker(any_sessions: Sessions, in_hand: bool) -> N
     assert claim(any_sessions, job_id) is None
 
 
-def test_what_has_ended_cannot_be_canceled(any_sessions: Sessions) -> None:
+def test_ended_job_cannot_be_canceled(any_sessions: Sessions) -> None:
     job_id = add_job(any_sessions)
     complete(any_sessions, must_claim(any_sessions, job_id))
     with any_sessions.begin() as session, pytest.raises(StateConflict, match="already succeeded"):
         jobs.cancel_job(session, "public", job_id)
 
 
-def test_retry_gives_all_attempts_back_and_keeps_the_fencing_token(any_sessions: Sessions) -> None:
+def test_retry_restores_all_attempts_and_keeps_the_fencing_token(any_sessions: Sessions) -> None:
     job_id = add_job(any_sessions)
     stale = must_claim(any_sessions, job_id)
     with any_sessions.begin() as session:
@@ -56,7 +56,7 @@ def test_retry_gives_all_attempts_back_and_keeps_the_fencing_token(any_sessions:
         jobs.retry_job(session, "public", job_id)
 
 
-def test_delete_removes_the_row_and_notes_its_files(any_sessions: Sessions) -> None:
+def test_delete_removes_the_row_and_records_its_files(any_sessions: Sessions) -> None:
     job_id = add_job(any_sessions)
     claimed = must_claim(any_sessions, job_id)
     with any_sessions.begin() as session:
@@ -71,7 +71,7 @@ def test_delete_removes_the_row_and_notes_its_files(any_sessions: Sessions) -> N
 
 
 def test_another_owner_sees_nothing(any_sessions: Sessions) -> None:
-    job_id = add_job(any_sessions, owner="somebody")
+    job_id = add_job(any_sessions, owner="other")
     with any_sessions.begin() as session:
         for forbidden in (jobs.get_job, jobs.cancel_job, jobs.retry_job, jobs.delete_job):
             with pytest.raises(JobNotFound):
@@ -83,7 +83,7 @@ def test_one_idempotency_key_makes_one_job(any_sessions: Sessions) -> None:
     assert add_job(any_sessions, idempotency_key="k", request_hash="h") == first
     with pytest.raises(IdempotencyConflict):
         add_job(any_sessions, idempotency_key="k", request_hash="other")
-    assert add_job(any_sessions, owner="somebody", idempotency_key="k", request_hash="h") != first
+    assert add_job(any_sessions, owner="other", idempotency_key="k", request_hash="h") != first
 
 
 def test_a_list_is_newest_first_in_pages(any_sessions: Sessions) -> None:
@@ -136,7 +136,7 @@ def test_a_report_of_a_model_keeps_the_last_speed(any_sessions: Sessions) -> Non
 
 
 @pytest.mark.integration
-def test_a_process_that_is_paused_in_mid_transaction_loses_its_locks(postgres_url: str) -> None:
+def test_process_paused_in_a_transaction_loses_its_locks(postgres_url: str) -> None:
     engine = make_engine(Settings(database_url=postgres_url, lease_seconds=1))
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
@@ -148,7 +148,7 @@ def test_a_process_that_is_paused_in_mid_transaction_loses_its_locks(postgres_ur
 
 
 @pytest.mark.integration
-def test_a_server_that_is_frozen_is_given_up_and_asked_anew_through_another_connection(postgres_url: str) -> None:
+def test_query_to_a_frozen_server_times_out_and_is_retried_on_a_new_connection(postgres_url: str) -> None:
     engine = make_engine(Settings(database_url=postgres_url), statement_seconds=0.2)
     backend = text("SELECT pg_backend_pid()")
     with engine.connect() as connection:
@@ -156,7 +156,7 @@ def test_a_server_that_is_frozen_is_given_up_and_asked_anew_through_another_conn
     assert frozen is not None
     os.kill(frozen, signal.SIGSTOP)
     try:
-        with engine.connect() as connection:  # the pool finds out that its connection is of no use
+        with engine.connect() as connection:  # the pool detects that its connection is closed
             second = connection.scalar(backend)
             assert second not in (None, frozen)
             os.kill(second, signal.SIGSTOP)

@@ -20,7 +20,7 @@ def expire(sessions: Sessions) -> None:
         session.execute(update(Lock).values(until=now_plus(-1)))
 
 
-def test_one_holds_it_and_may_take_it_again(any_sessions: Sessions) -> None:
+def test_one_process_holds_the_lock_and_can_renew_it(any_sessions: Sessions) -> None:
     one, other = make(any_sessions, "a"), make(any_sessions, "b")
     assert one.hold()
     assert not other.hold()
@@ -28,15 +28,15 @@ def test_one_holds_it_and_may_take_it_again(any_sessions: Sessions) -> None:
     assert make(any_sessions, "b", name="another").hold()
 
 
-def test_a_holder_that_died_is_replaced_when_its_lease_ends(any_sessions: Sessions) -> None:
+def test_dead_holder_is_replaced_when_its_lease_ends(any_sessions: Sessions) -> None:
     one, other = make(any_sessions, "a"), make(any_sessions, "b")
     assert one.hold()
     expire(any_sessions)
     assert other.hold()
-    assert not one.hold(), "it was paused, and is told so"
+    assert not one.hold(), "it was paused and has lost the lock"
 
 
-def test_a_lock_that_is_given_back_is_free_at_once(any_sessions: Sessions) -> None:
+def test_released_lock_is_free_at_once(any_sessions: Sessions) -> None:
     one, other = make(any_sessions, "a"), make(any_sessions, "b")
     assert one.hold()
     other.release()
@@ -45,8 +45,8 @@ def test_a_lock_that_is_given_back_is_free_at_once(any_sessions: Sessions) -> No
     assert other.hold()
 
 
-def test_of_many_who_come_at_once_one_gets_it(any_sessions: Sessions) -> None:
-    for _ in range(5):  # the first time the row is made, then it is taken over
+def test_one_of_many_concurrent_processes_gets_the_lock(any_sessions: Sessions) -> None:
+    for _ in range(5):  # the first time the row is inserted, then it is updated
         start = threading.Barrier(8)
         got: list[str] = []
 

@@ -20,7 +20,7 @@ ROWS = 5000
 
 @pytest.fixture
 def session(any_sessions: Sessions) -> Session:
-    """Many jobs that succeeded lately, with one model; a planner that knows it."""
+    """Insert many recently succeeded jobs of one model, and update the planner's statistics."""
     now = datetime.now(UTC)
     same: dict[str, Any] = {
         "owner": "public",
@@ -46,7 +46,7 @@ def session(any_sessions: Sessions) -> Session:
 
 
 def plan_of(session: Session, call: Any) -> str:
-    """How the database runs the first statement that a function executes."""
+    """Return the query plan of the first statement that a function executes."""
     seen: list[tuple[str, Any]] = []
 
     def remember(_c: Connection, _k: Any, statement: str, values: Any, _x: Any, _m: bool) -> None:
@@ -90,11 +90,11 @@ def test_a_list_of_many_jobs_reads_them_in_order(session: Session, filters: dict
     assert "Seq Scan" not in plan, plan
 
 
-def test_the_search_for_expired_jobs_reads_those_alone(session: Session) -> None:
+def test_search_for_expired_jobs_reads_only_those(session: Session) -> None:
     plan = plan_of(session, lambda: jobs.expire_jobs(session, ttl_days=365))
     assert "ix_jobs_finished_at" in plan, plan
 
 
 def reads_all(plan: str) -> bool:
-    """Whether a table is read, or an index of all its rows in their order."""
+    """Return True if a plan reads a whole table, or a whole index in order."""
     return any(words in plan for words in ("Seq Scan", "SCAN jobs", "using pk_jobs", "ix_jobs_owner_id"))

@@ -1,4 +1,4 @@
-"""One suite over both kinds of storage."""
+"""The same tests on both kinds of storage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def put(storage: ObjectStorage, key: str, content: bytes) -> None:
     storage.put(key, io.BytesIO(content), content_type="application/octet-stream")
 
 
-def test_what_is_put_is_read_back_with_its_size_and_hash(storage: ObjectStorage) -> None:
+def test_stored_object_is_read_back_with_its_size_and_hash(storage: ObjectStorage) -> None:
     content = bytes(range(256)) * 40_000  # 10 MB: more than one part of an S3 upload
     stored = storage.put("uploads/a/audio", io.BytesIO(content), content_type="audio/flac")
     assert (stored.size, stored.sha256) == (len(content), hashlib.sha256(content).hexdigest())
@@ -50,22 +50,22 @@ def test_what_is_put_is_read_back_with_its_size_and_hash(storage: ObjectStorage)
         assert stream.read() == content[-4:]
 
 
-def test_what_is_checked_was_kept_as_it_was_sent(storage: ObjectStorage) -> None:
+def test_checked_object_is_stored_intact(storage: ObjectStorage) -> None:
     stored = put_checked(storage, "results/a/1/x", b"notes", content_type="application/json")
     assert (stored.size, stored.sha256) == (5, hashlib.sha256(b"notes").hexdigest())
 
 
 @pytest.mark.parametrize("kept", [b"note", b"nodes", None])
-def test_storage_that_kept_something_else_is_found_out(storage: ObjectStorage, kept: bytes | None) -> None:
+def test_storage_that_altered_an_object_is_detected(storage: ObjectStorage, kept: bytes | None) -> None:
     class Careless:
-        """Says that it has stored what it was given."""
+        """Reports every object as stored."""
 
         def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
-            said = storage.put(key, source, content_type=content_type)
+            reported = storage.put(key, source, content_type=content_type)
             storage.delete_prefix("results/a/1/")
             if kept is not None:
                 put(storage, key, kept)
-            return said
+            return reported
 
         def open(self, key: str) -> BinaryIO:
             return storage.open(key)
@@ -74,21 +74,21 @@ def test_storage_that_kept_something_else_is_found_out(storage: ObjectStorage, k
         put_checked(cast(ObjectStorage, Careless()), "results/a/1/x", b"notes", content_type="application/json")
 
 
-def test_an_object_is_replaced_whole(storage: ObjectStorage) -> None:
+def test_object_is_replaced_atomically(storage: ObjectStorage) -> None:
     put(storage, "results/a/1/x", b"long content")
     put(storage, "results/a/1/x", b"short")
     with storage.open("results/a/1/x") as stream:
         assert stream.read() == b"short"
 
 
-def test_a_missing_object_is_told_from_a_failure(storage: ObjectStorage) -> None:
+def test_missing_object_differs_from_a_failure(storage: ObjectStorage) -> None:
     with pytest.raises(ObjectMissing):
         storage.open("uploads/none/audio")
     with pytest.raises(ObjectMissing):
         storage.size("uploads/none/audio")
 
 
-def test_deleting_a_prefix_takes_what_is_under_it_and_nothing_else(storage: ObjectStorage) -> None:
+def test_deleting_a_prefix_removes_only_objects_under_it(storage: ObjectStorage) -> None:
     for key in ("results/a/1/x", "results/a/2/x", "results/ab/1/x"):
         put(storage, key, b"1")
     storage.delete_prefix("results/a/")
@@ -124,7 +124,7 @@ def begin_upload(storage: ObjectStorage) -> None:
         )
 
 
-def test_a_half_made_object_is_not_listed_and_is_removed_when_it_is_old(storage: ObjectStorage) -> None:
+def test_unfinished_object_is_not_listed_and_is_removed_when_old(storage: ObjectStorage) -> None:
     put(storage, "uploads/a/audio", b"1")
     begin_upload(storage)
     assert [entry.key for entry in storage.list_objects("uploads/")] == ["uploads/a/audio"]
@@ -148,7 +148,7 @@ def test_a_stream_that_breaks_leaves_no_object(storage: ObjectStorage) -> None:
         storage.size("uploads/b/audio")
 
 
-def test_storage_says_whether_it_can_be_used(storage: ObjectStorage) -> None:
+def test_check_detects_unusable_storage(storage: ObjectStorage) -> None:
     storage.check()
 
 
@@ -162,7 +162,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == [tmp_path / "uploads"]
 
 
-def test_an_object_that_could_not_be_deleted_is_a_failure_though_the_answer_is_none() -> None:
+def test_undeleted_object_is_an_error_despite_a_success_status() -> None:
     storage = make_storage(s3_settings("http://127.0.0.1:1", prefix="p"))
     assert isinstance(storage, S3Storage)
     with Stubber(storage._client) as stubbed:
@@ -178,7 +178,7 @@ def test_a_key_cannot_leave_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_link_gives_the_bytes_under_the_wished_name_and_only_when_signed(s3_url: str, tmp_path: Path) -> None:
+def test_link_returns_the_bytes_under_the_requested_name_only_when_signed(s3_url: str, tmp_path: Path) -> None:
     storage = make_storage(s3_settings(s3_url, prefix=tmp_path.name))
     put(storage, "results/a/1/transcription.mid", b"MThd")
     link = storage.link(
@@ -193,7 +193,7 @@ def test_a_link_gives_the_bytes_under_the_wished_name_and_only_when_signed(s3_ur
 
 
 @pytest.mark.integration
-def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
+def test_unreachable_server_is_unavailable(tmp_path: Path) -> None:
     storage = make_storage(s3_settings(f"http://127.0.0.1:{servers.free_port()}", prefix="x"))
     with pytest.raises(StorageUnavailable):
         storage.check()
@@ -202,7 +202,7 @@ def test_a_server_that_is_away_is_unavailable(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_bucket_that_is_not_there_is_no_missing_object(s3_url: str) -> None:
+def test_missing_bucket_is_not_a_missing_object(s3_url: str) -> None:
     settings = s3_settings(s3_url, prefix="x").model_copy(update={"storage_url": "s3://no-such-bucket/x"})
     with pytest.raises(StorageUnavailable):
         make_storage(settings).check()

@@ -1,4 +1,4 @@
-"""The state machine of work items, on both databases: every way in, every way out, and none past the end."""
+"""The state machine of work items, on both databases: every transition, and none after the end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_new_job_is_queued_and_its_times_are_utc(any_sessions: Sessions) -> No
     assert item(any_sessions, job.id).status is WorkStatus.QUEUED
 
 
-def test_the_path_of_a_job_that_succeeds(any_sessions: Sessions) -> None:
+def test_job_that_succeeds(any_sessions: Sessions) -> None:
     job_id = add_job(any_sessions)
     claimed = must_claim(any_sessions, job_id)
     assert (claimed.attempt, claimed.kind, claimed.model) == (1, TRANSCRIBE, "basic_pitch")
@@ -61,7 +61,7 @@ def test_the_path_of_a_job_that_succeeds(any_sessions: Sessions) -> None:
     assert outcomes(any_sessions, job_id) == ["succeeded"]
 
 
-def test_a_second_claim_of_an_item_in_hand_is_refused(any_sessions: Sessions) -> None:
+def test_second_claim_of_a_running_item_is_refused(any_sessions: Sessions) -> None:
     job_id = add_job(any_sessions)
     must_claim(any_sessions, job_id, worker="a")
     assert claim(any_sessions, job_id, worker="b") is None
@@ -109,7 +109,7 @@ def test_expired_leases_are_queued_again_until_the_attempts_are_exhausted(any_se
 
 
 @pytest.mark.parametrize("kind", [TRANSCRIBE, SHARD])
-def test_a_heart_that_beats_without_progress_is_a_hang(any_sessions: Sessions, kind: str) -> None:
+def test_heartbeat_without_progress_counts_as_a_hang(any_sessions: Sessions, kind: str) -> None:
     job_id = add_job(any_sessions) if kind == TRANSCRIBE else add_split_job(any_sessions)
     held = must_claim(any_sessions, job_id, kind, 0)
     change_items(any_sessions, job_id, kind, progress_at=now_plus(-100))
@@ -119,9 +119,7 @@ def test_a_heart_that_beats_without_progress_is_a_hang(any_sessions: Sessions, k
 
 
 @pytest.mark.parametrize("kind", [TRANSCRIBE, SHARD])
-def test_a_failure_that_may_mend_is_queued_for_later_and_in_the_end_fails(
-    any_sessions: Sessions, kind: str
-) -> None:
+def test_retryable_failure_is_queued_for_later_and_finally_fails(any_sessions: Sessions, kind: str) -> None:
     job_id = add_job(any_sessions) if kind == TRANSCRIBE else add_split_job(any_sessions)
     assert fail(any_sessions, must_claim(any_sessions, job_id, kind, 0), retry_after=3600)
     expected = Status.QUEUED if kind == TRANSCRIBE else Status.PROCESSING
@@ -135,7 +133,7 @@ def test_a_failure_that_may_mend_is_queued_for_later_and_in_the_end_fails(
     assert item(any_sessions, job_id, kind, 0).attempt == MAX_ATTEMPTS
 
 
-def test_a_failure_that_cannot_mend_fails_at_once(any_sessions: Sessions) -> None:
+def test_permanent_failure_fails_at_once(any_sessions: Sessions) -> None:
     job_id = add_job(any_sessions)
     assert fail(any_sessions, must_claim(any_sessions, job_id), retry_after=None)
     assert get(any_sessions, job_id).status is Status.FAILED
@@ -151,8 +149,8 @@ def test_an_item_released_is_not_counted(any_sessions: Sessions, kind: str) -> N
     assert again.attempt == MAX_ATTEMPTS + 3, "attempt numbers are never used twice"
 
 
-def test_an_item_that_waits_and_has_no_attempt_left_fails(any_sessions: Sessions) -> None:
-    """As when fewer are allowed than before."""
+def test_queued_item_without_attempts_left_fails(any_sessions: Sessions) -> None:
+    """For example after the limit was lowered."""
     job_id = add_job(any_sessions)
     change_items(any_sessions, job_id, attempts_counted=MAX_ATTEMPTS, error_code="unavailable")
     assert claim(any_sessions, job_id) is None
@@ -187,7 +185,7 @@ def test_a_recording_that_is_split_leaves_items_that_may_be_claimed(any_sessions
     assert get(any_sessions, job_id).status is Status.PROCESSING
 
 
-def test_the_last_shard_frees_the_assembly_whatever_the_order(any_sessions: Sessions) -> None:
+def test_last_shard_unblocks_the_assembly_in_any_order(any_sessions: Sessions) -> None:
     job_id = add_split_job(any_sessions)
     taken = [must_claim(any_sessions, job_id, SHARD, number) for number in range(3)]
     assert [(t.payload["first"], t.payload["stop"], t.attempt) for t in taken] == [
@@ -215,14 +213,14 @@ def test_the_last_shard_frees_the_assembly_whatever_the_order(any_sessions: Sess
 
 
 def test_a_recording_may_have_thousands_of_shards(any_sessions: Sessions) -> None:
-    """More than one statement may have parameters for."""
+    """More rows than one statement may have parameters for."""
     job_id = add_split_job(any_sessions, count=4000, in_order=True)
     complete(any_sessions, must_claim(any_sessions, job_id, SHARD, 0))
     found = states(any_sessions, job_id)
     assert (len(found), found[:3]) == (4000, [("succeeded", 1), ("queued", 0), ("blocked", 0)])
 
 
-def test_two_workers_that_finish_at_the_same_moment_free_the_assembly_once(any_sessions: Sessions) -> None:
+def test_shards_completed_at_the_same_moment_unblock_the_assembly_once(any_sessions: Sessions) -> None:
     for _ in range(10):
         job_id = add_split_job(any_sessions, count=2)
         taken = [must_claim(any_sessions, job_id, SHARD, number) for number in range(2)]
@@ -243,7 +241,7 @@ def test_two_workers_that_finish_at_the_same_moment_free_the_assembly_once(any_s
 
 
 @pytest.mark.parametrize("kind", [TRANSCRIBE, SHARD])
-def test_one_of_many_workers_gets_an_item(any_sessions: Sessions, kind: str) -> None:
+def test_one_of_many_workers_claims_an_item(any_sessions: Sessions, kind: str) -> None:
     job_id = add_job(any_sessions) if kind == TRANSCRIBE else add_split_job(any_sessions, count=1)
     got: list[Claim | None] = []
     threads = [threading.Thread(target=lambda: got.append(claim(any_sessions, job_id, kind))) for _ in range(5)]
@@ -255,7 +253,7 @@ def test_one_of_many_workers_gets_an_item(any_sessions: Sessions, kind: str) -> 
     assert states(any_sessions, job_id, kind) == [("processing", 1)]
 
 
-def test_a_lost_shard_is_done_again_and_its_late_worker_is_refused(any_sessions: Sessions) -> None:
+def test_lost_shard_is_repeated_and_its_late_worker_is_refused(any_sessions: Sessions) -> None:
     job_id = add_split_job(any_sessions)
     late, other = must_claim(any_sessions, job_id, SHARD, 0), must_claim(any_sessions, job_id, SHARD, 1)
     assert rescue(any_sessions) == ([], []), "live leases are left alone"
@@ -289,7 +287,7 @@ def test_a_shard_that_kills_its_workers_fails_the_job_and_stops_the_others(any_s
         assert work.count_due(session) == 0
 
 
-def test_retry_keeps_what_is_finished(any_sessions: Sessions) -> None:
+def test_retry_keeps_finished_shards(any_sessions: Sessions) -> None:
     job_id = add_split_job(any_sessions)
     complete(any_sessions, must_claim(any_sessions, job_id, SHARD, 0))
     running = must_claim(any_sessions, job_id, SHARD, 1)
@@ -307,7 +305,7 @@ def test_retry_keeps_what_is_finished(any_sessions: Sessions) -> None:
     assert get(any_sessions, job_id).status is Status.SUCCEEDED
 
 
-def test_an_assembly_whose_worker_dies_is_done_again(any_sessions: Sessions) -> None:
+def test_assembly_of_a_dead_worker_is_repeated(any_sessions: Sessions) -> None:
     job_id = add_split_job(any_sessions, count=1)
     complete(any_sessions, must_claim(any_sessions, job_id, SHARD))
     first = must_claim(any_sessions, job_id, ASSEMBLE)
@@ -318,7 +316,7 @@ def test_an_assembly_whose_worker_dies_is_done_again(any_sessions: Sessions) -> 
     assert complete(any_sessions, second)
 
 
-def test_cancel_drops_the_shards_and_the_next_split_is_another(any_sessions: Sessions) -> None:
+def test_cancel_removes_the_shards_and_a_retry_splits_again(any_sessions: Sessions) -> None:
     job_id = add_split_job(any_sessions)
     taken = must_claim(any_sessions, job_id, SHARD, 0)
     with any_sessions.begin() as session:
@@ -338,11 +336,11 @@ def test_cancel_drops_the_shards_and_the_next_split_is_another(any_sessions: Ses
     assert not fail(any_sessions, taken, retry_after=None)
     assert not release(any_sessions, taken)
     with any_sessions.begin() as session:
-        jobs.cancel_job(session, "public", job_id)  # its garbage of before is still there
+        jobs.cancel_job(session, "public", job_id)  # its earlier garbage is still recorded
 
 
-def test_after_cancel_no_attempt_has_the_number_of_any_before(any_sessions: Sessions) -> None:
-    """Results lie in folders of these numbers: a late worker of before must not find its own there."""
+def test_attempt_numbers_do_not_repeat_after_cancel(any_sessions: Sessions) -> None:
+    """Folders of results have these numbers: an earlier, late worker must not share one."""
     job_id = add_split_job(any_sessions, count=1)
     complete(any_sessions, must_claim(any_sessions, job_id, SHARD))
     for _ in range(3):
@@ -365,7 +363,7 @@ def test_delete_removes_the_items(any_sessions: Sessions) -> None:
     assert not complete(any_sessions, taken)
 
 
-def test_where_segments_need_the_one_before_shards_run_in_order(any_sessions: Sessions) -> None:
+def test_shards_run_in_order_if_segments_depend_on_each_other(any_sessions: Sessions) -> None:
     job_id = add_split_job(any_sessions, in_order=True)
     assert claim(any_sessions, job_id, SHARD, 1) is None
     first = must_claim(any_sessions, job_id, SHARD, 0)
@@ -382,7 +380,7 @@ def test_where_segments_need_the_one_before_shards_run_in_order(any_sessions: Se
     assert complete(any_sessions, must_claim(any_sessions, job_id, ASSEMBLE))
 
 
-def test_a_deferred_recording_is_no_attempt(any_sessions: Sessions) -> None:
+def test_deferring_does_not_count_as_an_attempt(any_sessions: Sessions) -> None:
     job_id = add_job(any_sessions)
     assert defer(any_sessions, must_claim(any_sessions, job_id))
     job, waiting = get(any_sessions, job_id), item(any_sessions, job_id)
@@ -392,7 +390,7 @@ def test_a_deferred_recording_is_no_attempt(any_sessions: Sessions) -> None:
     assert must_claim(any_sessions, job_id).is_long
 
 
-def test_what_is_due_is_counted_only_while_its_job_runs(any_sessions: Sessions) -> None:
+def test_due_items_are_counted_only_while_their_job_is_active(any_sessions: Sessions) -> None:
     job_id = add_split_job(any_sessions)
 
     def due() -> int:
@@ -423,10 +421,8 @@ def test_progress_is_the_sum_over_the_shards(any_sessions: Sessions) -> None:
     assert progress.eta_seconds == 6.0, "12 s in 6 s, and 12 s to go"
 
 
-def test_a_kind_that_is_new_needs_no_statement_of_its_own(
-    any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A chain: fetch, then transcribe, and something afterwards that does not change what the job came to."""
+def test_new_kind_needs_no_new_statement(any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain: fetch, then transcribe, then an item that does not change the job's outcome."""
     monkeypatch.setitem(KINDS, "fetch", KINDS[TRANSCRIBE])
     monkeypatch.setitem(KINDS, "webhook", KINDS[SHARD])
     job_id = add_job(any_sessions)
@@ -455,7 +451,7 @@ def test_a_kind_that_is_new_needs_no_statement_of_its_own(
 
 @pytest.mark.parametrize("end", [jobs.cancel_job, jobs.delete_job])
 @pytest.mark.parametrize("what", ["claim", "complete"])
-def test_a_client_that_ends_the_job_meanwhile_never_meets_a_deadlock(
+def test_ending_a_job_concurrently_never_deadlocks(
     any_sessions: Sessions, end: Callable[..., object], what: str
 ) -> None:
     for _ in range(10):
@@ -498,9 +494,7 @@ def test_a_client_that_ends_the_job_meanwhile_never_meets_a_deadlock(
 
 @pytest.mark.integration
 @pytest.mark.parametrize("table", [Job, WorkItem])
-def test_a_row_that_a_paused_process_holds_locked_does_not_keep_the_others_waiting(
-    postgres_sessions: Sessions, table: Any
-) -> None:
+def test_row_locked_by_a_paused_process_does_not_block_others(postgres_sessions: Sessions, table: Any) -> None:
     held, other = (must_claim(postgres_sessions, add_job(postgres_sessions), lease_seconds=-1) for _ in range(2))
     key = held.job_id if table is Job else held.id
     with postgres_sessions() as paused:
@@ -512,10 +506,10 @@ def test_a_row_that_a_paused_process_holds_locked_does_not_keep_the_others_waiti
     assert [item.id for item in requeued] == [held.id]
 
 
-def test_an_item_that_moves_while_others_are_rescued_is_left_alone(
+def test_item_that_makes_progress_during_a_rescue_is_left_alone(
     any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its lease had ended when lost items were looked for."""
+    """Its lease had expired when lost items were selected."""
     held = must_claim(any_sessions, add_job(any_sessions), lease_seconds=-1)
     lock = work._lock_job
 

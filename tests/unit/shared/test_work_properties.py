@@ -1,4 +1,4 @@
-"""Any interleaving of workers, a client and the scheduler keeps the promises of a job and its work items.
+"""Any interleaving of workers, a client and the scheduler keeps the invariants of a job and its work items.
 
 Hypothesis plays the parts against a real database and holds each answer against a model of a few lines.
 """
@@ -39,10 +39,10 @@ WAYS = {
     "retry": 3,
     "cancel": 1,
 }
-"""What may happen, and how often beside the others, so that lives get somewhere."""
+"""Possible events with their weights, chosen so that jobs make progress."""
 
 ways = st.sampled_from([way for way, weight in WAYS.items() for _ in range(weight)])
-which = st.integers(min_value=0, max_value=9)  # an item; or a claim ever made, counted from the latest
+which = st.integers(min_value=0, max_value=9)  # an item, or any claim so far, counted from the latest
 lives = st.lists(st.tuples(ways, which), min_size=60, max_size=60)
 
 Name = tuple[str, int]
@@ -57,7 +57,7 @@ class Item:
 
 
 class Life:
-    """One job, seen from all sides."""
+    """A model of one job, compared with its rows."""
 
     def __init__(self, sessions: Sessions, *, in_order: bool) -> None:
         self.sessions = sessions
@@ -72,7 +72,7 @@ class Life:
         self.finishes = 0
 
     def happen(self, way: str, index: int) -> None:
-        """One step, then a look at the rows."""
+        """Perform a step, then check the rows."""
         match way:
             case "run_first" if self.claim((TRANSCRIBE, 0)):
                 self.split(0) if index % 3 else self.complete(0)
@@ -112,7 +112,7 @@ class Life:
         self.items[name] = replace(self.items[name], **values)
 
     def leave(self, claim: Claim, **values: Any) -> None:
-        """The holder lets go of its item."""
+        """End the attempt that holds an item."""
         del self.holders[self.name(claim)]
         self.expired.discard(self.name(claim))
         self.change(self.name(claim), **values)
@@ -162,7 +162,7 @@ class Life:
         self.settle(claimed, won)
 
     def settle(self, claimed: Claim, won: bool) -> None:
-        """Hold the end of an item against the model."""
+        """Compare the end of an item with the model."""
         assert won == self.is_held(claimed)
         if won:
             self.leave(claimed, status=WorkStatus.SUCCEEDED)
@@ -326,16 +326,16 @@ def live(sessions: Sessions, examples: int) -> None:
     one()
 
 
-def test_any_interleaving_keeps_the_promises(sessions: Sessions) -> None:
+def test_any_interleaving_keeps_the_invariants(sessions: Sessions) -> None:
     live(sessions, examples=50)
 
 
 @pytest.mark.integration
-def test_any_interleaving_keeps_the_promises_on_postgresql(postgres_sessions: Sessions) -> None:
+def test_any_interleaving_keeps_the_invariants_on_postgresql(postgres_sessions: Sessions) -> None:
     live(postgres_sessions, examples=15)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_a_thousand_lives_keep_the_promises(any_sessions: Sessions) -> None:
+def test_a_thousand_runs_keep_the_invariants(any_sessions: Sessions) -> None:
     live(any_sessions, examples=1000)

@@ -1,4 +1,4 @@
-"""What counts as being well, for the worker itself, its health check and its supervisor."""
+"""Liveness as seen by the worker itself, its health check and its supervisor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def be_away() -> None:
     raise ConnectionError
 
 
-def test_an_idle_worker_is_well_as_long_as_its_loop_turns() -> None:
+def test_idle_worker_is_alive_while_its_loop_runs() -> None:
     liveness = Liveness(stall_seconds=60, loop_seconds=0)
     assert liveness.describe_hang() is None, "the loop has not started: the worker waits for its dependencies"
     liveness.turned()
@@ -34,14 +34,14 @@ def test_an_idle_worker_is_well_as_long_as_its_loop_turns() -> None:
     assert liveness.describe_hang() is None
 
 
-def test_a_loop_that_waits_for_redis_does_not_hang() -> None:
+def test_loop_that_waits_for_redis_does_not_count_as_hanging() -> None:
     liveness = Liveness(stall_seconds=60, loop_seconds=0, check_redis=be_away)
     liveness.turned()
     time.sleep(0.01)
     assert liveness.describe_hang() is None
 
 
-def test_a_busy_worker_is_well_as_long_as_each_attempt_moves() -> None:
+def test_busy_worker_is_alive_while_each_attempt_makes_progress() -> None:
     liveness = Liveness(stall_seconds=0.2, loop_seconds=60)
     with liveness.attempt(), liveness.attempt() as other:
         assert liveness.describe_hang() is None
@@ -51,7 +51,7 @@ def test_a_busy_worker_is_well_as_long_as_each_attempt_moves() -> None:
     assert liveness.describe_hang() is None, "attempts that ended need make no progress"
 
 
-def test_a_worker_that_sees_that_it_hangs_ends_itself(tmp_path: Path) -> None:
+def test_worker_that_detects_a_hang_exits(tmp_path: Path) -> None:
     ends: list[int] = []
     liveness = Liveness(stall_seconds=0, loop_seconds=60)
     watchdog = Watchdog(liveness, tmp_path / "run" / "alive", end=ends.append)
@@ -92,7 +92,7 @@ def check(file: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_health_check_goes_by_the_age_of_the_file(tmp_path: Path) -> None:
+def test_health_check_depends_on_the_age_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "alive"
     assert "no worker has started yet" in check(file).stderr
     file.touch()
@@ -103,7 +103,7 @@ def test_the_health_check_goes_by_the_age_of_the_file(tmp_path: Path) -> None:
     assert re.search(r"the worker hangs: its last sign of activity was 1\d\d s ago", run.stderr)
 
 
-def test_a_watchdog_checks_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watchdog_checks_periodically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.liveness.CHECK_SECONDS", 0.01)
     checks = threading.Event()
     watchdog = Watchdog(Liveness(stall_seconds=60, loop_seconds=60), tmp_path / "alive")

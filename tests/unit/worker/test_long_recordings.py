@@ -1,4 +1,4 @@
-"""Long recordings in shards: cut without a seam, read by anybody, and what comes of it is the same."""
+"""Long recordings in shards: any workers may run them, and the result is the same as in one piece."""
 
 from __future__ import annotations
 
@@ -55,25 +55,25 @@ GRID = SegmentGrid(sample_rate=22050, hop=22050, length=26050, lead=2000, tail=1
 
 @dataclass
 class FakeNetwork:
-    """Says of each segment its index, what it hears, and what the one before said; hooks may raise or wait."""
+    """Returns each segment's index, loudness and, in order, the previous result; hooks may raise or block."""
 
     device: str = "cpu"
     grid: SegmentGrid = GRID
     in_order: bool = False
     on_segment: Callable[[int], None] = lambda index: None
-    read_in: list[int] = field(default_factory=list)
+    inferred: list[int] = field(default_factory=list)
 
     def infer(
         self, segments: Iterable[Segment], options: ModelOptions, *, previous: list[int] | None = None
     ) -> Generator[list[int]]:
         for segment in segments:
             self.on_segment(segment.index)
-            self.read_in.append(segment.index)
+            self.inferred.append(segment.index)
             if self.in_order and segment.index:
                 assert previous is not None
-            heard = float(np.abs(segment.waveform).sum())
+            loudness = float(np.abs(segment.waveform).sum())
             memory = previous[2] if self.in_order and previous else 0
-            previous = [segment.index, segment.samples, (round(heard * 1000) + 31 * memory) % 1_000_003]
+            previous = [segment.index, segment.samples, (round(loudness * 1000) + 31 * memory) % 1_000_003]
             yield previous
 
     def collect(self, options: ModelOptions) -> FakeCollector:
@@ -81,24 +81,25 @@ class FakeNetwork:
 
 
 class FakeCollector:
-    """A note for each segment, whose numbers are what the network said."""
+    """Makes a note of each segment, whose numbers are the network's result."""
 
     def __init__(self) -> None:
-        self.said: list[list[int]] = []
+        self.results: list[list[int]] = []
 
     def feed(self, result: list[int]) -> None:
-        assert result[0] == len(self.said), "segments come in order, each once"
-        self.said.append(result)
+        assert result[0] == len(self.results), "segments come in order, each once"
+        self.results.append(result)
 
     def finish(self, samples: int) -> NetworkOutput:
         notes = [
-            Note(said[0], said[0] + 1 + said[2] / 1e7, said[2] % 128, 1 + said[1] % 127) for said in self.said
+            Note(index, index + 1 + value / 1e7, value % 128, 1 + length % 127)
+            for index, length, value in self.results
         ]
         return NetworkOutput(notes, {"samples": samples})
 
 
 class OneModelEngine(TranscriptionEngine):
-    """Has one model, which needs no weights."""
+    """An engine with one model, which needs no weights."""
 
     def __init__(self, network: Any, *, max_audio_seconds: float = 3600) -> None:
         super().__init__(CheckpointStore(Path("/nowhere")), device="cpu", max_audio_seconds=max_audio_seconds)
@@ -113,7 +114,7 @@ class OneModelEngine(TranscriptionEngine):
 
 @dataclass
 class Bench:
-    """A service without processes: what workers and scheduler do is done when a test says so."""
+    """A service without processes: tests run the steps of workers and scheduler."""
 
     settings: Settings
     sessions: Sessions
@@ -147,20 +148,20 @@ class Bench:
             return jobs.get_job(session, "public", job_id)
 
     def run_all(self, network: Any, **changes: Any) -> list[str | None]:
-        """Run what is due until nothing is."""
+        """Run items until nothing is due."""
         outcomes: list[str | None] = []
         while (outcome := self.worker(network, **changes).run_next()) is not None:
             outcomes.append(outcome)
         return outcomes
 
     def notes(self, job_id: UUID) -> bytes:
-        """The lines of the notes in notes.json, without the provenance before them."""
+        """Return the notes in notes.json, without the provenance before them."""
         keys = {artifact["name"]: artifact["key"] for artifact in self.job(job_id).artifacts}
         with self.storage.open(keys["notes.json"]) as file:
             return file.read().split(b"\n", 1)[1]
 
     def attempts(self) -> list[int]:
-        """At each shard."""
+        """Return the attempt number of each shard."""
         with self.sessions() as session:
             shards = select(WorkItem.attempt).where(WorkItem.kind == SHARD)
             return list(session.scalars(shards.order_by(WorkItem.number)))
@@ -171,9 +172,9 @@ class Bench:
         )
 
     def scheduler(self) -> Scheduler:
-        parts: Any = {"queue": None, "redis": None}
+        unused: Any = {"queue": None, "redis": None}
         lock = DatabaseLock(self.sessions, "scheduler", holder="a", lease_seconds=60)
-        return Scheduler(settings=self.settings, sessions=self.sessions, lock=lock, **parts)
+        return Scheduler(settings=self.settings, sessions=self.sessions, lock=lock, **unused)
 
     def sweeper(self, **changes: Any) -> Sweeper:
         lock = DatabaseLock(self.sessions, "sweeper", holder="a", lease_seconds=60)
@@ -191,26 +192,26 @@ def bench(settings: Settings, sessions: Sessions) -> Bench:
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Ten seconds of noise, of which no two segments are alike."""
+    """Return ten seconds of noise, without two equal segments."""
     noise = np.random.default_rng(7).uniform(-0.5, 0.5, 10 * 22050).astype(np.float32)
     return write(tmp_path_factory.mktemp("noise") / "noise.wav", noise, 22050).read_bytes()
 
 
 @pytest.mark.parametrize("in_order", [False, True])
-def test_notes_of_shards_are_those_of_one_piece(bench: Bench, recording: bytes, in_order: bool) -> None:
+def test_notes_of_shards_equal_those_of_one_piece(bench: Bench, recording: bytes, in_order: bool) -> None:
     whole, sharded = bench.add(recording), bench.add(recording)
     assert bench.worker(FakeNetwork(in_order=in_order), shard_seconds=0).run_next() == "succeeded"
     network = FakeNetwork(in_order=in_order)
     assert bench.run_all(network) == ["succeeded"] * 6, "split, four shards, and the assembly"
     assert bench.notes(sharded) == bench.notes(whole)
-    assert network.read_in == list(range(11))
+    assert network.inferred == list(range(11))
     job = bench.job(sharded)
     assert (job.note_count, job.shards_total) == (11, 4)
     assert job.audio_seconds_total == pytest.approx(10.0)
     assert bench.job(whole).shards_total is None
 
 
-def test_a_short_recording_goes_its_way_in_one_piece(bench: Bench, recording: bytes) -> None:
+def test_short_recording_is_transcribed_in_one_piece(bench: Bench, recording: bytes) -> None:
     bench.add(recording)
     assert bench.run_all(FakeNetwork(), shard_seconds=10) == ["succeeded"]
 
@@ -225,7 +226,7 @@ def test_a_short_recording_goes_its_way_in_one_piece(bench: Bench, recording: by
     size=st.integers(1, 5),
     block=st.integers(1, 97),
 )
-def test_every_segment_of_every_shard_hears_what_it_hears_in_one_piece(
+def test_every_segment_of_every_shard_has_the_same_samples_as_in_one_piece(
     samples: int, hop: int, overlap: int, lead: int, tail: int, size: int, block: int
 ) -> None:
     grid = SegmentGrid(sample_rate=16, hop=hop, length=hop + overlap + lead, lead=lead, tail=tail)
@@ -256,7 +257,7 @@ def test_every_segment_of_every_shard_hears_what_it_hears_in_one_piece(
         assert np.array_equal(one.waveform, other.waveform)
 
 
-def test_basic_pitch_in_shards_says_the_same_to_the_byte(bench: Bench, bach: Path, checkpoint_dir: Path) -> None:
+def test_basic_pitch_in_shards_gives_identical_bytes(bench: Bench, bach: Path, checkpoint_dir: Path) -> None:
     engine = TranscriptionEngine(CheckpointStore(checkpoint_dir), device="cpu", max_audio_seconds=3600)
     load_model("basic_pitch", store=CheckpointStore(checkpoint_dir))
     whole, sharded = bench.add(bach.read_bytes()), bench.add(bach.read_bytes())
@@ -269,7 +270,7 @@ def test_basic_pitch_in_shards_says_the_same_to_the_byte(bench: Bench, bach: Pat
 
 @pytest.mark.weights
 @pytest.mark.skipif(not MT3_WEIGHTS.exists(), reason=f"no published weights in {MT3_WEIGHTS}")
-def test_mt3_in_shards_says_the_same_to_the_byte(bench: Bench, bach: Path, tmp_path: Path) -> None:
+def test_mt3_in_shards_gives_identical_bytes(bench: Bench, bach: Path, tmp_path: Path) -> None:
     with open_audio(bach, sample_rate=16000) as audio:
         waveform = np.concatenate(list(audio))[: 9 * 16000]
     recording = write(tmp_path / "nine_seconds.flac", waveform, 16000, "flac").read_bytes()
@@ -289,7 +290,7 @@ def test_two_workers_share_a_recording(bench: Bench, recording: bytes) -> None:
     assert bench.worker(FakeNetwork()).run_next() == "succeeded"
 
     def meet(index: int) -> None:
-        if index in (0, 3):  # the first segments of two shards: neither goes on before the other is there
+        if index in (0, 3):  # the first segments of two shards: each waits for the other
             both.wait()
 
     outcomes: list[str | None] = []
@@ -306,7 +307,7 @@ def test_two_workers_share_a_recording(bench: Bench, recording: bytes) -> None:
     assert outcomes == ["succeeded"] * 5
 
 
-def test_only_the_shard_that_a_dead_worker_was_at_is_done_again(bench: Bench, recording: bytes) -> None:
+def test_only_the_shard_of_a_dead_worker_is_repeated(bench: Bench, recording: bytes) -> None:
     whole, job_id = bench.add(recording), bench.add(recording)
     bench.worker(FakeNetwork(), shard_seconds=0).run_next()
     assert bench.worker(FakeNetwork()).run_next() == "succeeded"
@@ -314,7 +315,7 @@ def test_only_the_shard_that_a_dead_worker_was_at_is_done_again(bench: Bench, re
 
     def die(index: int) -> None:
         if index == 4:
-            raise SystemExit  # as dead as a thread can be: nothing is caught, nothing is written
+            raise SystemExit  # the thread dies: nothing is caught, nothing is written
 
     with pytest.raises(SystemExit):
         bench.worker(FakeNetwork(on_segment=die)).run_next()
@@ -326,12 +327,12 @@ def test_only_the_shard_that_a_dead_worker_was_at_is_done_again(bench: Bench, re
     assert bench.notes(job_id) == bench.notes(whole)
 
 
-def test_a_worker_that_was_only_paused_finds_its_shard_taken(
+def test_resumed_worker_finds_its_shard_claimed_by_another(
     bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, other = bench.add(recording), []
     bench.worker(FakeNetwork()).run_next()
-    monkeypatch.setattr("shared.work.renew", lambda *_, **__: True)  # its heart does not beat
+    monkeypatch.setattr("shared.work.renew", lambda *_, **__: True)  # its heartbeat stops
 
     def pause(index: int) -> None:
         if index == 2:
@@ -347,15 +348,15 @@ def test_a_worker_that_was_only_paused_finds_its_shard_taken(
     assert not [key for key in bench.objects(job_id) if "/1/0/1/" in key], "what the late worker stored is removed"
 
 
-def test_a_worker_that_is_woken_works_until_nothing_is_due(bench: Bench, recording: bytes) -> None:
-    """One announcement is enough for all that waits, and for what comes of it."""
+def test_wake_message_drains_all_due_items(bench: Bench, recording: bytes) -> None:
+    """One announcement is enough for all due items, and for those that they enqueue."""
     ids = [bench.add(recording) for _ in range(3)]
     bench.worker(FakeNetwork()).drain()
     assert [bench.job(job_id).status for job_id in ids] == [Status.SUCCEEDED] * 3
     bench.worker(FakeNetwork()).drain()
 
 
-def test_a_worker_that_is_to_end_takes_nothing_more(bench: Bench, recording: bytes) -> None:
+def test_stopping_worker_claims_nothing_more(bench: Bench, recording: bytes) -> None:
     stopping = threading.Event()
     first, second = bench.add(recording), bench.add(recording)
     network = FakeNetwork(on_segment=lambda index: stopping.set() if index == 10 else None)
@@ -373,16 +374,16 @@ def test_cancel_stops_a_shard(bench: Bench, recording: bytes) -> None:
             with bench.sessions.begin() as session:
                 jobs.cancel_job(session, "public", job_id)
         else:
-            stopped.wait(0.2)  # segments go on until the heartbeat has learned of it
+            stopped.wait(0.2)  # segments continue until the heartbeat notices
 
     network = FakeNetwork(on_segment=cancel, grid=SegmentGrid(22050, 2205, 2205))
     assert bench.worker(network).run_next() == "lost"
-    assert len(network.read_in) < 30
+    assert len(network.inferred) < 30
     job = bench.job(job_id)
     assert (job.status, job.shards_total) == (Status.CANCELED, None)
 
 
-def test_a_worker_that_is_told_to_end_releases_its_shard_uncounted(bench: Bench, recording: bytes) -> None:
+def test_stopping_worker_releases_its_shard_uncounted(bench: Bench, recording: bytes) -> None:
     bench.add(recording)
     stopping = threading.Event()
     bench.worker(FakeNetwork()).run_next()
@@ -395,7 +396,7 @@ def test_a_worker_that_is_told_to_end_releases_its_shard_uncounted(bench: Bench,
     assert bench.attempts() == [2, 1, 1, 1]
 
 
-def test_a_worker_that_ends_while_cutting_leaves_nothing(bench: Bench, recording: bytes) -> None:
+def test_worker_that_stops_while_splitting_leaves_nothing(bench: Bench, recording: bytes) -> None:
     job_id, stopping = bench.add(recording), threading.Event()
     worker = bench.worker(FakeNetwork(), stopping=stopping)
     put = bench.storage.put
@@ -434,7 +435,7 @@ def test_a_shard_that_always_fails_fails_the_job_and_retry_keeps_the_others(
     assert bench.attempts()[1] == bench.settings.max_attempts + 1
 
 
-def test_an_assembly_that_fails_is_tried_again_without_a_shard_being_read(
+def test_failed_assembly_is_retried_without_repeating_a_shard(
     bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, network = bench.add(recording), FakeNetwork()
@@ -447,11 +448,11 @@ def test_an_assembly_that_fails_is_tried_again_without_a_shard_being_read(
     assert [bench.worker(network).run_next() for _ in range(5)] == ["succeeded"] * 4 + ["failed"]
     monkeypatch.undo()
     assert bench.run_all(network) == ["succeeded"]
-    assert network.read_in == list(range(11))
+    assert network.inferred == list(range(11))
     assert outcomes(bench.sessions, job_id)[5:] == ["failed", "succeeded"]
 
 
-def test_when_the_job_has_ended_nothing_of_the_shards_is_left(bench: Bench, recording: bytes) -> None:
+def test_shards_are_removed_when_the_job_has_ended(bench: Bench, recording: bytes) -> None:
     done, gone = bench.add(recording), bench.add(recording)
     while bench.job(done).status is not Status.SUCCEEDED:
         bench.worker(FakeNetwork()).run_next()
@@ -462,7 +463,7 @@ def test_when_the_job_has_ended_nothing_of_the_shards_is_left(bench: Bench, reco
     assert not [key for key in bench.objects(gone) if str(gone) in key]
 
 
-def test_shards_that_nobody_needs_are_orphans_and_others_are_not(bench: Bench, recording: bytes) -> None:
+def test_only_unneeded_shards_are_orphans(bench: Bench, recording: bytes) -> None:
     job_id = bench.add(recording)
     bench.worker(FakeNetwork()).run_next()
     in_use = bench.objects(job_id)
@@ -482,7 +483,7 @@ def test_shards_that_nobody_needs_are_orphans_and_others_are_not(bench: Bench, r
         (tone(10), {"engine": OneModelEngine(FakeNetwork(), max_audio_seconds=8)}, "audio_too_long"),
     ],
 )
-def test_limits_hold_while_a_recording_is_cut(
+def test_limits_apply_while_a_recording_is_split(
     bench: Bench, tmp_path: Path, waveform: np.ndarray[Any, Any], changes: dict[str, Any], code: str
 ) -> None:
     job_id = bench.add(write(tmp_path / "r.wav", waveform, 22050).read_bytes())
@@ -492,7 +493,7 @@ def test_limits_hold_while_a_recording_is_cut(
     assert bench.objects(job_id) == [f"uploads/{job_id}/audio"]
 
 
-def test_a_recording_whose_header_says_no_length_is_one_shard_if_it_is_short(
+def test_short_recording_without_a_length_in_its_header_is_one_shard(
     bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, opened = bench.add(recording), TranscriptionEngine.open
@@ -507,7 +508,7 @@ def test_a_recording_whose_header_says_no_length_is_one_shard_if_it_is_short(
     assert bench.job(job_id).shards_total == 1
 
 
-def test_progress_while_cutting_is_seconds_decoded(bench: Bench, recording: bytes) -> None:
+def test_progress_while_splitting_is_seconds_decoded(bench: Bench, recording: bytes) -> None:
     job_id, seen = bench.add(recording), []
     worker = bench.worker(FakeNetwork())
     put = bench.storage.put
@@ -525,20 +526,20 @@ def test_progress_while_cutting_is_seconds_decoded(bench: Bench, recording: byte
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_a_commit_that_only_seemed_to_fail_loses_nothing(
+def test_commit_that_only_seemed_to_fail_loses_nothing(
     bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     job_id, sessions = bench.add(recording), bench.sessions
     complete = work.complete
 
-    def complete_and_lose_the_answer(session: Any, held: Claim, **what: Any) -> bool:
-        """As seen by a worker that asks again after a connection broke at the commit."""
+    def complete_twice(session: Any, held: Claim, **what: Any) -> bool:
+        """Complete the item twice, like a worker that retries after the connection broke during COMMIT."""
         if held.kind == kind:
             with sessions.begin() as other:
                 complete(other, held, **what)
         return complete(session, held, **what)
 
-    monkeypatch.setattr(work, "complete", complete_and_lose_the_answer)
+    monkeypatch.setattr(work, "complete", complete_twice)
     assert bench.run_all(FakeNetwork()) == ["succeeded"] * 6
     assert bench.attempts() == [1, 1, 1, 1]
     assert bench.job(job_id).status is Status.SUCCEEDED
@@ -546,7 +547,7 @@ def test_a_commit_that_only_seemed_to_fail_loses_nothing(
 
 
 @pytest.mark.parametrize("in_order", [False, True])
-def test_shards_are_announced_as_soon_as_a_worker_may_take_them(
+def test_shards_are_announced_as_soon_as_they_can_be_claimed(
     bench: Bench, recording: bytes, in_order: bool
 ) -> None:
     bench.add(recording)
@@ -556,7 +557,7 @@ def test_shards_are_announced_as_soon_as_a_worker_may_take_them(
     assert announced == ([1] * 6 if in_order else [4] * 6), "a worker goes on with what it has unblocked"
 
 
-def test_of_several_long_recordings_one_after_the_other_lies_in_storage(bench: Bench, recording: bytes) -> None:
+def test_only_one_of_several_long_recordings_is_split_at_a_time(bench: Bench, recording: bytes) -> None:
     long = [bench.add(recording) for _ in range(3)]
     worker, outcomes, cut = bench.worker(FakeNetwork()), [], []
     while (outcome := worker.run_next()) is not None:
@@ -576,7 +577,7 @@ def test_of_several_long_recordings_one_after_the_other_lies_in_storage(bench: B
 
 @pytest.fixture
 def at_every_segment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short jobs are looked for at every segment, and done however long they take."""
+    """Look for short jobs at every segment, and run them however long they take."""
     monkeypatch.setattr("worker.preemption.WAIT_SECONDS", 0)
     monkeypatch.setattr("worker.preemption.SHARE", 1e9)
 
@@ -587,10 +588,8 @@ def make_due_long_ago(bench: Bench, *job_ids: UUID) -> None:
 
 
 @pytest.mark.usefixtures("at_every_segment")
-def test_a_short_job_that_nobody_takes_is_done_in_the_middle_of_a_shard(
-    bench: Bench, recording: bytes, tmp_path: Path
-) -> None:
-    """One worker, which has a shard of nine segments in hand when two short jobs come in."""
+def test_waiting_short_job_preempts_a_shard(bench: Bench, recording: bytes, tmp_path: Path) -> None:
+    """One worker runs a shard of nine segments when two short jobs arrive."""
     clip = write(tmp_path / "clip.wav", tone(1), 22050).read_bytes()
     alone = bench.add(recording)
     bench.run_all(FakeNetwork(), shard_seconds=0)
@@ -613,9 +612,7 @@ def test_a_short_job_that_nobody_takes_is_done_in_the_middle_of_a_shard(
 
 
 @pytest.mark.usefixtures("at_every_segment")
-def test_a_recording_that_turns_out_to_be_long_is_not_cut_in_the_middle_of_a_shard(
-    bench: Bench, recording: bytes
-) -> None:
+def test_long_recording_is_not_split_while_it_preempts_a_shard(bench: Bench, recording: bytes) -> None:
     first, second = bench.add(recording), bench.add(recording)
     make_due_long_ago(bench, first, second)
     worker = bench.worker(FakeNetwork(), shard_seconds=9.9)
@@ -628,7 +625,7 @@ def test_a_recording_that_turns_out_to_be_long_is_not_cut_in_the_middle_of_a_sha
 
 
 @pytest.mark.usefixtures("at_every_segment")
-def test_a_job_that_fails_in_the_middle_of_a_shard_leaves_the_shard_as_it_is(
+def test_preempting_job_that_fails_does_not_affect_the_shard(
     bench: Bench, recording: bytes, tmp_path: Path
 ) -> None:
     bench.add(recording)
@@ -640,10 +637,8 @@ def test_a_job_that_fails_in_the_middle_of_a_shard_leaves_the_shard_as_it_is(
 
 
 @pytest.mark.usefixtures("at_every_segment")
-def test_a_job_that_was_tried_before_is_not_tried_in_the_middle_of_a_shard(
-    bench: Bench, recording: bytes, tmp_path: Path
-) -> None:
-    """It may be what killed its worker: the shard would use up its attempts with it."""
+def test_retried_job_does_not_preempt_a_shard(bench: Bench, recording: bytes, tmp_path: Path) -> None:
+    """It may have killed its worker: the shard would use up its attempts with it."""
     clip = write(tmp_path / "clip.wav", tone(1), 22050).read_bytes()
     long, tried = bench.add(recording), bench.add(clip)
     worker = bench.worker(FakeNetwork(), shard_seconds=9.9)
@@ -657,8 +652,8 @@ def test_a_job_that_was_tried_before_is_not_tried_in_the_middle_of_a_shard(
 
 
 @pytest.mark.usefixtures("at_every_segment")
-def test_what_a_shard_gives_way_to_counts_as_its_own_progress(bench: Bench, recording: bytes) -> None:
-    """Its lease and the time since it last moved: nobody may take it for dead meanwhile."""
+def test_progress_of_a_preempting_job_counts_for_the_shard(bench: Bench, recording: bytes) -> None:
+    """Both the lease and the time of the last progress are renewed, so that the shard is not rescued."""
     long, short = bench.add(recording), bench.add(recording)
     seen: list[bool] = []
 

@@ -1,4 +1,4 @@
-"""A network that runs out of memory above some batch size: the job that met it is done with a smaller one."""
+"""A network that runs out of memory above some batch size: the job is retried with a smaller one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FULL = 8
 
 
 class Hungry:
-    """Slots of a network: memory is enough for `room` segments under way."""
+    """Slots of a network with memory for `room` segments at a time."""
 
     def __init__(self, slots: int, room: int, error: Exception) -> None:
         self.slots, self._room, self._error = slots, room, error
@@ -59,7 +59,7 @@ class Hungry:
 
 
 class HungryNetwork:
-    """A note for each segment, as loud as the segment."""
+    """Makes a note of each segment, as loud as the segment."""
 
     device, in_order = "cpu", False
     grid = SegmentGrid(16000, hop=1600, length=1600)
@@ -91,7 +91,7 @@ class PeakNotes:
 
 @dataclass
 class Loader:
-    """Stands for `load_model`: the network of a machine with room for so many segments."""
+    """A replacement for `load_model`: the network of a machine with memory for this many segments."""
 
     room: int
     error: Exception
@@ -127,7 +127,7 @@ def notes(engine: TranscriptionEngine, model: Model, recording: bytes) -> list[N
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
-def test_half_the_batch_after_each_time_until_there_is_room(
+def test_batch_is_halved_after_each_failure_until_it_fits(
     make_engine: Callable[[Loader], TranscriptionEngine], recording: bytes, error: Exception
 ) -> None:
     plenty = make_engine(Loader(room=FULL, error=error))
@@ -146,13 +146,13 @@ def test_half_the_batch_after_each_time_until_there_is_room(
     assert loader.sizes == [None, 4, 2]
 
 
-def test_a_job_in_hand_keeps_its_network_while_another_gets_a_smaller_one(
+def test_running_job_keeps_its_network_while_another_gets_a_smaller_one(
     make_engine: Callable[[Loader], TranscriptionEngine], recording: bytes
 ) -> None:
     engine = make_engine(Loader(room=FULL, error=MemoryError()))
     model = engine.load("mt3_pytorch")
     alone = notes(engine, model, recording)
-    began, may_go_on, heard = threading.Event(), threading.Event(), []
+    began, may_go_on, found = threading.Event(), threading.Event(), []
 
     def pause(_: object) -> None:
         began.set()
@@ -160,7 +160,7 @@ def test_a_job_in_hand_keeps_its_network_while_another_gets_a_smaller_one(
 
     def run() -> None:
         with engine.open(model.spec.name, io.BytesIO(recording)) as audio:
-            heard.extend(engine.transcribe(model, audio, {}, pause).notes)
+            found.extend(engine.transcribe(model, audio, {}, pause).notes)
 
     running = threading.Thread(target=run)
     running.start()
@@ -168,7 +168,7 @@ def test_a_job_in_hand_keeps_its_network_while_another_gets_a_smaller_one(
     assert notes(engine, engine.load("mt3_pytorch", halvings=3), recording) == alone
     may_go_on.set()
     running.join()
-    assert heard == alone
+    assert found == alone
 
 
 def test_the_batch_never_gets_smaller_than_one(make_engine: Callable[[Loader], TranscriptionEngine]) -> None:
@@ -177,7 +177,7 @@ def test_the_batch_never_gets_smaller_than_one(make_engine: Callable[[Loader], T
     assert loader.sizes == [None, 1]
 
 
-def test_a_network_that_cannot_even_be_loaded_is_loaded_with_less(
+def test_network_that_does_not_fit_is_loaded_with_a_smaller_batch(
     make_engine: Callable[[Loader], TranscriptionEngine],
 ) -> None:
     loader = Loader(room=FULL, error=torch.OutOfMemoryError("CUDA out of memory."), loads_up_to=2)
@@ -206,11 +206,11 @@ def test_a_network_without_a_batch_is_loaded_once(
         (ValueError("can't allocate memory"), False),
     ],
 )
-def test_every_library_says_it_in_its_own_words(error: Exception, is_one: bool) -> None:
+def test_out_of_memory_errors_of_all_libraries_are_recognized(error: Exception, is_one: bool) -> None:
     assert is_out_of_memory(error) == is_one
 
 
-def test_a_real_allocation_that_is_too_large_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_allocation_that_is_too_large_is_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(raised.value)

@@ -1,4 +1,4 @@
-"""A worker at a long recording runs short items meanwhile, and keeps a part of the time for itself."""
+"""A worker that processes a long recording runs short items in between, within its share of the time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Clock:
 
 
 class ShortJobs:
-    """So many of them, each of which takes some seconds."""
+    """Short items, each of which takes some seconds."""
 
     def __init__(self, clock: Clock, count: int, seconds: float) -> None:
         self.clock, self.left, self.seconds = clock, count, seconds
@@ -35,7 +35,7 @@ def work(clock: Clock, preempt: Preemption, segments: int, *, seconds: float = 0
         preempt()
 
 
-def test_it_looks_once_a_second() -> None:
+def test_short_items_are_looked_for_once_a_second() -> None:
     clock = Clock()
     looks: list[float] = []
 
@@ -47,7 +47,7 @@ def test_it_looks_once_a_second() -> None:
     assert looks == [1, 2, 3, 4]
 
 
-def test_short_jobs_are_done_one_after_the_other_at_the_next_look() -> None:
+def test_short_jobs_run_one_after_the_other_at_the_next_check() -> None:
     clock = Clock()
     jobs = ShortJobs(clock, count=5, seconds=0.2)
     preempt = Preemption(jobs.run_short, clock=clock)
@@ -56,7 +56,7 @@ def test_short_jobs_are_done_one_after_the_other_at_the_next_look() -> None:
     assert preempt.seconds == pytest.approx(1.0)
 
 
-def test_short_jobs_that_keep_coming_leave_a_quarter_of_the_time() -> None:
+def test_stream_of_short_jobs_leaves_a_quarter_of_the_time() -> None:
     clock = Clock()
     jobs = ShortJobs(clock, count=10_000, seconds=0.7)
     preempt = Preemption(jobs.run_short, clock=clock)
@@ -66,7 +66,7 @@ def test_short_jobs_that_keep_coming_leave_a_quarter_of_the_time() -> None:
     assert preempt.seconds / own == pytest.approx(SHARE, rel=0.02)
 
 
-def test_after_hours_alone_the_long_recording_is_not_left_for_hours() -> None:
+def test_time_for_short_jobs_does_not_accumulate_without_limit() -> None:
     clock = Clock()
     jobs = ShortJobs(clock, count=0, seconds=1)
     preempt = Preemption(jobs.run_short, clock=clock)

@@ -1,4 +1,4 @@
-"""The runner with no broker and no network: every way an attempt can go, on both databases."""
+"""The runner without broker and network: every outcome of an attempt, on both databases."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_the_heartbeat_keeps_a_lease_that_is_shorter_than_the_work(
     assert others == [None], "another worker found the lease alive"
 
 
-def test_two_messages_for_one_job_give_one_result(
+def test_two_messages_for_one_job_produce_one_result(
     any_sessions: Sessions, add_job: Callable[[], UUID], make_runner: Callable[..., Runner]
 ) -> None:
     job_id, outcomes = add_job(), []
@@ -176,7 +176,7 @@ def test_cancel_stops_the_attempt_and_leaves_nothing_in_storage(
     def cancel() -> None:
         with any_sessions.begin() as session:
             jobs.cancel_job(session, "public", job_id)
-        time.sleep(1)  # the heartbeat learns of it
+        time.sleep(1)  # the heartbeat notices
 
     assert make_runner(FakeEngine(on_half=cancel)).run_next() == "lost"
     job = get(any_sessions, job_id)
@@ -190,9 +190,9 @@ def test_a_late_worker_changes_nothing_and_its_artifacts_are_removed(
     make_runner: Callable[..., Runner],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As after a SIGSTOP: the lease is over, another worker finishes, and only then the first one does."""
+    """As after a SIGSTOP: the lease expires, another worker completes the item, and the first one is late."""
     job_id = add_job()
-    # The paused worker's heart does not beat.
+    # The paused worker has no heartbeat.
     monkeypatch.setattr("shared.work.renew", lambda *_, **__: True)
 
     def pause() -> None:
@@ -223,7 +223,7 @@ def test_a_late_worker_changes_nothing_and_its_artifacts_are_removed(
         (ZeroDivisionError(), "internal_error", True),
     ],
 )
-def test_a_failure_is_final_or_retried_by_its_class(
+def test_failure_is_final_or_retried_depending_on_its_class(
     any_sessions: Sessions,
     add_job: Callable[[], UUID],
     make_runner: Callable[..., Runner],
@@ -243,7 +243,7 @@ def test_a_failure_is_final_or_retried_by_its_class(
     assert job.error_detail
 
 
-def test_an_outage_of_ours_uses_up_no_attempt(
+def test_outage_of_a_dependency_uses_up_no_attempt(
     settings: Settings,
     any_sessions: Sessions,
     add_job: Callable[[], UUID],
@@ -266,7 +266,7 @@ def test_an_outage_of_ours_uses_up_no_attempt(
     assert make_runner().run_next() == "succeeded"
 
 
-def test_an_outage_that_does_not_end_ends_the_job(
+def test_endless_outage_fails_the_job(
     settings: Settings,
     any_sessions: Sessions,
     add_job: Callable[[], UUID],
@@ -288,7 +288,7 @@ def test_an_outage_that_does_not_end_ends_the_job(
 
 
 class AwayDatabase:
-    """Sessions of a database that breaks at some transactions, before or after they take effect."""
+    """Return sessions of a database that fails at some transactions, before or after they take effect."""
 
     def __init__(self, sessions: Sessions, *, before: int = 0, after: int = 0) -> None:
         self.sessions, self.before, self.after = sessions, before, after
@@ -313,14 +313,14 @@ class AwayDatabase:
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
-def test_a_finish_that_the_database_was_away_for_is_made_once(
+def test_completion_during_a_database_outage_happens_once(
     any_sessions: Sessions,
     storage: ObjectStorage,
     add_job: Callable[[], UUID],
     make_runner: Callable[..., Runner],
     fault: str,
 ) -> None:
-    """Also when the commit took effect and only seems to have failed: the results must not be discarded."""
+    """Even if the commit took effect and only seems to have failed, the results must not be discarded."""
     job_id, database = add_job(), AwayDatabase(any_sessions)
 
     def break_it() -> None:
@@ -334,7 +334,7 @@ def test_a_finish_that_the_database_was_away_for_is_made_once(
     assert storage.size(job.artifacts[0]["key"]) > 0
 
 
-def test_a_worker_waits_with_its_message_for_the_database(
+def test_worker_waits_for_the_database(
     any_sessions: Sessions, add_job: Callable[[], UUID], make_runner: Callable[..., Runner]
 ) -> None:
     add_job()
@@ -343,7 +343,7 @@ def test_a_worker_waits_with_its_message_for_the_database(
     assert database.broken == 2
 
 
-def test_each_time_out_of_memory_halves_the_batch_once_more(
+def test_each_out_of_memory_error_halves_the_batch_again(
     settings: Settings,
     any_sessions: Sessions,
     add_job: Callable[[], UUID],
@@ -388,7 +388,7 @@ def test_a_job_that_always_fails_ends_after_its_attempts(
     assert make_runner().run_next() is None
 
 
-def test_a_worker_that_is_told_to_end_releases_its_job_uncounted(
+def test_stopping_worker_releases_its_job_uncounted(
     any_sessions: Sessions, add_job: Callable[[], UUID], make_runner: Callable[..., Runner]
 ) -> None:
     job_id, stopping = add_job(), threading.Event()

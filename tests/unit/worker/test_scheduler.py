@@ -1,4 +1,4 @@
-"""The scheduler's tick: takes back what is lost, announces what is due, and does no harm however many tick."""
+"""The scheduler's tick: it rescues lost items, announces due ones, and is safe to run concurrently."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def make_scheduler(settings: Settings, sessions: Sessions, redis_url: str, *, ho
         queue=CeleryQueue(make_celery(settings)),
         redis=Redis.from_url(redis_url),
         lock=DatabaseLock(sessions, "scheduler", holder=holder, lease_seconds=60),
-        lock_seconds=0,  # asks for the lock at every step
+        lock_seconds=0,  # acquires the lock at every step
     )
 
 
 def lose(sessions: Sessions, job_id: UUID) -> None:
-    """Have a job claimed by a worker that is dead by now."""
+    """Create a job that was claimed by a worker that has died."""
     must_claim(sessions, job_id, worker="dead", lease_seconds=-1)
 
 
 @pytest.mark.integration
-def test_the_list_of_messages_is_topped_up_to_the_work_that_is_due(
+def test_list_of_messages_is_filled_up_to_the_number_of_due_items(
     settings: Settings, any_sessions: Sessions, redis: Redis, redis_url: str
 ) -> None:
-    """However messages were lost, doubled, or taken: what counts is how many there are."""
+    """Messages may be lost, duplicated or read: only their number counts."""
     scheduler = make_scheduler(settings, any_sessions, redis_url)
     scheduler.tick()
     assert redis.llen(QUEUE_NAME) == 0, "nothing is due"
@@ -93,7 +93,7 @@ def test_a_lost_workers_job_is_announced_in_the_same_tick(
 
 
 @pytest.mark.integration
-def test_while_redis_is_away_jobs_are_taken_back_and_announced_after_its_return(
+def test_jobs_are_rescued_without_redis_and_announced_after_its_return(
     settings: Settings, sessions: Sessions, redis: Redis, redis_url: str
 ) -> None:
     job_id = add_job(sessions)
@@ -107,7 +107,7 @@ def test_while_redis_is_away_jobs_are_taken_back_and_announced_after_its_return(
 
 
 @pytest.mark.integration
-def test_of_two_schedulers_one_works_and_the_other_takes_over(
+def test_one_of_two_schedulers_is_active_and_the_other_takes_over(
     settings: Settings, any_sessions: Sessions, redis: Redis, redis_url: str
 ) -> None:
     one = make_scheduler(settings, any_sessions, redis_url)
@@ -127,10 +127,10 @@ def test_of_two_schedulers_one_works_and_the_other_takes_over(
 
 
 @pytest.mark.integration
-def test_two_schedulers_that_both_believe_to_be_alone_do_no_harm(
+def test_two_schedulers_that_both_believe_to_hold_the_lock_do_no_harm(
     settings: Settings, any_sessions: Sessions, redis: Redis, redis_url: str
 ) -> None:
-    """As after a pause: the lock is gone, and its holder does not know."""
+    """As after a pause: the lock is lost, and its former holder does not know."""
     one = make_scheduler(settings, any_sessions, redis_url)
     other = make_scheduler(settings, any_sessions, redis_url, holder="b")
     job_id = add_job(any_sessions)

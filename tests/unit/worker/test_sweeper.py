@@ -1,4 +1,4 @@
-"""What is past its time goes, what belongs to nothing goes when it is old, and all else stays."""
+"""Expired jobs and old orphans are removed, and everything else is kept."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def add_job(sessions: Sessions, storage: ObjectStorage) -> UUID:
 
 
 def succeed(sessions: Sessions, storage: ObjectStorage, job_id: UUID, attempts: int) -> None:
-    """All attempts but the last are lost after they have written."""
+    """Complete a job whose attempts but the last are lost after they have stored results."""
     for attempt in range(1, attempts + 1):
         claim = must_claim(sessions, job_id)
         key = result_prefix(job_id, claim.attempt) + "notes.json"
@@ -83,7 +83,7 @@ def test_old_jobs_and_their_files_are_removed(
     assert keys(storage) == {f"uploads/{kept}/audio"}
 
 
-def test_workers_that_are_long_gone_are_forgotten(
+def test_workers_that_are_long_gone_are_removed_from_the_registry(
     settings: Settings, any_sessions: Sessions, storage: ObjectStorage
 ) -> None:
     with any_sessions.begin() as session:
@@ -101,11 +101,11 @@ def either_storage(request: pytest.FixtureRequest, storage: ObjectStorage, tmp_p
     return make_storage(s3_settings(request.getfixturevalue("s3_url"), prefix=tmp_path.name))
 
 
-def test_orphans_are_removed_when_they_are_old_and_nothing_else_is(
+def test_only_old_orphans_are_removed(
     settings: Settings, sessions: Sessions, either_storage: ObjectStorage
 ) -> None:
     storage = either_storage
-    waiting, done, running, nobody = (
+    waiting, done, running, unknown = (
         add_job(sessions, storage),
         add_job(sessions, storage),
         add_job(sessions, storage),
@@ -116,10 +116,10 @@ def test_orphans_are_removed_when_they_are_old_and_nothing_else_is(
     in_use = {f"uploads/{job_id}/audio" for job_id in (waiting, done, running)}
     in_use |= {f"results/{done}/3/notes.json", f"results/{running}/1/transcription.mid"}
     put(storage, f"results/{running}/1/transcription.mid")
-    put(storage, "results/read.me")  # not ours
+    put(storage, "results/read.me")  # a foreign key
     put(storage, f"results/{done}/notes-of-another-kind")
     in_use |= {"results/read.me", f"results/{done}/notes-of-another-kind"}
-    orphans = {f"uploads/{nobody}/audio", f"results/{nobody}/7/x", f"results/{nobody}/more"}
+    orphans = {f"uploads/{unknown}/audio", f"results/{unknown}/7/x", f"results/{unknown}/more"}
     for key in orphans:
         put(storage, key)
     orphans |= {f"results/{done}/1/notes.json", f"results/{done}/2/notes.json"}
@@ -127,13 +127,13 @@ def test_orphans_are_removed_when_they_are_old_and_nothing_else_is(
     assert keys(storage) == in_use | orphans
     make_sweeper(settings, sessions, storage).remove_orphans()
     assert keys(storage) == in_use | orphans, "young ones may be in the making"
-    time.sleep(1.1)  # S3 servers tell times in seconds
+    time.sleep(1.1)  # S3 servers report times in seconds
     settings = settings.model_copy(update={"orphan_hours": 1e-9})
     make_sweeper(settings, sessions, storage).remove_orphans()
     assert keys(storage) == in_use
 
 
-def test_parts_of_a_write_that_never_ended_are_removed(
+def test_parts_of_an_unfinished_write_are_removed(
     settings: Settings, sessions: Sessions, storage: ObjectStorage
 ) -> None:
     assert isinstance(storage, LocalStorage)
@@ -164,7 +164,7 @@ def test_a_second_sweeper_leaves_the_work_to_the_first(
     assert keys(storage) == set()
 
 
-def test_storage_that_is_away_stops_the_sweep_and_not_the_sweeper(
+def test_unavailable_storage_stops_the_sweep_but_not_the_sweeper(
     settings: Settings, sessions: Sessions, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
