@@ -128,6 +128,8 @@ class ModelSpec:
         try:
             build = getattr(import_module(module), function)
         except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
+                raise  # a module of our own: no package would bring it
             raise MissingDependencyError(
                 f"{self.name} needs the package {error.name}: pip install 'mt3-infer-service[infer]'"
             ) from error

@@ -57,7 +57,7 @@ def cancel_before_the_finish(ledger: Ledger) -> None:
     stack.arm("before_finish", "stop")
     job_id = ledger.submit(0)
     late = stack.stopped_worker()
-    assert cancel(ledger, job_id) == 202
+    assert (status := cancel(ledger, job_id)) == 202, status
     stack.let_go_on(late)
 
 

@@ -14,8 +14,20 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "adding-a-model.md").read_text()
-COPIED = ("mt3_infer", "checkpoints", "shared", "web", "worker", "launcher", "migrations")
-COPIED += ("tests", "docs", "bench", "tools", ".ci")
+COPIED = [
+    "mt3_infer",
+    "checkpoints",
+    "shared",
+    "web",
+    "worker",
+    "launcher",
+    "migrations",
+    "tests",
+    "docs",
+    "bench",
+    "tools",
+    ".ci",
+]
 BLOCK = re.compile(
     r"^`(?P<file>[^`\n]+)`, (?P<where>a new file|at the end|as its authors publish it|"
     r"above (?P<ticks>`+) ?(?P<anchor>.+?) ?(?P=ticks)):\n\n```\w+\n(?P<text>.*?)^```$",

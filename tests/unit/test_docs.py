@@ -10,6 +10,9 @@ import pytest
 
 from checkpoints.catalog import load_catalog
 from mt3_infer.models import MODELS
+from shared.kinds import KINDS
+from shared.tables import Phase, Status, WorkStatus
+from worker.runner import Outcome
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "THIRD_PARTY.md", "CHANGELOG.md")]
@@ -36,6 +39,30 @@ def test_every_model_has_a_checkpoint_and_its_terms_are_named() -> None:
 def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+PATH = re.compile(
+    r"`((?:mt3_infer|checkpoints|shared|web|worker|launcher|migrations|tests|docs|bench|tools)/[\w./-]*)`"
+)
+
+
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"], ids=lambda path: path.name
+)
+def test_paths_and_modules_that_a_document_names_exist(document: Path) -> None:
+    text = document.read_text()
+    new = re.findall(r"^`([\w./-]+)`, a new file:$", text, re.M)  # those that a guide has its reader write
+    for path in set(PATH.findall(text)) - set(new):
+        assert (ROOT / path).exists(), path
+    for module in re.findall(r"python -m ([a-z_.]+)", text):
+        path = ROOT / module.replace(".", "/")
+        assert module == "pytest" or path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def test_the_glossary_has_the_words_of_the_state_machine() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    for word in (*KINDS, *Status, *WorkStatus, *Phase, *Outcome):
+        assert f"`{word}`" in glossary, word
 
 
 def test_make_help_lists_every_target_that_the_documents_name() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,6 @@ RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 EVENTS_OF = ("worker", "shared", "web", "launcher", "migrations")
 CODES_OF = (*EVENTS_OF, "mt3_infer", "checkpoints")
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
-CODE_TABLES = ("CODE_OF", "STATUS_OF")  # of web/errors.py: values of the one, keys of the other
-CALLS = {"problem": 1, "Failure": 0, "get": 1}  # which argument is a code
 
 
 def parse(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
@@ -41,14 +39,14 @@ def called(node: ast.Call) -> str:
 
 def find_events() -> set[str]:
     """The first argument of every call of a logger's method."""
-    events = set()
+    events: set[str] = set()
     for file, module in parse(*EVENTS_OF):
         for node in ast.walk(module):
             match node:
                 case ast.Call(func=ast.Attribute(value=ast.Name(id="log"), attr=level)) if level in LEVELS:
-                    name = node.args[0]
-                    assert isinstance(name, ast.Constant), f"{file}:{node.lineno}: an event has a fixed name"
-                    events.add(name.value)
+                    name = _literal(node.args[0])
+                    assert name, f"{file}:{node.lineno}: an event has a fixed name"
+                    events.add(name)
     return events
 
 
@@ -57,9 +55,9 @@ def find_codes() -> set[str]:
     codes: set[str] = set()
     for _, module in parse(*CODES_OF):
         constants = {
-            target.id: node.value.value
+            target.id: _literal(node.value)
             for node in module.body
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            if isinstance(node, ast.Assign)
             for target in node.targets
             if isinstance(target, ast.Name)
         }
@@ -68,26 +66,26 @@ def find_codes() -> set[str]:
                 case ast.ClassDef():
                     codes.update(_code_of(node))
                 case ast.Assign(targets=[ast.Name(id="CODE_OF")], value=ast.Dict(values=values)):
-                    codes.update(word for value in values for word in texts(value))
-                case ast.Assign(targets=[ast.Name(id="STATUS_OF")], value=ast.Dict(keys=keys)):
-                    codes.update(word for key in keys if key is not None for word in texts(key))
+                    codes.update(map(_literal, values))
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="CODE_OF"), attr="get"), args=[_, default]):
+                    codes.add(_literal(default))
                 case ast.Dict(keys=keys, values=values):
-                    for key, value in zip(keys, values, strict=True):
-                        if isinstance(key, ast.Constant) and key.value == "error_code":
-                            codes.update(texts(value))
-                case ast.Call(args=args) if (at := CALLS.get(called(node))) is not None and len(args) > at:
-                    if called(node) == "get" and not (
-                        isinstance(node.func, ast.Attribute)
-                        and isinstance(node.func.value, ast.Name)
-                        and node.func.value.id in CODE_TABLES
-                    ):
-                        continue
-                    match args[at]:
-                        case ast.Constant(value=str(code)):
-                            codes.add(code)
-                        case ast.Name(id=name) if name in constants:
-                            codes.add(constants[name])
-    return codes
+                    pairs = zip(keys, values, strict=True)
+                    codes.update(
+                        word
+                        for key, value in pairs
+                        if key and _literal(key) == "error_code"
+                        for word in texts(value)
+                    )
+                case ast.Call(args=[_, code, *_]) if called(node) == "problem":
+                    codes.add(_literal(code))
+                case ast.Call(args=[code, *_]) if called(node) == "Failure":
+                    codes.add(_literal(code) or constants.get(getattr(code, "id", ""), ""))
+    return codes - {""}
+
+
+def _literal(node: ast.AST) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def _code_of(node: ast.ClassDef) -> Iterator[str]:
@@ -102,11 +100,11 @@ def _code_of(node: ast.ClassDef) -> Iterator[str]:
 
 def find_warnings() -> set[str]:
     return {
-        node.args[0].value
+        code
         for _, module in parse("mt3_infer", "worker")
         for node in ast.walk(module)
         if isinstance(node, ast.Call) and called(node) == "AudioWarning" and node.args
-        if isinstance(node.args[0], ast.Constant)
+        if (code := _literal(node.args[0]))
     }
 
 
@@ -125,7 +123,7 @@ def first_column(header: str) -> list[str]:
         ("Warning", find_warnings, {"damaged", "offset_removed"}),
     ],
 )
-def test_table_has_what_the_code_has(header: str, find, known: set[str]) -> None:
+def test_table_has_what_the_code_has(header: str, find: Callable[[], set[str]], known: set[str]) -> None:
     in_code, in_table = find(), first_column(header)
     assert known <= in_code, "The search finds what is known to be there."
     assert len(in_table) == len(set(in_table))

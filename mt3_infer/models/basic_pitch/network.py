@@ -83,7 +83,9 @@ class BasicPitch:
             raise WeightsError(f"{onnx_file} holds another network, not basic_pitch: pass its nmp.onnx.")
         # One at a time, so that what a recording gives does not depend on what runs beside it: the last digits of
         # onnxruntime's results are others in other batches. A batch of four would be a sixth faster.
-        self._engine: Engine[Waveform, Posteriors] = Engine(SingleStep(self._infer, slots=2), add_at_once=1)
+        self._engine: Engine[Waveform, Posteriors] = Engine(
+            SingleStep(self._infer_windows, slots=2), add_at_once=1
+        )
 
     def infer(
         self, segments: Iterable[Segment], options: ModelOptions, *, previous: Posteriors | None = None
@@ -96,7 +98,7 @@ class BasicPitch:
         assert isinstance(options, BasicPitchOptions)
         return BasicPitchCollector(options)
 
-    def _infer(self, windows: Sequence[Waveform]) -> list[Posteriors]:
+    def _infer_windows(self, windows: Sequence[Waveform]) -> list[Posteriors]:
         return [self.posteriors(window[np.newaxis]) for window in windows]
 
     def _is_basic_pitch(self) -> bool:

@@ -88,6 +88,12 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
         spec.load(tmp_path)
 
 
+def test_missing_module_of_the_library_is_no_missing_package(tmp_path: Path) -> None:
+    spec = replace(MODELS["basic_pitch"], network="mt3_infer.models.no_such_network:load")
+    with pytest.raises(ModuleNotFoundError, match="no_such_network"):
+        spec.load(tmp_path)
+
+
 NO_WEIGHTS = {
     "empty": b"",
     "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 230444\n",
