@@ -212,8 +212,8 @@ class _Server:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         program = f"import sys; sys.path[:] = {sys.path!r}; from {SERVE} import serve; serve({theirs.fileno()})"
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        # It stays in the process group, so that it is stopped and killed with its parent. Ctrl-C and SIGTERM are for
-        # the parent, with whose socket it ends.
+        # It stays in the process group, so that it is stopped and killed with its parent. Ctrl-C and SIGTERM are
+        # for the parent, with whose socket it ends.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
         try:
             with theirs:
