@@ -55,7 +55,7 @@ def unpack(store: CheckpointStore, archive: Path, progress: ProgressCallback | N
     """Install every checkpoint of an archive, verified as a download is; return their names.
 
     Raises:
-        BundleError: it is no bundle, or holds other files than the catalogue names.
+        BundleError: it is no bundle, or holds other files than the catalog names.
         ChecksumError: a file in it is damaged.
         UnknownCheckpointError: this version knows no such checkpoint.
     """

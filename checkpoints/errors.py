@@ -29,7 +29,7 @@ class CheckpointError(Exception):
 
 
 class CatalogError(CheckpointError):
-    """The catalogue contradicts itself or names something that does not exist."""
+    """The catalog contradicts itself or names something that does not exist."""
 
     code = "invalid_catalog"
 
@@ -67,7 +67,7 @@ class DownloadError(CheckpointError):
 
 
 class ChecksumError(CheckpointError):
-    """The bytes are not those that the catalogue promises."""
+    """The bytes are not those that the catalog promises."""
 
     code = "checkpoint_corrupt"
 

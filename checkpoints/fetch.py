@@ -186,7 +186,7 @@ def _require_space(store: CheckpointStore, entry: Entry, missing: Sequence[Check
 def _fetch_file(
     store: CheckpointStore, entry: Entry, file: CheckpointFile, sources: list[Source], reporter: ProgressReporter
 ) -> None:
-    """Install one file, pin its sum if the catalogue has none, and give the mirror what came from elsewhere."""
+    """Install one file, pin its sum if the catalog has none, and give the mirror what came from elsewhere."""
 
     def learn(part: Path, source: Source) -> None:
         if file.sha256 is None:

@@ -1,4 +1,4 @@
-"""One file of a checkpoint: what the catalogue knows of it, how it is compared, how files are replaced."""
+"""One file of a checkpoint: what the catalog knows of it, how it is compared, how files are replaced."""
 
 from __future__ import annotations
 

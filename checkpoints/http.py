@@ -6,7 +6,7 @@ of every source is made here.
 A part is resumed from its bytes and a note that names the resource they came from with that resource's strong
 ETag. Any answer other than 206 with the matching `Content-Range` starts the download over, so bytes of two
 versions are never joined. A part that came from elsewhere, or without a strong ETag, is resumed only where the
-catalogue knows the sum, which then shows whether the two ends fit.
+catalog knows the sum, which then shows whether the two ends fit.
 """
 
 from __future__ import annotations

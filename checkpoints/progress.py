@@ -19,7 +19,7 @@ class FetchProgress:
     """How far a fetch is.
 
     Attributes:
-        model: the catalogue's name of the checkpoint.
+        model: the catalog's name of the checkpoint.
         file: the file in hand.
         bytes_done, bytes_total: of all its files together.
         bytes_per_second: measured since this fetch began; 0 until it is known.

@@ -1,4 +1,4 @@
-"""One file to a place of the caller's own, without catalogue or store: resumed, verified, renamed at the end."""
+"""One file to a place of the caller's own, without catalog or store: resumed, verified, renamed at the end."""
 
 from __future__ import annotations
 

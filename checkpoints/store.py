@@ -65,7 +65,7 @@ class CheckpointStore:
         locks: makes the lock that a download is done under.
         catalog: which checkpoints there are.
         mirror: asked before all other sources, and given what came from one of those.
-        open_source: builds a source from its row in the catalogue.
+        open_source: builds a source from its row in the catalog.
         lock_timeout: seconds to wait for another process that shows no progress.
     """
 
@@ -97,7 +97,7 @@ class CheckpointStore:
     ) -> CheckpointStore:
         """Open the user's store: at `default_root()`, with the mirror that `MT3_CHECKPOINT_MIRROR` names.
 
-        `MT3_OFFLINE=1` forbids connections; `MT3_CHECKPOINT_CATALOG` names a catalogue to use instead of ours.
+        `MT3_OFFLINE=1` forbids connections; `MT3_CHECKPOINT_CATALOG` names a catalog to use instead of ours.
         """
         mirror, catalog = environ.get("MT3_CHECKPOINT_MIRROR"), environ.get("MT3_CHECKPOINT_CATALOG")
         return cls(
@@ -111,7 +111,7 @@ class CheckpointStore:
     # Looking
 
     def entry(self, name: str) -> Entry:
-        """Return the catalogue's entry of that name or alias, with the sums that were learned here.
+        """Return the catalog's entry of that name or alias, with the sums that were learned here.
 
         Raises:
             UnknownCheckpointError: there is none.

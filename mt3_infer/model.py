@@ -49,7 +49,7 @@ class Model:
     spec: ModelSpec
     network: Network[Any]
     weights_sha256: str
-    licence: str
+    license: str
 
     def transcribe(
         self,
@@ -102,7 +102,7 @@ class Model:
             provenance=Provenance(
                 model=self.spec.name,
                 weights_sha256=self.weights_sha256,
-                licence=self.licence,
+                license=self.license,
                 library_version=library_version(),
                 device=self.network.device,
                 seconds_taken=round(seconds_taken, 3),

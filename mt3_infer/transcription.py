@@ -26,7 +26,7 @@ class Provenance:
 
     model: str
     weights_sha256: str
-    licence: str
+    license: str
     library_version: str
     device: str
     seconds_taken: float

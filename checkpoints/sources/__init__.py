@@ -1,6 +1,6 @@
 """Where checkpoint files come from: one protocol, one file a kind, and the table of kinds.
 
-A new kind is a file here with a class that takes the catalogue's options as keywords, and a row in `SOURCES`.
+A new kind is a file here with a class that takes the catalog's options as keywords, and a row in `SOURCES`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
 
 
 def open_source(spec: SourceSpec) -> Source:
-    """Build the source that a catalogue row describes.
+    """Build the source that a catalog row describes.
 
     Raises:
         LookupError: there is no such kind.

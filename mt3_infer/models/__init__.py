@@ -1,7 +1,7 @@
 """The table of models: what each one is, as data. Nothing heavy is imported until a model is loaded.
 
 A new network is a new row here, a folder beside this file with its `load`, and an entry in
-`checkpoints/catalog.toml` for its weights, licence and aliases.
+`checkpoints/catalog.toml` for its weights, license and aliases.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ModelSpec:
         sample_rate: of the network's input, in Hz.
         options: the options it takes.
         network: "module:function"; the function takes the directory of the verified checkpoint
-            (file names as in the catalogue) or a weight file, and `device_options`, and returns a `Network`.
+            (file names as in the catalog) or a weight file, and `device_options`, and returns a `Network`.
         weight_files: which files in a custom directory are its weights, as patterns.
         device_options: what `load` takes: always "device", perhaps "dtype" and "batch_size", and for files that do
             not state how they were trained, the options of `load_model` that do.

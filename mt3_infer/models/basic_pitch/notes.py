@@ -171,7 +171,7 @@ def _attack(row: bytearray, stop: int) -> int:
 
 
 def _claim(rows: list[bytearray], key: int, start: int, stop: int) -> None:
-    """Take frames [start, stop) of a key and of both its neighbours."""
+    """Take frames [start, stop) of a key and of both its neighbors."""
     if stop > start:
         for row in rows[max(key - 1, 0) : key + 2]:
             row[start:stop] = bytes(stop - start)

@@ -134,7 +134,7 @@ _LEGACY = TrainingSetup(FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions
 _FROM_MT3 = replace(_LEGACY, front_end=FrontEnd.TF)
 
 MR_MT3 = replace(_LEGACY, memory_rows=64)
-"""Of the checkpoint in our catalogue, and of every file of that network which the table does not name."""
+"""Of the checkpoint in our catalog, and of every file of that network which the table does not name."""
 
 # The first that fits counts. Which front end the memory networks want is inferred from dates: their names were in
 # use by April 2024. What was trained on from MT3's own weights kept MT3's front end. The number of rows is in the

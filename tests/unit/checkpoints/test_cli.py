@@ -24,7 +24,7 @@ def root(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = []
     for name, path, variant in (("tiny", "w", ""), ("bad", "none", ""), ("odd", "w", 'variant_of = "tiny"\n')):
         rows.append(
-            f'[{name}]\n{variant}aliases = ["{name}_alias"]\nlicence = "MIT"\nlicence_url = ""\nattribution = ""\n'
+            f'[{name}]\n{variant}aliases = ["{name}_alias"]\nlicense = "MIT"\nlicense_url = ""\nattribution = ""\n'
             f'files = [{{name = "weights.bin", size = {len(WEIGHTS)}, sha256 = "{SHA256}", '
             f'sources = [{{kind = "url", url = "{site.url}/{path}"}}]}}]\n'
         )
@@ -96,7 +96,7 @@ def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], code: int, mess
         ),
         (
             {"MT3_CHECKPOINT_CATALOG": "/nowhere.toml"},
-            "Error: The catalogue /nowhere.toml cannot be read (No such file or directory).",
+            "Error: The catalog /nowhere.toml cannot be read (No such file or directory).",
         ),
     ],
 )

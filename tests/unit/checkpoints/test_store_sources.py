@@ -41,7 +41,7 @@ def good() -> FakeSource:
 
 
 def unpinned(store: CheckpointStore) -> Catalog:
-    """The same catalogue, but nobody knows the sum."""
+    """The same catalog, but nobody knows the sum."""
     entry = store.catalog.entries["tiny"]
     return Catalog({"tiny": replace(entry, files=(replace(entry.files[0], sha256=None, size=10_000),))})
 
@@ -96,7 +96,7 @@ def test_a_first_download_pins_what_it_was(
     pins = tmp_path / ".pins" / "tiny.json"
     assert json.loads(pins.read_text()) == {"weights.bin": {"size": len(WEIGHTS), "sha256": SHA256}}
     assert caplog.messages == [
-        "the catalogue does not know the sum of weights.bin: the 10,240 bytes from the good source with the "
+        "the catalog does not know the sum of weights.bin: the 10,240 bytes from the good source with the "
         f"sha256 {SHA256} are trusted, and pinned in {pins} from now on"
     ]
     assert store.entry("tiny").files[0].sha256 == SHA256

@@ -1,4 +1,4 @@
-"""Half a file is never taken for a whole one, whoever states its size: catalogue, server, pointer or wheel."""
+"""Half a file is never taken for a whole one, whoever states its size: catalog, server, pointer or wheel."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def test_a_row_says_whether_its_size_is_an_estimate(tmp_path: Path) -> None:
     row = """
         [tiny]
         aliases = []
-        licence = ""
-        licence_url = ""
+        license = ""
+        license_url = ""
         attribution = ""
         files = [{name = "w", size = 9, sources = [{kind = "url", url = "http://x"}]%s}]
         """

@@ -37,7 +37,7 @@ def test_an_alias_is_its_model(store: CheckpointStore) -> None:
 
 def test_every_model_of_the_table_has_a_checkpoint(store: CheckpointStore) -> None:
     assert [info.name for info in list_models(store)] == list(MODELS)
-    assert all(info.size > 0 and info.licence and not info.installed for info in list_models(store))
+    assert all(info.size > 0 and info.license and not info.installed for info in list_models(store))
 
 
 def test_an_unknown_name_lists_the_known_ones(store: CheckpointStore) -> None:

@@ -421,5 +421,5 @@ def test_a_recording_becomes_notes(tmp_path, rows):
     transcription = model.transcribe(waveform, 16_000, progress=lambda p: done.append(p.seconds_done))
     assert done == [2.048, 4.096, len(waveform) / 16_000]
     assert transcription.provenance.model == "mr_mt3"
-    assert transcription.provenance.licence == "MIT"
+    assert transcription.provenance.license == "MIT"
     assert sum(transcription.provenance.counters.values()) > 0
