@@ -1,4 +1,4 @@
-"""What can go wrong with checkpoints, drawn as a tree.
+"""Errors of this package, as a tree.
 
 CheckpointError                     checkpoint_error
 ├── CatalogError                    invalid_catalog
@@ -13,7 +13,7 @@ CheckpointError                     checkpoint_error
 ├── BundleError                     invalid_bundle
 └── SourceError                     checkpoint_source_failed   one source; the store then tries the next
 
-A `code` is stable: the service hands it to clients as it stands here. A message is one sentence for a person.
+A `code` is stable: the service passes it to clients unchanged. A message is one sentence for a person.
 """
 
 from __future__ import annotations

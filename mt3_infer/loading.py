@@ -39,12 +39,12 @@ __all__ = [
 
 
 _DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, TypeError, ValueError)
-"""What readers of weight files raise on damaged bytes. RuntimeError is left out: it may be a lack of memory."""
+"""Exceptions that readers of weight files raise on damaged bytes. RuntimeError may be a lack of memory instead."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What there is to know about a model before it is loaded; `size` in bytes, of all its files."""
+    """A model as listed before it is loaded; `size` is that of all its files, in bytes."""
 
     name: str
     title: str

@@ -22,7 +22,7 @@ JSON_VERSION = 1
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a transcription: enough to make it again."""
+    """The origin of a transcription: everything needed to reproduce it."""
 
     model: str
     weights_sha256: str

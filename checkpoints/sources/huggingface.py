@@ -25,7 +25,7 @@ _REDIRECTS = 5  # within the Hub: a repository that was renamed
 
 @dataclass(frozen=True)
 class _Held:
-    """What the Hub has under a path; None where it does not state it."""
+    """A file as the Hub describes it; None for a value that the Hub does not state."""
 
     sha256: str | None
     size: int | None

@@ -85,8 +85,8 @@ def _wave_part(
                 warnings = (
                     (
                         "wrong_length",
-                        f"The header states {stated / byte_rate:.1f} s of sound, and"
-                        f" {there / byte_rate:.1f} s are there: all of it was taken.",
+                        f"The header states {stated / byte_rate:.1f} s of audio, but"
+                        f" {there / byte_rate:.1f} s are present: all of them were used.",
                     ),
                 )
     chunks = [(b"fmt ", form)] + ([(b"fact", fact)] if len(fact) == 4 else [])

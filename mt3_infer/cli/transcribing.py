@@ -44,7 +44,7 @@ class OutputError(Exception):
 
 @dataclass
 class Outcome:
-    """What became of one recording, as the summary shows it."""
+    """The outcome for one recording, as shown in the summary."""
 
     source: str
     output: str | None

@@ -34,7 +34,7 @@ _engines: WeakSet[Engine[Any, Any]] = WeakSet()
 
 @dataclass(frozen=True, eq=False)
 class Request(Generic[SegmentT, ResultT]):
-    """What a network is asked to do.
+    """One segment to run inference on.
 
     Attributes:
         segment: what it infers from; of the network's own type.

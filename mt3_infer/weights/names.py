@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 class Row(Protocol):
-    """What one module is made of. A parameter's kind is "weight" or "bias", or "" for one without a module."""
+    """The published parameters of one module. A kind is "weight" or "bias", or "" if there is no module."""
 
     def names(self, kind: str) -> Sequence[str]:
         """Return the published parameters that one of ours is made of."""

@@ -232,7 +232,7 @@ def test_notes_of_each_channel_and_of_all_together(tokens_case):
 
 
 def test_midi_programs_and_ticks(tokens_case):
-    """What is heard of the authors' file: each note's program, pitch, and first and last tick."""
+    """Compare each note's program, pitch, and first and last tick with the authors' file."""
     theirs = set()
     for track in tokens_case["midi"]["tracks"]:
         now, program, open_notes = 0, 0, {}

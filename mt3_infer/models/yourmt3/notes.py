@@ -41,7 +41,7 @@ class NoteEvent:
 
 @dataclass
 class SegmentEvents:
-    """What the tokens of one segment mean.
+    """The decoded tokens of one segment.
 
     Attributes:
         ties: notes that go on sounding from the segment before.

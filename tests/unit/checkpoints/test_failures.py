@@ -1,4 +1,4 @@
-"""What goes wrong on the way from a web server to the disk is one clear sentence, and leaves at most a part."""
+"""Failures between a web server and the disk raise one clear sentence and leave at most a part file."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def ranges(site: Site) -> list[str | None]:
 
 
 def interrupted(part: Path, url: str, content: bytes, etag: str | None = '"v1"') -> None:
-    """What an interrupted download of that address left."""
+    """Write the part file and note that an interrupted download of that address leaves."""
     part.write_bytes(content)
     resume_note(part).write_text(json.dumps({"resource": url, "etag": etag}))
 

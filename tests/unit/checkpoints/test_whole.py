@@ -1,4 +1,4 @@
-"""Half a file is never taken for a whole one, whoever states its size: catalog, server, pointer or wheel."""
+"""A partial file never counts as complete, whether catalog, server, pointer or wheel states its size."""
 
 from __future__ import annotations
 

@@ -163,8 +163,8 @@ def test_an_error_ends_its_recording_and_no_other(new, alone, monkeypatch):
         seen.extend(segment.index for segment in segments if segment.waveform[0] < 0)
         if any(segment.waveform[0] == -2 for segment in segments):
             raise RuntimeError("not a number")
-        heard: torch.Tensor = features([Segment(s.index, np.abs(s.waveform), 1) for s in segments])
-        return heard
+        computed: torch.Tensor = features([Segment(s.index, np.abs(s.waveform), 1) for s in segments])
+        return computed
 
     monkeypatch.setattr(network, "features", picky)
     with ThreadPoolExecutor(2) as threads:

@@ -59,16 +59,16 @@ def whole(model: MT3) -> Model:
 
 
 def test_progress_counts_the_seconds_and_what_it_raises_ends_the_run(model):
-    heard: list[float] = []
+    seen: list[float] = []
 
     def stop_after_two(progress: Progress) -> None:
-        heard.append(progress.seconds_done)
-        if len(heard) == 2:
+        seen.append(progress.seconds_done)
+        if len(seen) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         whole(model).transcribe(WAVEFORM, 16_000, progress=stop_after_two)
-    assert heard == [2.048, 4.096]
+    assert seen == [2.048, 4.096]
 
 
 def test_every_segment_gives_tokens_and_every_odd_one_is_counted(model):

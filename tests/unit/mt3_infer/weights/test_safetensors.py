@@ -29,7 +29,7 @@ TENSORS = {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(5, dtyp
 
 
 class Evil:
-    """What an attacker would put into a pickle."""
+    """An object that runs code when a pickle of it is loaded."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = str(canary)
