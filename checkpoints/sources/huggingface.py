@@ -16,7 +16,8 @@ from urllib.parse import urljoin, urlsplit
 
 from checkpoints.errors import SourceError
 from checkpoints.files import CheckpointFile
-from checkpoints.http import PATIENT, Address, Patience, RefusedError, download, one_line, open_address
+from checkpoints.http import PATIENT, Address, Patience, RefusedError, one_line, open_address
+from checkpoints.resume import download
 from checkpoints.sources.git_lfs import require_announced
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
