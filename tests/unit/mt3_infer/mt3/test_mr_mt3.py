@@ -318,12 +318,12 @@ def test_published_networks_without_a_memory_are_known_by_name(stem, expected):
     assert training_setup_of(stem, known.MT3, {}) == expected
 
 
-def test_a_name_that_says_nothing_of_the_memory_is_noted(caplog):
+def test_unknown_number_of_memory_rows_is_logged(caplog):
     with caplog.at_level(logging.WARNING):
         assert training_setup_of("checkpoint", known.MR_MT3, {}).memory_rows == 64
         assert caplog.messages == [
-            "the name checkpoint does not say how many rows its memory has: 64 are assumed; "
-            "load it with memory_rows=… if they are not"
+            "the name checkpoint does not state the number of memory rows: 64 is assumed; "
+            "set memory_rows=… if it differs"
         ]
         assert training_setup_of("checkpoint", known.MR_MT3, {"memory_rows": 16}).memory_rows == 16
         assert len(caplog.messages) == 1
