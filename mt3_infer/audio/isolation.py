@@ -213,14 +213,19 @@ class _Server:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         program = f"import sys; sys.path[:] = {sys.path!r}; from {SERVE} import serve; serve({theirs.fileno()})"
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", program],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for the parent, which then ends the child
-            )
+        # It stays in the process group, so that it is stopped and killed with its parent. Ctrl-C and SIGTERM are
+        # for the parent, with whose socket it ends.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", program],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env=environment,
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._socket = ours
         self._lock = threading.Lock()
         self.owner = os.getpid()

@@ -218,11 +218,13 @@ def test_ctrl_c_ends_the_parent_and_its_decoder(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        parent.send_signal(signal.SIGINT)
-        parent.wait(20)
+        os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
+        _, written = parent.communicate(timeout=20)
+        assert written.count("Traceback") == 1, written  # the parent's own
     for _ in range(200):
         if not psutil.pid_exists(pid):
             break
