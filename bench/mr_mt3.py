@@ -1,4 +1,4 @@
-"""How fast MR-MT3 is here, beside the loop that its authors published.
+"""Measure the speed of MR-MT3 beside the loop that its authors published.
 
     python bench/mr_mt3.py                  1 recording and 8 together, on the CPU
     python bench/mr_mt3.py --device cuda --recordings 1 --recordings 8 --recordings 32
@@ -7,9 +7,8 @@ The published loop takes one recording and one segment at a time, and computes t
 token: no cache, the segment's keys and values and the logits of all tokens included. It is written here on our
 network's modules, with PyTorch's own products and fused attention, and does the same arithmetic.
 
-Weights are random, of the published size: no published ones are needed, every segment says the same number of
-tokens, and both sides say the same ones. Front end and encoder are in both times; audio decoding and notes are in
-neither.
+Weights are random, of the published size: every segment yields the same number of tokens, and both sides yield the
+same ones. Front end and encoder are in both times; audio decoding and notes are in neither.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One archive with checkpoints in it, for machines without a network: packed here, checked on the way in there.
+"""Bundles: archives of checkpoints for machines without a network, verified when they are unpacked.
 
 A plain tar: first `bundle.json` with names, sizes and sums, then `basic_pitch/nmp.onnx` and so on.
 """

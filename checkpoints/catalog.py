@@ -1,6 +1,6 @@
-"""Reads `catalog.toml`: every checkpoint there is, its files, license, aliases and sources.
+"""Read `catalog.toml`: all checkpoints with their files, licenses, aliases and sources.
 
-What it returns is checked, so that nothing after it needs to look again: names are safe as file names,
+The result is validated, so that no other code has to: names are safe as file names,
 sizes positive, sums well-formed, names and aliases unique, sources of a known kind with the options they take.
 """
 
@@ -64,7 +64,7 @@ class Catalog:
         return {**aliases, **self.entries}
 
     def resolve(self, name_or_alias: str) -> Entry:
-        """Give the entry of that name or alias.
+        """Return the entry of that name or alias.
 
         Raises:
             UnknownCheckpointError: there is none; the message lists those there are.
@@ -135,8 +135,8 @@ def _file(entry: str, row: Mapping[str, Any]) -> CheckpointFile:
     _require(_FILE_NAME.fullmatch(file.name) is not None, where, "the file name is not plain")
     _require(isinstance(file.size, int) and file.size > 0, where, "the size must be a number of bytes")
     _require(isinstance(file.estimated, bool), where, "estimated must be true or false")
-    sound = file.sha256 is None or _SHA256.fullmatch(file.sha256) is not None
-    _require(sound, where, "the sha256 must be 64 hexadecimal digits")
+    is_valid = file.sha256 is None or _SHA256.fullmatch(file.sha256) is not None
+    _require(is_valid, where, "the sha256 must be 64 hexadecimal digits")
     _require(bool(file.sources), where, "it has no sources")
     for source in file.sources:
         try:

@@ -13,8 +13,8 @@ CheckpointError                     checkpoint_error
 ├── BundleError                     invalid_bundle
 └── SourceError                     checkpoint_source_failed   one source; the store then tries the next
 
-A `code` is stable: the service passes it to clients unchanged. A message is one sentence with all
-details, for the command line and the log; `user_message` is what the service shows to its users.
+A `code` is stable: the service passes it to clients unchanged. A message is one sentence with all details,
+for the command line and the log; `user_message` is what the service shows to its users.
 """
 
 from __future__ import annotations

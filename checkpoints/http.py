@@ -50,7 +50,7 @@ _TICK_SECONDS = 0.25  # how often `alive` is called while nothing moves
 
 @dataclass(frozen=True)
 class Address:
-    """Where to ask now, and with which headers."""
+    """A URL to request, and the headers to send."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -58,11 +58,11 @@ class Address:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to put up with a server.
+    """Limits on retries and waiting.
 
     Attributes:
         tries: connections in a row that may bring next to nothing; at least 1.
-        timeout: seconds without a byte after which a connection is given up.
+        timeout: seconds without a byte after which a connection is dropped.
         backoff: seconds before the second try, doubled each time; up to as much again is added at random, so that
             a thousand workers do not come back at the same moment.
         longest: seconds that a pause may last, whatever the server asks for.
@@ -87,7 +87,7 @@ def _ignore() -> None:
 
 
 class RefusedError(SourceError):
-    """The server answered, and the answer was no.
+    """The server answered with an error.
 
     Attributes:
         status: of the answer.
@@ -116,7 +116,7 @@ def read(
     Args:
         alive: called now and then while this waits; what it raises ends the wait.
     Raises:
-        SourceError: it cannot be had; where the server refused, a `RefusedError`.
+        SourceError: the request failed; a `RefusedError` if the server refused it.
     """
     retries = Retries.start(patience, alive)
     while True:
@@ -136,11 +136,11 @@ def open_address(
     redirect: bool = True,
     alive: Callable[[], None] = _ignore,
 ) -> Response:
-    """Ask, following redirects, through the proxies that the environment names; retry while the server is busy.
+    """Send a request, following redirects, through the proxies of the environment; retry while the server is busy.
 
     Raises:
-        RefusedError: the answer is no.
-        SourceError: it cannot be asked at all.
+        RefusedError: the server answered with an error.
+        SourceError: the request failed.
     """
     if not _HTTP_ADDRESS.match(address.url):
         raise SourceError(f"{address.url} is not an http address")
@@ -158,8 +158,8 @@ def open_address(
         )
     except HTTPError as error:
         raise _final(error, patience) from error
-    except ValueError as error:  # an address or a header that is none, ours or one that a server points to
-        raise SourceError(f"it cannot be asked ({error})") from error
+    except ValueError as error:  # an invalid URL or header, in the request or in a redirect
+        raise SourceError(f"the request failed ({error})") from error
     if response.status >= HTTPStatus.BAD_REQUEST:
         with response:
             raise RefusedError(response, patience.tries)
@@ -169,7 +169,7 @@ def open_address(
 class Retries(urllib3.Retry):
     """urllib3's retries, with bounded pauses that can be canceled, and redirects that never leave https."""
 
-    RETRY_AFTER_STATUS_CODES = frozenset()  # `status_forcelist` says which; Retry-After only how long
+    RETRY_AFTER_STATUS_CODES = frozenset()  # `status_forcelist` selects them; Retry-After sets only the pause
 
     _patience: Patience
     _alive: Callable[[], None]
@@ -295,7 +295,7 @@ def _final(error: HTTPError, patience: Patience) -> SourceError:
     if certificate := _untrusted(reason):
         return SourceError(f"its certificate is not trusted ({certificate.verify_message})")
     if not isinstance(error, MaxRetryError):
-        return SourceError(f"it cannot be asked ({error})")
+        return SourceError(f"the request failed ({error})")
     words = _cause(reason, patience)
     if isinstance(reason, ProxyError):
         words = f"the proxy fails: {words}"

@@ -25,7 +25,7 @@ _LINK_SECONDS = 3600  # each connection asks for a fresh link
 
 
 class Mirror(Protocol):
-    """Where copies are kept."""
+    """A store of copies."""
 
     def source(self, checkpoint: str, file: str) -> Source:
         """Return the source to read a copy from."""

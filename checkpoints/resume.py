@@ -52,11 +52,11 @@ def download(
     """Fill `part`, starting where it ends; return the sha256 of all that it then holds.
 
     Args:
-        locate: asked before each connection, so that signed links can be fresh.
+        locate: called before each connection, so that signed links can be fresh.
         resource: names what is downloaded; the same each time, however its links are signed.
-        file: its size, if it is certain, says how far to go; with a sum, any source's bytes are resumed.
+        file: its size, if it is certain, is where the download ends; with a sum, any source's bytes are resumed.
     Raises:
-        SourceError: in a few words why not; the part keeps what came.
+        SourceError: the download failed; the part keeps what was received.
     """
     with _Part(part, resource) as out:
         retries = Retries.start(patience, lambda: progress(out.size))
@@ -190,7 +190,7 @@ def _resumed_total(response: Response, out: _Part, file: CheckpointFile) -> int 
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if match is None or int(match[1]) != out.size or file.exact_size not in (None, int(match[2])):
         return None
-    # Only a 206 says that the condition of If-Range was looked at.
+    # Only a 206 shows that the server evaluated If-Range.
     vouched = response.status == HTTPStatus.PARTIAL_CONTENT or response.headers.get("ETag") == out.etag
     return int(match[2]) if vouched or file.sha256 else None
 

@@ -36,7 +36,7 @@ DEFAULT_MODEL = "mt3_pytorch"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a transcription has come, in seconds of audio; the total is None where unknown."""
+    """Progress of a transcription, in seconds of audio; the total is None if unknown."""
 
     seconds_done: float
     seconds_total: float | None

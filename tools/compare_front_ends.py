@@ -1,4 +1,4 @@
-"""Which front end a checkpoint was trained with: the one that finds the notes.
+"""Find the front end that a checkpoint was trained with: the one that finds the notes.
 
     python tools/compare_front_ends.py song.flac song.mid --checkpoint exp.ckpt
     python tools/compare_front_ends.py song.flac song.mid --model mt3_pytorch

@@ -89,7 +89,7 @@ class HuggingFaceSource:
             except RefusedError as error:
                 raise SourceError(self._refusal(error, site)) from error
             except SourceError as error:
-                raise SourceError(f"the Hub at {site} cannot be asked ({error})") from error
+                raise SourceError(f"the Hub at {site} did not answer ({error})") from error
             answer.close()
             headers = answer.headers
             target = urljoin(address.url, headers.get("Location", address.url))

@@ -94,7 +94,7 @@ Table: TypeAlias = Mapping[str, "str | Row"]
 
 @dataclass(frozen=True)
 class _Source:
-    """Where one parameter of ours comes from."""
+    """The published source of one parameter."""
 
     row: Row
     kind: str

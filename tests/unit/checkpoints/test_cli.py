@@ -62,9 +62,9 @@ def test_all_is_every_checkpoint_but_variants_and_one_failure_stops_no_other(roo
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("download",), 2, "Error: Name the models to download, or say --all."),
-        (("download", "tiny", "--all"), 2, "Error: Name the models to download, or say --all."),
-        (("mirror",), 2, "Error: Name the models to mirror, or say --all."),
+        (("download",), 2, "Error: Name the models to download, or use --all."),
+        (("download", "tiny", "--all"), 2, "Error: Name the models to download, or use --all."),
+        (("mirror",), 2, "Error: Name the models to mirror, or use --all."),
         (
             ("download", "no"),
             1,
@@ -74,7 +74,7 @@ def test_all_is_every_checkpoint_but_variants_and_one_failure_stops_no_other(roo
         (
             ("download", "tiny", "--source", "git_lfs"),
             1,
-            "tiny: The checkpoint tiny is not to be had from 'git_lfs'; its sources are: url.",
+            "tiny: The checkpoint tiny is not available from 'git_lfs'; available sources: url.",
         ),
         (("mirror", "tiny"), 1, "tiny: No mirror is set: MT3_CHECKPOINT_MIRROR names one."),
         (("unbundle", "none.tar"), 1, "Error: There is no bundle none.tar."),

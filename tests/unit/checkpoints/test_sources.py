@@ -119,7 +119,7 @@ def test_lfs_failures_are_said(site: Site, lfs: GitLfsSource, part: Path) -> Non
         (at_batch, batch(site, **gone), "the LFS server refuses it (404: Object does not exist)"),
         (at_batch, lambda _: as_json({"objects": []}), "the LFS server gives no link to the file"),
         (at_batch, lambda _: Reply(200, b"<html>"), "the LFS server gives no link to the file"),
-        (at_batch, linking("http://[nowhere"), "it cannot be asked (Invalid IPv6 URL)"),
+        (at_batch, linking("http://[nowhere"), "the request failed (Invalid IPv6 URL)"),
         (at_batch, linking(7), "7 is not an http address"),
         (at_batch, linking("ftp://127.0.0.1/w"), "ftp://127.0.0.1/w is not an http address"),
         (where, static(b"weights"), "folder/weights.pth is no Git LFS pointer there"),
@@ -222,7 +222,7 @@ def test_a_hub_that_is_not_there_is_said(
     hub: HuggingFaceSource, part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert reason_of(hub, part).startswith("the Hub at http://127.0.0.1:9 cannot be asked (")
+    assert reason_of(hub, part).startswith("the Hub at http://127.0.0.1:9 did not answer (")
 
 
 # T5X

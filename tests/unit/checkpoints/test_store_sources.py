@@ -67,7 +67,9 @@ def test_only_the_chosen_kind_is_asked(tmp_path: Path, good: FakeSource) -> None
 def test_a_kind_that_it_cannot_be_had_from_is_refused(tmp_path: Path, good: FakeSource) -> None:
     with pytest.raises(CheckpointError) as caught:
         make_store(tmp_path, {"good": good, "also": good}).fetch("tiny", source="wheel")
-    assert str(caught.value) == ("The checkpoint tiny is not to be had from 'wheel'; its sources are: also, good.")
+    assert str(caught.value) == (
+        "The checkpoint tiny is not available from 'wheel'; available sources: also, good."
+    )
 
 
 def test_a_part_that_spoils_the_download_is_dropped_and_the_source_asked_again(tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_offline_a_file_of_unknown_sum_is_not_trusted(tmp_path: Path, good: Fake
     with pytest.raises(CheckpointNotFoundError) as unverified:
         make_store(tmp_path, {"good": good}, catalog=catalog).verify("tiny")
     assert str(unverified.value) == (
-        f"The checkpoint tiny is not installed: nobody knows the sha256 of {tmp_path / 'tiny' / 'weights.bin'}."
+        f"The checkpoint tiny is not installed: the sha256 of {tmp_path / 'tiny' / 'weights.bin'} is unknown."
     )
 
 

@@ -349,9 +349,9 @@ def test_training_setups_can_be_given_when_it_is_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"front_end": "jax"}, "There is no front_end 'jax'; there is: tf, torch_legacy, torch_current."),
-        ({"positions": "256"}, "There is no positions '256'; there is: magenta, mt3_pytorch."),
-        ({"memory_start": "v3"}, "There is no memory_start 'v3'; there is: with_prev, v2."),
+        ({"front_end": "jax"}, "There is no front_end 'jax'; choose one of: tf, torch_legacy, torch_current."),
+        ({"positions": "256"}, "There is no positions '256'; choose one of: magenta, mt3_pytorch."),
+        ({"memory_start": "v3"}, "There is no memory_start 'v3'; choose one of: with_prev, v2."),
         ({"memory_rows": 1025}, "memory_rows is 1025, but must be a number from 0 to 1024."),
         ({"memory_rows": True}, "memory_rows is True, but must be a number from 0 to 1024."),
         ({"min_max": "yes"}, "min_max is 'yes', but must be True or False."),
