@@ -95,7 +95,7 @@ def test_features(case):
     np.testing.assert_allclose(case.features[0, ::8, ::8], case.reference("spec_seg0"), rtol=0, atol=1e-5)
 
 
-def test_silence_gives_no_features(case):
+def test_silence_has_no_features(case):
     assert not NormalizedSpectrogram(case.config.front_end)(torch.zeros(1, 32_767)).any()
 
 

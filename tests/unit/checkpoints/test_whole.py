@@ -68,7 +68,7 @@ def test_a_file_that_is_far_from_an_estimate_is_refused(tmp_path: Path, size: in
         fetch(tmp_path, row, FakeSource("s", delivers(WEIGHTS)))
 
 
-def test_a_row_says_whether_its_size_is_an_estimate(tmp_path: Path) -> None:
+def test_row_states_if_its_size_is_an_estimate(tmp_path: Path) -> None:
     row = """
         [tiny]
         aliases = []

@@ -50,13 +50,15 @@ def test_a_checkpoint_without_a_network_can_only_be_downloaded(store: Checkpoint
     for ask in (load_model, get_model_info):
         with pytest.raises(UnknownModelError) as caught:
             ask(name, store=store)
-        said = "transkun can be downloaded, but this version has no network for it; the models are: basic_pitch ("
-        assert str(caught.value).startswith(said)
+        message = (
+            "transkun can be downloaded, but this version has no network for it; the models are: basic_pitch ("
+        )
+        assert str(caught.value).startswith(message)
     with pytest.raises(CheckpointError, match="transkun"):
         download_model(name, store=store)  # known, but nobody may be asked
 
 
-def test_another_checkpoint_of_a_model_says_how_it_is_loaded(store: CheckpointStore) -> None:
+def test_error_for_another_checkpoint_names_how_to_load_it(store: CheckpointStore) -> None:
     with pytest.raises(UnknownModelError) as caught:
         load_model("mt3_t5x", store=store)
     assert str(caught.value) == (

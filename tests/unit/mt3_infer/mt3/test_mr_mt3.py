@@ -113,7 +113,7 @@ recordings = st.lists(
 
 @settings(max_examples=20, deadline=None)
 @given(callers=recordings, slots=st.integers(1, 5), ahead=st.sampled_from([1, 3]))
-def test_any_mix_of_recordings_gives_each_the_tokens_it_gets_alone(new, alone, callers, slots, ahead):
+def test_any_mix_of_recordings_yields_the_tokens_of_each_alone(new, alone, callers, slots, ahead):
     network = new(slots, ahead)
 
     def run(caller: tuple[tuple[int, ...], MT3Options]) -> list[list[int]]:
@@ -125,7 +125,7 @@ def test_any_mix_of_recordings_gives_each_the_tokens_it_gets_alone(new, alone, c
     assert results == [alone(kinds, options) for kinds, options in callers]
 
 
-def test_what_was_said_before_changes_what_is_said(alone):
+def test_previous_tokens_change_the_output(alone):
     first, second = alone((0, 1)), alone((2, 1))
     assert first[0] != second[0]
     assert first[1] != second[1]
@@ -258,7 +258,7 @@ def test_there_are_as_many_parameters_as_published():
     ("suffix", "as_directory"),
     [(".ckpt", False), (".ckpt", True), (".pth", True), (".pt", False), (".safetensors", True)],
 )
-def test_every_container_gives_the_same_network(tmp_path, suffix, as_directory):
+def test_every_container_loads_the_same_network(tmp_path, suffix, as_directory):
     path = write(tmp_path / f"exp_segmemV2_prev_context=32{suffix}", published())
     model = load_model("mr_mt3", checkpoint_path=tmp_path if as_directory else path, device="cpu", batch_size=1)
     network = model.network

@@ -132,7 +132,7 @@ def test_a_legacy_file_of_tensors_is_read(tmp_path: Path) -> None:
     assert same(read_pickled(tmp_path / "old.pth"))
 
 
-def test_what_holds_no_weights_is_said(tmp_path: Path) -> None:
+def test_file_without_weights_is_reported(tmp_path: Path) -> None:
     folder = saved(tmp_path / "m", {"epoch": 1})
     with pytest.raises(WeightsError) as caught:
         as_safetensors(folder)
