@@ -1,4 +1,4 @@
-"""How fast MR-MT3 is here, beside the loop that its authors published.
+"""Measure the speed of MR-MT3 beside the loop that its authors published.
 
     python bench/mr_mt3.py                  1 recording and 8 together, on the CPU
     python bench/mr_mt3.py --device cuda --recordings 1 --recordings 8 --recordings 32
@@ -7,9 +7,8 @@ The published loop takes one recording and one segment at a time, and computes t
 token: no cache, the segment's keys and values and the logits of all tokens included. It is written here on our
 network's modules, with PyTorch's own products and fused attention, and does the same arithmetic.
 
-Weights are random, of the published size: no published ones are needed, every segment says the same number of
-tokens, and both sides say the same ones. Front end and encoder are in both times; audio decoding and notes are in
-neither.
+Weights are random, of the published size: every segment yields the same number of tokens, and both sides yield the
+same ones. Front end and encoder are in both times; audio decoding and notes are in neither.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def random_weights() -> Weights:
-    """Of the published size; the end is never said."""
+    """Of the published size; the end is never output."""
     generator = torch.Generator().manual_seed(1)
     with torch.device("meta"):
         shapes = published_shapes(RememberingT5(T5Config(), 64), mt3_table(T5Config().num_decoder_layers))
@@ -77,12 +76,12 @@ class PublishedLoop:
             encoded = network.encoder(self._front_end.features([segment]))
             memory = self._memory(before)
             seen = torch.cat([encoded, memory[:, : network.memory.rows]], dim=1)
-            said = torch.tensor([[PAD]], device=device)
-            while said.shape[1] <= tokens and said[0, -1] != END:
-                chosen = self._logits(said, seen)[:, -1].argmax(dim=1, keepdim=True)
-                said = torch.cat([said, chosen], dim=1)
-            yield said[0, 1:].tolist()
-            before = functional.pad(said, (0, 1024 - said.shape[1]), value=PAD)[:, :1024]
+            output = torch.tensor([[PAD]], device=device)
+            while output.shape[1] <= tokens and output[0, -1] != END:
+                chosen = self._logits(output, seen)[:, -1].argmax(dim=1, keepdim=True)
+                output = torch.cat([output, chosen], dim=1)
+            yield output[0, 1:].tolist()
+            before = functional.pad(output, (0, 1024 - output.shape[1]), value=PAD)[:, :1024]
 
     def _memory(self, token_ids: Tensor) -> Tensor:
         memory = self._network.memory
@@ -142,7 +141,7 @@ def build(device: torch.device, dtype: torch.dtype) -> tuple[MRMT3, PublishedLoo
 @click.option("--segments", default=4, show_default=True, help="In each recording.")
 @click.option("--tokens", default=60, show_default=True, help="In each segment; 40 to 100 are usual.")
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--dtype", default="float32", show_default=True, help="Of ours; bfloat16 may say other tokens.")
+@click.option("--dtype", default="float32", show_default=True, help="Of ours; bfloat16 may yield other tokens.")
 @click.option("--runs", default=3, show_default=True, help="Of ours, of which the median counts.")
 def main(
     audio: Path, counts: tuple[int, ...], segments: int, tokens: int, device: str, dtype: str, runs: int
@@ -151,22 +150,22 @@ def main(
     mt3.MAX_TOKENS = tokens
     counts = counts or (1, 8)
     ours, loop = run_in_fresh_thread(build, torch.device(device), DTYPES[dtype])
-    heard = recordings(audio, max(counts), segments)
-    run_in_fresh_thread(lambda: list(loop.read(heard[0][:1], 8)))
-    list(ours.infer(heard[0][:2], MT3Options()))
+    clips = recordings(audio, max(counts), segments)
+    run_in_fresh_thread(lambda: list(loop.read(clips[0][:1], 8)))
+    list(ours.infer(clips[0][:2], MT3Options()))
     for count in counts:
         started = time.perf_counter()
-        expected = run_in_fresh_thread(lambda count=count: [list(loop.read(one, tokens)) for one in heard[:count]])
+        expected = run_in_fresh_thread(lambda count=count: [list(loop.read(one, tokens)) for one in clips[:count]])
         theirs = time.perf_counter() - started
         taken = []
         for _ in range(runs):
             started = time.perf_counter()
             with ThreadPoolExecutor(count) as threads:
-                said = list(threads.map(lambda one: list(ours.infer(one, MT3Options())), heard[:count]))
+                output = list(threads.map(lambda one: list(ours.infer(one, MT3Options())), clips[:count]))
             taken.append(time.perf_counter() - started)
         seconds = sorted(taken)[runs // 2]
-        same = sum(a == b for x, y in zip(said, expected, strict=True) for a, b in zip(x, y, strict=True))
-        number = sum(len(ids) for one in said for ids in one)
+        same = sum(a == b for x, y in zip(output, expected, strict=True) for a, b in zip(x, y, strict=True))
+        number = sum(len(ids) for one in output for ids in one)
         length = count * segments * GRID.seconds
         click.echo(
             f"{count:3} recordings, {length:.0f} s of audio, {number} tokens (ours and theirs alike in {same} of "

@@ -1,4 +1,4 @@
-"""How fast MT3 is here, beside `mt3-infer==0.2.0` on the same weights, audio and features.
+"""Measure the speed of MT3 beside `mt3-infer==0.2.0` on the same weights, audio and features.
 
     python bench/mt3.py                                 ours and, if its environment is there, the peer
     python bench/mt3.py --device cuda --minutes 1 --minutes 10 --minutes 60
@@ -99,7 +99,7 @@ def best_of(work: Callable[[], object], device: torch.device, times: int) -> flo
 
 
 def wait_for(device: torch.device) -> None:
-    """Until a GPU has done what it was told."""
+    """Wait until the GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

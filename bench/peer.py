@@ -47,8 +47,8 @@ def main() -> None:
         network.generate(inputs=segments[:1], max_length=4)
         started = time.perf_counter()
         for segment in segments:
-            said = network.generate(inputs=segment[None], max_length=1024)
-            tokens += said.shape[1] - 1  # the start token is not said
+            generated = network.generate(inputs=segment[None], max_length=1024)
+            tokens += generated.shape[1] - 1  # the start token is not output
         seconds = time.perf_counter() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     sys.stdout.write(json.dumps({"seconds": seconds, "tokens": tokens, "memory": memory}) + "\n")

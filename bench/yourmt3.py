@@ -1,4 +1,4 @@
-"""How fast YourMT3 (YPTF.MoE+Multi) is here, beside `mt3-infer==0.2.0` on the same weights and audio.
+"""Measure the speed of YourMT3 (YPTF.MoE+Multi) beside `mt3-infer==0.2.0` on the same weights and audio.
 
     python bench/yourmt3.py [--weights FILE]
 
@@ -57,15 +57,15 @@ def measure_ours(weights: Path, waveform: np.ndarray, dtype: str, runs: int) -> 
     """Waveform to tokens; decoding of the audio file is not in it."""
     model = load_moe(weights, device="cpu", dtype=dtype)
     list(model.tokens([waveform[: GRID.length]]))
-    taken, said = [], []
+    taken, output = [], []
     for _ in range(runs):
         started = time.perf_counter()
-        said = [tokens for channels in model.tokens([waveform]) for tokens in channels]
+        output = [tokens for channels in model.tokens([waveform]) for tokens in channels]
         taken.append(time.perf_counter() - started)
     seconds = statistics.median(taken)
-    tokens = sum(map(len, said))
+    tokens = sum(map(len, output))
     memory = peak_memory(torch.device("cpu"))
-    return Measurement(f"ours, {dtype}", len(waveform) / SAMPLE_RATE, seconds, tokens, memory), checksum(said)
+    return Measurement(f"ours, {dtype}", len(waveform) / SAMPLE_RATE, seconds, tokens, memory), checksum(output)
 
 
 def measure_peer(python: Path, weights: Path, waveform: np.ndarray) -> tuple[Measurement, int]:

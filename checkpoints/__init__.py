@@ -1,4 +1,4 @@
-"""Weight files: which there are, where they come from, and how they reach the disk whole and verified.
+"""Weight files: the catalog, the sources, and verified downloads.
 
-Knows nothing of what is inside them.
+This package does not interpret their contents.
 """

@@ -1,4 +1,4 @@
-"""One archive with checkpoints in it, for machines without a network: packed here, checked on the way in there.
+"""Bundles: archives of checkpoints for machines without a network, verified when they are unpacked.
 
 A plain tar: first `bundle.json` with names, sizes and sums, then `basic_pitch/nmp.onnx` and so on.
 """
@@ -55,7 +55,7 @@ def unpack(store: CheckpointStore, archive: Path, progress: ProgressCallback | N
     """Install every checkpoint of an archive, verified as a download is; return their names.
 
     Raises:
-        BundleError: it is no bundle, or holds other files than the catalogue names.
+        BundleError: it is no bundle, or holds other files than the catalog names.
         ChecksumError: a file in it is damaged.
         UnknownCheckpointError: this version knows no such checkpoint.
     """

@@ -1,6 +1,6 @@
-"""Reads `catalog.toml`: every checkpoint there is, its files, licence, aliases and sources.
+"""Read `catalog.toml`: all checkpoints with their files, licenses, aliases and sources.
 
-What it returns is checked, so that nothing after it needs to look again: names are safe as file names,
+The result is validated, so that no other code has to: names are safe as file names,
 sizes positive, sums well-formed, names and aliases unique, sources of a known kind with the options they take.
 """
 
@@ -27,7 +27,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Entry:
-    """One checkpoint: the files that belong together, under one licence.
+    """One checkpoint: the files that belong together, under one license.
 
     Attributes:
         variant_of: the checkpoint that this one is another version of: not fetched unless it is named.
@@ -35,8 +35,8 @@ class Entry:
 
     name: str
     aliases: tuple[str, ...]
-    licence: str
-    licence_url: str
+    license: str
+    license_url: str
     attribution: str
     files: tuple[CheckpointFile, ...]
     variant_of: str | None = None
@@ -64,7 +64,7 @@ class Catalog:
         return {**aliases, **self.entries}
 
     def resolve(self, name_or_alias: str) -> Entry:
-        """Give the entry of that name or alias.
+        """Return the entry of that name or alias.
 
         Raises:
             UnknownCheckpointError: there is none; the message lists those there are.
@@ -80,7 +80,7 @@ class Catalog:
 
 @cache
 def load_catalog(path: Path = _CATALOG) -> Catalog:
-    """Read and check a catalogue, once per path.
+    """Read and check a catalog, once per path.
 
     Raises:
         CatalogError: what is wrong, and in which row.
@@ -88,9 +88,9 @@ def load_catalog(path: Path = _CATALOG) -> Catalog:
     try:
         rows = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CatalogError(f"The catalogue {path} cannot be read ({error.strerror}).") from error
+        raise CatalogError(f"The catalog {path} cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise CatalogError(f"The catalogue {path} is no TOML: {error}.") from error
+        raise CatalogError(f"The catalog {path} is no TOML: {error}.") from error
     catalog = Catalog({name: _entry(name, row) for name, row in rows.items()})
     names = Counter(name for entry in catalog.entries.values() for name in (entry.name, *entry.aliases))
     for name, count in names.items():
@@ -110,14 +110,14 @@ def _entry(name: str, row: Mapping[str, Any]) -> Entry:
         entry = Entry(
             name=name,
             aliases=tuple(row["aliases"]),
-            licence=row["licence"],
-            licence_url=row["licence_url"],
+            license=row["license"],
+            license_url=row["license_url"],
             attribution=row["attribution"],
             files=tuple(_file(name, file) for file in row["files"]),
             variant_of=row.get("variant_of"),
         )
     except KeyError as missing:
-        raise CatalogError(f"Catalogue row {name}: {missing} is missing.") from None
+        raise CatalogError(f"Catalog row {name}: {missing} is missing.") from None
     _require(bool(entry.files), name, "it has no files")
     _require(len({file.name for file in entry.files}) == len(entry.files), name, "two files share a name")
     return entry
@@ -135,14 +135,14 @@ def _file(entry: str, row: Mapping[str, Any]) -> CheckpointFile:
     _require(_FILE_NAME.fullmatch(file.name) is not None, where, "the file name is not plain")
     _require(isinstance(file.size, int) and file.size > 0, where, "the size must be a number of bytes")
     _require(isinstance(file.estimated, bool), where, "estimated must be true or false")
-    sound = file.sha256 is None or _SHA256.fullmatch(file.sha256) is not None
-    _require(sound, where, "the sha256 must be 64 hexadecimal digits")
+    is_valid = file.sha256 is None or _SHA256.fullmatch(file.sha256) is not None
+    _require(is_valid, where, "the sha256 must be 64 hexadecimal digits")
     _require(bool(file.sources), where, "it has no sources")
     for source in file.sources:
         try:
             open_source(source)
         except (LookupError, TypeError) as error:
-            raise CatalogError(f"Catalogue row {where}: {error}.") from None
+            raise CatalogError(f"Catalog row {where}: {error}.") from None
     return file
 
 
@@ -152,4 +152,4 @@ def _source(row: Mapping[str, str]) -> SourceSpec:
 
 def _require(condition: bool, where: str, what: str) -> None:
     if not condition:
-        raise CatalogError(f"Catalogue row {where}: {what}.")
+        raise CatalogError(f"Catalog row {where}: {what}.")

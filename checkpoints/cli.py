@@ -182,7 +182,7 @@ def _installed(store: CheckpointStore) -> list[str]:
 
 def _chosen(names: Sequence[str], every: bool, all_names: Sequence[str], purpose: str) -> Sequence[str]:
     if every == bool(names):
-        raise click.UsageError(f"Name the models {purpose}, or say --all.")
+        raise click.UsageError(f"Name the models {purpose}, or use --all.")
     return all_names if every else names
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong with checkpoints, drawn as a tree.
+"""Errors of this package, as a tree.
 
 CheckpointError                     checkpoint_error
 ├── CatalogError                    invalid_catalog
@@ -13,7 +13,8 @@ CheckpointError                     checkpoint_error
 ├── BundleError                     invalid_bundle
 └── SourceError                     checkpoint_source_failed   one source; the store then tries the next
 
-A `code` is stable: the service hands it to clients as it stands here. A message is one sentence for a person.
+A `code` is stable: the service passes it to clients unchanged. A message is one sentence with all details,
+for the command line and the log; `user_message` is what the service shows to its users.
 """
 
 from __future__ import annotations
@@ -23,27 +24,38 @@ from typing import ClassVar
 
 
 class CheckpointError(Exception):
-    """Anything that this package raises on purpose."""
+    """Base class of all errors of this package.
+
+    Attributes:
+        user_message: one sentence without paths, sums and addresses, for users who cannot change the installation.
+    """
 
     code: ClassVar[str] = "checkpoint_error"
+    user_message: ClassVar[str] = (
+        "The model cannot be installed. Ask the operator of the service to check its checkpoint settings."
+    )
 
 
 class CatalogError(CheckpointError):
-    """The catalogue contradicts itself or names something that does not exist."""
+    """The catalog contradicts itself or names something that does not exist."""
 
     code = "invalid_catalog"
 
 
 class UnknownCheckpointError(CheckpointError):
-    """No checkpoint goes by that name or alias."""
+    """No checkpoint has that name or alias."""
 
     code = "unknown_checkpoint"
+    user_message = "The worker does not know this model. Ask the operator of the service to update the worker."
 
 
 class CheckpointNotFoundError(CheckpointError):
     """The checkpoint is known but not installed."""
 
     code = "checkpoint_not_found"
+    user_message = (
+        "The model is not installed. Choose another one, or ask the operator of the service to install it."
+    )
 
 
 class OfflineError(CheckpointNotFoundError):
@@ -60,6 +72,7 @@ class DownloadError(CheckpointError):
     """
 
     code = "checkpoint_download_failed"
+    user_message = "The model could not be downloaded. Try again later, or choose another one."
 
     def __init__(self, message: str, attempts: Sequence[tuple[str, str]]) -> None:
         super().__init__(message)
@@ -67,15 +80,19 @@ class DownloadError(CheckpointError):
 
 
 class ChecksumError(CheckpointError):
-    """The bytes are not those that the catalogue promises."""
+    """The bytes differ from those in the catalog."""
 
     code = "checkpoint_corrupt"
+    user_message = (
+        "The model's files are damaged. Choose another one, or ask the operator of the service to check it."
+    )
 
 
 class DiskSpaceError(CheckpointError):
     """Too little room for the download."""
 
     code = "disk_full"
+    user_message = "The worker lacks disk space for the model. Ask the operator of the service to free some."
 
 
 class StoreNotWritableError(CheckpointError):
@@ -88,6 +105,7 @@ class LockTimeoutError(CheckpointError):
     """Another process has held the checkpoint's lock for too long."""
 
     code = "checkpoint_lock_timeout"
+    user_message = "The download of the model made no progress. Try again later."
 
 
 class BundleError(CheckpointError):

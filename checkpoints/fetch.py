@@ -1,4 +1,4 @@
-"""Fills the store: look, lock, look again, room, fetch, mark."""
+"""Fill the store: look, lock, look again, check the disk space, fetch, mark."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def fetch_missing(
         if not missing:
             return store.folder(entry)
 
-        # Room: an error now is better than one after half an hour.
+        # Disk space: an error now is better than one after half an hour.
         _require_space(store, entry, missing)
 
         # Fetch: each file gets its name only with verified bytes in it.
@@ -127,7 +127,7 @@ def locked(store: CheckpointStore, entry: Entry, report: ProgressCallback, locks
 
 
 def os_errors_translated(store: CheckpointStore) -> AbstractContextManager[None]:
-    """Turn what the file system refuses into errors that name the store's directory."""
+    """Translate OSErrors into errors that name the store's directory."""
     return translate_os_errors(store.root, "checkpoint directory", "set MT3_CHECKPOINT_DIR to one that can")
 
 
@@ -150,7 +150,7 @@ def _require_kind(store: CheckpointStore, entry: Entry, kind: str) -> None:
         kinds.add("mirror")
     if kind not in kinds:
         raise CheckpointError(
-            f"The checkpoint {entry.name} is not to be had from {kind!r}; its sources are: "
+            f"The checkpoint {entry.name} is not available from {kind!r}; available sources: "
             f"{', '.join(sorted(kinds))}."
         )
 
@@ -186,7 +186,7 @@ def _require_space(store: CheckpointStore, entry: Entry, missing: Sequence[Check
 def _fetch_file(
     store: CheckpointStore, entry: Entry, file: CheckpointFile, sources: list[Source], reporter: ProgressReporter
 ) -> None:
-    """Install one file, pin its sum if the catalogue has none, and give the mirror what came from elsewhere."""
+    """Install one file, pin its sum if the catalog has none, and add it to the mirror if it was not there."""
 
     def learn(part: Path, source: Source) -> None:
         if file.sha256 is None:
@@ -200,7 +200,7 @@ def _fetch_file(
 
 
 def _offer_to_mirror(mirror: Mirror, entry: Entry, file: CheckpointFile, delivered: Source, path: Path) -> None:
-    """Let the mirror have a file; ours is installed whether it takes it or not."""
+    """Upload a file to the mirror; a failure is logged, since the file is installed either way."""
     if delivered.label == mirror.source(entry.name, file.name).label:
         return
     try:

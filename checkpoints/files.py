@@ -1,4 +1,4 @@
-"""One file of a checkpoint: what the catalogue knows of it, how it is compared, how files are replaced."""
+"""Files of checkpoints: their description in the catalog, verification, and atomic replacement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ESTIMATE_ERROR = 0.4  # how far an estimated size may be off; half a file is fu
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """Where a file can be had: a kind of source and what that kind needs to know."""
+    """A source of a file: its kind and the options of that kind."""
 
     kind: str
     options: Mapping[str, str]
@@ -49,7 +49,7 @@ class CheckpointFile:
 
 
 def sha256_of(path: Path) -> str:
-    """Give the SHA-256 of a file as hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -91,7 +91,7 @@ def resume_note(part: Path) -> Path:
 
 @contextmanager
 def replaced_atomically(path: Path) -> Iterator[Path]:
-    """Give a file to write, which then takes the place of `path` as a whole; an error leaves `path` as it was."""
+    """Yield a file to write that then replaces `path` atomically; an error leaves `path` unchanged."""
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         yield part

@@ -1,4 +1,4 @@
-"""One file: `.part`, verify, fsync, rename.
+"""Install one file: `.part`, verify, fsync, rename.
 
 The invariant: **no file gets its final name unless its bytes were verified**, whatever dies on the way and
 whether or not locks hold. It rests on three things. Each download writes a `.part` whose name no other process
@@ -33,7 +33,7 @@ from checkpoints.sources import Source
 _log = logging.getLogger(__name__)
 
 _TRIES = 4
-_ABANDONED_SECONDS = 60.0  # without a write; a source gives up a connection that brings nothing sooner
+_ABANDONED_SECONDS = 60.0  # without a write; a source drops an idle connection sooner
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
@@ -68,7 +68,7 @@ def install_file(
             _fsync(part)
             part.replace(path)
             _fsync(path.parent)
-            for leftover in _parts(path):  # who still writes one finds the file installed
+            for leftover in _parts(path):  # their writers find the file installed
                 _remove_part(leftover)
         except FileNotFoundError:
             if part.exists():
@@ -85,7 +85,7 @@ def install_file(
 
 @contextmanager
 def translate_os_errors(folder: Path, what: str, advice: str) -> Iterator[None]:
-    """Turn what the file system refuses into errors with a sentence."""
+    """Translate OSErrors into errors of this package."""
     try:
         yield
     except OSError as error:
@@ -135,7 +135,7 @@ def _fetch_verified(source: Source, file: CheckpointFile, part: Path, progress: 
 
 
 def _begin_part(path: Path) -> Path:
-    """Create a part of our own with the most that an earlier download left; remove those that nobody writes."""
+    """Create a new part from the largest leftover of earlier downloads; remove abandoned leftovers."""
     leftovers = _parts(path)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     part.touch()

@@ -28,13 +28,13 @@ _PUBLISH_SECONDS = 1.0  # how often the holder's progress goes to Redis
 
 
 class Lock(Protocol):
-    """Taken and given back once, by one thread."""
+    """A lock that one thread acquires and releases once."""
 
     def acquire(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds; return True if the lock is ours."""
+        """Wait at most `timeout` seconds; return True if the lock was acquired."""
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
 
     def publish(self, note: str) -> None:
         """Leave the holder's progress for those that wait. Never fails, may be lost."""
@@ -71,7 +71,7 @@ class HostLock:
         return True
 
     def release(self) -> None:
-        """Give the file back. It stays where it is: removing it would let two in."""
+        """Release the lock. The file stays: removing it would let two processes in."""
         with suppress(OSError):
             self._note.unlink(missing_ok=True)
         self._lock.release()

@@ -16,7 +16,8 @@ from urllib.parse import quote, urlsplit
 
 from checkpoints.errors import CheckpointError, SourceError
 from checkpoints.files import CheckpointFile
-from checkpoints.http import PATIENT, Address, Patience, download, open_address
+from checkpoints.http import PATIENT, Address, Patience, open_address
+from checkpoints.resume import download
 from checkpoints.sources import Source
 from checkpoints.sources.url import UrlSource
 
@@ -24,7 +25,7 @@ _LINK_SECONDS = 3600  # each connection asks for a fresh link
 
 
 class Mirror(Protocol):
-    """Where copies are kept."""
+    """A store of copies."""
 
     def source(self, checkpoint: str, file: str) -> Source:
         """Return the source to read a copy from."""

@@ -1,4 +1,4 @@
-"""Sums learned on the first download of a file that the catalogue cannot know, pinned from then on.
+"""Sums learned on the first download of a file that the catalog cannot know, pinned from then on.
 
     ROOT/.pins/mr_mt3.json     {"mr_mt3.ckpt": {"size": 582511409, "sha256": "…"}}
 
@@ -47,7 +47,7 @@ def pin(root: Path, entry: Entry, file: CheckpointFile, size: int, sha256: str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {**pins, file.name: {"size": size, "sha256": sha256}})
     _log.warning(
-        "the catalogue does not know the sum of %s: the %s bytes from %s with the sha256 %s are trusted, "
+        "the catalog does not know the sum of %s: the %s bytes from %s with the sha256 %s are trusted, "
         "and pinned in %s from now on",
         file.name,
         f"{size:,}",

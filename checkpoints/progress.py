@@ -16,11 +16,11 @@ _PUBLISH_SECONDS = 0.5  # how often waiting processes get new figures
 
 @dataclass(frozen=True)
 class FetchProgress:
-    """How far a fetch is.
+    """Progress of a fetch.
 
     Attributes:
-        model: the catalogue's name of the checkpoint.
-        file: the file in hand.
+        model: the catalog's name of the checkpoint.
+        file: the current file.
         bytes_done, bytes_total: of all its files together.
         bytes_per_second: measured since this fetch began; 0 until it is known.
         waiting: another process downloads; the figures are that process's.

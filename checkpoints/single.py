@@ -1,4 +1,4 @@
-"""One file to a place of the caller's own, without catalogue or store: resumed, verified, renamed at the end."""
+"""Download one file to any path, without catalog or store: resumed, verified, renamed at the end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fetch_file(
         sha256: what the file must have; without it, only web pages, Git LFS pointers and nothing are refused.
         progress: called with the bytes that are here; what it raises ends the download and is let through.
     Raises:
-        DownloadError, ChecksumError: the file cannot be had, or is another one.
+        DownloadError, ChecksumError: the download failed, or the file has another sum.
         OfflineError: `MT3_OFFLINE` forbids downloads.
         StoreNotWritableError, DiskSpaceError: it cannot be written.
         CheckpointError: the sum is no SHA-256.

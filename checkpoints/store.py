@@ -1,8 +1,8 @@
-"""The directory of checkpoints: what is there, whether it is whole, and how it goes; `fetch.py` fills it.
+"""The directory of checkpoints: look-up, verification and removal; `fetch.py` fills it.
 
 ROOT/basic_pitch/nmp.onnx              verified
 ROOT/basic_pitch/.verified.json        the marker: what was verified, and how the file looked then
-ROOT/basic_pitch/.nmp.onnx.5f3a.part   a download in hand, or what one left (see install.py)
+ROOT/basic_pitch/.nmp.onnx.5f3a.part   a download under way, or the rest of one (see install.py)
 ROOT/.locks/basic_pitch.lock, .json    the lock; its holder's progress, for processes that wait
 ROOT/.pins/mr_mt3.json                 sums learned from the first download (see pins.py)
 """
@@ -64,8 +64,8 @@ class CheckpointStore:
         offline: never connect to anything.
         locks: makes the lock that a download is done under.
         catalog: which checkpoints there are.
-        mirror: asked before all other sources, and given what came from one of those.
-        open_source: builds a source from its row in the catalogue.
+        mirror: tried before all other sources; receives what came from one of those.
+        open_source: builds a source from its row in the catalog.
         lock_timeout: seconds to wait for another process that shows no progress.
     """
 
@@ -97,7 +97,7 @@ class CheckpointStore:
     ) -> CheckpointStore:
         """Open the user's store: at `default_root()`, with the mirror that `MT3_CHECKPOINT_MIRROR` names.
 
-        `MT3_OFFLINE=1` forbids connections; `MT3_CHECKPOINT_CATALOG` names a catalogue to use instead of ours.
+        `MT3_OFFLINE=1` forbids connections; `MT3_CHECKPOINT_CATALOG` names a catalog to use instead of ours.
         """
         mirror, catalog = environ.get("MT3_CHECKPOINT_MIRROR"), environ.get("MT3_CHECKPOINT_CATALOG")
         return cls(
@@ -111,7 +111,7 @@ class CheckpointStore:
     # Looking
 
     def entry(self, name: str) -> Entry:
-        """Return the catalogue's entry of that name or alias, with the sums that were learned here.
+        """Return the catalog's entry of that name or alias, with the sums that were learned here.
 
         Raises:
             UnknownCheckpointError: there is none.
@@ -196,7 +196,7 @@ class CheckpointStore:
                 ) from None
             if file.sha256 is None:
                 raise CheckpointNotFoundError(
-                    f"The checkpoint {entry.name} is not installed: nobody knows the sha256 of {path}."
+                    f"The checkpoint {entry.name} is not installed: the sha256 of {path} is unknown."
                 )
             if reason:
                 self._verdicts.clear()

@@ -1,4 +1,4 @@
-"""What `mt3_infer` offers: transcribe, and find, fetch and load models."""
+"""The public functions: transcribe a recording; list, download and load models."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def transcribe(
             models that were used last are kept, for all threads, until `clear_cache` is called.
         progress: called after each batch. What it raises ends the transcription and reaches the caller.
         max_seconds: refuse longer recordings.
-        device: "auto", "cpu", "cuda" or "cuda:1"; counts only where `model` is a name.
-        dtype, batch_size: see `mt3_infer.load_model`; count like `device`.
-        checkpoint_path: weights of your own, instead of the published ones; counts like `device`.
+        device: "auto", "cpu", "cuda" or "cuda:1"; applies only if `model` is a name.
+        dtype, batch_size: see `mt3_infer.load_model`; apply like `device`.
+        checkpoint_path: your own weights instead of the published ones; applies like `device`.
         options: those of the model, as `onset_threshold=0.4`.
     Raises:
-        AudioError: the recording cannot be used; its branches say why.
+        AudioError: the recording cannot be used; the subclasses name the reason.
         UnknownModelError, InvalidOptionError: names and values that do not exist.
-        CheckpointError: the weights cannot be had.
+        CheckpointError: the weights are not available.
     """
     if not isinstance(model, str | Model):
         raise InvalidOptionError(

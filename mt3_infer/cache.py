@@ -54,7 +54,7 @@ class ModelCache:
             return entry.model
 
     def clear(self) -> None:
-        """Let go of all models."""
+        """Release all models."""
         with self._lock:
             self._entries.clear()
 
@@ -78,7 +78,7 @@ models = ModelCache()
 
 
 def clear_cache() -> None:
-    """Let go of the models that `transcribe` keeps, and of their memory."""
+    """Release the models that `transcribe` keeps, and their memory."""
     models.clear()
     gc.collect()
     torch = sys.modules.get("torch")

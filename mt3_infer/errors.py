@@ -1,4 +1,4 @@
-"""What can go wrong in the library, drawn as a tree.
+"""Errors of the library, as a tree.
 
 MT3Error
 ├── AudioError                  undecodable_audio
@@ -12,9 +12,9 @@ MT3Error
 ├── InvalidOptionError          invalid_option
 ├── MissingDependencyError      missing_dependency
 └── WeightsError                unusable_weights
-CheckpointError                 see `checkpoints.errors`: `mt3_infer` gives it out too, so that one import serves
+CheckpointError                 see `checkpoints.errors`; exported by `mt3_infer` too
 
-A `code` is stable: the service hands it to clients as it stands here. `AudioWarning` is what did not stop a
+A `code` is stable: the service passes it to clients unchanged. An `AudioWarning` does not stop a
 transcription.
 """
 
@@ -25,7 +25,7 @@ from typing import ClassVar
 
 
 class MT3Error(Exception):
-    """Anything this library raises on purpose. The message is one sentence for a person."""
+    """Base class of all errors of this library. The message is one sentence for the user."""
 
     code: ClassVar[str] = "transcription_error"
 
@@ -37,7 +37,7 @@ class AudioError(MT3Error):
 
 
 class NoAudioStreamError(AudioError):
-    """The file is readable but holds no sound, as a video without an audio track."""
+    """The file is readable but has no audio track, such as a silent video."""
 
     code = "no_audio_stream"
 
@@ -55,25 +55,25 @@ class TruncatedAudioError(AudioError):
 
 
 class ProtectedAudioError(AudioError):
-    """The sound is encrypted."""
+    """The audio is encrypted."""
 
     code = "protected_audio"
 
 
 class CostlyAudioError(AudioError):
-    """Opening or decoding the file takes more time or memory than its sound is worth."""
+    """Opening or decoding the file takes too much time or memory for its length."""
 
     code = "audio_too_costly"
 
 
 class AudioTooLongError(AudioError):
-    """The recording lasts longer, or unpacks to more, than is allowed."""
+    """The recording is longer, or decodes to more data, than is allowed."""
 
     code = "audio_too_long"
 
 
 class UnknownModelError(MT3Error):
-    """No model goes by that name or alias."""
+    """No model has that name or alias."""
 
     code = "unknown_model"
 
@@ -85,7 +85,7 @@ class InvalidOptionError(MT3Error):
 
 
 class MissingDependencyError(MT3Error):
-    """A Python package that this model runs on is not installed."""
+    """A Python package that the model requires is not installed."""
 
     code = "missing_dependency"
 
@@ -102,7 +102,7 @@ class AudioWarning:
 
     Attributes:
         code: stable, like those of the errors.
-        detail: one sentence for a person.
+        detail: one sentence for the user.
     """
 
     code: str

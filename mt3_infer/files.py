@@ -75,7 +75,7 @@ def _part(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _named(target: Path) -> Iterator[None]:
-    """Have an OSError name the target, not the file beside it."""
+    """Make an OSError name the target, not the temporary file beside it."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Open whatever `transcribe` is given as a recording: a path, a file, a pipe or a waveform.
+"""Open the recording that is passed to `transcribe`: a path, a file, a pipe or a waveform.
 
 What cannot be used is refused with a sentence that names what to pass instead.
 """
@@ -21,7 +21,7 @@ from mt3_infer.audio import AudioStream, array_audio, open_audio
 from mt3_infer.errors import AudioError, InvalidOptionError
 
 DEFAULT_SAMPLE_RATE = 16_000
-"""Of a waveform that comes without one, in Hz: what most of the networks take."""
+"""The sample rate in Hz of a waveform without one: that of most networks."""
 
 USABLE = "pass a path, a binary file object, or a waveform as a NumPy array or tensor"
 

@@ -39,18 +39,18 @@ __all__ = [
 
 
 _DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, TypeError, ValueError)
-"""What readers of weight files raise on damaged bytes. RuntimeError is left out: it may be a lack of memory."""
+"""Exceptions that readers of weight files raise on damaged bytes. RuntimeError may be a lack of memory instead."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What there is to know about a model before it is loaded; `size` in bytes, of all its files."""
+    """A model as listed before it is loaded; `size` is that of all its files, in bytes."""
 
     name: str
     title: str
     description: str
     aliases: tuple[str, ...]
-    licence: str
+    license: str
     size: int
     installed: bool
     options: type[ModelOptions]
@@ -105,7 +105,7 @@ def load_model(
         weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
     with _naming_damage(file, spec) if checkpoint_path is not None else nullcontext():
         network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
-    return Model(spec, network, weights_sha256, entry.licence)
+    return Model(spec, network, weights_sha256, entry.license)
 
 
 def keep_model(
@@ -155,7 +155,7 @@ def download_model(
 
 
 def list_models(store: CheckpointStore | None = None) -> list[ModelInfo]:
-    """Return all models that the catalogue has weights for, in the order of the table."""
+    """Return all models that the catalog has weights for, in the order of the table."""
     store = store or CheckpointStore.from_environment()
     entries = store.catalog.entries
     return [_info(spec, entries[spec.name], store) for spec in MODELS.values() if spec.name in entries]
@@ -213,7 +213,7 @@ def _info(spec: ModelSpec, entry: Entry, store: CheckpointStore) -> ModelInfo:
         title=spec.title,
         description=spec.description,
         aliases=entry.aliases,
-        licence=entry.licence,
+        license=entry.license,
         size=entry.size,
         installed=store.is_installed(spec.name),
         options=spec.options,

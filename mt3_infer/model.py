@@ -36,7 +36,7 @@ DEFAULT_MODEL = "mt3_pytorch"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a transcription has come, in seconds of audio; the total is None where unknown."""
+    """Progress of a transcription, in seconds of audio; the total is None if unknown."""
 
     seconds_done: float
     seconds_total: float | None
@@ -49,7 +49,7 @@ class Model:
     spec: ModelSpec
     network: Network[Any]
     weights_sha256: str
-    licence: str
+    license: str
 
     def transcribe(
         self,
@@ -102,7 +102,7 @@ class Model:
             provenance=Provenance(
                 model=self.spec.name,
                 weights_sha256=self.weights_sha256,
-                licence=self.licence,
+                license=self.license,
                 library_version=library_version(),
                 device=self.network.device,
                 seconds_taken=round(seconds_taken, 3),

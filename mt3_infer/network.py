@@ -1,4 +1,4 @@
-"""What a network is to the rest of the library: segments in, results out, notes from all results."""
+"""The interface of a network: segments in, results out, notes from all results."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ class Network(Protocol[ResultT]):
 
     @property
     def device(self) -> str:
-        """Where it runs."""
+        """The device that it runs on."""
 
     @property
     def grid(self) -> SegmentGrid:
-        """How it cuts a recording into segments."""
+        """The grid by which it splits a recording into segments."""
 
     @property
     def in_order(self) -> bool:
-        """Whether inference of a segment needs the result of the one before it."""
+        """True if inference of a segment needs the result of the one before it."""
 
     def infer(
         self, segments: Iterable[Segment], options: ModelOptions, *, previous: ResultT | None = None
     ) -> Generator[ResultT]:
-        """Yield the results of consecutive segments, in order. Closing the generator gives up what is left.
+        """Yield the results of consecutive segments, in order. Closing the generator aborts the rest.
 
         Args:
-            segments: taken on the calling thread, as there is room for them.
+            segments: consumed on the calling thread, as slots become free.
             options: of the type that the model's row names.
             previous: the result of the segment before the first of these; None at the start of a recording, and
-                of no concern where `in_order` is false.
+                ignored if `in_order` is false.
         """
 
     def collect(self, options: ModelOptions) -> Collector[ResultT]:

@@ -22,11 +22,11 @@ JSON_VERSION = 1
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a transcription: enough to make it again."""
+    """The origin of a transcription: everything needed to reproduce it."""
 
     model: str
     weights_sha256: str
-    licence: str
+    license: str
     library_version: str
     device: str
     seconds_taken: float

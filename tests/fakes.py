@@ -24,7 +24,7 @@ def transcription(notes: list[Note] = THREE_NOTES, duration: float = 2.0) -> Tra
         provenance=Provenance(
             model="basic_pitch",
             weights_sha256="0" * 64,
-            licence="Apache-2.0",
+            license="Apache-2.0",
             library_version="0",
             device="cpu",
             seconds_taken=0.1,

@@ -1,4 +1,4 @@
-"""Which front end a checkpoint was trained with: the one that finds the notes.
+"""Find the front end that a checkpoint was trained with: the one that finds the notes.
 
     python tools/compare_front_ends.py song.flac song.mid --checkpoint exp.ckpt
     python tools/compare_front_ends.py song.flac song.mid --model mt3_pytorch
@@ -33,11 +33,11 @@ def onset_f1(known: Path, notes: list[Note]) -> float:
         if not instrument.is_drum
         for note in instrument.notes
     ]
-    heard = [(note.onset, note.offset, note.pitch) for note in notes if not note.is_drum]
-    if not played or not heard:
+    found = [(note.onset, note.offset, note.pitch) for note in notes if not note.is_drum]
+    if not played or not found:
         return 0.0
     (theirs, their_pitches), (ours, our_pitches) = (
-        (np.array(rows)[:, :2], midi_to_hz(np.array(rows)[:, 2])) for rows in (played, heard)
+        (np.array(rows)[:, :2], midi_to_hz(np.array(rows)[:, 2])) for rows in (played, found)
     )
     return float(precision_recall_f1_overlap(theirs, their_pitches, ours, our_pitches, offset_ratio=None)[2])
 

@@ -36,7 +36,7 @@ def show() -> None:
     for name, entry in store.catalog.entries.items():
         installed = "installed" if store.is_installed(name) else "not installed"
         aliases = f" ({', '.join(entry.aliases)})" if entry.aliases else ""
-        sys.stdout.write(f"{name}{aliases}: {human_size(entry.size)}, {entry.licence}, {installed}\n")
+        sys.stdout.write(f"{name}{aliases}: {human_size(entry.size)}, {entry.license}, {installed}\n")
 
 
 if __name__ == "__main__":

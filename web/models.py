@@ -52,7 +52,7 @@ def _view(services: Services, name: str, *, report: ModelReport | None, is_defau
         title=spec.title,
         description=spec.description,
         aliases=list(entry.aliases),
-        license=entry.licence,
+        license=entry.license,
         size=sum(file.size for file in entry.files),
         files=[{"name": f.name, "size": f.size, "sha256": f.sha256} for f in entry.files],
         installed=bool(report and report.installed),

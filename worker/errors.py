@@ -48,8 +48,10 @@ def classify(error: Exception) -> Failure:
         case ServiceError():
             return Failure(error.code, str(error), retryable=error.retryable)
         case DownloadError() | LockTimeoutError():
-            return Failure(error.code, str(error), retryable=True)
-        case MT3Error() | CheckpointError():
+            return Failure(error.code, error.user_message, retryable=True)
+        case CheckpointError():
+            return Failure(error.code, error.user_message, retryable=False)
+        case MT3Error():
             return Failure(error.code, str(error), retryable=False)
         case _:
             detail = "An internal error occurred. The worker's log has the details; retrying may help."

@@ -1,6 +1,6 @@
-"""Where checkpoint files come from: one protocol, one file a kind, and the table of kinds.
+"""Sources of checkpoint files: one protocol, one module for each kind, and the table of kinds.
 
-A new kind is a file here with a class that takes the catalogue's options as keywords, and a row in `SOURCES`.
+A new kind is a file here with a class that takes the catalog's options as keywords, and a row in `SOURCES`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from checkpoints.sources.wheel import WheelSource
 
 
 class Source(Protocol):
-    """One place that a file can be had from."""
+    """A source of a file."""
 
     @property
     def label(self) -> str:
@@ -36,7 +36,7 @@ class Source(Protocol):
             progress: called with the bytes that `part` holds, now and then, also while nothing moves;
                 what it raises (a cancel) is let through.
         Raises:
-            SourceError: it cannot be had from here; `part` keeps what came.
+            SourceError: the download failed; `part` keeps what was received.
         """
 
 
@@ -53,7 +53,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
 
 
 def open_source(spec: SourceSpec) -> Source:
-    """Build the source that a catalogue row describes.
+    """Build the source that a catalog row describes.
 
     Raises:
         LookupError: there is no such kind.

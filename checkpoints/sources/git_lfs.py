@@ -15,7 +15,8 @@ from urllib.parse import quote, urlsplit
 
 from checkpoints.errors import SourceError
 from checkpoints.files import CheckpointFile
-from checkpoints.http import PATIENT, Address, Patience, download, one_line, parse_json, read, stated_reason
+from checkpoints.http import PATIENT, Address, Patience, one_line, parse_json, read, stated_reason
+from checkpoints.resume import download
 
 _POINTER_BYTES = 1 << 16  # no pointer is longer
 _MEDIA_TYPE = "application/vnd.git-lfs+json"

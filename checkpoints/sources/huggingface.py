@@ -16,7 +16,8 @@ from urllib.parse import urljoin, urlsplit
 
 from checkpoints.errors import SourceError
 from checkpoints.files import CheckpointFile
-from checkpoints.http import PATIENT, Address, Patience, RefusedError, download, one_line, open_address
+from checkpoints.http import PATIENT, Address, Patience, RefusedError, one_line, open_address
+from checkpoints.resume import download
 from checkpoints.sources.git_lfs import require_announced
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -25,7 +26,7 @@ _REDIRECTS = 5  # within the Hub: a repository that was renamed
 
 @dataclass(frozen=True)
 class _Held:
-    """What the Hub has under a path; None where it does not state it."""
+    """A file as the Hub describes it; None for a value that the Hub does not state."""
 
     sha256: str | None
     size: int | None
@@ -88,7 +89,7 @@ class HuggingFaceSource:
             except RefusedError as error:
                 raise SourceError(self._refusal(error, site)) from error
             except SourceError as error:
-                raise SourceError(f"the Hub at {site} cannot be asked ({error})") from error
+                raise SourceError(f"the Hub at {site} did not answer ({error})") from error
             answer.close()
             headers = answer.headers
             target = urljoin(address.url, headers.get("Location", address.url))

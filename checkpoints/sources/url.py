@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from checkpoints.files import CheckpointFile
-from checkpoints.http import PATIENT, Address, Patience, download
+from checkpoints.http import PATIENT, Address, Patience
+from checkpoints.resume import download
 
 
 @dataclass(frozen=True)

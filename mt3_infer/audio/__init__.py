@@ -31,8 +31,8 @@ def open_audio(
     """Open a recording of any common format: WAV, FLAC, MP3, Ogg, Opus, M4A, the sound of a video, and others.
 
     The default audio track is taken. Channels are averaged before resampling. What an encoder put before and
-    after the recording for its own purposes is left away. Sound has its place on the file's own clock: where
-    packets are missing or damaged there is silence, and `warnings` tell of it.
+    after the recording for its own purposes is dropped. Sound has its place on the file's own clock: where
+    packets are missing or damaged there is silence, and `warnings` report it.
 
     Args:
         source: a path, or a binary file; it is read from its beginning and left open.

@@ -38,7 +38,9 @@ def array_audio(
             " pass numbers of shape (S,), (S, C) or (C, S)."
         )
     if not MIN_RATE <= sr <= MAX_SAMPLE_RATE:
-        raise InvalidOptionError(f"sr={sr} is no sample rate of a recording: pass the waveform's in Hz, as 44100.")
+        raise InvalidOptionError(
+            f"sr={sr} is not a valid sample rate. Pass the waveform's rate in Hz, such as 44100."
+        )
     if array.ndim == 2 and array.shape[0] < array.shape[1]:
         array = array.T
     if array.size == 0:
@@ -58,10 +60,10 @@ class _ArrayStream(AudioStream):
         self._mixer = Mixer(_find_divisor(array))
         self._remover = OffsetRemover()
 
-    def __iter__(self) -> Iterator[Waveform]:
+    def _generate(self) -> Iterator[Waveform]:
         yield from resample(self._mono(), self.sample_rate)
         if not self._mixer.usable:
-            raise AudioError("No sample of the waveform is a number (all are NaN or infinite).")
+            raise AudioError("All samples of the waveform are NaN or infinite, not numbers.")
         self.warnings = level_warnings(self._mixer, self._remover, self.seconds)
 
     def _mono(self) -> Iterator[tuple[int, Waveform]]:

@@ -20,7 +20,7 @@ MAX_CHUNKS = 100_000  # of a RIFF file
 
 
 def read_wav(file: File, start: int) -> Part:
-    """Give FFmpeg a header of our own: the format as it stands, and the samples' true size.
+    """Replace the header by one with the same format and the true size of the samples.
 
     Sizes are wrong in many WAV files: of programs that write to a pipe, of recorders beyond 4 GB, of editors
     that leave out the pad byte of an odd chunk.
@@ -85,8 +85,8 @@ def _wave_part(
                 warnings = (
                     (
                         "wrong_length",
-                        f"The header states {stated / byte_rate:.1f} s of sound, and"
-                        f" {there / byte_rate:.1f} s are there: all of it was taken.",
+                        f"The header states {stated / byte_rate:.1f} s of audio, but"
+                        f" {there / byte_rate:.1f} s are present: all of them were used.",
                     ),
                 )
     chunks = [(b"fmt ", form)] + ([(b"fact", fact)] if len(fact) == 4 else [])

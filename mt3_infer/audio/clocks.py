@@ -1,4 +1,4 @@
-"""Tell when a decoded frame sounds, from time stamps, from bytes that hold no frame, and from codecs' delays."""
+"""Compute the time of a decoded frame from time stamps, skipped bytes and codec delays."""
 
 from __future__ import annotations
 

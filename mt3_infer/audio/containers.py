@@ -157,7 +157,9 @@ class OpenPart:
                 at, skipped = clock.place(packet, frame)
                 samples = read_samples(frame)
                 if samples.nbytes > limit:
-                    raise AudioTooLongError("A frame of the recording unpacks to more than any recording holds.")
+                    raise AudioTooLongError(
+                        "The recording is too long: one frame decodes to more data than is allowed."
+                    )
                 yield at, Raw(frame.sample_rate, samples[skipped:], _low_channels(frame))
         if report.bad > report.good:
             raise AudioError(f"The recording is damaged and cannot be decoded. {WAYS_OUT}")
@@ -246,7 +248,7 @@ def _open_container(file: File, part: Part) -> av.container.InputContainer:
             raise
         if part.is_cut:
             raise TruncatedAudioError("The recording is cut off. Copy or upload it again.") from error
-        if file.at(part.start, 8)[4:] == b"ftyp":  # what tells where the sound is comes last in most of them
+        if file.at(part.start, 8)[4:] == b"ftyp":  # the index is at the end of most of them
             message = "The MP4 or M4A file is cut off or broken. Copy or upload it again."
             raise TruncatedAudioError(message) from error
         raise AudioError(UNSUPPORTED) from error
@@ -256,7 +258,7 @@ def _choose_track(container: av.container.InputContainer) -> av.AudioStream:
     """Return the default audio track, or the first one, that a decoder of the list can read."""
     tracks = container.streams.audio
     if not tracks:
-        raise NoAudioStreamError("The file holds no sound. Choose one with an audio track.")
+        raise NoAudioStreamError("The file has no audio track. Choose a file with audio.")
     known = CODECS.split(",")
     by_default = sorted(tracks, key=lambda track: not track.disposition & av.stream.Disposition.default)
     for track in by_default:
@@ -267,10 +269,8 @@ def _choose_track(container: av.container.InputContainer) -> av.AudioStream:
                 context.options = {"err_detect": "crccheck+explode"}
             return track
     if any(track.codec_context is None for track in tracks):
-        raise AudioError(f"The sound is coded in a way that is not supported. {WAYS_OUT}")
-    raise AudioError(
-        f"The sound is coded as {tracks[0].codec_context.codec.name}, which is not supported. {WAYS_OUT}"
-    )
+        raise AudioError(f"The audio codec is not supported. {WAYS_OUT}")
+    raise AudioError(f"The audio codec {tracks[0].codec_context.codec.name} is not supported. {WAYS_OUT}")
 
 
 def _tagged_duration(track: av.AudioStream) -> float | None:
@@ -297,7 +297,7 @@ def _without_tags(packet: Packet[Any]) -> Packet[Any]:
 def _refuse_absurd(frame: av.AudioFrame) -> None:
     rate, channels = frame.sample_rate, frame.layout.nb_channels
     if not (MIN_RATE <= rate <= MAX_SAMPLE_RATE and 0 < channels <= MAX_CHANNELS):
-        raise AudioError(f"The file claims {channels} channels at {rate} Hz, which no recording has. {WAYS_OUT}")
+        raise AudioError(f"The file states {channels} channels at {rate} Hz, which is not supported. {WAYS_OUT}")
 
 
 def read_samples(frame: av.AudioFrame) -> NDArray[Any]:

@@ -1,9 +1,9 @@
 """Decode a recording of any common format to mono blocks at the sample rate that a network takes.
 
-Files come from strangers: length is counted while decoding, in seconds and in bytes, because a header can claim
-anything. Memory stays the same however long the recording. Sound is put where the file's own clock has it: silence
-stands where packets are missing, and a note after damage is not early. This module runs in a process of its own
-(`mt3_infer.audio.isolation`), for native code may crash.
+Files are untrusted: length is counted while decoding, in seconds and in bytes, because a header can claim
+anything. Memory stays the same however long the recording. Audio is placed by the file's own clock:
+missing packets become silence, so a note after damage is not early. This module runs in a process of its own
+(`mt3_infer.audio.isolation`), since native code may crash.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Recording:
 
     def __post_init__(self) -> None:
         if self.file.size == 0:
-            raise EmptyAudioError("The file is empty (0 bytes): check that it was saved or uploaded to the end.")
+            raise EmptyAudioError("The file is empty (0 bytes). Check that it was saved or uploaded completely.")
         self._parts = survey(self.file)
         self._opened = OpenPart.open(self.file, self._parts[0])
         self.duration = self._opened.duration if len(self._parts) == 1 else None
@@ -68,9 +68,9 @@ class Recording:
         """
         yield from resample(self._mono(), self.sample_rate)
         if self.seconds == 0:
-            raise EmptyAudioError("The recording lasts 0 seconds: check that it was saved to the end.")
+            raise EmptyAudioError("The recording lasts 0 seconds. Check that it was saved completely.")
         if not self._mixer.usable:
-            raise AudioError("No sample is a number (all are NaN or infinite): export the recording again.")
+            raise AudioError("All samples are NaN or infinite, not numbers. Export the recording again.")
         self.warnings.extend(level_warnings(self._mixer, self._remover, self.seconds))
 
     def _find_divisor(self) -> float | None:
@@ -105,8 +105,9 @@ class Recording:
                 try:
                     opened = OpenPart.open(self.file, part)
                 except AudioError as error:
-                    where = f"from {done:.1f} s on, the rest of the file ({part.end - part.start:,} bytes)"
-                    self.warnings.append(AudioWarning("damaged", f"Not read: {where}. {error}"))
+                    rest = f"from {done:.1f} s on ({part.end - part.start:,} bytes)"
+                    message = f"The rest of the file, {rest}, could not be read. {error}"
+                    self.warnings.append(AudioWarning("damaged", message))
                     continue
             report = Report()
             is_coarse = "mpeg" in opened.names
@@ -115,14 +116,16 @@ class Recording:
                 for placed in timeline.place(at, raw):
                     total += placed.samples.nbytes
                     if total > limit:
-                        message = f"The recording unpacks to more than {self.max_seconds:g} s of sound may."
-                        raise AudioTooLongError(message)
+                        raise AudioTooLongError(
+                            f"The recording is too long: it decodes to more than {self.max_seconds:g} s of audio."
+                            " Split it into shorter files."
+                        )
                     yield placed
             self.warnings.extend(AudioWarning(*warning) for warning in part.warnings)
             self.warnings.extend(judge_end(opened, report, timeline, started_at=done))
             done += timeline.seconds
         if len(self._parts) > 1:
-            detail = f"The file holds {len(self._parts)} recordings, one after the other: they were joined."
+            detail = f"The file contains {len(self._parts)} recordings in a row: they were joined."
             self.warnings.append(AudioWarning("joined", detail))
 
 
@@ -144,8 +147,8 @@ def judge_end(opened: OpenPart, report: Report, timeline: Timeline, *, started_a
     ends_whole = report.bad_at_end > 2 or report.bad > report.bad_at_end
     if short and (opened.is_cut() or (opened.is_exact and not ends_whole)):
         raise TruncatedAudioError(
-            f"The recording is cut off: of the {timeline.seconds + missing:.1f} s that its header states,"
-            f" {timeline.seconds:.1f} s are there. Copy or upload it again."
+            f"The recording is cut off: the header states {timeline.seconds + missing:.1f} s,"
+            f" but only {timeline.seconds:.1f} s are present. Copy or upload it again."
         )
     if opened.part.is_cut and (expected is None or not opened.names.isdisjoint(MEASURED)):
         raise TruncatedAudioError(
@@ -169,22 +172,19 @@ def _describe(
         )
     elif report.bad:
         at = started_at + min(t for t in (report.damaged_at, report.missing_at) if t is not None)
-        lost = f": {silence:.1f} s of sound are lost, and silence stands in their place" if silence else ""
+        lost = f": {silence:.1f} s of audio were lost and replaced with silence" if silence else ""
         rest = f" The last {short:.1f} s that the header states could not be read." if short else ""
         warnings.append(AudioWarning("damaged", f"The file is damaged at {at:.1f} s{places}{lost}.{rest}"))
     elif report.gaps:
         at = started_at + (report.missing_at or 0.0)
-        detail = (
-            f"Sound is missing at {at:.1f} s{places}: {silence:.1f} s in all, where silence stands in its place."
-        )
+        detail = f"Audio is missing at {at:.1f} s{places}: {silence:.1f} s in total were replaced with silence."
         warnings.append(AudioWarning("missing_sound", detail))
     if short and not report.bad:
-        detail = (
-            f"The header states {timeline.seconds + short:.1f} s of sound, and {timeline.seconds:.1f} s are there."
-        )
+        stated = timeline.seconds + short
+        detail = f"The header states {stated:.1f} s of audio, but only {timeline.seconds:.1f} s are present."
         warnings.append(AudioWarning("wrong_length", detail))
     if report.jumps:
         times = "once" if report.jumps == 1 else f"{report.jumps} times"
-        detail = f"The clock of the file jumps {times}: the sound after it follows at once."
+        detail = f"The time stamps jump {times}: the audio after a jump was appended without a gap."
         warnings.append(AudioWarning("clock_jump", detail))
     return warnings

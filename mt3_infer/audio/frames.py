@@ -1,4 +1,4 @@
-"""Read what the frames of MP3, ADTS and WavPack, and the tags between them, say of themselves."""
+"""Parse the headers of MP3, ADTS and WavPack frames, and the tags between them."""
 
 from __future__ import annotations
 

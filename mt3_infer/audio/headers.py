@@ -40,7 +40,7 @@ ASF_ENCRYPTION = (
     bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"),  # content encryption object
     bytes.fromhex("14e68a292226174cb935dae07ee9289c"),  # extended content encryption object
 )
-PROTECTED = "The recording is protected (DRM): its sound cannot be decoded. Choose a copy without protection."
+PROTECTED = "The recording is protected (DRM) and cannot be decoded. Choose a copy without protection."
 
 
 def survey(file: File) -> list[Part]:

@@ -1,8 +1,8 @@
 """Decode files in a process of their own, within limits of time and memory.
 
-Native code reads bytes from strangers: it may crash, take quadratic time for tags, or unpack a few bytes to
+Native code reads untrusted bytes: it may crash, take quadratic time for tags, or unpack a few bytes to
 gigabytes. Each file is therefore opened and decoded in a child process, which costs a file when it dies and never
-the process that asked. A server process, started on first use, has everything imported already and forks a child
+the calling process. A server process, started on first use, has everything imported already and forks a child
 for each file in a few milliseconds.
 
     parent ──(descriptor of the file, socket for the answer)──▶ server ──fork──▶ keeper ──fork──▶ child
@@ -10,7 +10,7 @@ for each file in a few milliseconds.
        └────────────────────────────────────────────────────────────────────────────┴────────────────┘
 
 The child's time is its CPU time, so that a busy machine makes no file too costly: `probe_seconds` to open it, and
-then as much again plus a share of the sound that it yields. The kernel ends it (SIGPROF) when it takes more.
+then as much again plus a share of the length of the audio. The kernel kills it (SIGPROF) when it takes more.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ import numpy as np
 
 from mt3_infer import errors
 from mt3_infer.audio.levels import Waveform
-from mt3_infer.audio.stream import AudioStream
-from mt3_infer.errors import AudioError, AudioWarning, CostlyAudioError
+from mt3_infer.audio.stream import SPENT, AudioStream
+from mt3_infer.errors import AudioError, AudioWarning, CostlyAudioError, InvalidOptionError
 
 if TYPE_CHECKING:
     from mt3_infer.audio.decode import Recording
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 REQUEST_BYTES = 512  # a request on the server's socket: JSON, padded
 STALL_SECONDS = 60.0  # without an answer, while the child takes no time: the disk or the network hangs
 SCAN_SECONDS = 2e-9  # of CPU time allowed for each byte that is looked through for joined recordings
-SHARE = 0.25  # seconds of CPU time allowed for each second of sound
-COSTLY_TIME = "The file takes too long to open or decode: save it again without tags and pictures, as WAV or FLAC."
-COSTLY_MEMORY = "The file takes too much memory to open or decode: save it again without tags and pictures."
+SHARE = 0.25  # seconds of CPU time allowed for each second of audio
+COSTLY_TIME = "The file takes too long to decode. Save it as WAV or FLAC, without tags and pictures."
+COSTLY_MEMORY = "The file takes too much memory to decode. Save it again without tags and pictures."
 CRASHED = "The file is corrupt: the decoder crashed. Convert it to WAV, FLAC, MP3, OGG or M4A."
 SERVE = "mt3_infer.audio.isolation"  # the module whose `serve` the server process runs
 
@@ -103,7 +103,7 @@ class FileStream(AudioStream):
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[Waveform]:
+    def _generate(self) -> Iterator[Waveform]:
         try:
             while (message := self._receive(b"SE")) and message[:1] != b"E":
                 self.seconds, self.peak = struct.unpack_from("<dd", message, 1)
@@ -115,7 +115,7 @@ class FileStream(AudioStream):
             self.close()
 
     def close(self) -> None:
-        """End the child, whatever it is at."""
+        """Kill the child."""
         if self._connection is None:
             return
         if self._pid is not None:
@@ -125,17 +125,18 @@ class FileStream(AudioStream):
         self._connection = self._pid = None
 
     def _receive(self, kinds: bytes) -> bytes:
-        """Return the next message; what is not of these kinds is how the child ended.
+        """Return the next message; any other kind reports how the child ended.
 
         Raises:
             AudioError: the recording cannot be decoded.
+            InvalidOptionError: the stream is closed.
             OSError: the file cannot be read.
         """
         while True:
             if self._connection is None:
-                raise ValueError("The stream is closed: a recording can be run through once.")
+                raise InvalidOptionError(SPENT)
             if not self._connection.poll(STALL_SECONDS):
-                raise TimeoutError(f"Reading the recording did not get on for {STALL_SECONDS:.0f} s.")
+                raise TimeoutError(f"Reading the recording made no progress for {STALL_SECONDS:.0f} s.")
             try:
                 message = self._connection.recv_bytes()
             except EOFError:
@@ -206,7 +207,7 @@ def _spool(source: BinaryIO) -> tuple[BinaryIO, Callable[[], None]]:
 
 
 class _Server:
-    """The server process of this process, asked over a socket."""
+    """The decoding server of this process, reached over a socket."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -230,7 +231,7 @@ class _Server:
         self.owner = os.getpid()
 
     def ask(self, descriptor: int, request: dict[str, Any]) -> Connection:
-        """Have a file decoded; return where the answer comes."""
+        """Request the decoding of a file; return the connection for the answer."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         message = json.dumps(request).encode().ljust(REQUEST_BYTES)
         with theirs:
@@ -243,11 +244,11 @@ class _Server:
         return Connection(ours.detach())
 
     def is_running(self) -> bool:
-        """Return True if it can be asked."""
+        """Return True if the process is alive."""
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End it; children in hand go on."""
+        """Kill the server; running children continue."""
         self._socket.close()
         self._process.kill()
         self._process.wait()
@@ -287,7 +288,7 @@ def serve(descriptor: int) -> None:
     assert mt3_infer.audio.decode
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers need no burial
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are reaped by the kernel
     with socket.socket(fileno=descriptor) as requests:
         while True:
             message, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 2)
@@ -328,7 +329,7 @@ def _decode_file(request: dict[str, Any], file: int, connection: Connection) -> 
         limits = DecodeLimits(**request["limits"])
         connection.send_bytes(b"P%d" % os.getpid())
         budget = _Budget(limits, os.fstat(file).st_size)
-        with suppress(BrokenPipeError, ConnectionResetError):  # nobody waits for it any more
+        with suppress(BrokenPipeError, ConnectionResetError):  # the parent has gone away
             try:
                 _send_blocks(file, request, budget, connection)
             except errors.MT3Error as error:
@@ -379,7 +380,7 @@ def _send_error(connection: Connection, kind: str, message: str, number: int | N
 
 
 class _Budget:
-    """What this process may still take of the CPU, kept by the kernel."""
+    """The CPU time that this process has left, enforced by the kernel."""
 
     def __init__(self, limits: DecodeLimits, size: int) -> None:
         import resource
@@ -393,7 +394,7 @@ class _Budget:
         self._set()
 
     def extend(self, seconds: float) -> None:
-        """Allow more, for so many seconds of sound."""
+        """Allow more time, for `seconds` of audio."""
         if self._probe_seconds is not None:
             self._seconds, self._probe_seconds = time.process_time() + self._probe_seconds, None
         self._seconds += SHARE * seconds
@@ -405,7 +406,7 @@ class _Budget:
 
 
 def _allocated() -> int:
-    """Return the bytes of data that this process has already, where Linux tells."""
+    """Return the bytes of data that this process has already, where Linux reports them."""
     with suppress(OSError, ValueError, IndexError):
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         return pages * os.sysconf("SC_PAGE_SIZE")

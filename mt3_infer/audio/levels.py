@@ -71,13 +71,13 @@ class Scale:
             AudioError: most are no numbers, or fit no scale.
         """
         if self._total and self._unusable * 2 > self._total:
-            raise AudioError("Most samples are not numbers (NaN or infinite): export the recording again.")
+            raise AudioError("Most samples are not numbers (NaN or infinite). Export the recording again.")
         if self._share_beyond(3) <= RARE:
             return 1.0
         for bits in SCALES:
             if self._share_beyond(bits) <= OUTLIERS:
                 return float(2**bits)
-        raise AudioError("The samples are far beyond full scale: divide them so that they lie between -1 and 1.")
+        raise AudioError("The samples are far beyond full scale. Scale them to the range from -1 to 1.")
 
     def find_integer_divisor(self, bits: int) -> float:
         """Return full scale of integers of so many bits: that of fewer where all are so small."""
@@ -222,23 +222,25 @@ def gather(pieces: Iterable[Raw]) -> Iterator[Raw]:
 
 
 def level_warnings(mixer: Mixer, remover: OffsetRemover, seconds: float) -> list[AudioWarning]:
-    """Return what was mended, in words."""
+    """Return a warning for each correction of the samples."""
     warnings = []
     if mixer.divisor is not None and mixer.divisor != 1.0:
         bits = round(np.log2(mixer.divisor)) + 1
-        detail = f"The samples are on the scale of {bits}-bit integers: they were divided by {mixer.divisor:,.0f}."
+        detail = f"The samples are in the range of {bits}-bit integers: they were divided by {mixer.divisor:,.0f}."
         warnings.append(AudioWarning("rescaled", detail))
     if mixer.muted:
         some = "1 sample is" if mixer.muted == 1 else f"{mixer.muted:,} samples are"
-        warnings.append(AudioWarning("samples_muted", f"{some} not a number or far too loud: silenced."))
+        warnings.append(
+            AudioWarning("samples_muted", f"{some} not a number or far too loud, and replaced with silence.")
+        )
     if mixer.canceled_seconds:
         warnings.append(
             AudioWarning(
                 "channels_cancel",
-                f"Mixed to mono, the channels nearly cancel out for {mixer.canceled_seconds:.1f} of"
+                f"The channels nearly cancel out when mixed to mono, for {mixer.canceled_seconds:.1f} of"
                 f" {seconds:.1f} s: the loudest channel was used there.",
             )
         )
     if remover.was_found:
-        warnings.append(AudioWarning("offset_removed", "The samples have a constant offset: it was removed."))
+        warnings.append(AudioWarning("offset_removed", "The samples had a constant offset, which was removed."))
     return warnings

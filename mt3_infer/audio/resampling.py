@@ -35,5 +35,5 @@ def refuse_longer(seconds: float | None, max_seconds: float | None) -> None:
     """Raise if a recording is longer than allowed."""
     if seconds is not None and max_seconds is not None and seconds > max_seconds:
         raise AudioTooLongError(
-            f"The recording is longer than the {max_seconds:g} s that are allowed. Split it into shorter files."
+            f"The recording is longer than the limit of {max_seconds:g} s. Split it into shorter files."
         )

@@ -1,4 +1,4 @@
-"""Waveform → the equal pieces that a network hears, on a grid that does not depend on where reading begins."""
+"""Split a waveform into equal segments, on a grid that does not depend on where reading begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mt3_infer.audio import Waveform
 
 @dataclass(frozen=True)
 class SegmentGrid:
-    """How a network cuts a recording. Segment k hears samples [k · hop - lead, k · hop - lead + length).
+    """The segments of a recording. Segment k covers samples [k · hop - lead, k · hop - lead + length).
 
     What lies outside of the recording is silence.
 
@@ -33,15 +33,15 @@ class SegmentGrid:
 
     @property
     def seconds(self) -> float:
-        """From segment to segment."""
+        """Seconds from the start of a segment to that of the next."""
         return self.hop / self.sample_rate
 
     def count(self, samples: int) -> int:
-        """Segments of a recording of so many samples, at least one."""
+        """Return the number of segments in a recording of `samples` samples, at least one."""
         return max(1, -(-(samples + self.tail) // self.hop))
 
     def span(self, first: int, stop: int, samples: int) -> tuple[int, int]:
-        """Which samples the segments first, …, stop - 1 hear of a recording of so many: from, up to."""
+        """Return the start and end of the samples that segments first, …, stop - 1 cover."""
         end = min(samples, (stop - 1) * self.hop - self.lead + self.length)
         return min(self._start(first), end), end
 
@@ -71,7 +71,7 @@ def split_segments(
 
     Args:
         blocks: mono at the grid's sample rate, each of shape (S,), of any length. They begin with the first
-            sample that segment `first` hears (see `SegmentGrid.span`).
+            sample that segment `first` covers (see `SegmentGrid.span`).
         first: index of the first segment.
         stop: index after the last segment; without it the blocks go on to the end of the recording.
     Returns:
@@ -80,14 +80,14 @@ def split_segments(
     indices = iter(count(first) if stop is None else range(first, stop))
     index = next(indices, None)
     pending = np.zeros(max(0, grid.lead - first * grid.hop), np.float32)
-    heard = grid._start(first)
+    position = grid._start(first)
     for block in blocks:
-        heard += len(block)
+        position += len(block)
         pending = np.concatenate([pending, block])
         while index is not None and len(pending) >= grid.length:
             yield Segment(index, pending[: grid.length], grid.length)
             index, pending = next(indices, None), pending[grid.hop :]
-    while index is not None and (stop is not None or index < grid.count(heard)):
+    while index is not None and (stop is not None or index < grid.count(position)):
         waveform = np.zeros(grid.length, np.float32)
         waveform[: len(pending)] = pending
         yield Segment(index, waveform, len(pending))

@@ -68,7 +68,7 @@ class LogMel:
         Args:
             segments: float32 in [-1, 1], shape (B, S), S a multiple of the hop.
         Returns:
-            Shape (B, T, F), T = S / hop: frame t begins at sample t × hop. Centred ones: T = S / hop + 1, and
+            Shape (B, T, F), T = S / hop: frame t begins at sample t × hop. Centered ones: T = S / hop + 1, and
             frame t has that sample in its middle.
         """
         config = self.config

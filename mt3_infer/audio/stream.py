@@ -1,4 +1,4 @@
-"""Mono blocks at one sample rate, to be run through once: what every source of audio becomes."""
+"""Mono blocks at one sample rate, read once: the common form of every audio source."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from types import TracebackType
 from typing import Self
 
 from mt3_infer.audio.levels import Waveform
-from mt3_infer.errors import AudioWarning
+from mt3_infer.errors import AudioWarning, InvalidOptionError
+
+SPENT = "An AudioStream can be read only once. Open the recording again."
 
 
 class AudioStream:
@@ -18,10 +20,11 @@ class AudioStream:
         duration: seconds that the file's header states, or None; of an array the true length.
         seconds: length of what was decoded so far.
         peak: largest absolute sample that was decoded so far.
-        warnings: what was mended or passed over, complete at the end.
+        warnings: what was repaired or skipped, complete at the end.
 
     Iterating gives float32 blocks of shape (S,) at `sample_rate`, of about a second each. It raises an
-    `AudioError` where the recording turns out to be empty, cut off, too long or broken.
+    `AudioError` if the recording turns out to be empty, cut off, too long or damaged, and an `InvalidOptionError`
+    if the stream was read before.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class AudioStream:
         self.peak = 0.0
         self.warnings: Sequence[AudioWarning] = ()
         self._blocks = blocks
+        self._is_spent = False
         self._max_seconds = max_seconds
 
     def __enter__(self) -> Self:
@@ -46,7 +50,14 @@ class AudioStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of what the stream reads from."""
+        """Release the source."""
 
     def __iter__(self) -> Iterator[Waveform]:
+        if self._is_spent:
+            raise InvalidOptionError(SPENT)
+        self._is_spent = True
+        yield from self._generate()
+
+    def _generate(self) -> Iterator[Waveform]:
+        """Yield the blocks."""
         yield from self._blocks

@@ -92,11 +92,11 @@ def list_command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_as_json(info) for info in models], indent=2))
         return
-    rows = [("NAME", "ALIASES", "INSTALLED", "SIZE", "LICENCE", "WHAT")]
+    rows = [("NAME", "ALIASES", "INSTALLED", "SIZE", "LICENSE", "DESCRIPTION")]
     for info in models:
         installed = "yes" if info.installed else "no"
         aliases = ", ".join(info.aliases) or "–"
-        rows.append((info.name, aliases, installed, human_size(info.size), info.licence, info.description))
+        rows.append((info.name, aliases, installed, human_size(info.size), info.license, info.description))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

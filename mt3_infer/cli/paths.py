@@ -1,4 +1,4 @@
-"""Which recordings a command means, and which file each of them is written to.
+"""Find the recordings of a command, and the output file of each.
 
 No file is opened here: whatever is wrong with names is found before any work.
 """
@@ -32,7 +32,7 @@ RECORDINGS = frozenset(
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording that was asked for.
+    """A requested recording.
 
     Attributes:
         source: its path, or `PIPE`.
@@ -106,7 +106,7 @@ def pair_with_outputs(
 
 
 def format_of(target: Path | None, file_format: str | None) -> str:
-    """Return the format that is asked for, by option or by the name of the file to write."""
+    """Return the requested format, by option or by the name of the file to write."""
     return file_format or FORMATS.get(target.suffix.lower() if target is not None else "", "mid")
 
 

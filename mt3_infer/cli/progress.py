@@ -1,4 +1,4 @@
-"""What `transcribe` shows on stderr while it works: one bar for all recordings, and a line for each result."""
+"""Progress of `transcribe` on stderr: one bar for all recordings, and a line for each result."""
 
 from __future__ import annotations
 

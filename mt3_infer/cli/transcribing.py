@@ -44,7 +44,7 @@ class OutputError(Exception):
 
 @dataclass
 class Outcome:
-    """What became of one recording, as the summary shows it."""
+    """The outcome for one recording, as shown in the summary."""
 
     source: str
     output: str | None
@@ -298,7 +298,7 @@ def _as_output_error(target: Path | None) -> Iterator[None]:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM end the command in order: what is under way is given up and temporary files are removed."""
+    """Make SIGTERM end the command cleanly: running work is aborted and temporary files are removed."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

@@ -44,7 +44,7 @@ class Stepper(Protocol):
         """Add to the sequences, which fill the first slots; return for each whether it has ended."""
 
     def clear(self) -> None:
-        """Give back what is not needed while there are no sequences."""
+        """Free memory that is not needed while there are no sequences."""
 
 
 class HostStepper:
@@ -127,7 +127,7 @@ class SlotDecoder(Generic[IdT]):
     def add_requests(
         self, encoded: Tensor, ids: Sequence[IdT], logit_biases: Sequence[Tensor | None] | None = None
     ) -> None:
-        """Give segments a slot each.
+        """Assign each segment a slot.
 
         Args:
             encoded: B segments, shape (B, T, D).
@@ -162,7 +162,7 @@ class SlotDecoder(Generic[IdT]):
         return results
 
     def abort(self, unwanted: Callable[[IdT], bool]) -> list[IdT]:
-        """Give up sequences by their request ids; return those."""
+        """Abort sequences by their request ids; return those."""
         aborted = []
         for slot, sequence in enumerate(self._sequences):
             if sequence is not None and unwanted(sequence.request_id):
@@ -238,7 +238,7 @@ class EncoderDecoder(Generic[SegmentT, IdT]):
 
     @torch.inference_mode()
     def add_requests(self, requests: Sequence[Request[SegmentT, list[int]]], ids: Sequence[IdT]) -> None:
-        """Encode segments and give them a slot each."""
+        """Encode segments and assign each a slot."""
         self._decoder.add_requests(self._encode(requests), ids, [request.logit_bias for request in requests])
 
 
@@ -276,7 +276,7 @@ class MultiChannelDecoder(Generic[SegmentT, IdT]):
 
     @torch.inference_mode()
     def add_requests(self, requests: Sequence[Request[SegmentT, list[list[int]]]], ids: Sequence[IdT]) -> None:
-        """Encode segments and give their channels a slot each."""
+        """Encode segments and assign each of their channels a slot."""
         places = [(request_id, channel) for request_id in ids for channel in range(self._channels)]
         self._decoder.add_requests(self._encode([request.segment for request in requests]), places)
         self._done |= {request_id: {} for request_id in ids}
@@ -293,7 +293,7 @@ class MultiChannelDecoder(Generic[SegmentT, IdT]):
         return results
 
     def abort(self, unwanted: Callable[[IdT], bool]) -> list[IdT]:
-        """Give up segments by their request ids; return those."""
+        """Abort segments by their request ids; return those."""
         aborted = [request_id for request_id in self._done if unwanted(request_id)]
         self._decoder.abort(lambda place: unwanted(place[0]))
         for request_id in aborted:

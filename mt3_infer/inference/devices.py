@@ -43,7 +43,7 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in DTYPES or (name == "float16" and device.type == "cpu"):
         known = ", ".join(DTYPES if device.type == "cuda" else ["float32", "bfloat16"])
-        raise InvalidOptionError(f"There is no dtype {name!r} on {device.type}; there is: auto, {known}.")
+        raise InvalidOptionError(f"There is no dtype {name!r} on {device.type}; choose one of: auto, {known}.")
     return DTYPES[name]
 
 
@@ -54,6 +54,6 @@ def check_batch_size(batch_size: int | None) -> None:
 
 
 def use_all_cpus(device: torch.device) -> None:
-    """Have PyTorch use the cores that this process was given, unless OMP_NUM_THREADS is set."""
+    """Make PyTorch use the cores that this process may use, unless OMP_NUM_THREADS is set."""
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(available_cpus())

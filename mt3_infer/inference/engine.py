@@ -34,7 +34,7 @@ _engines: WeakSet[Engine[Any, Any]] = WeakSet()
 
 @dataclass(frozen=True, eq=False)
 class Request(Generic[SegmentT, ResultT]):
-    """What a network is asked to do.
+    """One segment to run inference on.
 
     Attributes:
         segment: what it infers from; of the network's own type.
@@ -71,7 +71,7 @@ class _Caller(Generic[SegmentT, ResultT]):
         return int(bool(self.waiting) and not self.blocked) if self.in_order else len(self.waiting)
 
     def take(self) -> tuple[int, Request[SegmentT, ResultT]]:
-        """Hand out the next request, with its index."""
+        """Return the next request, with its index."""
         index, request = self.waiting.popleft()
         if self.in_order:
             self.blocked = True
@@ -116,7 +116,7 @@ class Slots(Protocol[SegmentT, ResultT]):
         """Advance all that are under way, and return the results of those that ended with it."""
 
     def abort(self, unwanted: Callable[[RequestId], bool]) -> list[RequestId]:
-        """Give up requests by their ids; return those."""
+        """Abort requests by their ids; return those."""
 
 
 class SingleStep(Generic[SegmentT, ResultT]):
@@ -188,7 +188,7 @@ class Engine(Generic[SegmentT, ResultT]):
         """Yield the results of a recording's requests, in order.
 
         Requests are taken on the calling thread, as there is room for them; what taking them raises reaches
-        the caller. Closing the generator gives up what is left.
+        the caller. Closing the generator aborts the rest.
 
         Args:
             in_order: whether each request but the first is given the result of the one before it.
@@ -301,7 +301,7 @@ class Engine(Generic[SegmentT, ResultT]):
         return batch
 
     def _add(self, batch: list[tuple[RequestId, Request[SegmentT, ResultT]]]) -> None:
-        """Give requests their slots. If that fails each is tried alone."""
+        """Assign slots to requests. If that fails, each is tried alone."""
         ids = [request_id for request_id, _ in batch]
         try:
             self._network.add_requests([request for _, request in batch], ids)

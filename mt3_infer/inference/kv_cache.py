@@ -75,7 +75,7 @@ class KVCache:
         return [layer[:, :count] for layer in self._tokens], [layer[:, :count] for layer in self._segments]
 
     def put(self, slot: int, keys_values: Tensor) -> None:
-        """Give a slot its segment, keys and values of shape (layers, 2, H, T, K)."""
+        """Store the segment of a slot, keys and values of shape (layers, 2, H, T, K)."""
         for kept, fresh in zip(self._segments, keys_values, strict=True):
             kept[:, slot] = fresh
 
@@ -99,7 +99,7 @@ class KVCache:
                 self._tokens[number] = fitted
 
     def clear(self) -> None:
-        """Give back what only long sequences needed; nothing in the cache counts any more."""
+        """Free the memory that only long sequences needed; the contents become invalid."""
         if self.length > FIRST_LENGTH:
             self._tokens = self._allocate(FIRST_LENGTH)
 

@@ -1,4 +1,4 @@
-"""How many CPUs there are to compute on, and how to keep them free for the threads that do."""
+"""The number of CPUs to compute on, and fresh threads to compute in."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def available_cpus(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Give the CPU quota of each control group that this process is in, from its own up to the topmost."""
+    """Yield the CPU quota of each control group that this process is in, from its own up to the topmost."""
     for group in _groups(root):
         # Version 2 has "QUOTA PERIOD" in one file, version 1 in two; "max" and -1 mean that there is none.
         with suppress(OSError, ValueError, ZeroDivisionError):
@@ -50,7 +50,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Give the folders of those control groups; some may not be visible in a container."""
+    """Yield the folders of those control groups; some may not be visible in a container."""
     mounts = root / "sys" / "fs" / "cgroup"
     yield mounts  # that of a container, whose own path may not be visible in it
     try:

@@ -1,7 +1,7 @@
-"""The table of models: what each one is, as data. Nothing heavy is imported until a model is loaded.
+"""The table of models, as plain data. Nothing heavy is imported until a model is loaded.
 
 A new network is a new row here, a folder beside this file with its `load`, and an entry in
-`checkpoints/catalog.toml` for its weights, licence and aliases.
+`checkpoints/catalog.toml` for its weights, license and aliases.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ class ModelOptions(BaseModel):
 class BasicPitchOptions(ModelOptions):
     """Note creation after Bittner et al. (ICASSP 2022), with the published defaults.
 
-    The thresholds stop short of 0, where every frame would sound and no note would end.
+    The minimum of the thresholds is above 0, at which every frame would be active and no note would end.
     """
 
     onset_threshold: float = Field(
         0.5,
         ge=0.05,
         le=1.0,
-        description="How sure the network must be that a note begins; lower finds more notes (0.05-1).",
+        description="Minimum confidence for the start of a note; lower finds more notes (0.05-1).",
     )
     frame_threshold: float = Field(
         0.3,
         ge=0.05,
         le=1.0,
-        description="How sure it must be that a note still sounds; lower makes notes longer (0.05-1).",
+        description="Minimum confidence for a note to continue; lower makes notes longer (0.05-1).",
     )
     minimum_note_length: float = Field(
-        0.1277, ge=0.0, le=10.0, description="Shorter notes are left out (seconds)."
+        0.1277, ge=0.0, le=10.0, description="Minimum length of a note in seconds; shorter notes are dropped."
     )
 
 
 class MT3Options(ModelOptions):
-    """Which tokens the network may choose."""
+    """Options that restrict the tokens that the network may choose."""
 
-    # Its names stand in the schema itself, for pages that build a form from it.
+    # The names are in the schema itself, for pages that build a form from it.
     instruments: tuple[Annotated[Instrument, WithJsonSchema({"type": "string", "enum": [*Instrument]})], ...] = (
         Field(
             default=(),
-            description="Only these may play, all of them where none is named; the network chooses among them.",
+            description="Restrict the transcription to these instruments; none selected means all.",
         )
     )
 
@@ -69,7 +69,7 @@ class MT3Options(ModelOptions):
 
 
 class YourMT3Options(ModelOptions):
-    """There are none."""
+    """No options."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ModelSpec:
         sample_rate: of the network's input, in Hz.
         options: the options it takes.
         network: "module:function"; the function takes the directory of the verified checkpoint
-            (file names as in the catalogue) or a weight file, and `device_options`, and returns a `Network`.
+            (file names as in the catalog) or a weight file, and `device_options`, and returns a `Network`.
         weight_files: which files in a custom directory are its weights, as patterns.
         device_options: what `load` takes: always "device", perhaps "dtype" and "batch_size", and for files that do
             not state how they were trained, the options of `load_model` that do.
@@ -115,10 +115,10 @@ class ModelSpec:
         """Build the network from a checkpoint.
 
         Args:
-            device_options: by name; those that are None are as if they were not there.
+            device_options: by name; None is ignored.
         Raises:
             InvalidOptionError: an option that this network does not have.
-            MissingDependencyError: a package that it runs on is not installed.
+            MissingDependencyError: a required package is not installed.
         """
         given = {name: value for name, value in device_options.items() if value is not None}
         for name in given:

@@ -7,7 +7,7 @@ damaged, so longer music has coarser ticks: 4.2 ms in 11 h 30 min and 8.8 ms in 
 to step of MT3. An onset is off by half a tick at most.
 
 Channels: drums have the tenth; the 15 others go to programs, those with the most notes first. From the
-sixteenth program on, channels are shared: there the program is said again before each note that needs another
+sixteenth program on, channels are shared: there the program is repeated before each note that needs another
 than the one before it, so that a player which merges the tracks sounds every note with its own program.
 """
 
@@ -85,7 +85,7 @@ def _span(note: Note, ticks_per_second: float) -> _Span:
 
 
 def _untangle(spans: list[_Span]) -> list[_Span]:
-    """Let no pitch sound twice at a time; in order of start, then pitch."""
+    """Cut notes so that no pitch sounds twice at a time; sorted by start, then pitch."""
     result: list[_Span] = []
     following: dict[int, int] = {}  # pitch → start of the note after this one
     for span in sorted(spans, key=lambda s: (s.start, s.end), reverse=True):
@@ -98,13 +98,13 @@ def _untangle(spans: list[_Span]) -> list[_Span]:
 
 
 def _channels(tracks: dict[int, list[_Span]]) -> dict[int, int]:
-    """Give each program a channel; the programs with the fewest notes share."""
+    """Assign each program a channel; the programs with the fewest notes share."""
     by_notes = sorted(tracks, key=lambda program: (-len(tracks[program]), program))
     return {program: CHANNELS[rank % len(CHANNELS)] for rank, program in enumerate(by_notes)}
 
 
 def _program_changes(tracks: dict[int, list[_Span]], channels: dict[int, int]) -> dict[int, set[int]]:
-    """Ticks at which each program has to be said: at the start where it has the channel to itself."""
+    """Return the ticks at which each program is set: at the start where it has the channel to itself."""
     changes: dict[int, set[int]] = {program: {0} for program in tracks}
     for channel in set(channels.values()):
         sharing = [program for program in tracks if channels[program] == channel]
@@ -118,14 +118,16 @@ def _program_changes(tracks: dict[int, list[_Span]], channels: dict[int, int]) -
 
 
 def _track(spans: list[_Span], channel: int, program: int, changes: set[int]) -> mido.MidiTrack:
-    """One track. At the same tick notes end first, then the program is said, then notes begin."""
+    """One track. At the same tick notes end first, then the program is set, then notes begin."""
     ends = [(s.end, 0, _message("note_off", s.pitch, RELEASE_VELOCITY, channel)) for s in spans]
-    says = [(t, 1, mido.Message("program_change", program=program, channel=channel)) for t in changes]
+    changes_of_program = [
+        (t, 1, mido.Message("program_change", program=program, channel=channel)) for t in changes
+    ]
     starts = [(s.start, 2, _message("note_on", s.pitch, s.velocity, channel)) for s in spans]
     now = 0
     name = "Drums" if channel == DRUM_CHANNEL else f"Program {program}"
     track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
-    for tick, _, message in sorted(ends + says + starts, key=lambda event: event[:2]):
+    for tick, _, message in sorted(ends + changes_of_program + starts, key=lambda event: event[:2]):
         track.append(message.copy(time=tick - now))
         now = tick
     return track

@@ -37,7 +37,7 @@ class Note:
 
 
 def sort_notes(notes: Iterable[Note]) -> list[Note]:
-    """Put notes in the order in which they are stored and written: onset, then track, then pitch."""
+    """Sort notes in the order in which they are stored and written: onset, then track, then pitch."""
     return sorted(notes, key=lambda n: (n.onset, n.is_drum, n.program, n.pitch, n.offset))
 
 
@@ -45,7 +45,7 @@ SHORTEST = 1
 """Steps that a note lasts at least, and a drum note always."""
 
 VELOCITY_AT_FIRST = 100
-"""Of notes that come before any velocity event."""
+"""The velocity of notes before any velocity event."""
 
 Key = tuple[int, int]
 """Program and pitch: what distinguishes one sounding note from another."""

@@ -24,7 +24,7 @@ STEPS_PER_SECOND = 100
 
 
 class EventType(StrEnum):
-    """What a token can mean."""
+    """The kinds of tokens."""
 
     SHIFT = "shift"
     PITCH = "pitch"

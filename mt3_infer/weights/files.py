@@ -245,7 +245,7 @@ _HARMLESS: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds tensors and plain containers. Storages never come here: torch recognises their names itself."""
+    """Builds tensors and plain containers. Storages never come here: torch recognizes their names itself."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what is harmless, and nothing real for all other names."""

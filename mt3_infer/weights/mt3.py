@@ -18,7 +18,7 @@ COPIES = {
 """Parameters that the published file holds twice; either name will do."""
 
 BUFFERS = {f"{stack}.pos_emb.inv_freq" for stack in ("encoder", "decoder", "segmem_encoder")}
-"""Of positions, which the network computes itself."""
+"""Parameters of positions, which the network computes itself."""
 
 
 def mt3_table(decoder_layers: int) -> Table:

@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 class Row(Protocol):
-    """What one module is made of. A parameter's kind is "weight" or "bias", or "" for one without a module."""
+    """The published parameters of one module. A kind is "weight" or "bias", or "" if there is no module."""
 
     def names(self, kind: str) -> Sequence[str]:
         """Return the published parameters that one of ours is made of."""
@@ -94,7 +94,7 @@ Table: TypeAlias = Mapping[str, "str | Row"]
 
 @dataclass(frozen=True)
 class _Source:
-    """Where one parameter of ours comes from."""
+    """The published source of one parameter."""
 
     row: Row
     kind: str

@@ -113,7 +113,7 @@ ReadFile = Callable[[str], bytes]
 
 @contextmanager
 def _files_of(checkpoint: Path) -> Iterator[ReadFile]:
-    """Give a function that reads a file of a checkpoint by its name; KeyError or OSError where there is none."""
+    """Return a function that reads a file of a checkpoint by its name; KeyError or OSError where there is none."""
     if checkpoint.is_dir():
         yield lambda name: (checkpoint / name).read_bytes()
         return
@@ -140,7 +140,7 @@ def _zarr_name(name: str) -> str:
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    """Give arrays, and references to arrays, with the path that leads to them."""
+    """Yield arrays, and references to arrays, with the path that leads to them."""
     for name, value in tree.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping) and "driver" not in value:

@@ -48,7 +48,7 @@ class Cluster:
         self.final = self.root / "big" / "weights.bin"
         self.catalog = folder / "catalog.toml"
         self.catalog.write_text(
-            '[big]\naliases = []\nlicence = "MIT"\nlicence_url = ""\nattribution = ""\n'
+            '[big]\naliases = []\nlicense = "MIT"\nlicense_url = ""\nattribution = ""\n'
             f'[[big.files]]\nname = "weights.bin"\nsize = {size}\nsha256 = "{self.sha256}"\n'
             f'sources = [{{kind = "url", url = "{site.url}/weights.bin"}}]\n'
         )

@@ -142,8 +142,8 @@ def desk(publishers: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in NAMES:
         entry = load_catalog().entries[name]
         rows.append(
-            f'[{name}]\naliases = {json.dumps(entry.aliases)}\nlicence = "MIT"\n'
-            'licence_url = ""\nattribution = ""\n'
+            f'[{name}]\naliases = {json.dumps(entry.aliases)}\nlicense = "MIT"\n'
+            'license_url = ""\nattribution = ""\n'
         )
     for name, file, content in published():
         known = "" if name == "mr_mt3" else f'sha256 = "{sha256(content)}"\n'

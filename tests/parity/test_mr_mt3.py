@@ -112,7 +112,7 @@ def waveforms() -> torch.Tensor:
     return torch.stack([torch.from_numpy(segment.waveform) for segment in split_segments([samples], known.GRID)])
 
 
-def test_legacy_front_end_is_centred_to_8000_hz(waveforms):
+def test_legacy_front_end_is_centered_to_8000_hz(waveforms):
     ours = LogMel(FrontEnd.TORCH_LEGACY.config())(waveforms)
     window = torch.hann_window(2048)
     magnitudes = torch.stft(waveforms, 2048, 128, window=window, pad_mode="reflect", return_complex=True).abs()

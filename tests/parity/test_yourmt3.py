@@ -95,7 +95,7 @@ def test_features(case):
     np.testing.assert_allclose(case.features[0, ::8, ::8], case.reference("spec_seg0"), rtol=0, atol=1e-5)
 
 
-def test_silence_gives_no_features(case):
+def test_silence_has_no_features(case):
     assert not NormalizedSpectrogram(case.config.front_end)(torch.zeros(1, 32_767)).any()
 
 
@@ -232,7 +232,7 @@ def test_notes_of_each_channel_and_of_all_together(tokens_case):
 
 
 def test_midi_programs_and_ticks(tokens_case):
-    """What is heard of the authors' file: each note's program, pitch, and first and last tick."""
+    """Compare each note's program, pitch, and first and last tick with the authors' file."""
     theirs = set()
     for track in tokens_case["midi"]["tracks"]:
         now, program, open_notes = 0, 0, {}

@@ -23,7 +23,7 @@ def test_the_readme_lists_the_models_with_their_aliases_and_licenses() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .* \| .*?, (\S+), .*\|$", (ROOT / "README.md").read_text(), re.M)
     entries = load_catalog().entries
     assert {row[0]: (row[1], row[2]) for row in rows} == {
-        name: (", ".join(f"`{alias}`" for alias in entries[name].aliases), entries[name].licence)
+        name: (", ".join(f"`{alias}`" for alias in entries[name].aliases), entries[name].license)
         for name in MODELS
     }
 
@@ -31,7 +31,7 @@ def test_the_readme_lists_the_models_with_their_aliases_and_licenses() -> None:
 def test_every_model_has_a_checkpoint_and_its_terms_are_named() -> None:
     terms = (ROOT / "THIRD_PARTY.md").read_text()
     for name in MODELS:
-        assert load_catalog().entries[name].licence in terms
+        assert load_catalog().entries[name].license in terms
         assert f"`{name}`" in terms
 
 

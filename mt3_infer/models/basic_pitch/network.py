@@ -43,7 +43,7 @@ FRAMES = "StatefulPartitionedCall:1"
 ONSETS = "StatefulPartitionedCall:2"
 
 Posteriors = tuple[Waveform, Waveform]
-"""Of frames and of onsets, each of shape (T, 88)."""
+"""Posteriors of frames and of onsets, each of shape (T, 88)."""
 
 WINDOW_DRIFT = HOP / SAMPLE_RATE * (WINDOW_FRAMES - WINDOW_SAMPLES / HOP) + 0.0018
 """Seconds by which 172 frames run ahead of the recording, as published.
@@ -61,7 +61,7 @@ def load(checkpoint: Path, *, device: str = "auto") -> BasicPitch:
         WeightsError: the file is damaged, or holds another network.
     """
     if device not in ("auto", "cpu"):
-        raise InvalidOptionError(f"basic_pitch runs on the CPU: leave out device={device!r}, or say 'cpu'.")
+        raise InvalidOptionError(f"basic_pitch runs on the CPU: leave out device={device!r}, or pass 'cpu'.")
     return BasicPitch(checkpoint / "nmp.onnx" if checkpoint.is_dir() else checkpoint)
 
 

@@ -91,7 +91,7 @@ class NoteCreator:
         return events
 
     def _onset_peaks(self, frames: Posteriorgram) -> Iterator[tuple[int, int]]:
-        """Give (time, key) of every onset, in time order.
+        """Return (time, key) of every onset, in time order.
 
         An onset is a peak in time of the onset posterior, or of the rise of the frame posterior over one and
         over two frames, scaled to the same maximum, whichever is greater.
@@ -171,14 +171,14 @@ def _attack(row: bytearray, stop: int) -> int:
 
 
 def _claim(rows: list[bytearray], key: int, start: int, stop: int) -> None:
-    """Take frames [start, stop) of a key and of both its neighbours."""
+    """Take frames [start, stop) of a key and of both its neighbors."""
     if stop > start:
         for row in rows[max(key - 1, 0) : key + 2]:
             row[start:stop] = bytes(stop - start)
 
 
 def _descending(frames: Posteriorgram, rows: list[bytearray]) -> Iterator[tuple[int, int]]:
-    """Give (time, key) of all unclaimed frames by falling posterior; of equal ones the earlier first.
+    """Yield (time, key) of all unclaimed frames by falling posterior; of equal ones the earlier first.
 
     Sorted band by band, so that the indices of no more than a part are held: for three hours 0.4 GB less.
     """

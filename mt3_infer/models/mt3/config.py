@@ -28,10 +28,10 @@ from mt3_infer.symbolic.vocabulary import END, MT3_CODEC, Event, EventType
 _log = logging.getLogger(__name__)
 
 MAX_TOKENS = 1024
-"""That a segment can have, as published; usual are 40 to 100."""
+"""Maximum tokens of a segment, as published; 40 to 100 are usual."""
 
 FRAMES = 256
-"""In a segment."""
+"""Frames in a segment."""
 
 HOP_LENGTH = 128
 """Samples from frame to frame, 8 ms."""
@@ -81,7 +81,7 @@ class FrontEnd(StrEnum):
     TORCH_CURRENT = "torch_current"
 
     def config(self, *, min_max: bool = False) -> SpectrogramConfig:
-        """Return its numbers; `min_max` scales the logarithms -12 … 5 to 0 … 1, as for MR-MT3's networks."""
+        """Return its parameters; `min_max` scales the logarithms -12 … 5 to 0 … 1, as for MR-MT3's networks."""
         scale = (-12.0, 5.0) if min_max else None
         match self:
             case FrontEnd.TF:
@@ -95,20 +95,20 @@ class FrontEnd(StrEnum):
 
 
 class MemoryStart(StrEnum):
-    """What the first segment of a recording remembers: `WITH_PREV` as in all published networks, or `V2`."""
+    """The initial memory of a recording: `WITH_PREV` as in all published networks, or `V2`."""
 
     WITH_PREV = "with_prev"
     V2 = "v2"
 
     @property
     def token_ids(self) -> list[int]:
-        """Token ids of a segment before that never was; padding follows."""
+        """Token ids of an imaginary preceding segment; padding follows."""
         return [MT3_CODEC.encode(Event(EventType.TIE, 0)), END] if self is MemoryStart.WITH_PREV else [END]
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What must be known of a checkpoint to run it.
+    """The settings of a checkpoint's training that inference depends on.
 
     Attributes:
         min_max: whether the spectrogram is scaled to 0 … 1.
@@ -123,18 +123,18 @@ class TrainingSetup:
 
     @property
     def spectrogram(self) -> SpectrogramConfig:
-        """The numbers of the front end."""
+        """Parameters of the front end."""
         return self.front_end.config(min_max=self.min_max)
 
 
 MT3 = TrainingSetup()
-"""Of the published MT3, and of every file of that network which the table does not name."""
+"""The setup of the published MT3, and of every file of that network which the table does not name."""
 
 _LEGACY = TrainingSetup(FrontEnd.TORCH_LEGACY, min_max=True, positions=Positions.MT3_PYTORCH)
 _FROM_MT3 = replace(_LEGACY, front_end=FrontEnd.TF)
 
 MR_MT3 = replace(_LEGACY, memory_rows=64)
-"""Of the checkpoint in our catalogue, and of every file of that network which the table does not name."""
+"""The setup of the checkpoint in the catalog, and of every file of that network that the table does not name."""
 
 # The first that fits counts. Which front end the memory networks want is inferred from dates: their names were in
 # use by April 2024. What was trained on from MT3's own weights kept MT3's front end. The number of rows is in the
@@ -148,7 +148,7 @@ PUBLISHED = {
 """Training setups by pattern of the file name, its suffix left out."""
 
 MOST_ROWS = 1024
-"""That a memory can have: one for each token id that it is made of."""
+"""Maximum rows of a memory: one for each token id that it is made of."""
 
 _ROWS_IN_NAME = re.compile(r"context=(\d+)")
 
@@ -159,7 +159,7 @@ def training_setup_of(stem: str, usual: TrainingSetup, given: Mapping[str, Any])
     Args:
         stem: name of its file, without the suffix.
         usual: where the table has no row for it.
-        given: what the caller knows better, by attribute; None is as if it were not there.
+        given: overrides by attribute; None is ignored.
     Raises:
         InvalidOptionError: a value that does not exist.
     """
@@ -171,8 +171,7 @@ def training_setup_of(stem: str, usual: TrainingSetup, given: Mapping[str, Any])
     given = {name: _checked(name, value) for name, value in given.items() if value is not None}
     if known is MR_MT3 and stem != "mr_mt3" and "memory_rows" not in given:
         _log.warning(
-            "the name %s does not say how many rows its memory has: %d are assumed; load it with memory_rows=… "
-            "if they are not",
+            "the name %s does not state the number of memory rows: %d is assumed; set memory_rows=… if it differs",
             stem,
             known.memory_rows,
         )
@@ -191,8 +190,8 @@ def _checked(name: str, value: Any) -> Any:
         try:
             return CHOICES[name](value)
         except ValueError:
-            there_is = ", ".join(CHOICES[name])
-            raise InvalidOptionError(f"There is no {name} {value!r}; there is: {there_is}.") from None
+            choices = ", ".join(CHOICES[name])
+            raise InvalidOptionError(f"There is no {name} {value!r}; choose one of: {choices}.") from None
     if name == "memory_rows":
         if type(value) is not int or not 0 <= value <= MOST_ROWS:
             raise InvalidOptionError(f"memory_rows is {value!r}, but must be a number from 0 to {MOST_ROWS}.")

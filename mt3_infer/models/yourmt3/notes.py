@@ -25,7 +25,7 @@ LONGEST = 10.0
 """Seconds; what lasts longer was never ended, and is cut to the shortest."""
 
 VELOCITY = 100
-"""Of every note: the network's output has only whether one sounds."""
+"""The velocity of every note: the network's output has only whether one sounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class NoteEvent:
 
 @dataclass
 class SegmentEvents:
-    """What the tokens of one segment mean.
+    """The decoded tokens of one segment.
 
     Attributes:
         ties: notes that go on sounding from the segment before.
@@ -169,7 +169,7 @@ def mix_channels(channels: Iterable[Sequence[Note]]) -> list[Note]:
 
 
 def trim_overlaps(notes: list[Note]) -> list[Note]:
-    """Let a note end where the next one of its pitch and program begins; those of no length are left out."""
+    """End each note where the next one of its pitch and program begins; drop notes of no length."""
     following: dict[tuple[bool, Key], float] = {}  # onset of the note after this one
     trimmed = []
     for note in sorted(notes, key=attrgetter("onset"))[::-1]:

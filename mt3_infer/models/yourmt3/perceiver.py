@@ -117,12 +117,12 @@ class Norm(nn.Module):
 
 
 def spatial_frequencies() -> Tensor:
-    """Of latents, whose places run from -1 to 1; shape (2,)."""
+    """Parameters of latents, whose places run from -1 to 1; shape (2,)."""
     return torch.tensor([pi, 5.0 * pi])
 
 
 def temporal_frequencies() -> Tensor:
-    """Of frames, whose places are 0, 1, 2, …; shape (2,)."""
+    """Parameters of frames, whose places are 0, 1, 2, …; shape (2,)."""
     return torch.tensor([1.0, 10_000.0**-0.5])
 
 

@@ -22,35 +22,35 @@ from checkpoints.store import CheckpointStore
 WEIGHTS = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 
-Behaviour = Callable[[Path, Callable[[int], None]], None]
+Behavior = Callable[[Path, Callable[[int], None]], None]
 
 
 class FakeSource:
     """Behaves as told and counts how often it was asked."""
 
-    def __init__(self, label: str, behaviour: Behaviour) -> None:
+    def __init__(self, label: str, behavior: Behavior) -> None:
         self.label = label
         self.calls = 0
-        self._behaviour = behaviour
+        self._behavior = behavior
 
     def fetch(self, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> None:
         self.calls += 1
-        self._behaviour(part, progress)
+        self._behavior(part, progress)
 
 
-def delivers(content: bytes) -> Behaviour:
-    def behaviour(part: Path, progress: Callable[[int], None]) -> None:
+def delivers(content: bytes) -> Behavior:
+    def behavior(part: Path, progress: Callable[[int], None]) -> None:
         part.write_bytes(content)
         progress(len(content))
 
-    return behaviour
+    return behavior
 
 
-def fails(reason: str) -> Behaviour:
-    def behaviour(part: Path, progress: Callable[[int], None]) -> None:
+def fails(reason: str) -> Behavior:
+    def behavior(part: Path, progress: Callable[[int], None]) -> None:
         raise SourceError(reason)
 
-    return behaviour
+    return behavior
 
 
 def make_store(root: Path, sources: Mapping[str, FakeSource], **options: Any) -> CheckpointStore:

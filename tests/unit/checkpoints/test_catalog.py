@@ -1,4 +1,4 @@
-"""The catalogue that ships is right, and one that is wrong is refused with the row that is."""
+"""The catalog that ships is right, and one that is wrong is refused with the row that is."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mt3_infer.models import MODELS
 ROW = """
 [tiny]
 aliases = ["small"]
-licence = "MIT"
-licence_url = "https://example.org"
+license = "MIT"
+license_url = "https://example.org"
 attribution = "nobody"
 [[tiny.files]]
 name = "weights.bin"
@@ -50,7 +50,7 @@ def test_published_files_are_pinned(alias: str, name: str, file: str, size: int,
 
 def test_basic_pitch_is_pinned_to_the_published_file() -> None:
     entry = load_catalog().resolve("light")
-    assert (entry.name, entry.licence, entry.size) == ("basic_pitch", "Apache-2.0", 230_444)
+    assert (entry.name, entry.license, entry.size) == ("basic_pitch", "Apache-2.0", 230_444)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
@@ -72,21 +72,21 @@ def test_a_sound_row_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[tiny]", "[Tiny]", "Catalogue row Tiny: the name must be of a-z, 0-9 and _."),
-        ('["small"]', '["tiny"]', "Catalogue row tiny: the name or alias is given 2 times."),
-        ('licence = "MIT"', "", "Catalogue row tiny: 'licence' is missing."),
-        ('"weights.bin"', '"../weights.bin"', "Catalogue row tiny/../weights.bin: the file name is not plain."),
-        ('licence = "MIT"', 'licence = "MIT"\nvariant_of = "big"', "it is a variant of big, which there is not."),
-        ("size = 7", "size = 0", "Catalogue row tiny/weights.bin: the size must be a number of bytes."),
-        ("0000000", "G000000", "Catalogue row tiny/weights.bin: the sha256 must be 64 hexadecimal digits."),
+        ("[tiny]", "[Tiny]", "Catalog row Tiny: the name must be of a-z, 0-9 and _."),
+        ('["small"]', '["tiny"]', "Catalog row tiny: the name or alias is given 2 times."),
+        ('license = "MIT"', "", "Catalog row tiny: 'license' is missing."),
+        ('"weights.bin"', '"../weights.bin"', "Catalog row tiny/../weights.bin: the file name is not plain."),
+        ('license = "MIT"', 'license = "MIT"\nvariant_of = "big"', "it is a variant of big, which there is not."),
+        ("size = 7", "size = 0", "Catalog row tiny/weights.bin: the size must be a number of bytes."),
+        ("0000000", "G000000", "Catalog row tiny/weights.bin: the sha256 must be 64 hexadecimal digits."),
         (
             '"wheel"',
             '"owl"',
-            "Catalogue row tiny/weights.bin: there is no source of kind 'owl'; the kinds are: "
+            "Catalog row tiny/weights.bin: there is no source of kind 'owl'; the kinds are: "
             "git, git_lfs, huggingface, t5x, url, wheel.",
         ),
         (', member = "m"', "", "1 required positional argument: 'member'."),
-        ("[{kind", "[] # [{kind", "Catalogue row tiny/weights.bin: it has no sources."),
+        ("[{kind", "[] # [{kind", "Catalog row tiny/weights.bin: it has no sources."),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -24,7 +24,7 @@ def root(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = []
     for name, path, variant in (("tiny", "w", ""), ("bad", "none", ""), ("odd", "w", 'variant_of = "tiny"\n')):
         rows.append(
-            f'[{name}]\n{variant}aliases = ["{name}_alias"]\nlicence = "MIT"\nlicence_url = ""\nattribution = ""\n'
+            f'[{name}]\n{variant}aliases = ["{name}_alias"]\nlicense = "MIT"\nlicense_url = ""\nattribution = ""\n'
             f'files = [{{name = "weights.bin", size = {len(WEIGHTS)}, sha256 = "{SHA256}", '
             f'sources = [{{kind = "url", url = "{site.url}/{path}"}}]}}]\n'
         )
@@ -62,9 +62,9 @@ def test_all_is_every_checkpoint_but_variants_and_one_failure_stops_no_other(roo
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("download",), 2, "Error: Name the models to download, or say --all."),
-        (("download", "tiny", "--all"), 2, "Error: Name the models to download, or say --all."),
-        (("mirror",), 2, "Error: Name the models to mirror, or say --all."),
+        (("download",), 2, "Error: Name the models to download, or use --all."),
+        (("download", "tiny", "--all"), 2, "Error: Name the models to download, or use --all."),
+        (("mirror",), 2, "Error: Name the models to mirror, or use --all."),
         (
             ("download", "no"),
             1,
@@ -74,13 +74,13 @@ def test_all_is_every_checkpoint_but_variants_and_one_failure_stops_no_other(roo
         (
             ("download", "tiny", "--source", "git_lfs"),
             1,
-            "tiny: The checkpoint tiny is not to be had from 'git_lfs'; its sources are: url.",
+            "tiny: The checkpoint tiny is not available from 'git_lfs'; available sources: url.",
         ),
         (("mirror", "tiny"), 1, "tiny: No mirror is set: MT3_CHECKPOINT_MIRROR names one."),
         (("unbundle", "none.tar"), 1, "Error: There is no bundle none.tar."),
     ],
 )
-def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], code: int, message: str) -> None:
+def test_errors_are_one_sentence_with_an_exit_code(arguments: tuple[str, ...], code: int, message: str) -> None:
     ended = run(*arguments)
     assert ended.exit_code == code
     assert ended.stderr.splitlines()[-1] == message
@@ -96,11 +96,13 @@ def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], code: int, mess
         ),
         (
             {"MT3_CHECKPOINT_CATALOG": "/nowhere.toml"},
-            "Error: The catalogue /nowhere.toml cannot be read (No such file or directory).",
+            "Error: The catalog /nowhere.toml cannot be read (No such file or directory).",
         ),
     ],
 )
-def test_a_wrong_setting_is_said(monkeypatch: pytest.MonkeyPatch, setting: dict[str, str], message: str) -> None:
+def test_wrong_settings_are_reported(
+    monkeypatch: pytest.MonkeyPatch, setting: dict[str, str], message: str
+) -> None:
     for name, value in setting.items():
         monkeypatch.setenv(name, value)
     ended = run("verify")
@@ -133,7 +135,7 @@ def test_a_bundle_travels(root: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert run("verify").stdout == "tiny: whole\nodd: whole\n"
 
 
-def test_offline_says_what_to_copy_where(root: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_error_names_the_files_to_copy(root: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MT3_OFFLINE", "1")
     ended = run("download", "tiny")
     assert ended.stderr == (
@@ -156,10 +158,10 @@ def test_the_mirror_is_filled(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
     assert site.asked("PUT")[-1] == "/mirror/tiny/weights.bin"
 
 
-def test_progress_is_told_to_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_described_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     progress = FetchProgress("tiny", "w", 50_000_000, 200_000_000, 10_000_000, waiting=True)
-    told = "50.0 MB of 200.0 MB, 10.0 MB/s, 15 s left, another process downloads"
-    assert cli.describe(progress) == told
+    expected = "50.0 MB of 200.0 MB, 10.0 MB/s, 15 s left, another process downloads"
+    assert cli.describe(progress) == expected
     assert cli.describe(FetchProgress("tiny", "w", 0, 10, 0.0, waiting=False)) == "0 B of 10 B"
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with cli.fetch_bar() as report:

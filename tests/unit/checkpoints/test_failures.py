@@ -1,4 +1,4 @@
-"""What goes wrong on the way from a web server to the disk is one clear sentence, and leaves at most a part."""
+"""Failures between a web server and the disk raise one clear sentence and leave at most a part file."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_is_too_small_is_said_before_anything_comes(site: Site, small_disk: Path) -> None:
+def test_too_small_disk_is_reported_before_the_download(site: Site, small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(bytes(56_000))
     site.routes["/w"] = static(WEIGHTS)
     with pytest.raises(DiskSpaceError) as caught:
@@ -211,7 +211,7 @@ def test_offline_no_connection_is_tried(site: Site, tmp_path: Path, monkeypatch:
     assert site.requests == []
 
 
-def test_a_place_that_cannot_be_written_to_is_said(site: Site, tmp_path: Path) -> None:
+def test_unwritable_place_is_reported(site: Site, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreNotWritableError) as caught:
         download_file(f"{site.url}/w", tmp_path / "file" / "w.pth")
@@ -229,7 +229,7 @@ def test_the_hub_is_a_door_of_its_own(site: Site, tmp_path: Path, monkeypatch: p
     assert path.read_bytes() == WEIGHTS
 
 
-def test_a_gated_repository_says_where_to_get_a_token(
+def test_gated_repository_error_names_where_to_get_a_token(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", site.url)

@@ -56,17 +56,19 @@ def test_what_is_to_be_had_from_git_lfs_is_to_be_had_from_git(repository: str, t
     assert (store.fetch("tiny", source="git") / "weights.bin").read_bytes() == WEIGHTS
 
 
-def test_what_ails_git_is_said(repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def said(source: GitSource) -> str:
+def test_git_errors_are_reported(repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def error_of(source: GitSource) -> str:
         with pytest.raises(SourceError) as caught:
             source.fetch(FILE, tmp_path / "part", lambda _: None)
         return str(caught.value)
 
     assert (
-        said(GitSource(repository, "other", "w"))
+        error_of(GitSource(repository, "other", "w"))
         == "git failed: fatal: Remote branch other not found in upstream origin"
     )
-    assert said(GitSource(repository, "main", "w")).startswith("git failed: error: pathspec 'w' did not match")
-    assert said(GitSource(repository, "main", "w", timeout=0)) == "git did not end within 0 s"
+    assert error_of(GitSource(repository, "main", "w")).startswith("git failed: error: pathspec 'w' did not match")
+    assert error_of(GitSource(repository, "main", "w", timeout=0)) == "git did not end within 0 s"
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert said(GitSource(repository, "main", "w")) == ("git is not installed; the source git_lfs does without it")
+    assert error_of(GitSource(repository, "main", "w")) == (
+        "git is not installed; the source git_lfs does without it"
+    )

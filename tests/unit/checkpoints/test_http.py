@@ -46,7 +46,7 @@ def ranges(site: Site) -> list[str | None]:
 
 
 def interrupted(part: Path, url: str, content: bytes, etag: str | None = '"v1"') -> None:
-    """What an interrupted download of that address left."""
+    """Write the part file and note that an interrupted download of that address leaves."""
     part.write_bytes(content)
     resume_note(part).write_text(json.dumps({"resource": url, "etag": etag}))
 
@@ -238,7 +238,7 @@ def test_a_cancel_ends_a_download_that_waits(site: Site, part: Path) -> None:
     ],
     ids=["404", "403", "451", "500", "loop", "ftp", "stall", "drop", "other size", "206"],
 )
-def test_what_ails_the_server_is_said(
+def test_server_errors_are_reported(
     site: Site, part: Path, fetch: Callable[..., str], route: Callable[[Request], Reply], reason: str
 ) -> None:
     site.routes["/w"] = route
@@ -248,14 +248,14 @@ def test_what_ails_the_server_is_said(
     assert part.exists()
 
 
-def test_a_server_that_is_not_there_is_said(part: Path) -> None:
+def test_unreachable_server_is_reported(part: Path) -> None:
     source = UrlSource(f"http://127.0.0.1:{servers.free_port()}/w", patience=HASTE)
     with pytest.raises(SourceError) as caught:
         source.fetch(FILE, part, lambda _: None)
     assert str(caught.value) == "connection refused (3 times in a row)"
 
 
-def test_a_host_that_does_not_exist_is_said(part: Path) -> None:
+def test_unknown_host_is_reported(part: Path) -> None:
     with pytest.raises(SourceError) as caught:
         UrlSource("http://no-such-host.invalid/w").fetch(FILE, part, lambda _: None)
     assert str(caught.value) == "its name cannot be resolved"

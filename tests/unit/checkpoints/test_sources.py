@@ -110,7 +110,7 @@ def test_an_lfs_object_that_is_not_what_the_pointer_names_is_dropped(
     assert part.read_bytes() == b""
 
 
-def test_lfs_failures_are_said(site: Site, lfs: GitLfsSource, part: Path) -> None:
+def test_lfs_errors_are_reported(site: Site, lfs: GitLfsSource, part: Path) -> None:
     where = "/owner/repository/raw/main/folder/weights.pth"
     at_batch = "/owner/repository.git/info/lfs/objects/batch"
     gone = {"error": {"code": 404, "message": "Object does not exist"}}
@@ -119,7 +119,7 @@ def test_lfs_failures_are_said(site: Site, lfs: GitLfsSource, part: Path) -> Non
         (at_batch, batch(site, **gone), "the LFS server refuses it (404: Object does not exist)"),
         (at_batch, lambda _: as_json({"objects": []}), "the LFS server gives no link to the file"),
         (at_batch, lambda _: Reply(200, b"<html>"), "the LFS server gives no link to the file"),
-        (at_batch, linking("http://[nowhere"), "it cannot be asked (Invalid IPv6 URL)"),
+        (at_batch, linking("http://[nowhere"), "the request failed (Invalid IPv6 URL)"),
         (at_batch, linking(7), "7 is not an http address"),
         (at_batch, linking("ftp://127.0.0.1/w"), "ftp://127.0.0.1/w is not an http address"),
         (where, static(b"weights"), "folder/weights.pth is no Git LFS pointer there"),
@@ -192,7 +192,7 @@ def test_a_small_file_of_the_hub_is_not_redirected(site: Site, hub: HuggingFaceS
     assert source.fetch(UNKNOWN, part, lambda _: None) == SHA256
 
 
-def test_what_the_hub_refuses_is_said(site: Site, hub: HuggingFaceSource, part: Path) -> None:
+def test_hub_refusals_are_reported(site: Site, hub: HuggingFaceSource, part: Path) -> None:
     where = "/owner/name/resolve/main/folder/weights.pth"
     cases: list[tuple[Route, str]] = [
         (
@@ -218,11 +218,9 @@ def test_what_the_hub_refuses_is_said(site: Site, hub: HuggingFaceSource, part: 
         assert reason_of(hub, part) == reason
 
 
-def test_a_hub_that_is_not_there_is_said(
-    hub: HuggingFaceSource, part: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreachable_hub_is_reported(hub: HuggingFaceSource, part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert reason_of(hub, part).startswith("the Hub at http://127.0.0.1:9 cannot be asked (")
+    assert reason_of(hub, part).startswith("the Hub at http://127.0.0.1:9 did not answer (")
 
 
 # T5X
@@ -283,7 +281,7 @@ def test_a_t5x_archive_is_continued_and_is_the_same_to_the_byte(
         assert objects == [f"/mt3/checkpoints/mt3/{name}" for name in list(OBJECTS)[1:]]
 
 
-def test_what_ails_a_bucket_is_said(site: Site, bucket: T5xSource, part: Path) -> None:
+def test_bucket_errors_are_reported(site: Site, bucket: T5xSource, part: Path) -> None:
     listing: Callable[[Request], Reply] = site.routes["/storage/v1/b/mt3/o"]
     cases: list[tuple[str, Route, str]] = [
         ("/storage/v1/b/mt3/o", lambda _: as_json({}), "the folder is empty"),

@@ -60,7 +60,7 @@ def start(root: Path, calls: Path, *flags: str) -> subprocess.Popen[bytes]:
 # Installing
 
 
-def test_fetch_gives_a_directory_of_verified_files(store: CheckpointStore) -> None:
+def test_fetch_returns_a_directory_of_verified_files(store: CheckpointStore) -> None:
     assert store.directory("tiny") is None
     directory = store.fetch("small")
     assert (directory / "weights.bin").read_bytes() == WEIGHTS
@@ -285,7 +285,7 @@ def in_thread(action: Callable[[], object]) -> object:
 # Where it cannot be installed
 
 
-def test_too_little_room_is_said_before_anything_is_fetched(
+def test_lack_of_disk_space_is_reported_before_the_fetch(
     store: CheckpointStore, good: FakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: USAGE(10**6, 10**6 - 12_287, 12_287))
@@ -365,7 +365,7 @@ def test_an_unknown_name_is_refused(store: CheckpointStore) -> None:
 # Offline
 
 
-def test_offline_says_what_to_copy_where_and_asks_no_source(tmp_path: Path, good: FakeSource) -> None:
+def test_offline_error_names_the_files_to_copy_and_contacts_no_source(tmp_path: Path, good: FakeSource) -> None:
     store = make_store(tmp_path, {"good": good}, offline=True)
     with pytest.raises(OfflineError) as caught:
         store.fetch("tiny")
@@ -408,7 +408,7 @@ def test_without_a_choice_checkpoints_are_kept_in_the_cache_folder(tmp_path: Pat
 # What is installed
 
 
-def test_require_gives_the_command_that_would_fetch(store: CheckpointStore) -> None:
+def test_require_error_names_the_command_to_fetch(store: CheckpointStore) -> None:
     with pytest.raises(CheckpointNotFoundError) as caught:
         store.require("small")
     assert str(caught.value) == (

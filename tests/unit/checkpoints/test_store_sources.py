@@ -41,7 +41,7 @@ def good() -> FakeSource:
 
 
 def unpinned(store: CheckpointStore) -> Catalog:
-    """The same catalogue, but nobody knows the sum."""
+    """The same catalog, but nobody knows the sum."""
     entry = store.catalog.entries["tiny"]
     return Catalog({"tiny": replace(entry, files=(replace(entry.files[0], sha256=None, size=10_000),))})
 
@@ -67,7 +67,9 @@ def test_only_the_chosen_kind_is_asked(tmp_path: Path, good: FakeSource) -> None
 def test_a_kind_that_it_cannot_be_had_from_is_refused(tmp_path: Path, good: FakeSource) -> None:
     with pytest.raises(CheckpointError) as caught:
         make_store(tmp_path, {"good": good, "also": good}).fetch("tiny", source="wheel")
-    assert str(caught.value) == ("The checkpoint tiny is not to be had from 'wheel'; its sources are: also, good.")
+    assert str(caught.value) == (
+        "The checkpoint tiny is not available from 'wheel'; available sources: also, good."
+    )
 
 
 def test_a_part_that_spoils_the_download_is_dropped_and_the_source_asked_again(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_a_first_download_pins_what_it_was(
     pins = tmp_path / ".pins" / "tiny.json"
     assert json.loads(pins.read_text()) == {"weights.bin": {"size": len(WEIGHTS), "sha256": SHA256}}
     assert caplog.messages == [
-        "the catalogue does not know the sum of weights.bin: the 10,240 bytes from the good source with the "
+        "the catalog does not know the sum of weights.bin: the 10,240 bytes from the good source with the "
         f"sha256 {SHA256} are trusted, and pinned in {pins} from now on"
     ]
     assert store.entry("tiny").files[0].sha256 == SHA256
@@ -143,7 +145,7 @@ def test_offline_a_file_of_unknown_sum_is_not_trusted(tmp_path: Path, good: Fake
     with pytest.raises(CheckpointNotFoundError) as unverified:
         make_store(tmp_path, {"good": good}, catalog=catalog).verify("tiny")
     assert str(unverified.value) == (
-        f"The checkpoint tiny is not installed: nobody knows the sha256 of {tmp_path / 'tiny' / 'weights.bin'}."
+        f"The checkpoint tiny is not installed: the sha256 of {tmp_path / 'tiny' / 'weights.bin'} is unknown."
     )
 
 
@@ -236,7 +238,7 @@ def test_the_error_names_the_mirror_too(site: Site, tmp_path: Path) -> None:
     )
 
 
-def test_the_address_tells_the_kind_of_mirror() -> None:
+def test_kind_of_mirror_follows_from_its_address() -> None:
     assert open_mirror("https://example.org/mt3/") == HttpMirror("https://example.org/mt3")
     opened = open_mirror("s3://bucket/a/b/", {"MT3_S3_REGION": "x"})
     assert opened == S3Mirror("bucket", "a/b", {"MT3_S3_REGION": "x"})
@@ -317,8 +319,8 @@ def test_a_damaged_bundle_installs_nothing(archive: Path, offline: CheckpointSto
     assert not offline.is_installed("tiny")
 
 
-def test_what_is_wrong_with_a_bundle_is_said(tmp_path: Path, archive: Path, offline: CheckpointStore) -> None:
-    def said(path: Path) -> str:
+def test_bundle_errors_are_reported(tmp_path: Path, archive: Path, offline: CheckpointStore) -> None:
+    def error_of(path: Path) -> str:
         with pytest.raises(CheckpointError) as caught:
             unpack(offline, path)
         return str(caught.value)
@@ -326,25 +328,25 @@ def test_what_is_wrong_with_a_bundle_is_said(tmp_path: Path, archive: Path, offl
     def manifest(old: bytes, new: bytes) -> Path:
         return rewritten(archive, lambda name, c: c.replace(old, new) if name == "bundle.json" else c)
 
-    assert said(tmp_path / "none.tar") == f"There is no bundle {tmp_path / 'none.tar'}."
+    assert error_of(tmp_path / "none.tar") == f"There is no bundle {tmp_path / 'none.tar'}."
     page = _file(tmp_path, b"<html>")
-    assert said(page) == f"{page} is no bundle of checkpoints."
+    assert error_of(page) == f"{page} is no bundle of checkpoints."
     other = tmp_path / "other.tar"
     rewritten(archive, lambda name, content: None if name == "bundle.json" else content)
-    assert said(other) == f"{other} is no bundle of checkpoints."
+    assert error_of(other) == f"{other} is no bundle of checkpoints."
     manifest(b'"version": 1', b'"version": 2')
-    assert said(other) == f"{other} is no bundle of checkpoints."
+    assert error_of(other) == f"{other} is no bundle of checkpoints."
     manifest(b'"weights.bin"', b'"weights.bad"')
-    assert said(other) == f"The bundle {other} lacks tiny/weights.bin."
+    assert error_of(other) == f"The bundle {other} lacks tiny/weights.bin."
     manifest(SHA256.encode(), b"1" * 64)
-    assert said(other) == (
+    assert error_of(other) == (
         f"The bundle {other} holds another tiny/weights.bin (sha256 {'1' * 64}) than this version uses ({SHA256})."
     )
     manifest(b'"tiny"', b'"huge"')
     with pytest.raises(UnknownCheckpointError):
         unpack(offline, other)
     rewritten(archive, lambda name, content: content if name == "bundle.json" else None)
-    assert said(other) == (
+    assert error_of(other) == (
         f"The checkpoint tiny could not be downloaded: weights.bin from the bundle {other}: "
         "it holds no tiny/weights.bin."
     )

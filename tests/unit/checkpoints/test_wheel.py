@@ -65,7 +65,7 @@ def test_what_is_not_there_is_named(
     assert str(caught.value) == reason
 
 
-def test_a_damaged_wheel_is_said(registry: Path, tmp_path: Path) -> None:
+def test_damaged_wheel_is_reported(registry: Path, tmp_path: Path) -> None:
     wheel = tmp_path / "tiny_net-1.0-py3-none-any.whl"
     wheel.write_bytes(b"no archive")
     with pytest.raises(SourceError, match="the wheel is damaged"):
@@ -87,7 +87,7 @@ def test_a_damaged_wheel_is_said(registry: Path, tmp_path: Path) -> None:
         ("exec sleep 60", 0.1, "pip did not end within 0.1 s"),
     ],
 )
-def test_what_ails_pip_is_said(tmp_path: Path, script: str, timeout: float, reason: str) -> None:
+def test_pip_errors_are_reported(tmp_path: Path, script: str, timeout: float, reason: str) -> None:
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
@@ -110,7 +110,7 @@ def test_a_cancel_ends_pip(tmp_path: Path) -> None:
         os.kill(int(pid.read_text()), 0)
 
 
-def test_an_interpreter_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_missing_interpreter_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="pip could not be started"):
         fetch(WheelSource("p", "1", "m", python=str(tmp_path / "none")), tmp_path / "part")
 

@@ -1,4 +1,4 @@
-"""Half a file is never taken for a whole one, whoever states its size: catalogue, server, pointer or wheel."""
+"""A partial file never counts as complete, whether catalog, server, pointer or wheel states its size."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def test_a_file_that_is_far_from_an_estimate_is_refused(tmp_path: Path, size: in
         fetch(tmp_path, row, FakeSource("s", delivers(WEIGHTS)))
 
 
-def test_a_row_says_whether_its_size_is_an_estimate(tmp_path: Path) -> None:
+def test_row_states_if_its_size_is_an_estimate(tmp_path: Path) -> None:
     row = """
         [tiny]
         aliases = []
-        licence = ""
-        licence_url = ""
+        license = ""
+        license_url = ""
         attribution = ""
         files = [{name = "w", size = 9, sources = [{kind = "url", url = "http://x"}]%s}]
         """

@@ -342,7 +342,7 @@ def test_download_of_an_unknown_name_lists_the_known_ones() -> None:
     assert "There is no checkpoint called 'nothing'; the names are: " in result.stderr
 
 
-def test_a_command_whose_packages_are_not_installed_says_which_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_with_missing_packages_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     point = metadata.EntryPoint("serve", "no_such_package.serve:serve", "mt3_infer.commands")
     monkeypatch.setattr("mt3_infer.cli._announced", lambda: {"serve": point})
     assert run("--help").exit_code == 0

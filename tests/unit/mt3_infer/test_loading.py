@@ -37,7 +37,7 @@ def test_an_alias_is_its_model(store: CheckpointStore) -> None:
 
 def test_every_model_of_the_table_has_a_checkpoint(store: CheckpointStore) -> None:
     assert [info.name for info in list_models(store)] == list(MODELS)
-    assert all(info.size > 0 and info.licence and not info.installed for info in list_models(store))
+    assert all(info.size > 0 and info.license and not info.installed for info in list_models(store))
 
 
 def test_an_unknown_name_lists_the_known_ones(store: CheckpointStore) -> None:
@@ -50,13 +50,15 @@ def test_a_checkpoint_without_a_network_can_only_be_downloaded(store: Checkpoint
     for ask in (load_model, get_model_info):
         with pytest.raises(UnknownModelError) as caught:
             ask(name, store=store)
-        said = "transkun can be downloaded, but this version has no network for it; the models are: basic_pitch ("
-        assert str(caught.value).startswith(said)
+        message = (
+            "transkun can be downloaded, but this version has no network for it; the models are: basic_pitch ("
+        )
+        assert str(caught.value).startswith(message)
     with pytest.raises(CheckpointError, match="transkun"):
         download_model(name, store=store)  # known, but nobody may be asked
 
 
-def test_another_checkpoint_of_a_model_says_how_it_is_loaded(store: CheckpointStore) -> None:
+def test_error_for_another_checkpoint_names_how_to_load_it(store: CheckpointStore) -> None:
     with pytest.raises(UnknownModelError) as caught:
         load_model("mt3_t5x", store=store)
     assert str(caught.value) == (

@@ -110,10 +110,10 @@ def test_blocks_of_steps_give_the_same_tokens(alone):
     slots = MultiChannelDecoder(model.encode, decoder, channels=13)
     segments: list[Any] = [Request(segment) for segment in split_segments([WAVEFORM], GRID)]
     slots.add_requests(segments[:2], [0, 1])
-    said: dict[Any, Any] = {}
+    tokens: dict[Any, Any] = {}
     while slots.active:
-        said |= dict(slots.step())
-    assert [said[0], said[1]] == alone[:2]
+        tokens |= dict(slots.step())
+    assert [tokens[0], tokens[1]] == alone[:2]
 
 
 def test_segment_that_is_given_up_leaves_the_others_alone(alone):
@@ -276,7 +276,7 @@ def test_directory_without_weights_and_a_pointer(tmp_path):
 # --- Options and results ----------------------------------------------------------------------------------------
 
 
-def test_it_takes_no_options_and_says_so():
+def test_options_are_refused():
     with pytest.raises(InvalidOptionError, match="takes no option 'instruments'; it takes: none"):
         MODELS["yourmt3"].check_options({"instruments": ["piano"]})
 
@@ -305,7 +305,7 @@ def test_bfloat16_runs_on_a_cpu():
 
 
 @pytest.mark.gpu
-def test_cuda_gives_the_tokens_of_a_cpu(alone):
+def test_cuda_yields_the_tokens_of_a_cpu(alone):
     config = small(MOE)
     network = build(weights_of(config), config)
     model = YourMT3(network, device=torch.device("cuda"), compute_dtype=torch.float32, batch_size=4)

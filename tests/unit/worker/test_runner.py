@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from uuid6 import uuid7
 
-from checkpoints.errors import DownloadError
+from checkpoints.errors import DownloadError, OfflineError
 from mt3_infer.errors import AudioError
 from shared import jobs
 from shared.config import Settings
@@ -241,6 +241,21 @@ def test_failure_is_final_or_retried_depending_on_its_class(
     assert job.error_code == code
     assert job.status is (Status.QUEUED if is_retried else Status.FAILED)
     assert job.error_detail
+
+
+def test_a_checkpoint_error_shows_no_paths_or_sums_to_clients(
+    any_sessions: Sessions,
+    add_job: Callable[[], UUID],
+    make_runner: Callable[..., Runner],
+) -> None:
+    job_id = add_job()
+
+    def fail() -> None:
+        raise OfflineError("Copy weights.bin (sha256 0123abcd) to /srv/checkpoints/tiny.")
+
+    assert make_runner(FakeEngine(on_half=fail)).run_next() == "failed"
+    job = get(any_sessions, job_id)
+    assert (job.error_code, job.error_detail) == ("checkpoint_offline", OfflineError.user_message)
 
 
 def test_outage_of_a_dependency_uses_up_no_attempt(

@@ -61,7 +61,7 @@ def write_kind(folder: Path, name: str, seconds: float = 3.0) -> Path:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_format_gives_the_same_waveform_in_the_same_place(tmp_path: Path, name: str) -> None:
+def test_every_format_decodes_to_the_same_waveform_in_the_same_place(tmp_path: Path, name: str) -> None:
     expected = tone(3.0, RATE)
     stream = open_audio(write_kind(tmp_path, name), sample_rate=RATE)
     waveform = decode(stream)
@@ -83,7 +83,7 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(waveform, left / 2, atol=1e-3)
 
 
-def test_the_sound_of_a_video_is_heard(tmp_path: Path) -> None:
+def test_the_audio_track_of_a_video_is_decoded(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", tone(2.0, 44100), 44100, "aac", video=True)
     assert len(decode(open_audio(path, sample_rate=RATE))) == pytest.approx(2 * RATE, abs=0.1 * RATE)
 
@@ -93,6 +93,28 @@ def test_a_file_object_is_read_from_its_beginning_and_left_open(tmp_path: Path) 
         file.read(100)
         assert len(decode(open_audio(file, sample_rate=RATE))) == 3 * RATE
         assert not file.closed
+
+
+@pytest.mark.parametrize("kind", ["file", "array", "blocks"])
+def test_a_stream_can_be_read_only_once(tmp_path: Path, kind: str) -> None:
+    waveform = tone(1.0, RATE)
+    match kind:
+        case "file":
+            stream = open_audio(write_kind(tmp_path, "a.flac"), sample_rate=RATE)
+        case "array":
+            stream = array_audio(waveform, RATE, sample_rate=RATE)
+        case _:
+            stream = AudioStream([waveform], sample_rate=RATE, duration=1.0)
+    decode(stream)
+    with pytest.raises(InvalidOptionError, match="only once"):
+        list(stream)
+
+
+def test_a_closed_stream_cannot_be_read(tmp_path: Path) -> None:
+    with open_audio(write_kind(tmp_path, "a.flac"), sample_rate=RATE) as stream:
+        pass
+    with pytest.raises(InvalidOptionError, match="Open the recording again"):
+        list(stream)
 
 
 def test_text_is_no_recording(tmp_path: Path) -> None:
@@ -235,7 +257,7 @@ def test_damaged_files_decode_or_are_refused(tmp_path: Path, name: str) -> None:
         assert np.isfinite(waveform).all()
 
 
-def test_numbers_that_are_none_become_silence(tmp_path: Path) -> None:
+def test_nan_and_infinity_become_silence(tmp_path: Path) -> None:
     waveform = tone(1.0, RATE)
     waveform[1000:1004] = [np.nan, np.inf, -np.inf, 1e38]
     stream = array_audio(waveform, RATE, sample_rate=RATE)
@@ -243,7 +265,7 @@ def test_numbers_that_are_none_become_silence(tmp_path: Path) -> None:
     assert np.isfinite(decoded).all()
     assert stream.peak == pytest.approx(0.5, abs=0.01)
     assert [str(warning) for warning in stream.warnings] == [
-        "4 samples are not a number or far too loud: silenced."
+        "4 samples are not a number or far too loud, and replaced with silence."
     ]
 
 

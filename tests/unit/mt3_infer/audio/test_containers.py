@@ -134,7 +134,7 @@ def test_there_are_more_than_forty_kinds() -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_gives_all_of_the_sound_in_its_place(
+def test_every_container_decodes_completely_and_in_place(
     library: dict[str, Path], original: Waveform, name: str
 ) -> None:
     waveform, warnings = decode(library[name])
@@ -194,7 +194,7 @@ def test_cut_off_recording_is_refused(library: dict[str, Path], tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", sorted(set(KINDS) - set(CUT)))
-def test_cut_off_recording_without_stated_length_gives_all_that_is_there(
+def test_cut_off_recording_without_stated_length_decodes_what_is_present(
     library: dict[str, Path], original: Waveform, tmp_path: Path, name: str
 ) -> None:
     whole = library[name].read_bytes()

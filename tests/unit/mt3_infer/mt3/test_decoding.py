@@ -149,7 +149,7 @@ def test_cache_grows_beyond_its_first_capacity(in_blocks, random_t5):
     ]
 
 
-def test_sequence_beside_one_that_was_long_says_the_same(random_t5):
+def test_sequence_beside_a_long_one_has_the_same_tokens(random_t5):
     network, features = prepared(random_t5()), random_features(2)
     limit = 4 * FIRST_LENGTH
     expected = generate(new(network, slots=1, max_tokens=limit), network, features[1:])

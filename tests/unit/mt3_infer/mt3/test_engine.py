@@ -75,7 +75,7 @@ recordings = st.lists(
 
 @settings(max_examples=40, deadline=None)
 @given(callers=recordings, slots=st.integers(1, 7), encode_at_once=st.integers(1, 4))
-def test_any_mix_of_callers_gives_each_the_tokens_it_gets_alone(engine, alone, callers, slots, encode_at_once):
+def test_any_mix_of_callers_yields_the_tokens_of_each_alone(engine, alone, callers, slots, encode_at_once):
     shared = engine(slots, encode_at_once)
 
     def run(caller):
@@ -91,7 +91,7 @@ def test_the_reference_has_sequences_of_several_lengths(alone):
     assert len({len(alone(i)) for i in range(len(FEATURES))}) > 2
 
 
-def test_failing_source_reaches_its_caller_and_nobody_else(engine, alone):
+def test_failing_source_reaches_its_caller_only(engine, alone):
     shared = engine()
     other = shared.tokens(FEATURES[i] for i in range(10))
     first = next(other)

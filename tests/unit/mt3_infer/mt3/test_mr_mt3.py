@@ -113,7 +113,7 @@ recordings = st.lists(
 
 @settings(max_examples=20, deadline=None)
 @given(callers=recordings, slots=st.integers(1, 5), ahead=st.sampled_from([1, 3]))
-def test_any_mix_of_recordings_gives_each_the_tokens_it_gets_alone(new, alone, callers, slots, ahead):
+def test_any_mix_of_recordings_yields_the_tokens_of_each_alone(new, alone, callers, slots, ahead):
     network = new(slots, ahead)
 
     def run(caller: tuple[tuple[int, ...], MT3Options]) -> list[list[int]]:
@@ -125,7 +125,7 @@ def test_any_mix_of_recordings_gives_each_the_tokens_it_gets_alone(new, alone, c
     assert results == [alone(kinds, options) for kinds, options in callers]
 
 
-def test_what_was_said_before_changes_what_is_said(alone):
+def test_previous_tokens_change_the_output(alone):
     first, second = alone((0, 1)), alone((2, 1))
     assert first[0] != second[0]
     assert first[1] != second[1]
@@ -163,8 +163,8 @@ def test_an_error_ends_its_recording_and_no_other(new, alone, monkeypatch):
         seen.extend(segment.index for segment in segments if segment.waveform[0] < 0)
         if any(segment.waveform[0] == -2 for segment in segments):
             raise RuntimeError("not a number")
-        heard: torch.Tensor = features([Segment(s.index, np.abs(s.waveform), 1) for s in segments])
-        return heard
+        computed: torch.Tensor = features([Segment(s.index, np.abs(s.waveform), 1) for s in segments])
+        return computed
 
     monkeypatch.setattr(network, "features", picky)
     with ThreadPoolExecutor(2) as threads:
@@ -258,7 +258,7 @@ def test_there_are_as_many_parameters_as_published():
     ("suffix", "as_directory"),
     [(".ckpt", False), (".ckpt", True), (".pth", True), (".pt", False), (".safetensors", True)],
 )
-def test_every_container_gives_the_same_network(tmp_path, suffix, as_directory):
+def test_every_container_loads_the_same_network(tmp_path, suffix, as_directory):
     path = write(tmp_path / f"exp_segmemV2_prev_context=32{suffix}", published())
     model = load_model("mr_mt3", checkpoint_path=tmp_path if as_directory else path, device="cpu", batch_size=1)
     network = model.network
@@ -318,12 +318,12 @@ def test_published_networks_without_a_memory_are_known_by_name(stem, expected):
     assert training_setup_of(stem, known.MT3, {}) == expected
 
 
-def test_a_name_that_says_nothing_of_the_memory_is_noted(caplog):
+def test_unknown_number_of_memory_rows_is_logged(caplog):
     with caplog.at_level(logging.WARNING):
         assert training_setup_of("checkpoint", known.MR_MT3, {}).memory_rows == 64
         assert caplog.messages == [
-            "the name checkpoint does not say how many rows its memory has: 64 are assumed; "
-            "load it with memory_rows=… if they are not"
+            "the name checkpoint does not state the number of memory rows: 64 is assumed; "
+            "set memory_rows=… if it differs"
         ]
         assert training_setup_of("checkpoint", known.MR_MT3, {"memory_rows": 16}).memory_rows == 16
         assert len(caplog.messages) == 1
@@ -349,9 +349,9 @@ def test_training_setups_can_be_given_when_it_is_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"front_end": "jax"}, "There is no front_end 'jax'; there is: tf, torch_legacy, torch_current."),
-        ({"positions": "256"}, "There is no positions '256'; there is: magenta, mt3_pytorch."),
-        ({"memory_start": "v3"}, "There is no memory_start 'v3'; there is: with_prev, v2."),
+        ({"front_end": "jax"}, "There is no front_end 'jax'; choose one of: tf, torch_legacy, torch_current."),
+        ({"positions": "256"}, "There is no positions '256'; choose one of: magenta, mt3_pytorch."),
+        ({"memory_start": "v3"}, "There is no memory_start 'v3'; choose one of: with_prev, v2."),
         ({"memory_rows": 1025}, "memory_rows is 1025, but must be a number from 0 to 1024."),
         ({"memory_rows": True}, "memory_rows is True, but must be a number from 0 to 1024."),
         ({"min_max": "yes"}, "min_max is 'yes', but must be True or False."),
@@ -421,5 +421,5 @@ def test_a_recording_becomes_notes(tmp_path, rows):
     transcription = model.transcribe(waveform, 16_000, progress=lambda p: done.append(p.seconds_done))
     assert done == [2.048, 4.096, len(waveform) / 16_000]
     assert transcription.provenance.model == "mr_mt3"
-    assert transcription.provenance.licence == "MIT"
+    assert transcription.provenance.license == "MIT"
     assert sum(transcription.provenance.counters.values()) > 0

@@ -59,19 +59,19 @@ def whole(model: MT3) -> Model:
 
 
 def test_progress_counts_the_seconds_and_what_it_raises_ends_the_run(model):
-    heard: list[float] = []
+    seen: list[float] = []
 
     def stop_after_two(progress: Progress) -> None:
-        heard.append(progress.seconds_done)
-        if len(heard) == 2:
+        seen.append(progress.seconds_done)
+        if len(seen) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         whole(model).transcribe(WAVEFORM, 16_000, progress=stop_after_two)
-    assert heard == [2.048, 4.096]
+    assert seen == [2.048, 4.096]
 
 
-def test_every_segment_gives_tokens_and_every_odd_one_is_counted(model):
+def test_every_segment_yields_tokens_and_invalid_ones_are_counted(model):
     counters = whole(model).transcribe(WAVEFORM, 16_000).provenance.counters
     assert len(list(model.tokens([WAVEFORM]))) == 4
     assert set(counters) == {"invalid_tokens", "dropped_tokens", "unfinished_segments"}
@@ -94,7 +94,7 @@ def test_frames_of_the_last_segment_end_with_the_recording():
 
 
 @pytest.mark.parametrize("instruments", [["bass"], ["piano", "drums"], ["drums"]])
-def test_forbidden_instruments_are_never_said(model, instruments):
+def test_forbidden_instruments_never_occur(model, instruments):
     options = MT3Options(instruments=instruments)
     programs = {program for instrument in options.instruments for program in instrument.programs}
     for token_ids in model.tokens([WAVEFORM], options):
@@ -141,7 +141,7 @@ def test_impossible_ways_to_run_are_refused(checkpoint, options, message):
         load_model("mt3_pytorch", checkpoint_path=checkpoint, **options)
 
 
-def test_model_without_a_choice_of_dtype_says_so(tmp_path):
+def test_model_without_dtype_option_refuses_it(tmp_path):
     (tmp_path / "nmp.onnx").touch()
     with pytest.raises(InvalidOptionError, match="basic_pitch takes no option 'dtype'"):
         load_model("basic_pitch", checkpoint_path=tmp_path, dtype="bfloat16")

@@ -1,4 +1,4 @@
-"""What is written reads back as the same notes, on as many instruments as there were."""
+"""Written MIDI files read back as the same notes, on the same number of instruments."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def test_forty_programs_lose_no_note_and_sound_with_their_own_program_when_track
 
     assert same(notes, read(midi))
     current: dict[int, int] = {}
-    heard = []
+    programs = []
     for message in mido.merge_tracks(mido.MidiFile(file=BytesIO(midi)).tracks):
         if message.type == "program_change":
             current[message.channel] = message.program
         elif message.type == "note_on":
-            heard.append(current[message.channel])
+            programs.append(current[message.channel])
             assert message.channel != 9
-    assert heard == list(range(40))
+    assert programs == list(range(40))
 
 
 def test_drums_are_on_the_tenth_channel() -> None:

@@ -263,7 +263,7 @@ def test_zarr_chunk_that_would_lie_elsewhere(tmp_path, weights):
 
 
 def test_originals_are_downloaded_and_loaded(tmp_path, weights):
-    """From the bucket to the network, by the names in the catalogue."""
+    """From the bucket to the network, by the names in the catalog."""
     (tmp_path / "mt3").mkdir()
     write_t5x(tmp_path / "mt3", weights)
     files = {

@@ -29,7 +29,7 @@ TENSORS = {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(5, dtyp
 
 
 class Evil:
-    """What an attacker would put into a pickle."""
+    """An object that runs code when a pickle of it is loaded."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = str(canary)
@@ -132,7 +132,7 @@ def test_a_legacy_file_of_tensors_is_read(tmp_path: Path) -> None:
     assert same(read_pickled(tmp_path / "old.pth"))
 
 
-def test_what_holds_no_weights_is_said(tmp_path: Path) -> None:
+def test_file_without_weights_is_reported(tmp_path: Path) -> None:
     folder = saved(tmp_path / "m", {"epoch": 1})
     with pytest.raises(WeightsError) as caught:
         as_safetensors(folder)
