@@ -97,8 +97,8 @@ def test_uploads_reported_as_stored_are_lost_or_truncated(tmp_path: Path, clips:
         ((failed,),) = ledger.stack.sql("SELECT count(*) FROM attempts WHERE error_code = 'unavailable'")
         refused = sum(call.status == 503 for call in calls)
         print(f"\nlies that workers found out {failed}, and web {refused}")
-        assert failed, "no worker was lied to: the run proved nothing"
-        assert refused, "web was not lied to: the run proved nothing"
+        assert failed, "no worker lost an upload: the run proved nothing"
+        assert refused, "web lost no upload: the run proved nothing"
 
 
 def test_without_reading_back_workers_list_artifacts_that_do_not_exist(tmp_path: Path, clips: list[bytes]) -> None:

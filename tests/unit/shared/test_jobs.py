@@ -31,7 +31,9 @@ def test_cancel_wins_over_the_worker(any_sessions: Sessions, in_hand: bool) -> N
         assert not complete(any_sessions, claimed)
         assert outcomes(any_sessions, job_id) == ["canceled"]
     with any_sessions.begin() as session:
-        assert jobs.cancel_job(session, "public", job_id).status is Status.CANCELED, "twice is once"
+        assert jobs.cancel_job(session, "public", job_id).status is Status.CANCELED, (
+            "a second cancel changes nothing"
+        )
     assert claim(any_sessions, job_id) is None
 
 

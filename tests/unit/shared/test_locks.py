@@ -40,7 +40,7 @@ def test_released_lock_is_free_at_once(any_sessions: Sessions) -> None:
     one, other = make(any_sessions, "a"), make(any_sessions, "b")
     assert one.hold()
     other.release()
-    assert not other.hold(), "only its holder can give it back"
+    assert not other.hold(), "only its holder can release it"
     one.release()
     assert other.hold()
 

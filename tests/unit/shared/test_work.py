@@ -259,7 +259,7 @@ def test_lost_shard_is_repeated_and_its_late_worker_is_refused(any_sessions: Ses
     assert rescue(any_sessions) == ([], []), "live leases are left alone"
     expire_lease(any_sessions, late)
     assert rescue(any_sessions) == ([(SHARD, 0)], [])
-    assert get(any_sessions, job_id).status is Status.PROCESSING, "what is done stays done"
+    assert get(any_sessions, job_id).status is Status.PROCESSING, "a job with finished items stays processing"
     again = must_claim(any_sessions, job_id, SHARD, 0, worker="b")
     assert again.attempt == 2
     assert not renew(any_sessions, late)
