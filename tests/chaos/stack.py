@@ -83,8 +83,8 @@ class Part:
 
     def kill(self) -> None:
         """Send SIGKILL to the process and all its children at once."""
-        family = self.family()
         self.signal(signal.SIGSTOP)  # so that no parent starts another child meanwhile
+        family = self.family()
         for process in family:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
