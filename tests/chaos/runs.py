@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from tests import servers
 from tests.chaos.ledger import CLIPS, Ledger, Report, longest_silence
 from tests.chaos.stack import NO_ANSWER, Call, Stack
 
@@ -40,6 +41,8 @@ def running(
 
 
 def conclude(ledger: Ledger, title: str, began: float) -> Report:
+    stack = ledger.stack
+    stack.wait(lambda: servers.answers(f"{stack.client.url}/livez"), "web, which may have been killed last")
     report = ledger.account()
     print(f"\n{title}: {report}  seconds {time.monotonic() - began:.0f}")
     report.check()
