@@ -96,7 +96,7 @@ class FileStream(AudioStream):
         except BaseException:
             self.close()
             raise
-        super().__init__(sample_rate=sample_rate, duration=opened["duration"], max_seconds=max_seconds)
+        super().__init__(sample_rate=sample_rate, duration=opened["duration"])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -33,7 +33,6 @@ class AudioStream:
         *,
         sample_rate: int,
         duration: float | None,
-        max_seconds: float | None = None,
     ) -> None:
         self.sample_rate = sample_rate
         self.duration = duration
@@ -42,7 +41,6 @@ class AudioStream:
         self.warnings: Sequence[AudioWarning] = ()
         self._blocks = blocks
         self._is_spent = False
-        self._max_seconds = max_seconds
 
     def __enter__(self) -> Self:
         return self
