@@ -110,6 +110,7 @@ class Model:
                 counters=dict(output.counters),
             ),
             warnings=tuple(warnings),
+            pedals=tuple(output.pedals),
         )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from mt3_infer.symbolic.notes import Note
+from mt3_infer.symbolic.notes import Note, Pedal
 
 if TYPE_CHECKING:
     from mt3_infer.audio.segments import Segment, SegmentGrid
@@ -23,10 +23,12 @@ class NetworkOutput:
     Attributes:
         notes: sorted, see `mt3_infer.symbolic.notes.sort_notes`.
         counters: odd output that was counted instead of raised, as `{"invalid_tokens": 2}`.
+        pedals: sorted by onset; empty for networks that detect none.
     """
 
     notes: list[Note]
     counters: Mapping[str, int]
+    pedals: Sequence[Pedal] = ()
 
 
 class Collector(Protocol[ResultIn]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from mt3_infer.errors import AudioWarning, InvalidOptionError
 from mt3_infer.files import write_whole
-from mt3_infer.symbolic.notes import Note
+from mt3_infer.symbolic.grid import BeatGrid
+from mt3_infer.symbolic.notes import Note, Pedal
 
 if TYPE_CHECKING:
     import pretty_midi
 
 JSON_FORMAT = "mt3-infer/notes"
-JSON_VERSION = 1
+JSON_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,45 @@ class Transcription:
         duration: of the recording, in seconds.
         provenance: what made them.
         warnings: what was wrong with the recording but did not stop the transcription.
+        pedals: of a piano, sorted by onset, if the model detects them.
+        grid: beats, bars, tempo, meter and key.
     """
 
     notes: list[Note]
     duration: float
     provenance: Provenance
     warnings: tuple[AudioWarning, ...] = ()
+    pedals: tuple[Pedal, ...] = ()
+    grid: BeatGrid = field(default_factory=BeatGrid)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Transcription:
+        """Return the transcription that `to_json` wrote, of this version or an older one.
+
+        Raises:
+            InvalidOptionError: the text is something else, or of a later version.
+        """
+        try:
+            content = json.loads(text)
+            if content["format"] != JSON_FORMAT:
+                raise ValueError(content["format"])
+            if (version := int(content["version"])) > JSON_VERSION:
+                raise InvalidOptionError(
+                    f"notes.json has version {version}, which is newer than this library reads ({JSON_VERSION}). "
+                    "Upgrade mt3-infer-service."
+                )
+            return cls(
+                notes=[Note(**note) for note in content["notes"]],
+                duration=content["duration"],
+                provenance=Provenance(**content["provenance"]),
+                warnings=tuple(AudioWarning(**warning) for warning in content.get("warnings", ())),
+                pedals=tuple(Pedal(**pedal) for pedal in content.get("pedals", ())),
+                grid=_grid_from(content),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidOptionError(
+                "This is not a notes.json of mt3-infer. Pass the notes.json of a transcription."
+            ) from error
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a file of the kind that its name ends in: .mid, .midi or .json.
@@ -75,7 +109,7 @@ class Transcription:
         return notes_to_midi(self.notes)
 
     def to_json(self) -> str:
-        """Return the notes, their provenance and the warnings as JSON, one note a line."""
+        """Return the notes, their provenance, the warnings, pedals and beats as JSON, one note a line."""
         head = json.dumps(
             {
                 "format": JSON_FORMAT,
@@ -83,6 +117,13 @@ class Transcription:
                 "duration": round(self.duration, 6),
                 "provenance": asdict(self.provenance),
                 "warnings": [asdict(warning) for warning in self.warnings],
+                "beats": [round(beat, 6) for beat in self.grid.beats],
+                "downbeats": [round(beat, 6) for beat in self.grid.downbeats],
+                "meter": self.grid.meter,
+                "tempo_bpm": round(self.grid.tempo_bpm, 3),
+                "key": self.grid.key,
+                "confidence": {name: round(value, 4) for name, value in self.grid.confidence.items()},
+                "pedals": [_rounded(pedal) for pedal in self.pedals],
             }
         )
         notes = ",\n".join(json.dumps(_rounded(note)) for note in self.notes)
@@ -95,6 +136,14 @@ class Transcription:
         return pretty_midi.PrettyMIDI(BytesIO(self.to_midi()))
 
 
-def _rounded(note: Note) -> dict[str, Any]:
-    """The note's fields, times to the microsecond: below a sample, and half as many bytes."""
-    return asdict(note) | {"onset": round(note.onset, 6), "offset": round(note.offset, 6)}
+def _grid_from(content: dict[str, Any]) -> BeatGrid:
+    names = {one.name for one in fields(BeatGrid)}
+    found = {name: value for name, value in content.items() if name in names}
+    for name in ("beats", "downbeats"):
+        found[name] = tuple(found.get(name, ()))
+    return BeatGrid(**found)
+
+
+def _rounded(event: Note | Pedal) -> dict[str, Any]:
+    """The event's fields, times to the microsecond: below a sample, and half as many bytes."""
+    return asdict(event) | {"onset": round(event.onset, 6), "offset": round(event.offset, 6)}

@@ -26,6 +26,7 @@ class Note:
 
     Times are in seconds from the start of the recording; pitch, velocity and program are MIDI numbers
     (0-127). For a drum note the pitch is the General MIDI drum key and the program means nothing.
+    The confidence is the probability that the note is right, from 0 to 1; None if it was not estimated.
     """
 
     onset: float
@@ -34,6 +35,16 @@ class Note:
     velocity: int
     program: int = 0
     is_drum: bool = False
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pedal:
+    """A pedal that is held, in seconds; `controller` is its MIDI number: 64 is sustain, 67 is soft."""
+
+    onset: float
+    offset: float
+    controller: int = 64
 
 
 def sort_notes(notes: Iterable[Note]) -> list[Note]:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from mt3_infer.audio import AudioStream, Waveform
 from mt3_infer.audio.segments import Segment, SegmentGrid
 from mt3_infer.models import MODELS, ModelOptions
 from mt3_infer.network import NetworkOutput
+from mt3_infer.symbolic.grid import BeatGrid
+from mt3_infer.symbolic.notes import Pedal
+from mt3_infer.transcription import Transcription
 from tests.recordings import tone
 
 RATE = 22050
@@ -120,13 +124,38 @@ def test_the_file_that_is_saved_is_of_the_kind_it_is_named(model: Model, tmp_pat
         result.save(tmp_path / name)
     assert (tmp_path / "a.mid").read_bytes() == (tmp_path / "a.MIDI").read_bytes() == result.to_midi()
     saved = json.loads((tmp_path / "a.json").read_text())
-    assert (saved["format"], saved["version"], saved["duration"]) == ("mt3-infer/notes", 1, 1.0)
+    assert (saved["format"], saved["version"], saved["duration"]) == ("mt3-infer/notes", 2, 1.0)
     assert saved["provenance"]["model"] == "basic_pitch"
-    assert saved["notes"] == [
-        {"onset": 0.0, "offset": 1.0, "pitch": 69, "velocity": 100, "program": 0, "is_drum": False}
-    ]
+    (note,) = saved["notes"]
+    assert note.items() >= {"onset": 0.0, "offset": 1.0, "pitch": 69, "program": 0, "is_drum": False}.items()
     with pytest.raises(InvalidOptionError, match=r"\.mid"):
         result.save(tmp_path / "a.wav")
+
+
+def test_notes_json_is_read_back(model: Model) -> None:
+    made = replace(
+        model.transcribe(tone(1.0), RATE),
+        pedals=(Pedal(0.1, 0.5), Pedal(0.2, 0.3, 67)),
+        grid=BeatGrid((0.0, 0.5), (0.0,), "2/4", 120.0, "A minor", {"beats": 0.5}),
+        warnings=(AudioWarning("damaged_audio", "The recording is damaged."),),
+    )
+    assert Transcription.from_json(made.to_json()) == made
+    older = json.loads(made.to_json()) | {"version": 1}
+    for name in ("beats", "downbeats", "meter", "tempo_bpm", "key", "confidence", "pedals"):
+        del older[name]
+    assert Transcription.from_json(json.dumps(older)) == replace(made, pedals=(), grid=BeatGrid())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "mt3-infer/notes", "version": 2}', b"\xff"])
+def test_text_that_is_no_notes_json_is_refused(text: str | bytes) -> None:
+    with pytest.raises(InvalidOptionError, match=r"not a notes\.json"):
+        Transcription.from_json(text)
+
+
+def test_notes_json_of_a_later_version_is_refused(model: Model) -> None:
+    later = model.transcribe(tone(1.0), RATE).to_json().replace('"version": 2', '"version": 3')
+    with pytest.raises(InvalidOptionError, match="newer"):
+        Transcription.from_json(later)
 
 
 def test_pretty_midi_has_the_notes(model: Model) -> None:
