@@ -21,6 +21,7 @@ from web.errors import register_error_handlers
 from web.forms import FormRequest
 from web.schemas import Problem
 from web.services import EXTENSION, Services
+from web.strict import refuse_unknown
 from web.uploads import check_default_model
 
 CONTENT_POLICY = (
@@ -110,6 +111,11 @@ def _add_pages(app: APIFlask) -> None:
     @app.before_request
     def refuse_other_sites() -> Response | None:
         return refuse_foreign(request, app.extensions[EXTENSION].settings)
+
+    @app.before_request
+    def refuse_unknown_names() -> None:
+        if request.path.startswith("/v1/") and request.endpoint is not None:
+            refuse_unknown(app.view_functions[request.endpoint], request)
 
     @app.after_request
     def add_headers(response: Response) -> Response:

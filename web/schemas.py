@@ -59,6 +59,7 @@ class CreateHeaders(BaseModel):
         max_length=255,
         description="A unique string for this upload. Repeating the request with it creates no second job.",
     )
+    prefer: str | None = Field(None, description="`wait=N`: respond when the job ends, after at most N seconds.")
 
 
 class ShowHeaders(BaseModel):

@@ -107,6 +107,31 @@ def test_an_accepted_recording_is_stored_queued_and_announced(
         assert stream.read() == b"RIFFsound"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "form", "words"),
+    [
+        ("POST", "/v1/transcriptions", {"metdata": "{}"}, "form field 'metdata'. Did you mean 'metadata'?"),
+        ("POST", "/v1/transcriptions", {"color": "red"}, "Known: file, metadata, model, options."),
+        ("POST", "/v1/transcriptions?wait=5", {}, "query parameter 'wait'. It takes none."),
+        ("GET", "/v1/transcriptions?state=queued", None, "query parameter 'state'"),
+        ("GET", "/v1/transcriptions?limits=3", None, "Did you mean 'limit'?"),
+        ("GET", "/v1/models?foo=1", None, "query parameter 'foo'. It takes none."),
+        ("DELETE", f"/v1/transcriptions/{UUID(int=7)}?force=1", None, "query parameter 'force'"),
+    ],
+)
+def test_unknown_parameters_and_fields_are_refused_by_name(
+    client: FlaskClient, method: str, path: str, form: dict[str, str] | None, words: str
+) -> None:
+    data = None if form is None else {"file": (io.BytesIO(b"RIFF"), "a.wav"), **form}
+    assert_problem(client.open(path, method=method, data=data), 422, "invalid_request", words)
+    assert client.get("/v1/transcriptions").json["items"] == []
+
+
+def test_a_file_in_another_field_is_refused(client: FlaskClient) -> None:
+    data = {"file": (io.BytesIO(b"RIFF"), "a.wav"), "cover": (io.BytesIO(b"PNG"), "a.png")}
+    assert_problem(client.post("/v1/transcriptions", data=data), 422, "invalid_request", "form field 'cover'")
+
+
 def test_model_can_be_chosen_by_alias(client: FlaskClient) -> None:
     assert accepted(client, model="light")["model"] == "basic_pitch"
 
