@@ -97,7 +97,7 @@ def test_a_list_is_newest_first_in_pages(any_sessions: Sessions) -> None:
         rest, end = jobs.list_jobs(session, "public", limit=3, cursor=cursor)
         assert [job.id for job in rest] == [ids[1], ids[0]]
         assert end is None
-        done, _ = jobs.list_jobs(session, "public", status=Status.SUCCEEDED)
+        done, _ = jobs.list_jobs(session, "public", jobs.JobFilter([Status.SUCCEEDED]))
         assert [job.id for job in done] == [ids[1]]
         with pytest.raises(InvalidCursor):
             jobs.list_jobs(session, "public", cursor="'; drop table jobs")
