@@ -17,6 +17,7 @@ import click
 
 from checkpoints.cli import COMMANDS as CHECKPOINT_COMMANDS
 from checkpoints.cli import human_size
+from mt3_infer.cli.evaluating import compare_command, evaluate_command
 from mt3_infer.cli.transcribing import transcribe_command
 from mt3_infer.model import DISTRIBUTION, library_version
 
@@ -102,7 +103,7 @@ def list_command(as_json: bool) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-for _command in (transcribe_command, *CHECKPOINT_COMMANDS):
+for _command in (transcribe_command, evaluate_command, compare_command, *CHECKPOINT_COMMANDS):
     main.add_command(_command)
 
 
