@@ -44,7 +44,8 @@ def test_midi_file_has_notes_pedals_and_beats(tmp_path: Path) -> None:
     ]
     assert [note.pitch for note in music.notes if note.is_drum] == [36]
     assert music.notes[1].onset == pytest.approx(0.6)
-    assert [(p.onset, p.offset) for p in music.pedals] == [(0.0, pytest.approx(1.8))]
+    (pedal,) = music.pedals
+    assert (pedal.onset, pedal.offset) == pytest.approx((0.0, 1.8))
     assert list(music.beats)[:4] == pytest.approx([0.0, 0.6, 1.2, 1.8])
     assert list(music.downbeats)[:2] == pytest.approx([0.0, 1.8])
 
