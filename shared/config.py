@@ -34,6 +34,7 @@ class Settings(BaseSettings):
 
     checkpoint_dir: Path | None = None
     checkpoint_mirror: str | None = None
+    sound_font: Path | None = None
     offline: bool = False
     default_model: str = "basic_pitch"
     device: str = "auto"
