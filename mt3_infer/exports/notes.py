@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mt3_infer.exports import Export
 from mt3_infer.exports.options import ExportOptions
+from mt3_infer.symbolic.instruments import program_name
 from mt3_infer.symbolic.notes import Note
 
 if TYPE_CHECKING:
     from mt3_infer.transcription import Transcription
 
-COLUMNS = tuple(column.name for column in fields(Note))
+COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "instrument", "is_drum", "confidence")
 
 
 def write_midi(export: Export[ExportOptions]) -> None:
@@ -43,7 +44,8 @@ def to_csv(transcription: Transcription) -> str:
 
 def to_columns(transcription: Transcription) -> dict[str, list[Any]]:
     """Return the notes by column, in the order of the columns of a table."""
-    return {name: [getattr(note, name) for note in transcription.notes] for name in COLUMNS}
+    rows = [asdict(note) | {"instrument": _instrument(note)} for note in transcription.notes]
+    return {name: [row[name] for row in rows] for name in COLUMNS}
 
 
 def _write_rows(notes: Sequence[Note], file: TextIO) -> None:
@@ -54,6 +56,10 @@ def _write_rows(notes: Sequence[Note], file: TextIO) -> None:
 
 def _rows(notes: Sequence[Note]) -> Iterator[list[Any]]:
     for note in notes:
-        row = asdict(note) | {"onset": f"{note.onset:.6f}", "offset": f"{note.offset:.6f}"}
-        row["is_drum"] = str(note.is_drum).lower()
+        row = asdict(note) | {"instrument": _instrument(note), "is_drum": str(note.is_drum).lower()}
+        row |= {"onset": f"{note.onset:.6f}", "offset": f"{note.offset:.6f}"}
         yield [row[name] for name in COLUMNS]
+
+
+def _instrument(note: Note) -> str:
+    return program_name(note.program, note.is_drum)

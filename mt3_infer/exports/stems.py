@@ -14,6 +14,7 @@ from mt3_infer.exports import Export
 from mt3_infer.exports.options import StemsOptions
 from mt3_infer.exports.sound import ENCODINGS, Stereo, by_instrument, comment_on, encode, length_of, render
 from mt3_infer.exports.soundfont import find_sound_font
+from mt3_infer.symbolic.instruments import program_name
 
 MAX_SECONDS = {"wav": 6 * 3600.0, "opus": 24 * 3600.0}
 """Seconds of sound of all instruments together: 3.8 GB of WAV, 1 GB of Opus."""
@@ -36,7 +37,7 @@ def write_stems(export: Export[StemsOptions]) -> None:
     font = None if sound == "none" else export.sound_font or find_sound_font()
     with zipfile.ZipFile(export.path, "w", zipfile.ZIP_STORED) as archive:
         for number, ((is_drum, program), notes) in enumerate(stems):
-            name = f"{number + 1:02d} {instrument_name(program, is_drum)}"
+            name = f"{number + 1:02d} {program_name(program, is_drum)}"
             stem = replace(transcription, notes=notes)
             archive.writestr(f"{name}.mid", stem.to_midi())
             if font is None:
@@ -51,11 +52,6 @@ def write_stems(export: Export[StemsOptions]) -> None:
                 file.seek(0)
                 with archive.open(f"{name}.{sound}", "w", force_zip64=True) as member:
                     shutil.copyfileobj(file, member, 1 << 20)
-
-
-def instrument_name(program: int, is_drum: bool) -> str:
-    """Return a name for the files of an instrument."""
-    return "Drums" if is_drum else f"Program {program}"
 
 
 def _part_of(progress: Callable[[float], None], number: int, count: int) -> Callable[[float], None]:

@@ -16,7 +16,7 @@ from pydantic import Field, WithJsonSchema, field_validator
 
 from mt3_infer.errors import InvalidOptionError, MissingDependencyError
 from mt3_infer.options import Options, check_options
-from mt3_infer.symbolic.vocabulary import Instrument
+from mt3_infer.symbolic.instruments import Instrument
 
 if TYPE_CHECKING:
     from mt3_infer.network import Network

@@ -135,7 +135,11 @@ def test_csv_has_a_row_for_each_note() -> None:
     rows = list(csv.DictReader(StringIO(transcription(notes).to_csv())))
     assert [int(row["pitch"]) for row in rows] == [60, 64, 67, 36]
     assert (rows[3]["onset"], rows[3]["is_drum"], rows[3]["confidence"]) == ("1.234568", "true", "0.25")
-    assert rows[0]["confidence"] == ""
+    assert (rows[0]["confidence"], rows[0]["instrument"], rows[3]["instrument"]) == (
+        "",
+        "Acoustic Grand Piano",
+        "Drums",
+    )
 
 
 def test_notes_json_is_read_back_and_midi_has_the_notes(tmp_path: Path) -> None:
