@@ -26,6 +26,7 @@ STATUS_OF = {
     "invalid_cursor": 422,
     "invalid_request": 422,
     "unknown_model": 422,
+    "unknown_format": 422,
     "invalid_option": 422,
     "empty_upload": 422,
     "unavailable": 503,

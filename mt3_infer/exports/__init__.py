@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     Recording: TypeAlias = AudioStream | str | PathLike[str] | BinaryIO
 
+# By name, since web reads this table and has none of the packages that it takes.
+FIND_SOUND_FONT = "mt3_infer.exports.soundfont:find_sound_font"
+
 Taken = TypeVar("Taken", bound=ExportOptions)
 
 
@@ -40,16 +44,16 @@ class Export(Generic[Taken]):
     Attributes:
         path: the file to write.
         audio: the recording, for formats that need it.
-        sound_font: a file to render sound with; the installed one without it.
+        sound_font: returns the file to render sound with, fetching it if need be.
         progress: called with the fraction that is done. What it raises ends the export and is let through.
     """
 
     transcription: Transcription
     options: Taken
     path: Path
-    audio: Recording | None = None
-    sound_font: Path | None = None
-    progress: Callable[[float], None] = field(default=_ignore)
+    audio: Recording | None
+    sound_font: Callable[[], Path]
+    progress: Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ FORMATS: dict[str, ExportFormat] = {
             "A table with a row for each note.",
             ExportOptions,
             "mt3_infer.exports.notes:write_csv",
-            {"": ("notes.csv", "text/csv; charset=utf-8")},
+            {"": ("notes.csv", "text/csv")},
         ),
         ExportFormat(
             "audio",
@@ -197,7 +201,7 @@ def export(
     options: Mapping[str, Any] | None = None,
     *,
     audio: Recording | None = None,
-    sound_font: str | PathLike[str] | None = None,
+    sound_font: str | PathLike[str] | Callable[[], Path] | None = None,
     progress: Callable[[float], None] = _ignore,
 ) -> ExportFormat:
     """Write a file of a format; return the format's row of the table.
@@ -209,7 +213,8 @@ def export(
         format: a name in `FORMATS`.
         options: of that format.
         audio: the recording, for formats that are made from it: a path, a binary file, or an `AudioStream`.
-        sound_font: an SF2 or SF3 file to render sound with; see `mt3_infer.exports.soundfont`.
+        sound_font: an SF2 or SF3 file to render sound with, or a function that returns one when it is needed; see
+            `mt3_infer.exports.soundfont` for the default.
         progress: called with the fraction that is done. What it raises ends the export and is let through.
     Raises:
         UnknownFormatError, InvalidOptionError: there is no such format or option.
@@ -223,9 +228,8 @@ def export(
     checked = row.check_options(options or {})
     if row.needs_recording and audio is None:
         raise InvalidOptionError(f"{row.name} is made from the recording: pass it as audio.")
-    module, function = row.write.split(":")
     try:
-        write = getattr(import_module(module), function)
+        write = _load(row.write)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
             raise
@@ -233,6 +237,13 @@ def export(
             f"{row.name} needs the package {error.name}: pip install 'mt3-infer-service[infer]'"
         ) from error
     with replacing(Path(path)) as part:
-        font = None if sound_font is None else Path(sound_font)
-        write(Export(transcription, checked, part, audio, font, progress))
+        find = sound_font if callable(sound_font) else partial(_load(FIND_SOUND_FONT), sound_font)
+        write(Export(transcription, checked, part, audio, find, progress))
     return row
+
+
+def _load(name: str) -> Callable[..., Any]:
+    """Return the function "module:function"."""
+    module, function = name.split(":")
+    loaded: Callable[..., Any] = getattr(import_module(module), function)
+    return loaded

@@ -51,7 +51,7 @@ def write_audio(export: Export[AudioOptions]) -> None:
     _, _, rate, _ = ENCODINGS[encoding]
     length = length_of(transcription.notes, transcription.duration)
     blocks = with_progress(
-        render(transcription.notes, rate, export.sound_font, transcription.pedals, length), export
+        render(transcription.notes, rate, export.sound_font(), transcription.pedals, length), export
     )
     with export.path.open("wb") as file:
         encode(blocks, file, encoding, comment_on(transcription))
@@ -166,7 +166,7 @@ def _events(notes: Sequence[Note], pedals: Sequence[Pedal], sample_rate: int) ->
         end = max(begin + 1, round(offset * sample_rate))
         events.append((begin, True, channel, note.pitch, note.velocity))
         events.append((end, False, channel, note.pitch, 0))
-    return [(sample, *rest) for sample, _, *rest in sorted(events)]
+    return [(sample, channel, pitch, velocity) for sample, _, channel, pitch, velocity in sorted(events)]
 
 
 def _sustained(notes: Sequence[Note], pedals: Sequence[Pedal]) -> list[float]:
@@ -189,7 +189,7 @@ def _sustained(notes: Sequence[Note], pedals: Sequence[Pedal]) -> list[float]:
 def _fill(synth: Any, block: Stereo, start: int, stop: int) -> int:
     """Render these samples of a block; return `stop`."""
     if stop > start:
-        synth.generate_simple(stop - start, memoryview(block[start:stop].reshape(-1)).cast("B"))
+        synth.generate_simple(stop - start, block[start:stop].reshape(-1).data.cast("B"))
     return stop
 
 

@@ -6,27 +6,34 @@ FluidR3Mono is in SF3 format, General MIDI, 14.6 MB, under the MIT license: `sou
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mt3_infer.errors import MissingSoundFontError
+
+if TYPE_CHECKING:
+    from checkpoints.store import CheckpointStore
 
 ENTRY = "sound_font"  # its row in checkpoints/catalog.toml
 
 
-def find_sound_font(environ: Mapping[str, str] = os.environ) -> Path:
+def find_sound_font(chosen: str | PathLike[str] | None = None, store: CheckpointStore | None = None) -> Path:
     """Return the path of the sound font, fetching it if it is not there.
 
+    Args:
+        chosen: one of the user's own; that of `MT3_SOUND_FONT` without it.
+        store: where checkpoints are kept; the user's own without it.
     Raises:
-        MissingSoundFontError: `MT3_SOUND_FONT` names no file.
+        MissingSoundFontError: there is no such file.
         CheckpointError: it is not installed and cannot be fetched.
     """
-    if chosen := environ.get("MT3_SOUND_FONT"):
+    chosen = chosen or os.environ.get("MT3_SOUND_FONT")
+    if chosen:
         if not Path(chosen).is_file():
-            raise MissingSoundFontError(f"MT3_SOUND_FONT names no file: {chosen}")
+            raise MissingSoundFontError(f"The sound font {chosen} is not there: mend MT3_SOUND_FONT, or unset it.")
         return Path(chosen)
     from checkpoints.store import CheckpointStore
 
-    store = CheckpointStore.from_environment(environ)
-    entry = store.entry(ENTRY)
-    return store.fetch(ENTRY) / entry.files[0].name
+    store = store or CheckpointStore.from_environment()
+    return store.fetch(ENTRY) / store.entry(ENTRY).files[0].name

@@ -13,7 +13,6 @@ from mt3_infer.errors import ExportTooLargeError
 from mt3_infer.exports import Export
 from mt3_infer.exports.options import StemsOptions
 from mt3_infer.exports.sound import ENCODINGS, Stereo, by_instrument, comment_on, encode, length_of, render
-from mt3_infer.exports.soundfont import find_sound_font
 from mt3_infer.symbolic.instruments import program_name
 
 MAX_SECONDS = {"wav": 6 * 3600.0, "opus": 24 * 3600.0}
@@ -34,7 +33,7 @@ def write_stems(export: Export[StemsOptions]) -> None:
             f"{len(stems)} instruments of {length / 60:.0f} minutes are too much sound for one archive of {sound}"
             " files: choose sound=opus, or sound=none for MIDI files only."
         )
-    font = None if sound == "none" else export.sound_font or find_sound_font()
+    font = None if sound == "none" else export.sound_font()
     with zipfile.ZipFile(export.path, "w", zipfile.ZIP_STORED) as archive:
         for number, ((is_drum, program), notes) in enumerate(stems):
             name = f"{number + 1:02d} {program_name(program, is_drum)}"
