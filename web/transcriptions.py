@@ -44,12 +44,19 @@ ARTIFACT_RESPONSES: dict[int | str, dict[str, Any]] = {
 @blueprint.input(CreateHeaders, location="headers", arg_name="headers")
 @blueprint.input(NewTranscription, location="form_and_files", arg_name="form")
 @blueprint.output(TranscriptionView, status_code=202, description="Accepted. Poll the URL in `Location`.")
-@blueprint.doc(summary="Upload a recording for transcription", responses=[413, 503])
+@blueprint.doc(
+    summary="Upload a recording for transcription",
+    description="With `Prefer: wait=N`, the response comes when the job has ended, after at most N seconds.",
+    responses=[413, 503],
+)
 @works_with(Workload.STORAGE)
 def create(headers: CreateHeaders, form: NewTranscription) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Create a job."""
     job = receive(services(), form, idempotency_key=headers.idempotency_key)
-    return _dump(job), 202, {"Location": url_for(".show", job_id=job.id)}
+    headers_out = {"Location": url_for(".show", job_id=job.id)}
+    if job.finished_at is None:
+        headers_out["Retry-After"] = "1"
+    return _dump(job), 202, headers_out
 
 
 @blueprint.get("")
