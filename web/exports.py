@@ -34,7 +34,8 @@ def _describe_formats() -> str:
 @blueprint.output(ExportView, status_code=202, description="Accepted. Poll the URL in `Location`.")
 @blueprint.doc(
     summary="Export a transcription in another format",
-    description="The same format and options again give the same export; the status is 200 once it is made.\n\n"
+    description="The same format and options again give the same export; the status is 200 once it is made. "
+    "With `Prefer: wait=N`, the response comes when it has ended, after at most N seconds.\n\n"
     + _describe_formats(),
     responses=[404, 409, 410, 503],
 )
@@ -59,8 +60,9 @@ def create(job_id: UUID, body: NewExport) -> tuple[dict[str, Any], int, dict[str
     if state.status is WorkStatus.QUEUED:
         services().queue.notify()
     location = url_for(".show", job_id=job_id, export_id=state.id)
-    status = 200 if state.status is WorkStatus.SUCCEEDED else 202
-    return view_export(state), status, {"Location": location}
+    if state.status is WorkStatus.SUCCEEDED:
+        return view_export(state), 200, {"Location": location}
+    return view_export(state), 202, {"Location": location, "Retry-After": "1"}
 
 
 @blueprint.get("")

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import insert
+from uuid6 import uuid7
 from werkzeug.test import TestResponse
 
 from checkpoints.catalog import BUILT_IN
@@ -513,6 +514,8 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/transcriptions/{job_id}/cancel",
         "/v1/transcriptions/{job_id}/retry",
         "/v1/transcriptions/{job_id}/artifacts/{name}",
+        "/v1/transcriptions/{job_id}/exports",
+        "/v1/transcriptions/{job_id}/exports/{export_id}",
         "/v1/models",
         "/v1/models/{name}",
         "/livez",
@@ -554,7 +557,7 @@ def test_responses_have_the_declared_content_types(
     requests.sort(key=lambda request: request[0] == "DELETE")
     statuses = set()
     for method, path, ids in requests:
-        response = client.open(path.format(**ids), method=method)
+        response = client.open(path.format(**ids, export_id=uuid7()), method=method)
         declared = spec["paths"][path.split("?")[0]][method.lower()]["responses"]
         assert str(response.status_code) in declared, (method, path, ids, response.text)
         content = declared[str(response.status_code)].get("content", {})

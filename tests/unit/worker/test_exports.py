@@ -106,14 +106,14 @@ def ask(client: FlaskClient, job: UUID, format: str, **options: Any) -> dict[str
     answer = client.post(f"/v1/transcriptions/{job}/exports", json=body)
     assert answer.status_code in (200, 202), answer.text
     assert answer.headers["Location"] == f"/v1/transcriptions/{job}/exports/{answer.json['id']}"
-    return dict(answer.json)
+    return dict(answer.json or {})
 
 
 def look(client: FlaskClient, export: dict[str, Any], job: UUID) -> dict[str, Any]:
     answer = client.get(f"/v1/transcriptions/{job}/exports/{export['id']}")
     assert answer.status_code == 200, answer.text
     assert ("Retry-After" in answer.headers) == (answer.json["status"] in ("queued", "processing"))
-    return dict(answer.json)
+    return dict(answer.json or {})
 
 
 def stored(storage: ObjectStorage, job: UUID) -> list[str]:
@@ -252,7 +252,7 @@ def test_what_may_pass_is_tried_again_and_outages_are_waited_for(
 
     class Offline(ExportEngine):
         def sound_font(self) -> Path:
-            raise DownloadError("The checkpoint sound_font cannot be downloaded.", "details")
+            raise DownloadError("The checkpoint sound_font cannot be downloaded.", [])
 
     class Away:
         def __getattr__(self, name: str) -> Any:
@@ -307,6 +307,13 @@ def test_wrong_requests_are_refused_by_name(
     assert message in problem["detail"]
     assert answer.content_type == "application/problem+json"
     assert items(sessions, job, "export") == []
+
+
+def test_a_body_that_is_no_json_is_refused(client: FlaskClient, job: UUID) -> None:
+    for body in (b"", b"{", b"\xff"):
+        answer = client.post(f"/v1/transcriptions/{job}/exports", data=body, content_type="application/json")
+        assert (answer.status_code, json.loads(answer.text)["code"]) == (422, "invalid_request")
+        assert "not valid JSON" in json.loads(answer.text)["detail"]
 
 
 def test_a_job_that_has_not_succeeded_and_one_that_is_not_there(
