@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session, aliased
 from shared import garbage, work
 from shared.db import Sessions, is_unavailable, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
-from shared.kinds import SHARD, TRANSCRIBE, NewItem
+from shared.kinds import PARTS_OF_LONG, SHARD, TRANSCRIBE, NewItem
 from shared.logs import get_logger
 from shared.storage import shard_prefix
 from shared.tables import Job, Status, WorkItem, WorkStatus
@@ -288,9 +288,13 @@ def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
     if job is None:
         status = get_job(session, owner, job_id).status
         raise StateConflict(f"Only a failed or canceled transcription can be retried. This one is {status}.")
-    again = update(WorkItem).where(
-        WorkItem.job_id == job_id, WorkItem.status.in_((WorkStatus.FAILED, WorkStatus.CANCELED))
-    )
+    queue_again(session, WorkItem.job_id == job_id)
+    return job
+
+
+def queue_again(session: Session, which: ColumnElement[bool]) -> None:
+    """Queue items that failed or were canceled, with a full number of attempts."""
+    again = update(WorkItem).where(which, WorkItem.status.in_((WorkStatus.FAILED, WorkStatus.CANCELED)))
     again = again.values(
         status=WorkStatus.QUEUED,
         attempts_counted=0,
@@ -301,7 +305,6 @@ def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
         error_detail=None,
     )
     session.execute(again, execution_options=work.UNSYNCHRONIZED)
-    return job
 
 
 def delete_job(session: Session, owner: str, job_id: UUID) -> None:
@@ -348,7 +351,7 @@ def shards_progress(session: Session, jobs: Iterable[Job], now: datetime) -> dic
     if not split:
         return {}
     found: defaultdict[UUID, list[WorkItem]] = defaultdict(list)
-    parts = select(WorkItem).where(WorkItem.job_id.in_(split), WorkItem.parent_id.is_not(None))
+    parts = select(WorkItem).where(WorkItem.job_id.in_(split), WorkItem.kind.in_(PARTS_OF_LONG))
     for item in session.scalars(parts):
         found[item.job_id].append(item)
     return {job_id: _progress(items, now) for job_id, items in found.items()}

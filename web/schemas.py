@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from apiflask.fields import UploadFile
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Json, StringConstraints
 from pydantic_core import PydanticCustomError
 from werkzeug.datastructures import FileStorage
 
+from mt3_infer.exports import FORMATS
+from shared.exports import ExportState
 from shared.jobs import ShardsProgress, eta_seconds
 from shared.kinds import Download
 from shared.logs import get_logger
@@ -157,6 +160,35 @@ class ArtifactView(BaseModel):
     size: int
     sha256: str
     href: str
+
+
+class NewExport(BaseModel):
+    """The body of `POST /v1/transcriptions/{id}/exports`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Annotated[str, StringConstraints(max_length=32)] = Field(description=f"One of: {', '.join(FORMATS)}.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the format; see below.")
+
+
+class ExportView(BaseModel):
+    """A file made from the notes of a transcription."""
+
+    id: str
+    format: str
+    options: dict[str, Any] = Field(description="All options, with defaults for those that were not given.")
+    status: Literal["queued", "processing", "succeeded", "failed"]
+    fraction: float = Field(description="Progress, from 0 to 1.")
+    created_at: datetime
+    finished_at: datetime | None
+    error: ErrorView | None
+    artifact: ArtifactView | None = Field(description="The file; null until the export has succeeded.")
+
+
+class ExportList(BaseModel):
+    """All exports of a transcription, oldest first."""
+
+    items: list[ExportView]
 
 
 class ClientFields(BaseModel):
@@ -348,14 +380,35 @@ def view_job(
         note_count=job.note_count,
         error=error,
         warnings=[WarningView(**warning) for warning in job.warnings],
-        artifacts=[
-            ArtifactView(
-                name=artifact["name"],
-                content_type=artifact["content_type"],
-                size=artifact["size"],
-                sha256=artifact["sha256"],
-                href=f"/v1/transcriptions/{job.id}/artifacts/{artifact['name']}",
-            )
-            for artifact in job.artifacts
-        ],
+        artifacts=[view_artifact(job.id, artifact) for artifact in job.artifacts],
     )
+
+
+def view_artifact(job_id: UUID, artifact: dict[str, Any]) -> ArtifactView:
+    """Return a file of a job as clients see it."""
+    return ArtifactView(
+        name=artifact["name"],
+        content_type=artifact["content_type"],
+        size=artifact["size"],
+        sha256=artifact["sha256"],
+        href=f"/v1/transcriptions/{job_id}/artifacts/{artifact['name']}",
+    )
+
+
+def view_export(export: ExportState) -> dict[str, Any]:
+    """Return an export as JSON types."""
+    error = None
+    if export.error_code is not None:
+        error = ErrorView(code=export.error_code, detail=export.error_detail or "")
+    view = ExportView(
+        id=str(export.id),
+        format=export.format,
+        options=export.options,
+        status=export.status.value,  # type: ignore[arg-type]  # of the states of an item, only these occur
+        fraction=round(export.fraction, 4),
+        created_at=export.created_at,
+        finished_at=export.finished_at,
+        error=error,
+        artifact=view_artifact(export.job_id, export.artifact) if export.artifact else None,
+    )
+    return view.model_dump(mode="json")

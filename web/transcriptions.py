@@ -38,7 +38,7 @@ log = get_logger(__name__)
 blueprint = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
 METADATA = "metadata."  # query parameters that begin so filter by the value of a key
 ARTIFACT_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file.", "content": {"audio/midi": {}, "application/json": {}}},
+    200: {"description": "The file.", "content": {"audio/midi": {}, "application/json": {}, "*/*": {}}},
     303: {"description": "Redirect to a short-lived link.", "content": {}},
 }
 
@@ -172,7 +172,7 @@ def remove(job_id: UUID) -> tuple[str, int]:
 @blueprint.get("/<uuid:job_id>/artifacts/<name>")
 @blueprint.input(ArtifactQuery, location="query", arg_name="query")
 @blueprint.doc(
-    summary="Download a result: transcription.mid or notes.json",
+    summary="Download a result: transcription.mid, notes.json or an export",
     description="Redirects to a short-lived link if the storage provides one; `redirect=false` prevents that.",
     responses=ARTIFACT_RESPONSES,
 )
@@ -184,7 +184,7 @@ def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
     found = next((a for a in job.artifacts if a["name"] == name), None)
     if found is None:
         raise JobNotFound(f"Transcription {job_id} has no artifact {name!r}. Its status is {job.status}.")
-    filename = _download_name(job, name)
+    filename = _download_name(job, found.get("file_name", name))
     if query.redirect:
         link = services().storage.link(
             found["key"],

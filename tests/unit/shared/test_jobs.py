@@ -68,7 +68,7 @@ def test_delete_removes_the_row_and_records_its_files(any_sessions: Sessions) ->
             jobs.get_job(session, "public", job_id)
         prefixes = set(session.scalars(select(Garbage.prefix)))
         assert session.scalars(select(Attempt)).all() == []
-    assert prefixes == {f"uploads/{job_id}/", f"results/{job_id}/", f"shards/{job_id}/"}
+    assert prefixes == {f"{top}/{job_id}/" for top in ("uploads", "results", "shards", "exports")}
     assert not complete(any_sessions, claimed)
 
 
