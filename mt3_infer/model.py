@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 from mt3_infer.errors import AudioWarning, InvalidOptionError
 from mt3_infer.models import ModelOptions, ModelSpec
 from mt3_infer.network import Network, NetworkOutput
+from mt3_infer.symbolic.notes import play_alone
 from mt3_infer.transcription import Provenance, Transcription
 
 if TYPE_CHECKING:
@@ -95,9 +96,13 @@ class Model:
         seconds_taken: float,
         warnings: Iterable[AudioWarning] = (),
     ) -> Transcription:
-        """Add the provenance and the warnings to the notes of a recording that lasts `duration` seconds."""
+        """Add the provenance and the warnings to the notes of a recording that lasts `duration` seconds.
+
+        If the options name a single instrument, all notes are given to it.
+        """
+        program = options.single_program
         return Transcription(
-            notes=output.notes,
+            notes=output.notes if program is None else play_alone(output.notes, program),
             duration=duration,
             provenance=Provenance(
                 model=self.spec.name,
