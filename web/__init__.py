@@ -17,6 +17,7 @@ from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
 from web import exports, health, models, transcriptions
 from web.browsers import refuse_foreign
+from web.downloads import compress
 from web.errors import register_error_handlers
 from web.forms import FormRequest
 from web.schemas import Problem
@@ -123,4 +124,4 @@ def _add_pages(app: APIFlask) -> None:
         response.headers.setdefault("Content-Security-Policy", policy)
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Referrer-Policy", "same-origin")
-        return response
+        return compress(response, request)
