@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flask_swagger_ui
 from apiflask import APIFlask
@@ -116,7 +116,7 @@ def _add_pages(app: APIFlask) -> None:
     @app.before_request
     def refuse_unknown_names() -> None:
         if request.path.startswith("/v1/") and request.endpoint is not None:
-            refuse_unknown(app.view_functions[request.endpoint], request)
+            refuse_unknown(app.view_functions[request.endpoint], cast(FormRequest, request))
 
     @app.after_request
     def add_headers(response: Response) -> Response:

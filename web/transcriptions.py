@@ -51,7 +51,9 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
 @blueprint.output(TranscriptionView, status_code=202, description="Accepted. Poll the URL in `Location`.")
 @blueprint.doc(
     summary="Upload a recording for transcription",
-    description="With `Prefer: wait=N`, the response comes when the job has ended, after at most N seconds.",
+    description="Send a form, or the recording as the body with a `Content-Type` of `audio/…`, `video/…` or "
+    "`application/octet-stream` and the other fields, and `filename`, in the query. With `Prefer: wait=N`, the "
+    "response comes when the job has ended, after at most N seconds.",
     responses=[413, 503],
 )
 @works_with(Workload.STORAGE)

@@ -130,6 +130,29 @@ def test_unknown_parameters_and_fields_are_refused_by_name(
     assert client.get("/v1/transcriptions").json["items"] == []
 
 
+@pytest.mark.parametrize("kind", ["audio/mpeg", "audio/x-wav", "video/mp4", "application/octet-stream"])
+def test_recording_may_be_the_body(client: FlaskClient, storage: ObjectStorage, kind: str) -> None:
+    query = {
+        "model": "light",
+        "options": '{"onset_threshold": 0.4}',
+        "metadata": '{"a": 1}',
+        "filename": "F ü.mp3",
+    }
+    answer = client.post("/v1/transcriptions", data=b"ID3 sound", content_type=kind, query_string=query)
+    assert answer.status_code == 202, answer.text
+    job = answer.json
+    assert (job["model"], job["filename"], job["metadata"]) == ("basic_pitch", "F ü.mp3", {"a": 1})
+    assert job["options"] == {"onset_threshold": 0.4}
+    with storage.open(f"uploads/{job['id']}/audio") as stream:
+        assert stream.read() == b"ID3 sound"
+    bare = client.post("/v1/transcriptions", data=b"ID3", content_type=kind)
+    assert (bare.status_code, bare.json["filename"]) == (202, "recording")
+    empty = client.post("/v1/transcriptions", data=b"", content_type=kind)
+    assert_problem(empty, 422, "empty_upload")
+    misspelled = client.post("/v1/transcriptions?modell=light", data=b"ID3", content_type=kind)
+    assert_problem(misspelled, 422, "invalid_request", "Did you mean 'model'?")
+
+
 def test_a_file_in_another_field_is_refused(client: FlaskClient) -> None:
     data = {"file": (io.BytesIO(b"RIFF"), "a.wav"), "cover": (io.BytesIO(b"PNG"), "a.png")}
     assert_problem(client.post("/v1/transcriptions", data=data), 422, "invalid_request", "form field 'cover'")
