@@ -14,6 +14,7 @@ from flask import Response, redirect, request, send_file, url_for
 from sqlalchemy.orm import Session
 
 from shared import garbage, jobs
+from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
 from shared.tables import Job
@@ -184,7 +185,7 @@ def _download_name(job: Job, artifact: str) -> str:
 
 
 def _load(job_id: UUID) -> dict[str, Any]:
-    with services().sessions() as session:
+    with reading(services().sessions) as session:
         job = jobs.get_job(session, OWNER, job_id)
         return _view_in(session, job)
 

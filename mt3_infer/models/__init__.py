@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from mt3_infer.errors import InvalidOptionError, MissingDependencyError
-from mt3_infer.symbolic.vocabulary import Instrument
+from mt3_infer.symbolic.instruments import Instrument
 
 if TYPE_CHECKING:
     from mt3_infer.network import Network

@@ -28,8 +28,9 @@ from mt3_infer.models.mt3 import config as known
 from mt3_infer.models.mt3 import network as mt3
 from mt3_infer.models.mt3.config import FrontEnd, MemoryStart, TrainingSetup, training_setup_of
 from mt3_infer.models.t5 import Positions, T5Config
+from mt3_infer.symbolic.instruments import Instrument
 from mt3_infer.symbolic.results import pack, unpack
-from mt3_infer.symbolic.vocabulary import END, Instrument
+from mt3_infer.symbolic.vocabulary import END
 from mt3_infer.weights.files import read_weights
 from tests.unit.mt3_infer.published import mt3_shapes, mt3_weights
 
