@@ -15,6 +15,7 @@ from mt3_infer.score.percussion import drum
 from mt3_infer.score.placed import Chord, Placed
 from mt3_infer.score.quantize import Grids, quantize
 from mt3_infer.symbolic.grid import BeatGrid
+from mt3_infer.symbolic.instruments import program_name
 from mt3_infer.symbolic.notes import Note
 
 
@@ -92,15 +93,9 @@ def _parts(placed: list[Placed]) -> list[Part]:
         groups[0 if one.note.is_drum else one.note.program, one.note.is_drum].append(one)
     parts = []
     for program, is_drum in sorted(groups, key=lambda group: place_in_score(*group)):
-        name = _name(program, is_drum)
+        name = program_name(program, is_drum)
         parts.append(Part(name, instrument_of(program, name, is_drum), program, is_drum, groups[program, is_drum]))
     return parts
-
-
-def _name(program: int, is_drum: bool) -> str:
-    import pretty_midi
-
-    return "Drums" if is_drum else pretty_midi.program_to_instrument_name(program)
 
 
 def _score_part(part: Part, grids: Grids) -> ScorePart:
@@ -115,9 +110,7 @@ def _score_part(part: Part, grids: Grids) -> ScorePart:
 
 def _drum_voices(placed: list[Placed]) -> voices.Voices:
     """Return what hands play and what feet play; each stroke lasts until the next or to the end of the beat."""
-    first, second = (
-        _strokes([one for one in placed if drum(one.pitch).foot == foot]) for foot in (False, True)
-    )
+    first, second = (_strokes([one for one in placed if drum(one.pitch).foot == foot]) for foot in (False, True))
     return first, second
 
 
@@ -130,7 +123,9 @@ def _strokes(placed: list[Placed]) -> list[Chord]:
     chords = []
     for start, following in zip(starts, [*starts[1:], None], strict=True):
         end = (start // TICKS + 1) * TICKS
-        chords.append(Chord(start, end if following is None else min(end, following), list(groups[start].values())))
+        chords.append(
+            Chord(start, end if following is None else min(end, following), list(groups[start].values()))
+        )
     return chords
 
 

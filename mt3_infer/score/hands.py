@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from mt3_infer.score.meter import TICKS
 from mt3_infer.score.placed import Placed
 
-SPAN = 14
-"""Semitones that a hand reaches with ease: a ninth."""
+SPAN = 12
+"""Semitones that a hand reaches with ease: an octave."""
+
+HELD = TICKS / 3
+"""Ticks for which a note sounds on, beyond the next onset, if it is held."""
 
 STATES = 24
 """Ways of dealing the notes that are followed at a time."""
@@ -17,27 +20,38 @@ STATES = 24
 HOME = (70.0, 50.0)
 """Where right and left hand tend to play, as MIDI pitches."""
 
-TO_HOME = 0.004
+TO_HOME = 0.001
 """The price of a note's distance from its hand's home, squared semitones."""
 
-TO_CENTER = 0.02
+TO_CENTER = 0.03
 """The price of a note's distance from where its hand is, squared semitones."""
 
-BEYOND_SPAN = 0.5
+BEYOND_SPAN = 1.5
 """The price of each semitone beyond a hand's reach."""
 
 CROSSING = 0.6
 """The price of each semitone by which a hand reaches over the other."""
 
-FOLLOWS = 0.35
+FOLLOWS = 0.45
 """How far a hand moves to each new group of notes."""
+
+
+HOLDS = 0.8
+"""The price of playing with a hand that holds other notes: most likely they are the other hand's."""
+
+TOGETHER = 0.1
+"""The price of each semitone by which two notes that begin together, one for each hand, are closer than a sixth."""
 
 
 @dataclass(slots=True)
 class _State:
+    """One way of dealing the notes so far: its price, where the hands are, and until when they hold notes."""
+
     cost: float
     right: float
     left: float
+    right_end: float
+    left_end: float
     split: int
     before: _State | None
 
@@ -49,7 +63,7 @@ def deal(placed: Sequence[Placed]) -> None:
     positions of the hands, of which the likeliest are kept.
     """
     groups = _groups(placed)
-    states = [_State(0.0, *HOME, 0, None)]
+    states = [_State(0.0, *HOME, 0.0, 0.0, 0, None)]
     before = 0
     for group in groups:
         gap = group[0].start - before
@@ -74,6 +88,8 @@ def _groups(placed: Sequence[Placed]) -> list[list[Placed]]:
 
 def _step(states: list[_State], group: list[Placed], gap: int) -> list[_State]:
     pitches = [one.pitch for one in group]
+    start = group[0].start
+    ends = [one.start + one.length for one in group]
     away = min(gap / (16 * TICKS), 0.5)  # a hand that rests drifts home
     following = []
     for state in states:
@@ -82,11 +98,21 @@ def _step(states: list[_State], group: list[Placed], gap: int) -> list[_State]:
         for split in range(len(pitches) + 1):
             lower, upper = pitches[:split], pitches[split:]
             cost = state.cost + _hand(lower, left, HOME[1]) + _hand(upper, right, HOME[0])
-            if upper and not lower:
+            right_end, left_end = state.right_end, state.left_end
+            if upper:
+                cost += HOLDS * (right_end > start + HELD)
+                right_end = max(ends[split:])
+            if lower:
+                cost += HOLDS * (left_end > start + HELD)
+                left_end = max(ends[:split])
+            if upper and lower:
+                cost += TOGETHER * max(0, 9 - (upper[0] - lower[-1]))
+            elif upper:
                 cost += CROSSING * max(0.0, left - upper[0])
-            if lower and not upper:
+            else:
                 cost += CROSSING * max(0.0, lower[-1] - right)
-            following.append(_State(cost, _moved(right, upper), _moved(left, lower), split, state))
+            moved = _moved(right, upper), _moved(left, lower)
+            following.append(_State(cost, *moved, right_end, left_end, split, state))
     following.sort(key=lambda state: state.cost)
     return _distinct(following)
 

@@ -109,7 +109,9 @@ class Timeline:
 
     def __init__(self, grid: BeatGrid, first: float, last: float) -> None:
         if last - first > LONGEST_SCORE:
-            raise InvalidOptionError("These notes span more than a day: no score is written of so long a recording.")
+            raise InvalidOptionError(
+                "These notes span more than a day: no score is written of so long a recording."
+            )
         self.meter = Meter.parse(grid.meter)
         beats = _plausible(grid.beats)
         if len(beats) < 2:
@@ -181,5 +183,7 @@ def _indices(downbeats: Iterable[float], beats: list[float]) -> list[int]:
     for downbeat in downbeats:
         if math.isfinite(downbeat) and beats[0] - SHORTEST_BEAT <= downbeat <= beats[-1] + SHORTEST_BEAT:
             at = bisect_right(beats, downbeat)
-            found.add(min((at - 1, at), key=lambda i: abs(beats[i] - downbeat) if 0 <= i < len(beats) else math.inf))
+            found.add(
+                min((at - 1, at), key=lambda i: abs(beats[i] - downbeat) if 0 <= i < len(beats) else math.inf)
+            )
     return sorted(found)

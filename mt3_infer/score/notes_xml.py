@@ -59,7 +59,12 @@ class NoteWriter:
         shown: dict[tuple[int, bool], str] = {}
         state: dict[tuple[int, str, int], int] = {}
         inside = sorted(
-            ((value.start, line.voice, line.staff, value) for line in lines for value in line.values if value.chord),
+            (
+                (value.start, line.voice, line.staff, value)
+                for line in lines
+                for value in line.values
+                if value.chord
+            ),
             key=lambda entry: entry[:2],
         )
         for _, _, staff, value in inside:

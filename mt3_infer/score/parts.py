@@ -66,7 +66,17 @@ class Instrument:
     transposition: Transposition = CONCERT
 
 
-KEYBOARDS = {0: "Pno.", 1: "Pno.", 2: "E.Pno.", 3: "Pno.", 4: "E.Pno.", 5: "E.Pno.", 6: "Hpschd.", 7: "Clav.", 8: "Cel."}
+KEYBOARDS = {
+    0: "Pno.",
+    1: "Pno.",
+    2: "E.Pno.",
+    3: "Pno.",
+    4: "E.Pno.",
+    5: "E.Pno.",
+    6: "Hpschd.",
+    7: "Clav.",
+    8: "Cel.",
+}
 ORGANS = {program: "Org." for program in (16, 17, 18, 19, 20)} | {21: "Acc.", 23: "Band."}
 
 INSTRUMENTS = {
@@ -172,19 +182,10 @@ def clefs_of_bars(pitches: Sequence[Sequence[int]], clefs: Sequence[Clef], *, ch
         cheapest = min(range(len(clefs)), key=lambda i: total[i])
         origin = [i if total[i] <= total[cheapest] + CHANGE else cheapest for i in range(len(clefs))]
         came_from.append(origin)
-        total = [
-            total[origin[i]] + (CHANGE if origin[i] != i else 0.0) + cost for i, cost in enumerate(row)
-        ]
+        total = [total[origin[i]] + (CHANGE if origin[i] != i else 0.0) + cost for i, cost in enumerate(row)]
     at = min(range(len(clefs)), key=lambda i: total[i])
     chosen = []
     for origin in reversed(came_from):
         chosen.append(clefs[at])
         at = origin[at]
     return chosen[::-1]
-
-
-def bar_of(bars: Sequence[Bar], tick: int) -> int:
-    """Return the index of the bar that a tick lies in."""
-    from bisect import bisect_right
-
-    return min(max(bisect_right(bars, tick, key=lambda bar: bar.start) - 1, 0), len(bars) - 1)

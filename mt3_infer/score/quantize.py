@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mt3_infer.score.meter import TICKS, Meter, Timeline
+from mt3_infer.score.meter import TICKS, Timeline
 from mt3_infer.score.placed import Placed
 from mt3_infer.symbolic.notes import Note
 
@@ -27,10 +27,10 @@ COMPOUND_PRICES = {1: 0.0, 3: 0.4, 6: 2.4, 2: 4.0, 4: 6.0, 12: 7.0}
 JITTER = 0.018
 """Seconds by which players and networks miss an onset, as a standard deviation."""
 
-JITTER_OF_BEAT = 0.04
+JITTER_OF_BEAT = 0.03
 """The same as a fraction of the beat: rubato inside a beat, and beats that are themselves misplaced."""
 
-COLLISION = 3.0
+COLLISION = 6.0
 """The price of two onsets that a grid puts in one place, though they are no strum."""
 
 HABIT = 1.2
@@ -74,7 +74,9 @@ class Grids:
     def __init__(self, clusters: list[Cluster], timeline: Timeline, *, straight: bool = False) -> None:
         prices = COMPOUND_PRICES if timeline.meter.compound else PRICES
         if straight:
-            prices = {division: price for division, price in prices.items() if division % 3 or timeline.meter.compound}
+            prices = {
+                division: price for division, price in prices.items() if division % 3 or timeline.meter.compound
+            }
         self.meter = timeline.meter
         self._chosen: dict[int, int] = {}
         if clusters:
@@ -168,7 +170,11 @@ def _adorned(notes: Sequence[Note], onsets: np.ndarray, line: list[int], at: int
         gap = main.onset - grace.onset
         if gap > LONGEST_GRACE:
             return None
-        if gap <= STRUM or not 1 <= abs(main.pitch - grace.pitch) <= 4 or onsets[later] - onsets[line[at]] > 0.2 * TICKS:
+        if (
+            gap <= STRUM
+            or not 1 <= abs(main.pitch - grace.pitch) <= 4
+            or onsets[later] - onsets[line[at]] > 0.2 * TICKS
+        ):
             continue
         short = grace.offset - grace.onset <= 1.6 * gap
         alone = all(
@@ -178,8 +184,3 @@ def _adorned(notes: Sequence[Note], onsets: np.ndarray, line: list[int], at: int
         if short and alone and main.offset - main.onset > 2 * gap:
             return later
     return None
-
-
-def reads_in_thirds(meter: Meter, place: int) -> bool:
-    """Return True if a place inside a beat needs a tuplet."""
-    return not meter.compound and place % (TICKS // 8) != 0

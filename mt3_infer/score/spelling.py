@@ -56,7 +56,9 @@ def best_enharmonic(key: Key, pitches: Sequence[int]) -> Key:
     if abs(key.fifths) != 6:
         return key
     other = Key(-key.fifths, key.minor)
-    return min((key, other), key=lambda k: sum(not 0 <= spelled(p % 12, k.center) - k.fifths + 1 <= 6 for p in pitches))
+    return min(
+        (key, other), key=lambda k: sum(not 0 <= spelled(p % 12, k.center) - k.fifths + 1 <= 6 for p in pitches)
+    )
 
 
 def spelled(pitch_class: int, center: float) -> int:

@@ -127,7 +127,11 @@ class _BarWriter:
 
     def _cut(self, start: int, end: int, *, rest: bool) -> int | None:
         """Return where to cut a span, or None if it is written as one value."""
-        if end - start == self._bar.end - self._bar.start and self._written(start, end) and not self._tuplet_in(start, end):
+        if (
+            end - start == self._bar.end - self._bar.start
+            and self._written(start, end)
+            and not self._tuplet_in(start, end)
+        ):
             return None
         levels = [(self._level(place), place) for place in self._boundaries(start, end)]
         if not levels:
@@ -185,7 +189,9 @@ class _BarWriter:
             halves = self._bar.beats % 2 == 0 and self._bar.beats > 2
             return 1 if halves and 2 * offset == self._bar.beats * TICKS else _BEAT
         if place // TICKS in self._tuplets or self._meter.compound:
-            return next(level for level, step in ((3, 16), (4, 8), (4, 12), (5, 4), (5, 6), (6, 1)) if inside % step == 0)
+            return next(
+                level for level, step in ((3, 16), (4, 8), (4, 12), (5, 4), (5, 6), (6, 1)) if inside % step == 0
+            )
         return next(level for level, step in ((3, 24), (4, 12), (5, 6), (6, 1)) if inside % step == 0)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import math
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 
 from mt3_infer.score.meter import TICKS, Meter
 from mt3_infer.score.placed import Chord, Placed
 from mt3_infer.score.quantize import Grids
+from mt3_infer.score.values import simple
 
 LONG = 0.9
 """Quarters that a note lasts at least to have a voice of its own."""
@@ -16,11 +19,17 @@ LONG = 0.9
 OUTLASTS = 1.9
 """How many times longer than the gap to the next onset it is at least."""
 
-FILLS = 0.55
-"""The share of the gap to the next onset from which on a note is written as lasting until then."""
+INNER = 0.7
+"""A note is above or below those that begin during this part of its length."""
 
-ARTICULATION = 0.87
-"""The share of its written value for which a note usually sounds."""
+ARTICULATIONS = (0.7, 0.97)
+"""The share of its written value for which a note sounds: bounds for what a part's notes show."""
+
+SPREAD = 0.12
+"""How much this share varies in a part, as the standard deviation of its logarithm."""
+
+FILLS = 0.74
+"""A note that sounds for this part of a usual one's share of the gap to the next onset is written as filling it."""
 
 Voices = tuple[list[Chord], list[Chord]]
 
@@ -32,36 +41,46 @@ def divide(placed: Iterable[Placed], grids: Grids) -> Voices:
     second voice; above them it stays in the first and they move to the second.
     """
     chords = _chords(placed)
+    share = _articulation(chords)
     starts = [chord.start for chord in chords]
     first: list[Chord] = []
     second: list[Chord] = []
-    busy = min(starts, default=0)  # the second voice is taken until then
-    lowered = busy  # until then, what begins is below a long note
+    lowered = min(starts, default=0)  # until then, what begins is below a long note
     for at, chord in enumerate(chords):
+        following = starts[at + 1] if at + 1 < len(starts) else None
+        long = _long_notes(chord, following, grids.meter)
         if chord.start < lowered:
             second.append(chord)
             continue
-        following = starts[at + 1] if at + 1 < len(starts) else None
-        long, rest = _long_notes(chord, following, grids.meter)
-        if not long or chord.start < busy:
-            first.append(chord)
+        end = _sounding_end(long, share, grids, limit=chord.start + 8 * TICKS) if long else chord.start
+        inner_end = chord.start + INNER * _length(long) if long else 0  # what comes later may replace it
+        inner = [note.pitch for c in chords[at + 1 : bisect_left(starts, inner_end)] for note in c.notes]
+        low = [one for one in long if one.pitch <= min(inner)] if inner else []
+        rest = [one for one in chord.notes if one not in low]
+        if low and (rest or not first or first[-1].start < chord.start):
+            second.append(Chord(chord.start, end, low, [] if rest else chord.graces))
+            if rest:
+                first.append(Chord(chord.start, end, rest, chord.graces))
             continue
-        end = _sounding_end(long, grids, limit=chord.start + 8 * TICKS)
-        inner = [note for c in chords[at + 1 : bisect_left(starts, end)] for note in c.notes] + rest
-        own = Chord(chord.start, end, long)
-        others = [Chord(chord.start, end, rest, chord.graces)] if rest else []
-        own.graces = [] if rest else chord.graces
-        if min(note.pitch for note in long) > max((note.pitch for note in inner), default=128):
-            first.append(own)
-            second += others
-            lowered = busy = end
-        elif rest or max(note.pitch for note in long) <= min(note.pitch for note in inner):
-            second.append(own)
-            first += others
-            busy = end
+        others = [one for one in chord.notes if one not in long]
+        if inner and min(one.pitch for one in long) > max([*inner, *(one.pitch for one in others)]):
+            first.append(Chord(chord.start, end, long, chord.graces))
+            second += [Chord(chord.start, end, others)] if others else []
+            lowered = end
         else:
             first.append(chord)
-    return _filled(first, grids), _filled(second, grids)
+    return _filled(first, share, grids), _filled(second, share, grids)
+
+
+def _articulation(chords: list[Chord]) -> float:
+    """Return the share of the gap to the next onset for which the notes of a staff usually sound."""
+    shares = sorted(
+        share
+        for chord, following in pairwise(chords)
+        if 0.4 < (share := _length(chord.notes) / (following.start - chord.start)) < 1.05
+    )
+    least, most = ARTICULATIONS
+    return min(max(shares[len(shares) // 2], least), most) if len(shares) > 8 else 0.9
 
 
 def _chords(placed: Iterable[Placed]) -> list[Chord]:
@@ -79,39 +98,48 @@ def _chords(placed: Iterable[Placed]) -> list[Chord]:
     ]
 
 
-def _long_notes(chord: Chord, following: int | None, meter: Meter) -> tuple[list[Placed], list[Placed]]:
-    """Return the notes of a chord that outlast the next onset by far, and the others."""
+def _long_notes(chord: Chord, following: int | None, meter: Meter) -> list[Placed]:
+    """Return the notes of a chord that outlast the next onset by far."""
     if following is None:
-        return [], chord.notes
+        return []
     least = max(LONG * meter.divisions, OUTLASTS * (following - chord.start))
-    long = [one for one in chord.notes if one.length >= least]
-    return long, [one for one in chord.notes if one.length < least]
+    return [one for one in chord.notes if one.length >= least]
 
 
-def _sounding_end(notes: list[Placed], grids: Grids, *, limit: int) -> int:
+def _length(notes: list[Placed]) -> float:
+    return sorted(one.length for one in notes)[len(notes) // 2]
+
+
+def _sounding_end(notes: list[Placed], share: float, grids: Grids, *, limit: int) -> int:
     """Return the place at which notes end by their sound alone."""
-    start = notes[0].start
-    length = sorted(one.length for one in notes)[len(notes) // 2] / ARTICULATION
+    start, length = notes[0].start, _length(notes)
     places = grids.ends(start, min(limit, start + int(2 * length) + TICKS))
-    return min(places, key=lambda place: abs(place - start - length) * _awkwardness(place))
+
+    def cost(place: int) -> float:
+        articulation = abs(math.log(length / (place - start) / share)) / SPREAD
+        plain = simple(place - start, grids.meter.divisions) is not None
+        return articulation + _awkwardness(place) + (0 if plain else 0.5)
+
+    return min(places, key=cost)
 
 
 def _awkwardness(place: int) -> float:
-    """Return a weight for places at which notes rarely end: off the beat, and more so off its half."""
+    """Return the price of a place at which notes rarely end: off the beat, and more so off its half."""
     if place % TICKS == 0:
-        return 1.0
-    return 1.2 if place % (TICKS // 2) == 0 or place % (TICKS // 3) == 0 else 1.5
+        return 0.0
+    return 0.4 if place % (TICKS // 2) == 0 or place % (TICKS // 3) == 0 else 1.0
 
 
-def _filled(chords: list[Chord], grids: Grids) -> list[Chord]:
+def _filled(chords: list[Chord], share: float, grids: Grids) -> list[Chord]:
     """Give each chord its end: the next chord's start, or earlier if it stops sounding long before that."""
     for at, chord in enumerate(chords):
         until = chords[at + 1].start if at + 1 < len(chords) else None
-        length = sorted(one.length for one in chord.notes)[len(chord.notes) // 2]
-        if until is not None and length >= FILLS * (until - chord.start):
+        if until is not None and _length(chord.notes) >= FILLS * share * (until - chord.start):
             chord.end = until
             continue
-        chord.end = _sounding_end(chord.notes, grids, limit=chord.start + 64 * TICKS if until is None else until)
+        chord.end = _sounding_end(
+            chord.notes, share, grids, limit=chord.start + 64 * TICKS if until is None else until
+        )
         if until is not None and until - chord.end < _shortest_rest(grids, chord.end):
             chord.end = until
     return chords
@@ -120,9 +148,3 @@ def _filled(chords: list[Chord], grids: Grids) -> list[Chord]:
 def _shortest_rest(grids: Grids, place: int) -> int:
     """Return the ticks of the shortest rest that is written: half a beat, a third in compound meters."""
     return TICKS // (3 if grids.meter.compound else 2) if grids[place // TICKS] % 3 or grids.meter.compound else 16
-
-
-def between(chords: list[Chord], start: int, end: int) -> list[Chord]:
-    """Return the chords of a voice that sound between two ticks."""
-    first = bisect_right(chords, start, key=lambda chord: chord.end)
-    return chords[first : bisect_left(chords, end, key=lambda chord: chord.start)]
