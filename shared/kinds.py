@@ -97,7 +97,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of an attempt. `moved` counts every sign of progress, to tell work from a hang."""
+    """Progress of an attempt. `moved` counts every sign of progress, to distinguish work from a hang."""
 
     phase: Phase
     audio_seconds_done: float = 0.0

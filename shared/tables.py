@@ -189,6 +189,9 @@ class ModelReport(Base):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     installed: Mapped[bool]
     realtime_factor: Mapped[float | None]  # seconds of audio per second of transcribing
+    # progress of a fetch in the background: the fields of `shared.kinds.Download`; and why the last one failed
+    download: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(String(500))
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

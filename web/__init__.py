@@ -9,7 +9,7 @@ import flask_swagger_ui
 from apiflask import APIFlask
 from flask import Response, request, send_from_directory
 
-from checkpoints.catalog import load_catalog
+from checkpoints.catalog import BUILT_IN, load_catalog
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
 from shared.fairness import WaitingLine
@@ -21,7 +21,7 @@ from web.errors import register_error_handlers
 from web.forms import FormRequest
 from web.schemas import Problem
 from web.services import EXTENSION, Services
-from web.uploads import resolve_model
+from web.uploads import check_default_model
 
 CONTENT_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; "
@@ -71,10 +71,10 @@ def create_app(
         sessions=sessions or make_sessions(make_engine(settings)),
         storage=storage or make_storage(settings),
         queue=queue or BackgroundQueue(CeleryQueue(make_celery(settings))),
-        catalog=load_catalog(),
+        catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
         line=WaitingLine(),
     )
-    resolve_model(app.extensions[EXTENSION], None)  # fail now if MT3_DEFAULT_MODEL is wrong
+    check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
     for module in (transcriptions, models, health):
         app.register_blueprint(module.blueprint)
     register_error_handlers(app)

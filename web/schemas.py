@@ -40,7 +40,7 @@ class NewTranscription(BaseModel):
         Field(description="The recording: any common audio or video format."),
     ]
     model: Annotated[str, StringConstraints(max_length=64)] | None = Field(
-        None, description="A model's name or alias; see /v1/models."
+        None, description="A model's name or alias, or `auto`; see /v1/models."
     )
     options: Json[dict[str, Any]] = Field(
         default_factory=dict, description="Options of the model, as a JSON object."
@@ -182,11 +182,17 @@ class ModelView(BaseModel):
     title: str
     description: str
     aliases: list[str]
-    license: str
+    license: str = Field(description="License of the weights (SPDX).")
+    license_url: str
+    commercial_use: bool = Field(description="True if that license allows commercial use.")
+    training_data: str = Field(description="What is known of the recordings that the weights were trained on.")
+    attribution: str
     size: int = Field(description="Size of the weights in bytes.")
     files: list[dict[str, Any]]
     installed: bool = Field(description="True if a worker has the weights; else the first job downloads them.")
-    default: bool
+    download: dict[str, Any] | None = Field(description="Progress of fetching the weights in the background.")
+    error: str | None = Field(description="Why the weights could not be fetched in the background.")
+    default: bool = Field(description="True if a job that names no model gets this one now.")
     variant_of: str | None = Field(description="The model that this one is a variant of.")
     options: dict[str, Any] = Field(description="JSON Schema properties of the options.")
     realtime_factor: float | None = Field(description="Seconds of audio transcribed per second, as last measured.")
@@ -196,6 +202,8 @@ class ModelList(BaseModel):
     """All models."""
 
     items: list[ModelView]
+    default: str = Field(description="The model of jobs that name none: a name, or `auto`.")
+    preferred: str = Field(description="The model that `auto` is as soon as its weights are installed.")
 
 
 class WorkersView(BaseModel):

@@ -48,7 +48,7 @@ class TranscriptionEngine:
 
     def installed(self) -> dict[str, bool]:
         """Return for each model whether its weights are installed and verified on this machine."""
-        return {name: self._store.is_installed(name) for name in MODELS}
+        return {name: self._store.is_installed(name) for name in MODELS if name in self._store.catalog.entries}
 
     def fetch(self, name: str, progress: ProgressCallback) -> None:
         """Make sure that a model's weights are installed; `progress` is called as bytes arrive, and may raise."""

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import insert
 from werkzeug.test import TestResponse
 
+from checkpoints.catalog import BUILT_IN
 from shared import work, worker_registry
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions, now_plus
@@ -26,6 +27,7 @@ from shared.storage import ObjectStorage, make_storage, result_prefix
 from shared.tables import Worker
 from tests.work import must_claim
 from web import create_app
+from web.errors import LicenseNotAdmitted, UnknownModel
 from web.uploads import display_name
 
 
@@ -112,7 +114,7 @@ def test_model_can_be_chosen_by_alias(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("form", "code", "message"),
     [
-        ({"model": "nonesuch"}, "unknown_model", "Unknown model 'nonesuch'. Available models: basic_pitch"),
+        ({"model": "nonesuch"}, "unknown_model", "Unknown model 'nonesuch'. Available models: auto, basic_pitch"),
         ({"model": "mt3_t5x"}, "unknown_model", "Unknown model 'mt3_t5x'"),  # a checkpoint without a network
         (
             {"options": '{"volume": 11}'},
@@ -356,6 +358,57 @@ def test_models_include_what_workers_report(client: FlaskClient, sessions: Sessi
     assert_problem(client.get("/v1/models/nonesuch"), 422, "unknown_model")
 
 
+def test_auto_is_mt3_as_soon_as_its_weights_are_installed(client: FlaskClient, sessions: Sessions) -> None:
+    def models() -> dict[str, Any]:
+        return {model["name"]: model for model in client.get("/v1/models").json["items"]}
+
+    first = accepted(client, headers={"Idempotency-Key": "one"})
+    assert first["model"] == accepted(client, model="auto")["model"] == "basic_pitch"
+    download = {"bytes_done": 5, "bytes_total": 10, "bytes_per_second": 1, "waiting": False}
+    with sessions.begin() as session:
+        report_model(session, "mt3_pytorch", installed=False, download=download)
+    assert accepted(client)["model"] == "basic_pitch"
+    assert (models()["mt3_pytorch"]["download"], models()["basic_pitch"]["default"]) == (download, True)
+    with sessions.begin() as session:
+        report_model(session, "mt3_pytorch", installed=True)
+    assert accepted(client)["model"] == accepted(client, model="auto")["model"] == "mt3_pytorch"
+    assert (models()["mt3_pytorch"]["download"], models()["mt3_pytorch"]["default"]) == (None, True)
+    assert client.get("/v1/models").json["default"] == "auto"
+    assert client.get(f"/v1/transcriptions/{first['id']}").json["model"] == "basic_pitch", "decided once"
+    assert accepted(client, headers={"Idempotency-Key": "one"})["id"] == first["id"], "the same request"
+    with sessions.begin() as session:
+        report_model(session, "mt3_pytorch", installed=False, error="The download failed.")
+    assert accepted(client)["model"] == "basic_pitch"
+    assert models()["mt3_pytorch"]["error"] == "The download failed."
+
+
+def test_only_models_for_commercial_use_are_admitted_if_the_operator_asks(
+    settings: Settings, sessions: Sessions, storage: ObjectStorage, tmp_path: Path
+) -> None:
+    text = BUILT_IN.read_text()
+    start = text.index("[mt3_pytorch]")
+    text = text[:start] + text[start:].replace('license = "Apache-2.0"', 'license = "CC-BY-NC-4.0"', 1)
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(text)
+    commercial = settings.model_copy(update={"checkpoint_catalog": catalog, "licenses": "commercial"})
+    client = make_client(commercial, sessions=sessions, storage=storage, queue=InMemoryQueue())
+    assert_problem(post(client, model="mt3_pytorch"), 422, "license_not_admitted", "mt3_pytorch (CC-BY-NC-4.0)")
+    assert_problem(
+        post(client, model="accurate"), 422, "license_not_admitted", "Available models: auto, basic_pitch"
+    )
+    assert "mt3_pytorch" not in {model["name"] for model in client.get("/v1/models").json["items"]}
+    with sessions.begin() as session:
+        report_model(session, "mt3_pytorch", installed=True)
+    assert accepted(client)["model"] == "basic_pitch", "auto chooses among those admitted"
+    any_license = make_client(
+        settings.model_copy(update={"checkpoint_catalog": catalog}), sessions=sessions, storage=storage
+    )
+    (model,) = [m for m in any_license.get("/v1/models").json["items"] if m["name"] == "mt3_pytorch"]
+    assert (model["license"], model["commercial_use"]) == ("CC-BY-NC-4.0", False)
+    with pytest.raises(LicenseNotAdmitted, match="mt3_pytorch"):
+        create_app(commercial.model_copy(update={"default_model": "mt3_pytorch"}), queue=InMemoryQueue())
+
+
 def test_readiness_names_the_unavailable_dependency(client: FlaskClient) -> None:
     response = client.get("/readyz")
     assert response.status_code == 503
@@ -494,9 +547,7 @@ def test_every_response_has_the_security_headers(client: FlaskClient) -> None:
 
 
 def test_unknown_default_model_prevents_the_start(settings: Settings) -> None:
-    from web.errors import UnknownModel
-
-    with pytest.raises(UnknownModel, match="Available models: basic_pitch"):
+    with pytest.raises(UnknownModel, match="Available models: auto, basic_pitch"):
         create_app(settings.model_copy(update={"default_model": "nonesuch"}), queue=InMemoryQueue())
 
 
