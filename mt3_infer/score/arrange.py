@@ -119,13 +119,11 @@ def _strokes(placed: list[Placed]) -> list[Chord]:
     for one in placed:
         kind = drum(one.pitch)
         groups[one.start].setdefault((kind.step, kind.octave, kind.head), one)
-    starts = sorted(groups)
-    chords = []
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
-        end = (start // TICKS + 1) * TICKS
-        chords.append(
-            Chord(start, end if following is None else min(end, following), list(groups[start].values()))
-        )
+    chords: list[Chord] = []
+    for start in sorted(groups):
+        if chords:
+            chords[-1].end = min(chords[-1].end, start)
+        chords.append(Chord(start, (start // TICKS + 1) * TICKS, list(groups[start].values())))
     return chords
 
 

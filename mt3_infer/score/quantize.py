@@ -92,10 +92,10 @@ class Grids:
 
     def ends(self, start: int, stop: int) -> list[int]:
         """Return the places after `start` up to `stop` at which a note may end, in ticks."""
-        places = []
+        places: list[int] = []
         for beat in range(start // TICKS, -(-stop // TICKS)):
             step = TICKS // max(self[beat], 3 if self.meter.compound else 2)
-            places += [place for place in range(beat * TICKS + step, (beat + 1) * TICKS + 1, step)]
+            places += range(beat * TICKS + step, (beat + 1) * TICKS + 1, step)
         return [place for place in places if start < place <= stop]
 
     def _choose(self, positions: np.ndarray, timeline: Timeline, prices: dict[int, float]) -> None:

@@ -32,7 +32,7 @@ class Key:
 
     @classmethod
     def parse(cls, text: str) -> Key:
-        """Return the key of "Eb minor", spelled with fewer accidentals if there is a choice; C major if unknown."""
+        """Return the key of "Eb minor", or the same one with fewer accidentals; C major if unknown."""
         found = re.fullmatch(r"([A-G])([#b♯♭]?)\s+(major|minor)", text.strip())
         if found is None:
             return cls()

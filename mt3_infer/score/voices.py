@@ -29,7 +29,7 @@ SPREAD = 0.12
 """How much this share varies in a part, as the standard deviation of its logarithm."""
 
 FILLS = 0.74
-"""A note that sounds for this part of a usual one's share of the gap to the next onset is written as filling it."""
+"""How much of the usual share of the gap to the next onset a note sounds at least, if it is written as filling it."""
 
 Voices = tuple[list[Chord], list[Chord]]
 
