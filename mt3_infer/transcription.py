@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pretty_midi
     from numpy.typing import NDArray
 
+    from mt3_infer.exports.options import ScoreOptions
+
     Waveforms: TypeAlias = NDArray[np.float32]
 
 JSON_FORMAT = "mt3-infer/notes"
@@ -109,6 +111,22 @@ class Transcription:
         from mt3_infer.symbolic.midi import notes_to_midi
 
         return notes_to_midi(self.notes)
+
+    def to_musicxml(self, options: ScoreOptions | None = None) -> bytes:
+        """Return the notes as a score in MusicXML 4.0; see `mt3_infer.score`."""
+        from mt3_infer.score import to_musicxml
+
+        return to_musicxml(self, options)
+
+    def to_pdf(self, options: ScoreOptions | None = None) -> bytes:
+        """Return the notes as a score to print.
+
+        Raises:
+            ExportTooLargeError: it is too long.
+        """
+        from mt3_infer.score import to_pdf
+
+        return to_pdf(self, options)
 
     def to_json(self) -> str:
         """Return the notes, their provenance, the warnings, pedals and beats as JSON, one note a line."""

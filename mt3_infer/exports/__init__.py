@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeAlias, TypeVar
 
 from mt3_infer.errors import InvalidOptionError, MissingDependencyError, UnknownFormatError
-from mt3_infer.exports.options import AudioOptions, ExportOptions, StemsOptions
+from mt3_infer.exports.options import AudioOptions, ExportOptions, ScoreOptions, StemsOptions
 from mt3_infer.files import replacing
 from mt3_infer.options import check_options
 
@@ -153,6 +153,27 @@ FORMATS: dict[str, ExportFormat] = {
             {"": ("peaks.json", "application/json")},
             needs_recording=True,
         ),
+        ExportFormat(
+            "musicxml",
+            "A score for notation programs.",
+            ScoreOptions,
+            "mt3_infer.exports.score:write_musicxml",
+            {"": ("score.musicxml", "application/vnd.recordare.musicxml+xml")},
+        ),
+        ExportFormat(
+            "pdf",
+            "A score to print.",
+            ScoreOptions,
+            "mt3_infer.exports.score:write_pdf",
+            {"": ("score.pdf", "application/pdf")},
+        ),
+        ExportFormat(
+            "svg",
+            "The pages of a score as SVG files, in one archive.",
+            ScoreOptions,
+            "mt3_infer.exports.score:write_svg",
+            {"": ("score.svg.zip", "application/zip")},
+        ),
     )
 }
 
@@ -165,6 +186,9 @@ ENDINGS: dict[str, tuple[str, dict[str, str]]] = {
     ".mp3": ("audio", {"encoding": "mp3"}),
     ".opus": ("audio", {"encoding": "opus"}),
     ".ogg": ("audio", {"encoding": "opus"}),
+    ".musicxml": ("musicxml", {}),
+    ".xml": ("musicxml", {}),
+    ".pdf": ("pdf", {}),
 }
 """Format and options by the ending of a file's name."""
 

@@ -27,3 +27,19 @@ class StemsOptions(ExportOptions):
     sound: Literal["wav", "opus", "none"] = Field(
         "wav", description="Encoding of each instrument's sound; none for MIDI files only."
     )
+
+
+class ScoreOptions(ExportOptions):
+    """Options of MusicXML, SVG and PDF."""
+
+    title: str = Field(default="", max_length=200, description="Printed above the first page, and in the file.")
+    page_size: Literal["a4", "letter"] = Field(default="a4", description="Paper of the PDF and of the SVG pages.")
+    swing: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Write off-beats on two thirds of the beat as straight eighths, with the word: "
+        "`auto` if the whole piece swings.",
+    )
+    pitch: Literal["written", "concert"] = Field(
+        default="written",
+        description="Write transposing instruments as their players read them, or every part as it sounds.",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mt3_infer.score.options import ScoreOptions
+from mt3_infer.exports.options import ScoreOptions
 
 if TYPE_CHECKING:
     from mt3_infer.transcription import Transcription
@@ -36,7 +36,7 @@ def to_svg_pages(transcription: Transcription, options: ScoreOptions | None = No
     """Return the pages of a transcription's score, each as an SVG document.
 
     Raises:
-        InvalidOptionError: the score is too long to be engraved.
+        ExportTooLargeError: the score is too long to be engraved.
     """
     from mt3_infer.score.engrave import svg_pages
 
@@ -48,7 +48,7 @@ def to_pdf(transcription: Transcription, options: ScoreOptions | None = None) ->
     """Return the score of a transcription as a PDF document with all fonts embedded.
 
     Raises:
-        InvalidOptionError: the score is too long to be engraved.
+        ExportTooLargeError: the score is too long to be engraved.
     """
     from mt3_infer.score.engrave import pdf
 

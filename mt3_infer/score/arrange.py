@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mt3_infer.exports.options import ScoreOptions
 from mt3_infer.score import hands, spelling, swing, voices
 from mt3_infer.score.meter import TICKS, Bar, Meter, Timeline
-from mt3_infer.score.options import ScoreOptions
 from mt3_infer.score.parts import Part, instrument_of, place_in_score
 from mt3_infer.score.percussion import drum
 from mt3_infer.score.placed import Chord, Placed

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 from mt3_infer.score.arrange import Score, ScorePart
-from mt3_infer.score.meter import Meter, TICKS, Bar
+from mt3_infer.score.meter import TICKS, Bar, Meter
 from mt3_infer.score.parts import Clef, Transposition, clefs_of_bars
 from mt3_infer.score.placed import Chord
 from mt3_infer.score.values import Value, bar_values

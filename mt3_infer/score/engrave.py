@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from mt3_infer.errors import InvalidOptionError, MissingDependencyError
+from mt3_infer.errors import ExportError, ExportTooLargeError, MissingDependencyError
 
 PageSize = Literal["a4", "letter"]
 
@@ -22,6 +22,9 @@ MOST_PAGES = 200
 
 MOST_BYTES = 60 * 1024**2
 """Bytes of MusicXML that are laid out at most, to find out how many pages there are."""
+
+MEMORY_GB = 3
+"""Memory that the child process may take."""
 
 SECONDS = 300.0
 """Time that the child process may take."""
@@ -33,7 +36,7 @@ def svg_pages(musicxml: bytes, page_size: PageSize) -> list[bytes]:
     """Return the pages of a score, each as an SVG document.
 
     Raises:
-        InvalidOptionError: the score is too long.
+        ExportTooLargeError: the score is too long.
         MissingDependencyError: verovio is not installed.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +48,7 @@ def pdf(musicxml: bytes, page_size: PageSize, title: str) -> bytes:
     """Return a score as a PDF document.
 
     Raises:
-        InvalidOptionError: the score is too long.
+        ExportTooLargeError: the score is too long.
         MissingDependencyError: verovio, typst or fonttools is not installed.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -55,9 +58,12 @@ def pdf(musicxml: bytes, page_size: PageSize, title: str) -> bytes:
 
 def _run(musicxml: bytes, folder: Path, page_size: PageSize, *, title: str, pdf: bool) -> None:
     if len(musicxml) > MOST_BYTES:
-        raise InvalidOptionError(f"This score is too long for SVG and PDF, which have {MOST_PAGES} pages at most. {ADVICE}")
+        raise ExportTooLargeError(
+            f"This score is too long for SVG and PDF, which have {MOST_PAGES} pages at most. {ADVICE}"
+        )
     (folder / "score.musicxml").write_bytes(musicxml)
-    request = {"folder": str(folder), "page_size": page_size, "title": title, "pdf": pdf, "most_pages": MOST_PAGES}
+    request = {"folder": str(folder), "page_size": page_size, "title": title, "pdf": pdf}
+    request |= {"most_pages": MOST_PAGES, "memory_bytes": MEMORY_GB * 1024**3}
     program = f"import sys; sys.path[:] = {sys.path!r}; from mt3_infer.score.engraver import main; main()"
     try:
         done = subprocess.run(
@@ -68,15 +74,15 @@ def _run(musicxml: bytes, folder: Path, page_size: PageSize, *, title: str, pdf:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise InvalidOptionError(f"Engraving this score takes more than {SECONDS:.0f} s. {ADVICE}") from None
+        raise ExportTooLargeError(f"Engraving this score takes more than {SECONDS:.0f} s. {ADVICE}") from None
     answer = json.loads(done.stdout) if done.returncode == 0 else {"failed": done.returncode}
     if "missing" in answer:
         raise MissingDependencyError(
             f"Engraving needs the package {answer['missing']}: pip install 'mt3-infer-service[infer]'."
         )
     if "pages" not in answer:
-        raise InvalidOptionError(f"This score cannot be engraved: it takes too much memory. {ADVICE}")
+        raise ExportError(f"This score cannot be engraved within {MEMORY_GB} GB of memory. {ADVICE}")
     if answer["pages"] > MOST_PAGES:
-        raise InvalidOptionError(
+        raise ExportTooLargeError(
             f"This score has {answer['pages']} pages; SVG and PDF have {MOST_PAGES} at most. {ADVICE}"
         )

@@ -12,14 +12,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-MEMORY_BYTES = 3 * 1024**3
-"""That the process may allocate."""
-
 SIZES = {"a4": (2100, 2970), "letter": (2159, 2794)}
 """Width and height of a page, in tenths of a millimeter."""
 
-SCALE = 40
-"""Of 1 cm staves; 40 gives a staff of 7 mm, as in printed scores."""
+SCALE = 90
+"""Percent of verovio's size; a staff is 6.3 mm high, as in printed piano music."""
 
 MARGIN = 150
 """Around a page, in tenths of a millimeter."""
@@ -35,12 +32,13 @@ PAGE_OF_PDF = """
 
 def main() -> None:
     """Engrave what standard input asks for."""
-    with suppress(ValueError, OSError):  # where the system knows no such limit
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     request = json.load(sys.stdin)
+    limit = request.pop("memory_bytes")
+    with suppress(ValueError, OSError):  # where the system knows no such limit
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     try:
         answer: dict[str, Any] = {"pages": _engrave(**request)}
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         answer = {"missing": error.name}
     print(json.dumps(answer))  # noqa: T201  the answer to the parent
 
@@ -65,6 +63,7 @@ def _engrave(folder: str, page_size: str, title: str, pdf: bool, most_pages: int
             "footer": "none",
             "header": "auto",
             "smuflTextFont": "none" if pdf else "embedded",
+            "xmlIdSeed": 1,  # equal scores are equal files
         }
     )
     toolkit.loadFile(str(target / "score.musicxml"))
@@ -79,7 +78,9 @@ def _engrave(folder: str, page_size: str, title: str, pdf: bool, most_pages: int
     return pages
 
 
-_TITLE = re.compile(r'<text font-size="0px">\s*<tspan ([^>]*?)x="(\d+)" y="(\d+)" text-anchor="middle">\s*<title.*?</title>', re.S)
+_TITLE = re.compile(
+    r'<text font-size="0px">\s*<tspan ([^>]*?)x="(\d+)" y="(\d+)" text-anchor="middle">\s*<title.*?</title>', re.S
+)
 
 
 def _for_pdf(svg: str) -> str:

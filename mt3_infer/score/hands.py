@@ -40,7 +40,7 @@ HOLDS = 0.8
 """The price of playing with a hand that holds other notes: most likely they are the other hand's."""
 
 TOGETHER = 0.1
-"""The price of each semitone by which two notes that begin together, one for each hand, are closer than a sixth."""
+"""The price of each semitone by which two notes that begin together, one in each hand, miss a sixth."""
 
 
 @dataclass(slots=True)
@@ -120,8 +120,8 @@ def _step(states: list[_State], group: list[Placed], gap: int) -> list[_State]:
 def _hand(pitches: list[int], center: float, home: float) -> float:
     if not pitches:
         return 0.0
-    near = sum(TO_CENTER * (pitch - center) ** 2 + TO_HOME * (pitch - home) ** 2 for pitch in pitches)
-    return near / len(pitches) ** 0.5 + BEYOND_SPAN * max(0, pitches[-1] - pitches[0] - SPAN)
+    near = float(sum(TO_CENTER * (pitch - center) ** 2 + TO_HOME * (pitch - home) ** 2 for pitch in pitches))
+    return float(near / len(pitches) ** 0.5 + BEYOND_SPAN * max(0, pitches[-1] - pitches[0] - SPAN))
 
 
 def _moved(center: float, pitches: list[int]) -> float:

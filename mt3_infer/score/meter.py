@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,7 +125,8 @@ class Timeline:
     def ticks(self, seconds: Sequence[float]) -> np.ndarray:
         """Return positions in ticks, as floating-point numbers."""
         count = np.arange(len(self.beats)) - self._zero
-        return np.interp(np.asarray(seconds, dtype=float), self.beats, count * float(TICKS))
+        ticks: np.ndarray = np.interp(np.asarray(seconds, dtype=float), self.beats, count * float(TICKS))
+        return ticks
 
     def beat_seconds(self, beats: np.ndarray) -> np.ndarray:
         """Return how long each beat lasts, in seconds, by the number of the beat."""
@@ -149,7 +151,7 @@ class Timeline:
         known = self.downbeats
         lead = max(0, math.ceil((known[0] - first) / size))
         starts += [known[0] - size * k for k in range(lead, 0, -1)]
-        for begin, end in zip(known, known[1:], strict=False):
+        for begin, end in pairwise(known):
             starts += range(begin, end, size if end - begin > size + 1 else end - begin)
         after = max(1, math.ceil((last - known[-1]) / size) + 1)
         return starts + [known[-1] + size * k for k in range(after + 1)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mt3_infer.score.meter import Bar
 from mt3_infer.score.placed import Placed
 
 
@@ -77,7 +76,7 @@ KEYBOARDS = {
     7: "Clav.",
     8: "Cel.",
 }
-ORGANS = {program: "Org." for program in (16, 17, 18, 19, 20)} | {21: "Acc.", 23: "Band."}
+ORGANS = dict.fromkeys((16, 17, 18, 19, 20), "Org.") | {21: "Acc.", 23: "Band."}
 
 INSTRUMENTS = {
     **{program: Instrument(short, staves=2) for program, short in (KEYBOARDS | ORGANS | {46: "Hp."}).items()},

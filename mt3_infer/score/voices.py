@@ -29,7 +29,7 @@ SPREAD = 0.12
 """How much this share varies in a part, as the standard deviation of its logarithm."""
 
 FILLS = 0.74
-"""How much of the usual share of the gap to the next onset a note sounds at least, if it is written as filling it."""
+"""The least share of its usual part of the gap to the next onset that a note sounds if written to fill it."""
 
 Voices = tuple[list[Chord], list[Chord]]
 
@@ -63,7 +63,7 @@ def divide(placed: Iterable[Placed], grids: Grids) -> Voices:
                 first.append(Chord(chord.start, end, rest, chord.graces))
             continue
         others = [one for one in chord.notes if one not in long]
-        if inner and min(one.pitch for one in long) > max([*inner, *(one.pitch for one in others)]):
+        if inner and long and min(one.pitch for one in long) > max([*inner, *(one.pitch for one in others)]):
             first.append(Chord(chord.start, end, long, chord.graces))
             second += [Chord(chord.start, end, others)] if others else []
             lowered = end
