@@ -19,9 +19,15 @@ from checkpoints.errors import CatalogError, UnknownCheckpointError
 from checkpoints.files import CheckpointFile, SourceSpec
 from checkpoints.sources import open_source
 
-_CATALOG = Path(__file__).with_name("catalog.toml")
+BUILT_IN = Path(__file__).with_name("catalog.toml")
 _ENTRY_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+COMMERCIAL_LICENSES = frozenset(
+    {
+        *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "ISC", "MIT", "MIT-0", "Unlicense"),
+        *("CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-4.0"),
+    }
+)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -30,7 +36,10 @@ class Entry:
     """One checkpoint: the files that belong together, under one license.
 
     Attributes:
+        license: of the weights, as an SPDX identifier.
         variant_of: the checkpoint that this one is another version of: not fetched unless it is named.
+        is_model: False for files that no network runs on, such as a sound font.
+        training_data: what is known of the recordings that the weights were trained on, in one sentence.
     """
 
     name: str
@@ -40,6 +49,13 @@ class Entry:
     attribution: str
     files: tuple[CheckpointFile, ...]
     variant_of: str | None = None
+    is_model: bool = True
+    training_data: str = "Not stated."
+
+    @property
+    def allows_commercial_use(self) -> bool:
+        """Return True if the license of the weights is known to allow commercial use."""
+        return self.license in COMMERCIAL_LICENSES
 
     @property
     def size(self) -> int:
@@ -55,8 +71,8 @@ class Catalog:
 
     @property
     def main_names(self) -> tuple[str, ...]:
-        """The names that "all" means: those of no variant."""
-        return tuple(name for name, entry in self.entries.items() if entry.variant_of is None)
+        """The names that "all" means: those of models that are no variant."""
+        return tuple(name for name, entry in self.entries.items() if entry.is_model and entry.variant_of is None)
 
     @cached_property
     def _names(self) -> dict[str, Entry]:
@@ -79,7 +95,7 @@ class Catalog:
 
 
 @cache
-def load_catalog(path: Path = _CATALOG) -> Catalog:
+def load_catalog(path: Path = BUILT_IN) -> Catalog:
     """Read and check a catalog, once per path.
 
     Raises:
@@ -115,9 +131,12 @@ def _entry(name: str, row: Mapping[str, Any]) -> Entry:
             attribution=row["attribution"],
             files=tuple(_file(name, file) for file in row["files"]),
             variant_of=row.get("variant_of"),
+            is_model=row.get("is_model", True),
+            training_data=row.get("training_data", Entry.training_data),
         )
     except KeyError as missing:
         raise CatalogError(f"Catalog row {name}: {missing} is missing.") from None
+    _require(isinstance(entry.is_model, bool), name, "is_model must be true or false")
     _require(bool(entry.files), name, "it has no files")
     _require(len({file.name for file in entry.files}) == len(entry.files), name, "two files share a name")
     return entry

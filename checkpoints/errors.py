@@ -5,6 +5,7 @@ CheckpointError                     checkpoint_error
 ├── UnknownCheckpointError          unknown_checkpoint
 ├── CheckpointNotFoundError         checkpoint_not_found
 │   └── OfflineError                checkpoint_offline
+├── LicenseNotAdmittedError         license_not_admitted
 ├── DownloadError                   checkpoint_download_failed
 ├── ChecksumError                   checkpoint_corrupt
 ├── DiskSpaceError                  disk_full
@@ -47,6 +48,16 @@ class UnknownCheckpointError(CheckpointError):
 
     code = "unknown_checkpoint"
     user_message = "The worker does not know this model. Ask the operator of the service to update the worker."
+
+
+class LicenseNotAdmittedError(CheckpointError):
+    """The license of the weights is not among those that MT3_LICENSES admits."""
+
+    code = "license_not_admitted"
+    user_message = (
+        "The license of this model's weights does not allow commercial use, which this service requires. "
+        "Choose another model."
+    )
 
 
 class CheckpointNotFoundError(CheckpointError):

@@ -19,7 +19,12 @@ from typing import Any
 
 from checkpoints import fetch
 from checkpoints.catalog import Catalog, Entry, load_catalog
-from checkpoints.errors import CheckpointError, CheckpointNotFoundError, ChecksumError
+from checkpoints.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    ChecksumError,
+    LicenseNotAdmittedError,
+)
 from checkpoints.files import CheckpointFile, mismatch_reason, read_json, write_json
 from checkpoints.locks import HostLock, LockFactory
 from checkpoints.mirror import Mirror, open_mirror
@@ -56,12 +61,25 @@ def is_offline(environ: Mapping[str, str] = os.environ) -> bool:
     return word in _YES
 
 
+def admitted_licenses(environ: Mapping[str, str] = os.environ) -> str:
+    """Return the value of `MT3_LICENSES`.
+
+    Raises:
+        CheckpointError: it is neither any nor commercial.
+    """
+    word = environ.get("MT3_LICENSES", "").strip().lower() or "any"
+    if word not in ("any", "commercial"):
+        raise CheckpointError(f"MT3_LICENSES is {word!r}; it can be any or commercial.")
+    return word
+
+
 class CheckpointStore:
     """A directory of verified checkpoints; safe for many threads, processes and hosts at once.
 
     Args:
         root: created when something is first fetched; `default_root()` without it.
         offline: never connect to anything.
+        licenses: "commercial" admits only weights whose license allows commercial use.
         locks: makes the lock that a download is done under.
         catalog: which checkpoints there are.
         mirror: tried before all other sources; receives what came from one of those.
@@ -74,6 +92,7 @@ class CheckpointStore:
         root: Path | None = None,
         *,
         offline: bool = False,
+        licenses: str = "any",
         locks: LockFactory = HostLock,
         catalog: Catalog | None = None,
         mirror: Mirror | None = None,
@@ -82,6 +101,7 @@ class CheckpointStore:
     ) -> None:
         self.root = root if root is not None else default_root()
         self.offline = offline
+        self.licenses = licenses
         self.catalog = catalog if catalog is not None else load_catalog()
         self.locks = locks
         self.mirror = mirror
@@ -97,12 +117,14 @@ class CheckpointStore:
     ) -> CheckpointStore:
         """Open the user's store: at `default_root()`, with the mirror that `MT3_CHECKPOINT_MIRROR` names.
 
-        `MT3_OFFLINE=1` forbids connections; `MT3_CHECKPOINT_CATALOG` names a catalog to use instead of ours.
+        `MT3_OFFLINE=1` forbids connections; `MT3_LICENSES=commercial` admits only weights whose license allows
+        commercial use; `MT3_CHECKPOINT_CATALOG` names a catalog to use instead of ours.
         """
         mirror, catalog = environ.get("MT3_CHECKPOINT_MIRROR"), environ.get("MT3_CHECKPOINT_CATALOG")
         return cls(
             default_root(environ),
             offline=is_offline(environ),
+            licenses=admitted_licenses(environ),
             locks=locks,
             catalog=load_catalog(Path(catalog)) if catalog else None,
             mirror=open_mirror(mirror, environ) if mirror else None,
@@ -136,7 +158,9 @@ class CheckpointStore:
 
         Raises:
             CheckpointNotFoundError: with the command that would fetch it.
+            LicenseNotAdmittedError: see `require_admitted`.
         """
+        self.require_admitted(name)
         directory = self.directory(name)
         if directory is None:
             entry = self.entry(name)
@@ -145,6 +169,23 @@ class CheckpointStore:
                 f"fetch it with: mt3-infer download {entry.name}"
             )
         return directory
+
+    def admits(self, name: str) -> bool:
+        """Return True if the license of a checkpoint's weights is among those that may be used."""
+        return self.licenses == "any" or self.entry(name).allows_commercial_use
+
+    def require_admitted(self, name: str) -> None:
+        """Raise if the license of a checkpoint's weights may not be used.
+
+        Raises:
+            LicenseNotAdmittedError: it does not allow commercial use, and MT3_LICENSES asks for that.
+        """
+        if not self.admits(name):
+            entry = self.entry(name)
+            raise LicenseNotAdmittedError(
+                f"The weights of {entry.name} have the license {entry.license}, which does not allow commercial "
+                "use; choose another model, or set MT3_LICENSES=any."
+            )
 
     def missing(self, entry: Entry) -> list[CheckpointFile]:
         """Return the files that are not there or not verified; files that were copied in are verified here."""
@@ -221,10 +262,12 @@ class CheckpointStore:
             force: download even what is there.
             source: only from this kind of source (and not from the mirror, unless it is "mirror").
         Raises:
-            UnknownCheckpointError, OfflineError, StoreNotWritableError, LockTimeoutError, DiskSpaceError,
+            UnknownCheckpointError, LicenseNotAdmittedError, OfflineError, StoreNotWritableError,
+            LockTimeoutError, DiskSpaceError,
             DownloadError (names each source and why), ChecksumError (every source gave wrong bytes),
             CheckpointError (no file of it can be had from such a source).
         """
+        self.require_admitted(name)
         return fetch.fetch(self, self.entry(name), progress or _ignore, force=force, kind=source)
 
     def install(

@@ -34,8 +34,11 @@ class Settings(BaseSettings):
 
     checkpoint_dir: Path | None = None
     checkpoint_mirror: str | None = None
+    checkpoint_catalog: Path | None = None
+    sound_font: Path | None = None
     offline: bool = False
-    default_model: str = "basic_pitch"
+    default_model: str = "auto"
+    licenses: Literal["any", "commercial"] = "any"
     device: str = "auto"
 
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3

@@ -7,7 +7,8 @@ when another process wrote in between. The functions of `shared.jobs` follow tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,14 @@ def _connect_with_patience(seconds: float) -> Callable[..., psycopg.Connection[A
 def make_sessions(engine: Engine) -> Sessions:
     """Return a session factory; objects stay readable after commit."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+@contextmanager
+def reading(sessions: Sessions) -> Iterator[Session]:
+    """Open a session for reads that need no common snapshot: without a transaction, each is one round trip."""
+    with sessions() as session:
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        yield session
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

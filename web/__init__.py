@@ -9,19 +9,20 @@ import flask_swagger_ui
 from apiflask import APIFlask
 from flask import Response, request, send_from_directory
 
-from checkpoints.catalog import load_catalog
+from checkpoints.catalog import BUILT_IN, load_catalog
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
 from shared.fairness import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import health, models, transcriptions
+from web import exports, health, models, transcriptions
 from web.browsers import refuse_foreign
 from web.errors import register_error_handlers
 from web.forms import FormRequest
 from web.schemas import Problem
 from web.services import EXTENSION, Services
-from web.uploads import resolve_model
+from web.strict import refuse_unknown
+from web.uploads import check_default_model
 
 CONTENT_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; "
@@ -71,11 +72,11 @@ def create_app(
         sessions=sessions or make_sessions(make_engine(settings)),
         storage=storage or make_storage(settings),
         queue=queue or BackgroundQueue(CeleryQueue(make_celery(settings))),
-        catalog=load_catalog(),
+        catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
         line=WaitingLine(),
     )
-    resolve_model(app.extensions[EXTENSION], None)  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, models, health):
+    check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
+    for module in (transcriptions, exports, models, health):
         app.register_blueprint(module.blueprint)
     register_error_handlers(app)
     app.spec_processor(_declare_problems)
@@ -110,6 +111,11 @@ def _add_pages(app: APIFlask) -> None:
     @app.before_request
     def refuse_other_sites() -> Response | None:
         return refuse_foreign(request, app.extensions[EXTENSION].settings)
+
+    @app.before_request
+    def refuse_unknown_names() -> None:
+        if request.path.startswith("/v1/") and request.endpoint is not None:
+            refuse_unknown(app.view_functions[request.endpoint], request)
 
     @app.after_request
     def add_headers(response: Response) -> Response:

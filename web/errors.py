@@ -26,6 +26,8 @@ STATUS_OF = {
     "invalid_cursor": 422,
     "invalid_request": 422,
     "unknown_model": 422,
+    "unknown_format": 422,
+    "license_not_admitted": 422,
     "invalid_option": 422,
     "empty_upload": 422,
     "unavailable": 503,
@@ -53,6 +55,12 @@ class UnknownModel(ServiceError):  # noqa: N818
     """No model has that name or alias."""
 
     code = "unknown_model"
+
+
+class LicenseNotAdmitted(ServiceError):  # noqa: N818
+    """The license of the model's weights is not among those that the service admits."""
+
+    code = "license_not_admitted"
 
 
 class EmptyUpload(ServiceError):  # noqa: N818

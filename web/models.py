@@ -8,10 +8,11 @@ from apiflask import APIBlueprint
 from sqlalchemy import select
 
 from mt3_infer.models import MODELS
+from shared.default_model import AUTO, PREFERENCE
 from shared.tables import ModelReport
 from web.schemas import ModelList, ModelView
 from web.services import Services, services
-from web.uploads import resolve_model
+from web.uploads import admitted_models, find_model, resolve_model
 
 blueprint = APIBlueprint("models", __name__, url_prefix="/v1/models", tag="Models")
 
@@ -21,7 +22,11 @@ blueprint = APIBlueprint("models", __name__, url_prefix="/v1/models", tag="Model
 @blueprint.doc(summary="List the models")
 def index() -> dict[str, Any]:
     """Return all models."""
-    return ModelList(items=_views(services())).model_dump(mode="json")
+    name = services().settings.default_model
+    default = name if name == AUTO else find_model(services(), name)
+    preferred = next(name for name in PREFERENCE if name in admitted_models(services()))
+    views = _views(services())
+    return ModelList(items=views, default=default, preferred=preferred).model_dump(mode="json")
 
 
 @blueprint.get("/<name>")
@@ -39,8 +44,7 @@ def _views(services: Services) -> list[ModelView]:
     default = resolve_model(services, None)
     return [
         _view(services, name, report=reports.get(name), is_default=name == default)
-        for name in services.catalog.entries
-        if name in MODELS
+        for name in admitted_models(services)
     ]
 
 
@@ -53,9 +57,15 @@ def _view(services: Services, name: str, *, report: ModelReport | None, is_defau
         description=spec.description,
         aliases=list(entry.aliases),
         license=entry.license,
+        license_url=entry.license_url,
+        commercial_use=entry.allows_commercial_use,
+        training_data=entry.training_data,
+        attribution=entry.attribution,
         size=sum(file.size for file in entry.files),
         files=[{"name": f.name, "size": f.size, "sha256": f.sha256} for f in entry.files],
         installed=bool(report and report.installed),
+        download=report.download if report else None,
+        error=report.error if report else None,
         default=is_default,
         variant_of=entry.variant_of,
         options=spec.options.model_json_schema().get("properties", {}),

@@ -12,14 +12,15 @@ from uuid6 import uuid7
 from werkzeug.datastructures import FileStorage
 
 from mt3_infer.models import MODELS
+from shared.default_model import AUTO, PREFERENCE, choose
 from shared.errors import IdempotencyConflict, ServiceError
 from shared.jobs import NewJob, create_job
 from shared.logs import get_logger
 from shared.storage import StoredObject, upload_prefix
 from shared.tables import Job
 from web.client_json import check_returnable, read_object
-from web.errors import EmptyUpload, InvalidRequest, UnknownModel
-from web.schemas import ClientFields, NewTranscription
+from web.errors import EmptyUpload, InvalidRequest, LicenseNotAdmitted, UnknownModel
+from web.schemas import MAX_METADATA_CHARACTERS, ClientFields, NewTranscription
 from web.services import OWNER, Services
 
 log = get_logger(__name__)
@@ -29,7 +30,8 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
     """Store the recording, then create the job; return it, or the job created earlier with the same key.
 
     Raises:
-        UnknownModel, InvalidOptionError, InvalidRequest, EmptyUpload, IdempotencyConflict: the request is wrong.
+        UnknownModel, LicenseNotAdmitted, InvalidOptionError, InvalidRequest, EmptyUpload, IdempotencyConflict:
+            the request is wrong.
         StorageUnavailable, OperationalError: nothing was accepted; a retry is safe.
     """
     model = resolve_model(services, form.model)
@@ -59,7 +61,7 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
         upload_key=stored.key,
         upload_bytes=stored.size,
         idempotency_key=idempotency_key,
-        request_hash=request_hash(stored, model, options, metadata),
+        request_hash=request_hash(stored, AUTO if is_auto(services, form) else model, options, metadata),
     )
     try:
         job, created = create_job(services.sessions, new)
@@ -72,6 +74,22 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
         return job
     services.queue.notify()
     return job
+
+
+def check_metadata(metadata: dict[str, Any]) -> None:
+    """Raise if metadata that came as JSON cannot be stored and returned.
+
+    Raises:
+        InvalidRequest: it is too long, or a value in it cannot be returned.
+    """
+    check_returnable("metadata", metadata)
+    if len(json.dumps(metadata, ensure_ascii=False)) > MAX_METADATA_CHARACTERS:
+        raise InvalidRequest(f"metadata must not be longer than {MAX_METADATA_CHARACTERS} characters of JSON.")
+
+
+def is_auto(services: Services, form: NewTranscription) -> bool:
+    """Return True if the service chooses the model, so that a repeated request may get another one."""
+    return (form.model or services.settings.default_model) == AUTO
 
 
 def check_showable(fields: ClientFields) -> None:
@@ -97,14 +115,51 @@ def discard(services: Services, job_id: UUID) -> None:
 
 
 def resolve_model(services: Services, asked: str | None) -> str:
-    """Return a model's name for a name or an alias. Checkpoints without a network are not models."""
+    """Return a model's name for a name or an alias; for `auto`, the one that a job gets now.
+
+    Raises:
+        UnknownModel: there is none; a checkpoint without a network is not a model.
+        LicenseNotAdmitted: MT3_LICENSES does not admit its weights.
+    """
     name = asked or services.settings.default_model
+    if name == AUTO:
+        with services.sessions() as session:
+            return choose(session, admitted_models(services))
+    return find_model(services, name)
+
+
+def find_model(services: Services, name: str) -> str:
+    """Return the name of a model other than `auto`; see `resolve_model`."""
     models = [entry for entry in services.catalog.entries.values() if entry.name in MODELS]
-    for entry in models:
-        if name == entry.name or name in entry.aliases:
-            return entry.name
-    known = ", ".join(sorted(entry.name for entry in models))
-    raise UnknownModel(f"Unknown model {name!r}. Available models: {known}.")
+    found = next((entry for entry in models if name == entry.name or name in entry.aliases), None)
+    admitted = admitted_models(services)
+    known = ", ".join(sorted([AUTO, *admitted]))
+    if found is None:
+        raise UnknownModel(f"Unknown model {name!r}. Available models: {known}.")
+    if found.name not in admitted:
+        raise LicenseNotAdmitted(
+            f"The license of {found.name} ({found.license}) does not allow commercial use, which this service "
+            f"requires. Available models: {known}."
+        )
+    return found.name
+
+
+def admitted_models(services: Services) -> list[str]:
+    """Return the models whose license the service admits, in the order of the catalog."""
+    is_any = services.settings.licenses == "any"
+    entries = services.catalog.entries.values()
+    return [entry.name for entry in entries if entry.name in MODELS and (is_any or entry.allows_commercial_use)]
+
+
+def check_default_model(services: Services) -> None:
+    """Raise if MT3_DEFAULT_MODEL cannot be used.
+
+    Raises:
+        UnknownModel, LicenseNotAdmitted: see `resolve_model`.
+    """
+    default = services.settings.default_model
+    for name in PREFERENCE[-1:] if default == AUTO else (default,):
+        find_model(services, name)
 
 
 def is_empty(upload: FileStorage) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
+from checkpoints.catalog import BUILT_IN, load_catalog
 from checkpoints.locks import ClusterLocks
 from checkpoints.mirror import open_mirror
 from checkpoints.store import CheckpointStore
@@ -19,10 +20,12 @@ from mt3_infer.audio import DecodeLimits
 from shared import startup
 from shared.config import read_settings
 from shared.db import make_engine, make_sessions
+from shared.default_model import AUTO, PREFERENCE
 from shared.logs import configure_logs, get_logger
-from shared.model_reports import report_model
+from shared.model_reports import report_installed
 from shared.queue import WAKE_TASK, BackgroundQueue, CeleryQueue, make_celery
 from shared.storage import make_storage
+from worker.background_fetch import BackgroundFetch
 from worker.context import Services
 from worker.engine import TranscriptionEngine
 from worker.liveness import Liveness, Registration, Watchdog, loop_step
@@ -55,12 +58,15 @@ def services() -> Services:
             CheckpointStore(
                 settings.checkpoint_dir,
                 offline=settings.offline,
+                licenses=settings.licenses,
+                catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
                 locks=ClusterLocks.from_url(settings.redis_url),
                 mirror=open_mirror(settings.checkpoint_mirror) if settings.checkpoint_mirror else None,
             ),
             device=settings.device,
             max_audio_seconds=settings.max_audio_seconds,
             limits=DecodeLimits(settings.probe_seconds, settings.probe_memory_bytes),
+            sound_font=settings.sound_font,
         ),
         queue=BackgroundQueue(CeleryQueue(app)),
         worker=f"{socket.gethostname()}:{os.getpid()}",
@@ -97,13 +103,20 @@ def _wait_for_dependencies(**_: Any) -> None:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _begin(**_: Any) -> None:
-    registration().start()
     try:
-        for name, installed in services().engine.installed().items():
-            with services().sessions.begin() as session:
-                report_model(session, name, installed=installed, realtime_factor=None)
+        with services().sessions.begin() as session:
+            report_installed(session, services().engine.installed())
     except Exception as error:
         log.warning("model_report_failed", error=str(error))
+    registration().start()
+    if settings.default_model == AUTO:
+        BackgroundFetch(
+            services().engine,
+            services().sessions,
+            models=PREFERENCE[::-1],
+            in_use=PREFERENCE[-1],
+            stopping=stopping,
+        ).start()
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]

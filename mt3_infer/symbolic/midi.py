@@ -20,6 +20,7 @@ from io import BytesIO
 
 import mido
 
+from mt3_infer.symbolic.instruments import program_name
 from mt3_infer.symbolic.notes import Note
 
 TICKS_PER_BEAT = 480  # the most; see `_ticks_per_beat`
@@ -44,7 +45,7 @@ class _Span:
 def notes_to_midi(notes: Iterable[Note]) -> bytes:
     """Write a MIDI file.
 
-    On one track a pitch sounds once at a time, since MIDI cannot tell which of two it should end: a note
+    On one track a pitch sounds once at a time, since MIDI cannot state which of two a note-off ends: a note
     ends where the next of its pitch begins, and of two that begin at once the longer is kept. No note is
     shorter than a tick.
     """
@@ -125,7 +126,7 @@ def _track(spans: list[_Span], channel: int, program: int, changes: set[int]) ->
     ]
     starts = [(s.start, 2, _message("note_on", s.pitch, s.velocity, channel)) for s in spans]
     now = 0
-    name = "Drums" if channel == DRUM_CHANNEL else f"Program {program}"
+    name = program_name(program, is_drum=channel == DRUM_CHANNEL)
     track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
     for tick, _, message in sorted(ends + changes_of_program + starts, key=lambda event: event[:2]):
         track.append(message.copy(time=tick - now))

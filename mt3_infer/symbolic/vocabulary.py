@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mt3_infer.symbolic.instruments import Instrument
+
 PAD = 0
 """Also what the decoder is started with."""
 END = 1
@@ -130,36 +132,6 @@ def until_end(token_ids: Iterable[int]) -> list[int]:
             break
         kept.append(token_id)
     return kept
-
-
-class Instrument(StrEnum):
-    """General MIDI's families, and the drum kit."""
-
-    PIANO = "piano"
-    CHROMATIC_PERCUSSION = "chromatic_percussion"
-    ORGAN = "organ"
-    GUITAR = "guitar"
-    BASS = "bass"
-    STRINGS = "strings"
-    ENSEMBLE = "ensemble"
-    BRASS = "brass"
-    REED = "reed"
-    PIPE = "pipe"
-    SYNTH_LEAD = "synth_lead"
-    SYNTH_PAD = "synth_pad"
-    SYNTH_EFFECTS = "synth_effects"
-    ETHNIC = "ethnic"
-    PERCUSSIVE = "percussive"
-    SOUND_EFFECTS = "sound_effects"
-    DRUMS = "drums"
-
-    @property
-    def programs(self) -> range:
-        """Its programs: eight in each family, in the order above; none for the drum kit."""
-        if self is Instrument.DRUMS:
-            return range(0)
-        first = 8 * list(Instrument).index(self)
-        return range(first, first + 8)
 
 
 def allowed_token_ids(codec: Codec, instruments: Iterable[Instrument]) -> list[int]:

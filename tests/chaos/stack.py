@@ -169,6 +169,7 @@ class Stack:
             "MT3_S3_ACCESS_KEY_ID": servers.S3_KEY,
             "MT3_S3_SECRET_ACCESS_KEY": servers.S3_SECRET,
             "MT3_CHECKPOINT_DIR": str(folder / "checkpoints"),
+            "MT3_DEFAULT_MODEL": "basic_pitch",
             "MT3_WORKER_CONCURRENCY": "1",  # so that a kill or a pause hits one attempt
             "MT3_LEASE_SECONDS": "2",
             "MT3_RETRY_SECONDS": "0.2",

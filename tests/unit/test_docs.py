@@ -35,6 +35,19 @@ def test_every_model_has_a_checkpoint_and_its_terms_are_named() -> None:
         assert f"`{name}`" in terms
 
 
+def test_the_terms_of_every_model_are_in_its_document() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)`.*? \| (\S+) \| (yes|no) \| (.*) \|$", (ROOT / "docs" / "models.md").read_text(), re.M
+    )
+    documented = {name: (license, commercial == "yes", data) for name, license, commercial, data in rows}
+    entries = load_catalog().entries
+    assert documented == {
+        name: (entry.license, entry.allows_commercial_use, entry.training_data)
+        for name, entry in entries.items()
+        if entry.variant_of is None and entry.is_model
+    }
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_within_the_repository_exist(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):

@@ -27,7 +27,7 @@ RATE = 22050
 
 
 class CountingNetwork:
-    """Counts the segments, and hears one note, as long as the recording."""
+    """Counts the segments, and outputs one note, as long as the recording."""
 
     device = "cpu"
     grid = SegmentGrid(RATE, hop=RATE, length=RATE)

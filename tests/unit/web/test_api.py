@@ -6,6 +6,7 @@ import io
 import json
 import re
 import threading
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,8 +14,10 @@ from uuid import UUID
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import insert
+from uuid6 import uuid7
 from werkzeug.test import TestResponse
 
+from checkpoints.catalog import BUILT_IN
 from shared import work, worker_registry
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions, now_plus
@@ -26,6 +29,7 @@ from shared.storage import ObjectStorage, make_storage, result_prefix
 from shared.tables import Worker
 from tests.work import must_claim
 from web import create_app
+from web.errors import LicenseNotAdmitted, UnknownModel
 from web.uploads import display_name
 
 
@@ -105,6 +109,31 @@ def test_an_accepted_recording_is_stored_queued_and_announced(
         assert stream.read() == b"RIFFsound"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "form", "words"),
+    [
+        ("POST", "/v1/transcriptions", {"metdata": "{}"}, "form field 'metdata'. Did you mean 'metadata'?"),
+        ("POST", "/v1/transcriptions", {"color": "red"}, "Known: file, metadata, model, options."),
+        ("POST", "/v1/transcriptions?wait=5", {}, "query parameter 'wait'. It takes none."),
+        ("GET", "/v1/transcriptions?state=queued", None, "query parameter 'state'"),
+        ("GET", "/v1/transcriptions?limits=3", None, "Did you mean 'limit'?"),
+        ("GET", "/v1/models?foo=1", None, "query parameter 'foo'. It takes none."),
+        ("DELETE", f"/v1/transcriptions/{UUID(int=7)}?force=1", None, "query parameter 'force'"),
+    ],
+)
+def test_unknown_parameters_and_fields_are_refused_by_name(
+    client: FlaskClient, method: str, path: str, form: dict[str, str] | None, words: str
+) -> None:
+    data = None if form is None else {"file": (io.BytesIO(b"RIFF"), "a.wav"), **form}
+    assert_problem(client.open(path, method=method, data=data), 422, "invalid_request", words)
+    assert client.get("/v1/transcriptions").json["items"] == []
+
+
+def test_a_file_in_another_field_is_refused(client: FlaskClient) -> None:
+    data = {"file": (io.BytesIO(b"RIFF"), "a.wav"), "cover": (io.BytesIO(b"PNG"), "a.png")}
+    assert_problem(client.post("/v1/transcriptions", data=data), 422, "invalid_request", "form field 'cover'")
+
+
 def test_model_can_be_chosen_by_alias(client: FlaskClient) -> None:
     assert accepted(client, model="light")["model"] == "basic_pitch"
 
@@ -112,7 +141,7 @@ def test_model_can_be_chosen_by_alias(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("form", "code", "message"),
     [
-        ({"model": "nonesuch"}, "unknown_model", "Unknown model 'nonesuch'. Available models: basic_pitch"),
+        ({"model": "nonesuch"}, "unknown_model", "Unknown model 'nonesuch'. Available models: auto, basic_pitch"),
         ({"model": "mt3_t5x"}, "unknown_model", "Unknown model 'mt3_t5x'"),  # a checkpoint without a network
         (
             {"options": '{"volume": 11}'},
@@ -290,9 +319,77 @@ def test_list_is_filtered_and_paginated(client: FlaskClient, sessions: Sessions,
     assert ([job["id"] for job in succeeded["items"]], succeeded["next_cursor"]) == ([ids[0]], None)
 
 
+def test_list_is_filtered_by_time_name_and_metadata(client: FlaskClient) -> None:
+    odd = {"a b": "x", "$.path": "z", "n": 7, "o'k": "100%"}
+    first = accepted(client, name="Nocturne_Op9.wav", metadata=json.dumps(odd))
+    second = accepted(client, name="100% Étude.mp3", metadata='{"album": "Demo"}')
+
+    def found(**query: str) -> list[str]:
+        answer = client.get("/v1/transcriptions", query_string=query)
+        assert answer.status_code == 200, answer.text
+        return [job["id"] for job in answer.json["items"]]
+
+    both = [second["id"], first["id"]]
+    assert found(status="queued,processing") == found(status="failed, queued") == both
+    assert found(status="failed,canceled") == []
+    assert found(q="nocturne") == found(q="_op9") == [first["id"]]
+    assert found(q="%") == [second["id"]], "no wildcard"
+    for key, value in odd.items():
+        assert found(**{f"metadata.{key}": str(value)}) == [first["id"]], key
+    assert found(**{"metadata.album": "Demo", "metadata.n": "7"}) == found(**{"metadata.album": "demo"}) == []
+    assert found(created_before=second["created_at"]) == [first["id"]]
+    assert found(created_after=first["created_at"]) == [second["id"]]
+    assert found(created_after="2020-01-01T00:00:00+02:00") == both
+    assert found(created_after="9999-12-31T23:59:59Z") == found(created_before="0001-01-02T00:00:00Z") == []
+
+
+def test_a_job_is_renamed_and_its_metadata_replaced(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    job = accepted(client, metadata='{"album": "Demo"}')
+    address = f"/v1/transcriptions/{job['id']}"
+    assert client.patch(address, json={"name": "folder/Prelude.wav"}).json["filename"] == "Prelude.wav"
+    changed = client.patch(address, json={"metadata": {"take": 2}}).json
+    assert (changed["filename"], changed["metadata"]) == ("Prelude.wav", {"take": 2})
+    assert client.patch(address, json={}).json == changed
+    finish(sessions, storage, job["id"])
+    midi = client.get(f"{address}/artifacts/transcription.mid")
+    assert "Prelude.mid" in midi.headers["Content-Disposition"]
+    wrong: list[Any] = [{"status": "failed"}, {"name": ""}, {"name": "\x00"}, {"metadata": {"x": "\x00"}}, []]
+    for body in [*wrong, {"metadata": 3}]:
+        assert_problem(client.patch(address, json=body), 422, "invalid_request")
+    assert_problem(client.patch(address, json={"metadata": {"x": "y" * 20_000}}), 422, "invalid_request", "16384")
+    assert_problem(client.patch(f"/v1/transcriptions/{UUID(int=7)}", json={"name": "a"}), 404, "not_found")
+
+
+def test_a_job_has_links_to_what_can_be_done(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    job = accepted(client)
+    address = f"/v1/transcriptions/{job['id']}"
+    assert job["links"] == {"self": address, "cancel": f"{address}/cancel", "retry": None}
+    assert job["expires_at"] is None
+    (listed,) = client.get("/v1/transcriptions").json["items"]
+    assert listed["queue"]["position"] == 1
+    canceled = client.post(job["links"]["cancel"]).json
+    assert canceled["links"] == {"self": address, "cancel": None, "retry": f"{address}/retry"}
+    client.post(canceled["links"]["retry"])
+    finish(sessions, storage, job["id"])
+    ended = client.get(address).json
+    assert ended["links"] == {"self": address, "cancel": None, "retry": None}
+    kept = datetime.fromisoformat(ended["expires_at"]) - datetime.fromisoformat(ended["finished_at"])
+    assert kept == timedelta(days=30)
+
+
 @pytest.mark.parametrize(
     ("query", "code"),
     [
+        ("created_after=yesterday", "invalid_request"),
+        ("created_after=2026-01-01T00:00:00", "invalid_request"),
+        ("q=", "invalid_request"),
+        ("metadata.%22=1", "invalid_request"),
+        ("metadata.a=%00", "invalid_request"),
+        ("status=", "invalid_request"),
         ("status=done", "invalid_request"),
         ("limit=0", "invalid_request"),
         ("cursor=x", "invalid_cursor"),
@@ -354,6 +451,57 @@ def test_models_include_what_workers_report(client: FlaskClient, sessions: Sessi
     assert model["variant_of"] is None
     assert client.get("/v1/models/yourmt3_plus").json["variant_of"] == "yourmt3"
     assert_problem(client.get("/v1/models/nonesuch"), 422, "unknown_model")
+
+
+def test_auto_is_mt3_as_soon_as_its_weights_are_installed(client: FlaskClient, sessions: Sessions) -> None:
+    def models() -> dict[str, Any]:
+        return {model["name"]: model for model in client.get("/v1/models").json["items"]}
+
+    first = accepted(client, headers={"Idempotency-Key": "one"})
+    assert first["model"] == accepted(client, model="auto")["model"] == "basic_pitch"
+    download = {"bytes_done": 5, "bytes_total": 10, "bytes_per_second": 1, "waiting": False}
+    with sessions.begin() as session:
+        report_model(session, "mt3_pytorch", installed=False, download=download)
+    assert accepted(client)["model"] == "basic_pitch"
+    assert (models()["mt3_pytorch"]["download"], models()["basic_pitch"]["default"]) == (download, True)
+    with sessions.begin() as session:
+        report_model(session, "mt3_pytorch", installed=True)
+    assert accepted(client)["model"] == accepted(client, model="auto")["model"] == "mt3_pytorch"
+    assert (models()["mt3_pytorch"]["download"], models()["mt3_pytorch"]["default"]) == (None, True)
+    assert client.get("/v1/models").json["default"] == "auto"
+    assert client.get(f"/v1/transcriptions/{first['id']}").json["model"] == "basic_pitch", "decided once"
+    assert accepted(client, headers={"Idempotency-Key": "one"})["id"] == first["id"], "the same request"
+    with sessions.begin() as session:
+        report_model(session, "mt3_pytorch", installed=False, error="The download failed.")
+    assert accepted(client)["model"] == "basic_pitch"
+    assert models()["mt3_pytorch"]["error"] == "The download failed."
+
+
+def test_only_models_for_commercial_use_are_admitted_if_the_operator_asks(
+    settings: Settings, sessions: Sessions, storage: ObjectStorage, tmp_path: Path
+) -> None:
+    text = BUILT_IN.read_text()
+    start = text.index("[mt3_pytorch]")
+    text = text[:start] + text[start:].replace('license = "Apache-2.0"', 'license = "CC-BY-NC-4.0"', 1)
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(text)
+    commercial = settings.model_copy(update={"checkpoint_catalog": catalog, "licenses": "commercial"})
+    client = make_client(commercial, sessions=sessions, storage=storage, queue=InMemoryQueue())
+    assert_problem(post(client, model="mt3_pytorch"), 422, "license_not_admitted", "mt3_pytorch (CC-BY-NC-4.0)")
+    assert_problem(
+        post(client, model="accurate"), 422, "license_not_admitted", "Available models: auto, basic_pitch"
+    )
+    assert "mt3_pytorch" not in {model["name"] for model in client.get("/v1/models").json["items"]}
+    with sessions.begin() as session:
+        report_model(session, "mt3_pytorch", installed=True)
+    assert accepted(client)["model"] == "basic_pitch", "auto chooses among those admitted"
+    any_license = make_client(
+        settings.model_copy(update={"checkpoint_catalog": catalog}), sessions=sessions, storage=storage
+    )
+    (model,) = [m for m in any_license.get("/v1/models").json["items"] if m["name"] == "mt3_pytorch"]
+    assert (model["license"], model["commercial_use"]) == ("CC-BY-NC-4.0", False)
+    with pytest.raises(LicenseNotAdmitted, match="mt3_pytorch"):
+        create_app(commercial.model_copy(update={"default_model": "mt3_pytorch"}), queue=InMemoryQueue())
 
 
 def test_readiness_names_the_unavailable_dependency(client: FlaskClient) -> None:
@@ -435,6 +583,8 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/transcriptions/{job_id}/cancel",
         "/v1/transcriptions/{job_id}/retry",
         "/v1/transcriptions/{job_id}/artifacts/{name}",
+        "/v1/transcriptions/{job_id}/exports",
+        "/v1/transcriptions/{job_id}/exports/{export_id}",
         "/v1/models",
         "/v1/models/{name}",
         "/livez",
@@ -476,7 +626,7 @@ def test_responses_have_the_declared_content_types(
     requests.sort(key=lambda request: request[0] == "DELETE")
     statuses = set()
     for method, path, ids in requests:
-        response = client.open(path.format(**ids), method=method)
+        response = client.open(path.format(**ids, export_id=uuid7()), method=method)
         declared = spec["paths"][path.split("?")[0]][method.lower()]["responses"]
         assert str(response.status_code) in declared, (method, path, ids, response.text)
         content = declared[str(response.status_code)].get("content", {})
@@ -494,9 +644,7 @@ def test_every_response_has_the_security_headers(client: FlaskClient) -> None:
 
 
 def test_unknown_default_model_prevents_the_start(settings: Settings) -> None:
-    from web.errors import UnknownModel
-
-    with pytest.raises(UnknownModel, match="Available models: basic_pitch"):
+    with pytest.raises(UnknownModel, match="Available models: auto, basic_pitch"):
         create_app(settings.model_copy(update={"default_model": "nonesuch"}), queue=InMemoryQueue())
 
 

@@ -20,8 +20,9 @@
  *             enum?: string[], title?: string, description?: string, anyOf?: OptionSchema[],
  *             items?: OptionSchema }} OptionSchema
  * @typedef {{ name: string, title: string, description: string, license: string, size: number,
- *             installed: boolean, default: boolean, variant_of: string | null, options: Record<string, OptionSchema>,
+ *             installed: boolean, download: Download | null, error: string | null, default: boolean, variant_of: string | null, options: Record<string, OptionSchema>,
  *             realtime_factor: number | null }} Model
+ * @typedef {{ items: Model[], default: string, preferred: string }} ModelList
  * @typedef {{ onset: number, offset: number, pitch: number, velocity: number, program: number, is_drum: boolean }} Note
  * @typedef {{ duration?: number, notes?: Note[] }} NotesFile the fields of notes.json that the page reads
  */
@@ -125,9 +126,9 @@ async function jsonOf(response) {
   }
 }
 
-/** @returns {Promise<Model[]>} */
+/** @returns {Promise<ModelList>} */
 export async function listModels() {
-  return (await jsonOf(await request(`${ROOT}/models`))).items;
+  return jsonOf(await request(`${ROOT}/models`));
 }
 
 /**

@@ -11,6 +11,8 @@ import { Connection, poll } from "./polling.js";
 import { currentJob, goTo } from "./router.js";
 import { Uploads } from "./upload.js";
 
+const MODELS_MS = 5_000; // between two looks at a model that is being downloaded
+
 const connection = new Connection();
 const store = new JobStore();
 const form = new ModelForm();
@@ -57,7 +59,7 @@ async function loadModels() {
   form.show(await listModels());
   list.render(); // titles of the models are known now
   view.render();
-  return null;
+  return form.isWaiting ? MODELS_MS : null;
 }
 
 connection.addEventListener("change", showConnection);

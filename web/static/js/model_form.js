@@ -5,6 +5,7 @@ import { fileSize, label } from "./format.js";
 
 const STORAGE_KEY = "mt3-infer.model";
 const SLIDER_STEPS = 1000;
+const AUTO = "auto";
 
 /** @typedef {import("./api.js").Model} Model */
 /** @typedef {import("./api.js").OptionSchema} OptionSchema */
@@ -14,6 +15,7 @@ const SLIDER_STEPS = 1000;
 export class ModelForm {
   /** @type {Model[]} */
   #models = [];
+  #preferred = "";
   /** @type {Map<string, Field>} */
   #fields = new Map();
 
@@ -26,15 +28,29 @@ export class ModelForm {
     byId("model-form").addEventListener("submit", (event) => event.preventDefault());
   }
 
-  /** @param {Model[]} models */
-  show(models) {
-    this.#models = models;
-    this.select.replaceChildren(...choices(models));
-    this.select.disabled = models.length === 0;
-    const chosen = models.find((m) => m.name === remembered()) ?? models.find((m) => m.default) ?? models[0];
+  /** Show the models; called again, only refresh what is known about them. @param {import("./api.js").ModelList} list */
+  show(list) {
+    const isFirst = this.#models.length === 0;
+    this.#models = list.items;
+    this.#preferred = list.preferred;
+    if (!isFirst) {
+      this.#describe();
+      return;
+    }
+    const automatic = list.default === AUTO ? [element("option", { value: AUTO }, "Automatic")] : [];
+    this.select.replaceChildren(...automatic, ...choices(list.items));
+    this.select.disabled = this.select.options.length === 0;
+    const names = [...this.select.options].map((option) => option.value);
+    const chosen = [remembered(), list.default, names[0]].find((name) => name && names.includes(name));
     if (!chosen) return;
-    this.select.value = chosen.name;
-    this.#choose(chosen.name);
+    this.select.value = chosen;
+    this.#choose(chosen);
+  }
+
+  /** True while the weights of the preferred model may still be fetched in the background. */
+  get isWaiting() {
+    const preferred = this.#preferredModel();
+    return this.select.options[0]?.value === AUTO && preferred !== undefined && !preferred.installed && !preferred.error;
   }
 
   /** @param {Error} error */
@@ -67,17 +83,26 @@ export class ModelForm {
     return { model: model?.name ?? null, options };
   }
 
+  /** The chosen model; undefined if the service chooses. */
   #current() {
     return this.#models.find((model) => model.name === this.select.value);
   }
 
+  #preferredModel() {
+    return this.#models.find((model) => model.name === this.#preferred);
+  }
+
+  #describe() {
+    const model = this.#current();
+    if (model) setText(this.about, aboutModel(model));
+    else setText(this.about, aboutAutomatic(this.#models.find((each) => each.default), this.#preferredModel()));
+  }
+
   /** @param {string} name */
   #choose(name) {
-    const model = this.#models.find((each) => each.name === name);
-    if (!model) return;
     remember(name);
-    setText(this.about, aboutModel(model));
-    const entries = Object.entries(model.options ?? {});
+    this.#describe();
+    const entries = Object.entries(this.#current()?.options ?? {});
     this.#fields = new Map(entries.map(([option, schema]) => [option, field(option, schemaOf(schema))]));
     this.options.hidden = entries.length === 0;
     const reset = element("button", { type: "button", className: "button small" }, "Reset to defaults");
@@ -94,6 +119,18 @@ function choices(models) {
     const group = element("optgroup", { label: `Variants of ${main.title}` }, ...variants.map(option));
     return variants.length ? [option(main), group] : [option(main)];
   });
+}
+
+/** @param {Model | undefined} now @param {Model | undefined} preferred */
+function aboutAutomatic(now, preferred) {
+  if (!now || !preferred) return "";
+  if (now.name === preferred.name) return `${now.title}: ${aboutModel(now)}`;
+  const { download, error, title } = preferred;
+  const done = download?.bytes_total ? Math.floor((100 * download.bytes_done) / download.bytes_total) : 0;
+  const later = download
+    ? `${title}, which is more accurate, is being downloaded (${done} % of ${fileSize(download.bytes_total)}).`
+    : `${title}, which is more accurate, is used as soon as it is installed.`;
+  return `Uses ${now.title} for now. ${error ? `${title} could not be downloaded: ${error}` : later}`;
 }
 
 /** @param {Model} model */

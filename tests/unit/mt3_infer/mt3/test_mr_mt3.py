@@ -28,8 +28,9 @@ from mt3_infer.models.mt3 import config as known
 from mt3_infer.models.mt3 import network as mt3
 from mt3_infer.models.mt3.config import FrontEnd, MemoryStart, TrainingSetup, training_setup_of
 from mt3_infer.models.t5 import Positions, T5Config
+from mt3_infer.symbolic.instruments import Instrument
 from mt3_infer.symbolic.results import pack, unpack
-from mt3_infer.symbolic.vocabulary import END, Instrument
+from mt3_infer.symbolic.vocabulary import END
 from mt3_infer.weights.files import read_weights
 from tests.unit.mt3_infer.published import mt3_shapes, mt3_weights
 
@@ -62,7 +63,7 @@ def random_weights(config: T5Config, *, memory: bool = True, end: float = 3.0) -
 
 
 class TinyMRMT3(MRMT3):
-    """Hears features of a kind, which is what a segment's first sample says."""
+    """Takes fixed features, selected by the first sample of the segment."""
 
     def features(self, segments: Sequence[Segment]) -> torch.Tensor:
         return FEATURES[[int(segment.waveform[0]) for segment in segments]]

@@ -18,7 +18,8 @@ from mt3_infer.models.mt3.config import GRID
 from mt3_infer.models.mt3.network import MT3, load, real_frames
 from mt3_infer.models.mt3.notes import start_step
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.symbolic.vocabulary import MT3_CODEC, EventType, Instrument
+from mt3_infer.symbolic.instruments import Instrument
+from mt3_infer.symbolic.vocabulary import MT3_CODEC, EventType
 from tests.unit.mt3_infer.published import mt3_shapes
 
 CONFIG = T5Config(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from mt3_infer.symbolic.instruments import Instrument
 from mt3_infer.symbolic.vocabulary import (
     END,
     MT3_CODEC,
     Event,
     EventType,
-    Instrument,
     allowed_token_ids,
     first_program,
 )
@@ -38,11 +38,6 @@ def test_other_ids_are_no_events(token_id):
 def test_event_outside_the_vocabulary():
     with pytest.raises(ValueError, match="no shift 1001"):
         MT3_CODEC.encode(Event(EventType.SHIFT, 1001))
-
-
-def test_families_cover_all_programs_once():
-    programs = [program for instrument in Instrument for program in instrument.programs]
-    assert programs == list(range(128))
 
 
 def test_only_the_programs_of_the_chosen_instruments_are_left():
