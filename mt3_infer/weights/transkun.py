@@ -107,7 +107,12 @@ class Upsampled:
 
 
 def transkun_table(width: int, patch: int) -> Table:
-    """Return the table of `mt3_infer.models.transkun.transformer.TranskunNetwork`, whose tokens have that width."""
+    """Return the table of `mt3_infer.models.transkun.transformer.TranskunNetwork`.
+
+    Args:
+        width: of a token.
+        patch: frames of a token.
+    """
     windows = "framewiseFeatureExtractor.spectrogramExtractor.winGen"
     return {
         "front_end.centers": f"{windows}.center",
@@ -132,7 +137,9 @@ def transkun_table(width: int, patch: int) -> Table:
     }
 
 
-def from_published_transkun(published: Mapping[str, Tensor], network: nn.Module, table: Table, *, matrix: Tensor) -> Weights:
+def from_published_transkun(
+    published: Mapping[str, Tensor], network: nn.Module, table: Table, *, matrix: Tensor
+) -> Weights:
     """Return the authors' weights under our names.
 
     Args:

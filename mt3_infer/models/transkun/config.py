@@ -12,7 +12,9 @@ HOP = 1024  # samples from frame to frame, 23.2 ms
 FRAME_SECONDS = HOP / SAMPLE_RATE
 
 WINDOW_HOP_FRAMES = 345  # 8 s, rounded up to whole frames
-GRID = SegmentGrid(SAMPLE_RATE, hop=WINDOW_HOP_FRAMES * HOP, length=16 * SAMPLE_RATE, lead=8 * SAMPLE_RATE, tail=8 * SAMPLE_RATE)
+GRID = SegmentGrid(
+    SAMPLE_RATE, hop=WINDOW_HOP_FRAMES * HOP, length=16 * SAMPLE_RATE, lead=8 * SAMPLE_RATE, tail=8 * SAMPLE_RATE
+)
 """Windows of 16 s, the first of which begins 8 s before the recording.
 
 The published code goes on for another 8 s, with windows that hold nothing but silence.

@@ -46,7 +46,7 @@ class FrontEnd(nn.Module):
         matrix = mel_matrix_in_hertz(mel).to(waveform.device)
         bins = int(matrix.any(dim=1).nonzero().max()) + 1
         bands = []
-        for some in frames.split(FRAMES_AT_ONCE):
+        for some in torch.split(frames, FRAMES_AT_ONCE):
             normalized = (some - mean) / (deviation + QUIETEST)
             spectra = torch.fft.rfft(normalized[:, None] * windows, norm="ortho")[..., :bins]
             bands.append(spectra.abs().square_() @ matrix[:bins])  # (t, 6, F)

@@ -1,8 +1,8 @@
 """Transkun on a device: windows of a recording in, intervals with their attributes out.
 
-Where decoding of a window begins depends on the window before it: each track goes on after the last event that ended
-there. So a result has the intervals of the best sequences from every frame on that may come to be the first, and the
-collector follows one of them: see `mt3_infer.models.transkun.notes`.
+Where the decoding of a window begins depends on the window before it: each track continues after the last event
+that ended there. So a result has the intervals of the best sequences from every frame at which decoding may begin,
+and the collector follows one of them: see `mt3_infer.models.transkun.notes`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mt3_infer.audio import Waveform
 from mt3_infer.audio.segments import Segment
@@ -77,6 +78,7 @@ class Transkun:
         use_all_cpus(device)
         optimize_for_inference(network, device=device, compute_dtype=torch.float32)
         self.network = network
+        self._positions = self._embed_positions()
         # One window at a time keeps all cores busy, and so its result never depends on what runs beside it.
         self._engine: Engine[Waveform, Waveform] = Engine(SingleStep(self._infer_windows, slots=2), add_at_once=1)
 
@@ -95,14 +97,22 @@ class Transkun:
         return [self.intervals(window) for window in windows]
 
     @torch.inference_mode()
+    def _embed_positions(self) -> Tensor:
+        return self.network.positions()
+
+    @torch.inference_mode()
     def intervals(self, window: Waveform) -> Waveform:
-        """Return the intervals of a window of shape (S,) that are in a best sequence from one of its first frames on.
+        """Return the intervals of a window that are in a best sequence from one of its first frames on.
+
+        Args:
+            window: shape (S,).
 
         Returns:
-            Float32 of shape (N, 8), sorted by the first three: track, begin and end in frames, velocity, how many
-            frames the begin and the end lie beside the middles of their frames, and whether they lie in the window.
+            Float32 of shape (N, 8), sorted by the first three: track, begin and end in frames, velocity, the
+            offsets of the exact begin and end from the middles of their frames, in frames, and 1 for each of
+            the two that lies in the window.
         """
-        tokens = self.network(torch.from_numpy(window).to(self._where))
+        tokens = self.network(torch.from_numpy(window).to(self._where), self._positions)
         scores = self.network.scores(tokens)
         track, begin, end = intervals_from_any_start(
             best_successors(scores).cpu().numpy(), (scores.singles > 0).cpu().numpy(), STARTS

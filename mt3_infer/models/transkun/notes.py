@@ -1,13 +1,14 @@
 """Intervals of overlapping windows → notes and pedals of the recording.
 
-Each track of a window is decoded from the frame on at which its last event in the window before ended. An event that
-goes on beyond the end of a window is found again in the next one, which then has the last word on it.
+Each track of a window is decoded from the frame at which its last event in the window before ended. An event that
+continues beyond the end of a window is found again in the next one, which then decides about it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -84,7 +85,7 @@ class TranskunCollector:
 
 
 def _follow(intervals: Waveform, start: int) -> tuple[list[_Event], int]:
-    """Return the events of one track from a frame on, in the window's time, and the frame at which the last one ends.
+    """Return the events of one track from a frame on, in the window's time, and the frame where the last ends.
 
     That frame is 0 if none of them ends in the window.
     """
@@ -118,17 +119,17 @@ def _add(events: list[_Event], event: _Event) -> None:
 
 
 def _finished(events: list[_Event]) -> list[_Event]:
-    """Return the events of a track that have an end, none longer than until the next one; the last one always has."""
+    """Return the events of a track that have an end, as the last one always has; none overlaps the next."""
     if events:
         events[-1].has_offset = True
     ended = sorted((event for event in events if event.has_offset), key=lambda e: (e.onset, e.offset))
-    for event, following in zip(ended, ended[1:], strict=False):
+    for event, following in pairwise(ended):
         event.offset = min(event.offset, following.onset)
     return [event for event in ended if event.onset < event.offset]
 
 
 def extend_to_pedal(notes: Iterable[Note], pedals: Iterable[Pedal]) -> list[Note]:
-    """Let notes that end while the sustain pedal is held last until it is released, or their pitch begins again."""
+    """Prolong notes that end under the sustain pedal until it is released, or until their pitch begins again."""
     held = sorted((pedal.onset, pedal.offset) for pedal in pedals if pedal.controller == SUSTAIN)
     onsets = np.array([onset for onset, _ in held])
     extended: list[Note] = []

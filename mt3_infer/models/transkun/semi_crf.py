@@ -1,8 +1,8 @@
 """The semi-CRF of Transkun: scores of intervals → the best sequence of intervals of each track.
 
-An interval begins and ends on a frame, and the next one may begin where it ends; a single frame may be one as well.
-A sequence scores the sum over its intervals, frames between them 0. The best sequence from each frame on follows
-from those of later frames (Viterbi, backward), so all of them are known at once.
+An interval begins and ends on a frame, and the next one may begin where it ends; a single frame may be one as
+well. A sequence scores the sum over its intervals, frames between them 0. The best sequence from each frame on
+follows from those of later frames (Viterbi, backward), so all of them are known at once.
 
 The scores of a window would take T × T × tracks numbers, 170 MB. They are computed for a few begins at a time, and
 only their maximum is kept.
@@ -49,45 +49,46 @@ def best_successors(scores: IntervalScores) -> Tensor:
     gains = scores.singles.clamp(min=0)  # a single frame that scores more than 0 is always taken
     best = gains.clone()  # (tracks, T): total from each frame on; complete from `stop` on
     successors = torch.arange(frames, device=best.device).repeat(tracks, 1)
-    steps = torch.arange(frames, dtype=best.dtype, device=best.device)
     for start in reversed(range(0, frames - 1, BLOCK)):
         stop = min(start + BLOCK, frames - 1)
-        # Lengths of the intervals; 0 for those that would end before they begin.
-        lengths = (steps[start + 1 :] - steps[start:stop, None]).clamp_(min=0)
-        products = scores.begins[:, start:stop] @ scores.ends[:, start + 1 :].transpose(1, 2)  # (tracks, b, e)
-        products *= lengths
-        # To go on from the next frame without an interval scores 0, so an interval to it counts from 0 up.
-        following = products.diagonal(dim1=1, dim2=2)
-        skipped = following <= 0
-        following.clamp_(min=0)
-        _decode_block(products, best, gains, successors, start, stop)
-        here = torch.arange(start, stop, device=best.device)
-        chosen = successors[:, start:stop]
-        chosen -= (skipped & (chosen == here + 1)).to(chosen.dtype)
+        best[:, start:stop] = best[:, stop, None] + gains[:, start:stop].flip(1).cumsum(1).flip(1)
+        dots = scores.begins[:, start:stop] @ scores.ends[:, start + 1 :].transpose(1, 2)  # (tracks, b, e)
+        # Totals never rise with time, so an interval that scores 0 or less is never better than none. In most
+        # blocks most tracks have no other ones.
+        active = (dots.flatten(1).amax(dim=1) > 0).nonzero()[:, 0]
+        if len(active):
+            totals, chosen = _decode_block(dots[active], best[active], gains[active], start, stop)
+            best[active, start:stop] = totals
+            successors[active, start:stop] = chosen
     return successors
 
 
-def _decode_block(
-    products: Tensor, best: Tensor, gains: Tensor, successors: Tensor, start: int, stop: int
-) -> None:
-    """Fill in `best` and `successors` of the frames [start, stop), the last one first.
+def _decode_block(dots: Tensor, best: Tensor, gains: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Return the totals from each of the frames [start, stop) on, and what follows it; the last one comes first.
 
     Args:
-        products: scores of intervals, shape (tracks, stop - start, T - start - 1), from begins to ends.
+        dots: scores per frame of an interval's length, shape (N, stop - start, T - start - 1).
+        best: totals, shape (N, T), which are complete from `stop` on.
+        gains: of single frames, shape (N, T).
     """
+    steps = torch.arange(start, best.shape[1], dtype=dots.dtype, device=dots.device)
+    scores = dots * (steps[1:] - steps[: stop - start, None]).clamp_(min=0)  # 0 for an end before the begin
     # The maximum over the ends after the block, whose totals are known, is taken for all begins at once.
-    known = stop - start - 1  # ends inside of the block
-    totals, ends = (products[:, :, known:] + best[:, None, stop:]).max(dim=2)
-    ends += stop
+    inner = stop - start - 1  # ends inside of the block
+    totals, successors = (scores[:, :, inner:] + best[:, None, stop:]).max(dim=2)
+    successors += stop
     for begin in reversed(range(start, stop)):
         row = begin - start
-        total, end = totals[:, row], ends[:, row]
-        if begin + 1 < stop:
-            inner, place = (products[:, row, row:known] + best[:, begin + 1 : stop]).max(dim=1)
-            nearer = inner >= total
-            total, end = torch.where(nearer, inner, total), torch.where(nearer, place + (begin + 1), end)
-        best[:, begin] = total + gains[:, begin]
-        successors[:, begin] = end
+        total, end = totals[:, row], successors[:, row]
+        if row < inner:
+            nearest, place = (scores[:, row, row:inner] + totals[:, row + 1 :]).max(dim=1)
+            nearer = nearest >= total
+            total, end = torch.where(nearer, nearest, total), torch.where(nearer, place + (begin + 1), end)
+        skipped = totals[:, row + 1] if row < inner else best[:, stop]
+        skips = skipped >= total
+        totals[:, row] = torch.where(skips, skipped, total) + gains[:, begin]
+        successors[:, row] = torch.where(skips, begin, end)
+    return totals, successors
 
 
 def intervals_from_any_start(

@@ -42,29 +42,44 @@ class TranskunNetwork(nn.Module):
         self.velocity = Head(3 * width, config.hidden, config.velocities)
         self.refinement = Head(3 * width, config.hidden, 4)
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """Return the tokens of the tracks of a window with S samples, shape (tracks, T / 8, D)."""
-        tokens = self.patches(self.front_end(waveform))  # (T / 8 + 1, places, D)
-        times, places = tokens.shape[:2]
-        time = torch.arange(times, dtype=torch.float32, device=tokens.device)
-        place = torch.arange(places, dtype=torch.float32, device=tokens.device)
-        track = torch.tensor(TRACK_POSITIONS, dtype=torch.float32, device=tokens.device)
-        tokens = tokens + self.patch_positions(time, place)
-        tokens = torch.cat([tokens, self.track_positions(time, track)], dim=1)
+    def positions(self) -> Tensor:
+        """Return the embeddings of all tokens' positions, shape (times, places, D); equal for all windows."""
+        device = self.front_end.centers.device
+        time, place = (torch.arange(size, dtype=torch.float32, device=device) for size in self.patches.grid)
+        track = torch.tensor(TRACK_POSITIONS, dtype=torch.float32, device=device)
+        return torch.cat([self.patch_positions(time, place), self.track_positions(time, track)], dim=1)
+
+    def forward(self, waveform: Tensor, positions: Tensor) -> Tensor:
+        """Return the tokens of the tracks of a window.
+
+        Args:
+            waveform: shape (S,).
+            positions: of `positions`.
+        Returns:
+            Shape (tracks, T / 8, D).
+        """
+        patches = self.patches(self.front_end(waveform))
+        tokens = functional.pad(patches, (0, 0, 0, TRACKS)).add_(positions)
         for layer in self.layers[:-1]:
             tokens = layer(tokens)
-        tokens = self.layers[-1](tokens, only_last=TRACKS)
-        return tokens[1:].transpose(0, 1).contiguous()  # the first time gathers the whole window
+        last: Tensor = self.layers[-1](tokens, only_last=TRACKS)
+        return last[1:].transpose(0, 1).contiguous()  # the first time gathers the whole window
 
     def scores(self, tokens: Tensor) -> IntervalScores:
         """Return what the intervals of all tracks are scored by."""
         ends, begins, singles = (
             head(tokens).reshape(TRACKS, -1, size)[:, :FRAMES]
-            for head, size in ((self.ends, self.config.d_model), (self.begins, self.config.d_model), (self.singles, 1))
+            for head, size in (
+                (self.ends, self.config.d_model),
+                (self.begins, self.config.d_model),
+                (self.singles, 1),
+            )
         )
         return IntervalScores(ends, begins, singles[..., 0])
 
-    def attributes(self, tokens: Tensor, track: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def attributes(
+        self, tokens: Tensor, track: Tensor, begin: Tensor, end: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the velocity, the refined times and the presence of the ends of intervals.
 
         Args:
@@ -84,7 +99,10 @@ class TranskunNetwork(nn.Module):
         patch, width = self.config.patch, self.config.d_model
         chosen = tokens[track, frame // patch]
         every = torch.empty_like(chosen)
-        weight, bias = self.upsample.weight.unflatten(0, (patch, width)), self.upsample.bias.unflatten(0, (patch, width))
+        weight, bias = (
+            torch.unflatten(self.upsample.weight, 0, (patch, width)),
+            torch.unflatten(self.upsample.bias, 0, (patch, width)),
+        )
         for place in range(patch):
             at = frame % patch == place
             every[at] = functional.linear(chosen[at], weight[place], bias[place])
@@ -117,7 +135,7 @@ class Positions(nn.Module):
 
     def forward(self, *coordinates: Tensor) -> Tensor:
         """Return the embeddings of a grid of points, shape (N, …, D), given its coordinates on each axis."""
-        points = torch.stack(torch.meshgrid(coordinates, indexing="ij"), dim=-1)
+        points = torch.stack(torch.meshgrid(*coordinates, indexing="ij"), dim=-1)
         waves = self.frequencies(points).cos_().div_(math.sqrt(self.width / 2))
         result: Tensor = self.down(self.up.gelu(waves, approximate="none"))
         return result
@@ -129,7 +147,8 @@ class Patches(nn.Module):
     def __init__(self, config: TranskunConfig) -> None:
         super().__init__()
         width = config.width
-        self.groups = config.groups
+        # The empty tokens, and what the padding of `forward` leaves of the spectrograms.
+        self.grid = (1 - (-(FRAMES + 7) // 8), 1 - (-(config.mel.n_features + 3) // 4))
         self.positions = Positions(1, width)
         self.spread = nn.Conv2d(1 + config.learned_windows, width, 3, padding=1)
         self.first = nn.Conv2d(width, 2 * width, 3, padding=1, stride=(2, 1))
