@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BLOCK = 32
+BLOCK = 64
 """Begins whose scores are computed at once."""
 
 

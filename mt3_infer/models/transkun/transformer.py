@@ -20,6 +20,12 @@ from mt3_infer.models.transkun.semi_crf import IntervalScores
 
 EPSILON = 1e-6  # of the norms
 
+LINES = 8
+"""Lines of tokens that a layer computes at once: what lies between two matmuls, 5 MB, then stays in the cache.
+
+Measured on 2 Zen 5 cores, a layer: 190 ms with all lines at once, 142 ms with 8, 164 ms with 2.
+"""
+
 
 class TranskunNetwork(nn.Module):
     """Front end, encoder, and the heads that score and describe intervals."""
@@ -169,11 +175,13 @@ class Patches(nn.Module):
             Shape (1 + T / 8, 1 + F / 4, D).
         """
         bands = torch.arange(spectrograms.shape[-1], dtype=torch.float32, device=spectrograms.device)
-        features = self.spread(spectrograms[None]).add_(self.positions(bands).T[:, None])
-        features = functional.pad(features, (2, 1, 4, 3)).contiguous(memory_format=torch.channels_last)
-        features = functional.gelu(self.first_norm(self.first(features)))
-        features = functional.gelu(self.second_norm(self.second(features)))
-        features = functional.gelu(self.third_norm(self.third(features)))
+        spread = self.spread(spectrograms[None])  # (1, width, T, F)
+        _, width, times, places = spread.shape
+        padded = spread.new_zeros(1, times + 7, places + 3, width).permute(0, 3, 1, 2)  # channels last
+        torch.add(spread, self.positions(bands).T[:, None], out=padded[:, :, 4:-3, 2:-1])
+        features = _gelu(self.first_norm(self.first(padded)))
+        features = _gelu(self.second_norm(self.second(features)))
+        features = _gelu(self.third_norm(self.third(features)))
         features = self.fourth_norm(self.fourth(features))
         return functional.pad(features[0].permute(1, 2, 0), (0, 0, 1, 0, 1, 0))
 
@@ -189,9 +197,15 @@ class Layer(nn.Module):
     def forward(self, tokens: Tensor, *, only_last: int = 0) -> Tensor:
         """Return tokens of the same shape, (times, places, D); or only those of the last so many places."""
         chosen = tokens[:, -only_last:]
-        across_places = self.places(chosen, tokens)
-        across_times: Tensor = self.times(across_places.transpose(0, 1), chosen.transpose(0, 1))
-        return across_times.transpose(0, 1)
+        across_places, across_times = torch.empty_like(chosen), torch.empty_like(chosen)
+        for at in range(0, len(tokens), LINES):
+            times = slice(at, at + LINES)
+            across_places[times] = self.places(chosen[times], tokens[times])
+        for at in range(0, chosen.shape[1], LINES):
+            places = slice(at, at + LINES)
+            lines = self.times(across_places[:, places].transpose(0, 1), chosen[:, places].transpose(0, 1))
+            across_times[:, places] = lines.transpose(0, 1)
+        return across_times
 
 
 class Block(nn.Module):
@@ -223,6 +237,12 @@ class Block(nn.Module):
         tokens = self.out.plus(fetched, tokens)
         summed: Tensor = self.down.plus(self.up.gelu(_norm(tokens), approximate="none"), tokens)
         return summed
+
+
+def _gelu(features: Tensor) -> Tensor:
+    """Apply a GELU in place: the first features are 41 MB."""
+    result: Tensor = torch.ops.aten.gelu_(features)
+    return result
 
 
 def _norm(tokens: Tensor) -> Tensor:

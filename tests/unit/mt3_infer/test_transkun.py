@@ -81,7 +81,7 @@ def decoded(scores: IntervalScores, starts: int) -> list[list[list[Interval]]]:
     return sequences
 
 
-@pytest.mark.parametrize("block", [1, 2, 4, 32])
+@pytest.mark.parametrize("block", [1, 2, 4, 64])
 @given(seed=st.integers(0, 10_000), frames=st.integers(1, 6), bias=st.sampled_from([-1.5, 0.0, 1.0]))
 @settings(max_examples=15, deadline=None)
 def test_decoded_sequences_score_most_of_all_sequences(block: int, seed: int, frames: int, bias: float) -> None:
