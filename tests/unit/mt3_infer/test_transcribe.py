@@ -129,7 +129,7 @@ def test_the_file_that_is_saved_is_of_the_kind_it_is_named(model: Model, tmp_pat
     (note,) = saved["notes"]
     assert note.items() >= {"onset": 0.0, "offset": 1.0, "pitch": 69, "program": 0, "is_drum": False}.items()
     with pytest.raises(InvalidOptionError, match=r"\.mid"):
-        result.save(tmp_path / "a.wav")
+        result.save(tmp_path / "a.xyz")
 
 
 def test_notes_json_is_read_back(model: Model) -> None:
