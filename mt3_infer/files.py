@@ -21,15 +21,25 @@ def write_whole(target: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; `filename` is the target.
     """
+    with replacing(target) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield the path of a file to write; it takes the place of the target if the block succeeds.
+
+    Raises:
+        OSError: it cannot be written; `filename` is the target.
+    """
     with _named(target):
         if _is_special(target):
-            target.write_bytes(content)
+            yield target
             return
         real = Path(os.path.realpath(target))
         with replaced_atomically(real) as part:
-            with part.open("xb") as file:
-                file.write(content)
-                file.flush()
+            yield part
+            with part.open("rb+") as file:
                 os.fsync(file.fileno())
             if real.exists():
                 with suppress(PermissionError):

@@ -10,6 +10,9 @@ from flask import Request
 
 from web.errors import InvalidRequest
 
+PREFIXES = {"transcriptions.index": ("metadata.",)}
+"""Endpoints with parameters whose names the client chooses, but for their beginning."""
+
 
 def refuse_unknown(view: Any, request: Request) -> None:
     """Raise if a request has a parameter or a field that its view does not declare.
@@ -17,7 +20,9 @@ def refuse_unknown(view: Any, request: Request) -> None:
     Raises:
         InvalidRequest: naming the first of them, and the nearest one that exists.
     """
-    _refuse(request.args, _declared(view, "query"), "query parameter")
+    free = PREFIXES.get(request.endpoint or "", ())
+    names = [name for name in request.args if not name.startswith(free)]
+    _refuse(names, _declared(view, "query"), "query parameter")
     if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
         _refuse((*request.form, *request.files), set(_fields(_spec(view).get("body"))), "form field")
 

@@ -66,6 +66,7 @@ def services() -> Services:
             device=settings.device,
             max_audio_seconds=settings.max_audio_seconds,
             limits=DecodeLimits(settings.probe_seconds, settings.probe_memory_bytes),
+            sound_font=settings.sound_font,
         ),
         queue=BackgroundQueue(CeleryQueue(app)),
         worker=f"{socket.gethostname()}:{os.getpid()}",

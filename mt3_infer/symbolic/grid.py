@@ -11,11 +11,22 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from mt3_infer.options import Options
 
 RATIOS = {"half": 0.5, "double": 2.0, "3:2": 1.5, "2:3": 2 / 3}
 """Beats after a correction of the level, for each beat before it."""
-MAX_BEATS = 200_000  # that a tempo may ask for
+MAX_BEATS = 200_000  # that a tempo may ask for: eight hours at the fastest
+LATEST = 7 * 24 * 3600.0  # seconds
+
+MODES = ("major", "minor")
+TONICS = {
+    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
+    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
+}
+"""Spelled so that the signature has at most six sharps or flats."""
+KEYS = frozenset(f"{tonic} {mode}" for mode in MODES for tonic in TONICS[mode])
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,18 @@ class BeatGrid:
     tempo_bpm: float = 0.0
     key: str = ""
     confidence: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if times do not ascend from 0, or meter or key is none."""
+        for times in (self.beats, self.downbeats):
+            if times and not (times[0] >= 0 and times[-1] < math.inf):
+                raise ValueError("Beats lie at 0 s or later.")
+            if not all(before < after for before, after in pairwise(times)):
+                raise ValueError("Beats ascend.")
+        if self.meter and not is_meter(self.meter):
+            raise ValueError(f"{self.meter!r} is no time signature, such as 3/4.")
+        if self.key and self.key not in KEYS:
+            raise ValueError(f"{self.key!r} is no key, such as G major.")
 
 
 def beats_in_bar(meter: str) -> int:
@@ -84,10 +107,8 @@ class BeatAxis:
         return index + (seconds - before) / (after - before)
 
 
-class GridCorrection(BaseModel):
+class GridCorrection(Options):
     """Corrections of a grid that has the wrong level, meter or first beat. They apply to exports."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     level: Literal["half", "double", "3:2", "2:3"] | None = Field(
         default=None,
@@ -104,7 +125,9 @@ class GridCorrection(BaseModel):
         pattern=r"^(?:[1-9]|1\d|2[0-4])/(?:2|4|8|16)$",
         description="Time signature, such as 3/4 or 6/8.",
     )
-    one_at: float | None = Field(default=None, ge=0, description="A time in seconds at which a bar begins.")
+    one_at: float | None = Field(
+        default=None, ge=0, le=LATEST, description="A time in seconds at which a bar begins."
+    )
     first_beat: int | None = Field(
         default=None,
         ge=0,
@@ -123,28 +146,21 @@ class GridCorrection(BaseModel):
         Level, tempo, meter and first beat are applied in this order, and bars are counted anew from the beat that
         begins one. The time signature stays, except that 3/4 at 2:3 is 6/8 and 6/8 at 3:2 is 3/4: the same bars.
         """
-        if self == GridCorrection():
+        if all(getattr(self, name) is None for name in GridCorrection.model_fields):
             return grid
-        meter = self.meter or grid.meter or "4/4"
+        level, meter = self._level_and_meter(grid)
+        size = beats_in_bar(meter)
         beats, one = list(grid.beats), _first_downbeat(grid)
-        if len(beats) > 1:
-            level = self.level
-            bars = {grid.meter, meter}
-            if level is None and self.tempo_bpm is None and bars == {"3/4", "6/8"}:
-                level = "2:3" if meter == "6/8" else "3:2"
-            elif self.meter is None and (grid.meter, level) in {("3/4", "2:3"), ("6/8", "3:2")}:
-                meter = "6/8" if grid.meter == "3/4" else "3/4"
-            if level is not None:
-                beats, one = _resampled(beats, one, RATIOS[level])
+        if level is not None and len(beats) > 1:
+            beats, one = _resampled(beats, one, RATIOS[level])
         if self.tempo_bpm is not None:
             anchor = self.one_at if self.one_at is not None else beats[one] if beats else 0.0
-            beats, one = _steady(anchor, 60 / self.tempo_bpm, duration)
+            beats, one = _steady(anchor, 60 / self.tempo_bpm, size, duration)
         if beats and self.one_at is not None:
             at = self.one_at
             one = min(range(len(beats)), key=lambda index: abs(beats[index] - at))
         elif beats and self.first_beat is not None:
             one = min(self.first_beat, len(beats) - 1)
-        size = beats_in_bar(meter)
         return replace(
             grid,
             beats=tuple(round(beat, 6) for beat in beats),
@@ -153,6 +169,15 @@ class GridCorrection(BaseModel):
             tempo_bpm=tempo_of(beats),
             confidence=grid.confidence | self._certain(),
         )
+
+    def _level_and_meter(self, grid: BeatGrid) -> tuple[str | None, str]:
+        """Return the change of level and the meter, of which one follows from the other in 3/4 and 6/8."""
+        meter = self.meter or grid.meter or "4/4"
+        if self.level is None and self.tempo_bpm is None and {grid.meter, meter} == {"3/4", "6/8"}:
+            return "2:3" if meter == "6/8" else "3:2", meter
+        if self.meter is None and (grid.meter, self.level) in {("3/4", "2:3"), ("6/8", "3:2")}:
+            return self.level, "6/8" if grid.meter == "3/4" else "3/4"
+        return self.level, meter
 
     def _certain(self) -> dict[str, float]:
         """Return a confidence of 1 for what a user has set."""
@@ -178,8 +203,13 @@ def _resampled(beats: Sequence[float], one: int, ratio: float) -> tuple[list[flo
     return [axis.seconds(one + step / ratio) for step in range(-before, after + 1)], before
 
 
-def _steady(anchor: float, period: float, duration: float) -> tuple[list[float], int]:
-    """Return beats at regular distances through a recording, one of them at the anchor, and its index."""
+def _steady(anchor: float, period: float, size: int, duration: float) -> tuple[list[float], int]:
+    """Return beats at regular distances through a recording, one that begins a bar at the anchor, and its index.
+
+    Args:
+        size: beats in a bar.
+    """
+    anchor %= size * period  # bars are counted in both directions, so any that begins one will do
     before = math.floor(anchor / period + 1e-9)
     after = min(max(0, math.floor((duration - anchor) / period + 1e-9)), MAX_BEATS)
     return [anchor + step * period for step in range(-before, after + 1)], before

@@ -14,18 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mt3_infer.symbolic.grid import MODES, TONICS
 from mt3_infer.symbolic.notes import Note
 
-MODES = ("major", "minor")
 MIN_NOTES = 4
 LONGEST = 2.0  # seconds of a note that count
 BASS_SECONDS = 0.5  # notes that begin within it have one bass
 BLOCKS = 4  # of 12 numbers each
-TONICS = {
-    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
-    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
-}
-"""Spelled so that the signature has at most six sharps or flats."""
 
 
 def find_key(notes: Sequence[Note], weights: npt.NDArray[np.float64], scale: float = 1.0) -> tuple[str, float]:

@@ -23,7 +23,7 @@ from io import BytesIO
 
 import mido
 
-from mt3_infer.symbolic.grid import BeatAxis, BeatGrid, is_meter, quarters_in_beat
+from mt3_infer.symbolic.grid import BeatAxis, BeatGrid, quarters_in_beat
 from mt3_infer.symbolic.instruments import Instrument, family_of, program_name
 from mt3_infer.symbolic.midi_options import BASIC_KIT, QUARTERS, MidiOptions
 from mt3_infer.symbolic.notes import Note, Pedal
@@ -93,9 +93,9 @@ def notes_to_midi_files(
     options: MidiOptions | None = None,
     pedals: Sequence[Pedal] = (),
 ) -> dict[str, bytes]:
-    """Write MIDI files, as name → content: one, or with `split_by_instrument` one for each instrument."""
+    """Write MIDI files, as name → content: one, or with `split="instrument"` one for each instrument."""
     options = options or MidiOptions()
-    if not options.split_by_instrument:
+    if options.split == "none":
         return {WHOLE_FILE: notes_to_midi(notes, grid, options, pedals)}
     parts: dict[tuple[bool, int], list[Note]] = defaultdict(list)
     for note in notes:
@@ -112,7 +112,7 @@ def _slug(name: str) -> str:
 
 def _quantized(notes: list[Note], grid: BeatGrid, options: MidiOptions) -> list[Note]:
     """Move notes toward the lines of a grid, with their lengths; without beats they stay."""
-    if options.quantize_strength == 0 or len(grid.beats) < 2 or not is_meter(grid.meter):
+    if options.quantize_strength == 0 or len(grid.beats) < 2 or not grid.meter:
         return notes
     axis = BeatAxis(grid.beats)
     step = QUARTERS[options.quantize_grid] / quarters_in_beat(grid.meter)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from mt3_infer.options import Options
 
 QUARTERS = {"1/4": 1.0, "1/8": 1 / 2, "1/8t": 1 / 3, "1/16": 1 / 4, "1/16t": 1 / 6, "1/32": 1 / 8}
 """Length of each quantization grid."""
@@ -21,10 +23,8 @@ BASIC_KIT = {
 """Drum keys of General MIDI → keys of a kit with one of each."""
 
 
-class MidiOptions(BaseModel):
+class MidiOptions(Options):
     """How notes are written as MIDI."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tempo: Literal["map", "fixed"] = Field(
         default="map",
@@ -42,7 +42,9 @@ class MidiOptions(BaseModel):
     quantize_grid: Literal["1/4", "1/8", "1/8t", "1/16", "1/16t", "1/32"] = Field(
         default="1/16", description="Note value of the grid that notes are moved to; t is for triplets."
     )
-    split_by_instrument: bool = Field(default=False, description="Write a file for each instrument.")
+    split: Literal["none", "instrument"] = Field(
+        default="none", description="none: one file; instrument: a file for each instrument."
+    )
     drum_map: Literal["general_midi", "basic"] = Field(
         default="general_midi",
         description=(

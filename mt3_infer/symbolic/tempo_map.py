@@ -14,7 +14,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mt3_infer.symbolic.grid import BeatGrid, beats_in_bar, is_meter, quarters_in_beat
+from mt3_infer.symbolic.grid import BeatGrid, beats_in_bar, quarters_in_beat
 
 TICKS_PER_QUARTER = 480  # at least, in music short enough; see `_resolution`
 MAX_TICKS = 10_000_000  # that pretty_midi reads
@@ -72,9 +72,7 @@ def follow_grid(grid: BeatGrid, end: float) -> TempoMap | None:
     None if no file can: the grid has fewer than two beats, no meter, or a gap longer than the slowest tempo.
     """
     beats = list(grid.beats)
-    if len(beats) < 2 or not is_meter(grid.meter) or beats[0] < 0:
-        return None
-    if any(after <= before for before, after in pairwise(beats)):
+    if len(beats) < 2 or not grid.meter:
         return None
     unit = quarters_in_beat(grid.meter)
     lead_in = _lead_in(beats)

@@ -129,7 +129,7 @@ def test_the_file_that_is_saved_is_of_the_kind_it_is_named(model: Model, tmp_pat
     (note,) = saved["notes"]
     assert note.items() >= {"onset": 0.0, "offset": 1.0, "pitch": 69, "program": 0, "is_drum": False}.items()
     with pytest.raises(InvalidOptionError, match=r"\.mid"):
-        result.save(tmp_path / "a.wav")
+        result.save(tmp_path / "a.xyz")
 
 
 def test_notes_json_is_read_back(model: Model) -> None:
@@ -150,6 +150,13 @@ def test_notes_json_is_read_back(model: Model) -> None:
 def test_text_that_is_no_notes_json_is_refused(text: str | bytes) -> None:
     with pytest.raises(InvalidOptionError, match=r"not a notes\.json"):
         Transcription.from_json(text)
+
+
+def test_notes_json_with_beats_that_make_no_sense_is_refused(model: Model) -> None:
+    content = json.loads(model.transcribe(tone(1.0), RATE).to_json())
+    for wrong in ({"beats": [2.0, 1.0]}, {"beats": ["a", "b"]}, {"meter": "x"}, {"key": "H"}):
+        with pytest.raises(InvalidOptionError, match=r"not a notes\.json"):
+            Transcription.from_json(json.dumps(content | wrong))
 
 
 def test_notes_json_of_a_later_version_is_refused(model: Model) -> None:

@@ -14,8 +14,7 @@ import pytest
 
 from mt3_infer import Note
 from mt3_infer.symbolic.beats import find_grid
-from mt3_infer.symbolic.grid import BeatGrid
-from mt3_infer.symbolic.key import MODES, TONICS
+from mt3_infer.symbolic.grid import MODES, TONICS, BeatGrid
 from tests.music import accompaniment, times
 
 DATA = Path(__file__).parents[3] / "data"

@@ -89,6 +89,33 @@ def test_a_tempo_makes_a_grid_where_none_was_found() -> None:
     assert (grid.beats, grid.downbeats, grid.meter) == ((0.0, 1.0, 2.0, 3.0, 4.0), (0.0, 4.0), "4/4")
 
 
+def test_a_bar_may_begin_long_after_the_end() -> None:
+    near, far = (GridCorrection(tempo_bpm=60, one_at=at).apply(FOUR, 10.0) for at in (2.0, 400_002.0))
+    assert near == far
+    assert len(near.beats) == 11
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"beats": (1.0, 1.0)},
+        {"beats": (2.0, 1.0)},
+        {"beats": (-1.0, 1.0)},
+        {"beats": (0.0, float("inf"))},
+        {"beats": (float("nan"), 1.0)},
+        {"beats": (0.0, float("nan"), 1.0)},
+        {"downbeats": (1.0, 0.5)},
+        {"meter": "0/4"},
+        {"meter": "3/5"},
+        {"key": "H major"},
+        {"key": "C"},
+    ],
+)
+def test_grids_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"Beats|is no"):
+        BeatGrid(**wrong)
+
+
 def test_other_corrections_of_an_empty_grid_leave_it_empty() -> None:
     for correction in (GridCorrection(level="half"), GridCorrection(meter="3/4"), GridCorrection(one_at=1)):
         grid = correction.apply(BeatGrid(), 4.0)
@@ -103,6 +130,8 @@ def test_other_corrections_of_an_empty_grid_leave_it_empty() -> None:
         {"meter": "3/5"},
         {"tempo_bpm": 0},
         {"one_at": 1, "first_beat": 0},
+        {"one_at": float("inf")},
+        {"one_at": float("nan")},
         {"x": 1},
     ],
 )

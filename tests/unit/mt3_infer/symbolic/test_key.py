@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mt3_infer import Note
-from mt3_infer.symbolic.key import MODES, TONICS, find_key
+from mt3_infer.symbolic.grid import MODES, TONICS
+from mt3_infer.symbolic.key import find_key
 from mt3_infer.symbolic.meter import coefficients
 
 CADENCES = {
