@@ -18,7 +18,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from mt3_infer.symbolic.metrical_features import METERS, Harmony, level_features, measure, meter_features
+from mt3_infer.symbolic.metrical_features import (
+    METERS,
+    Harmony,
+    Measured,
+    level_features,
+    measure,
+    meter_features,
+)
 from mt3_infer.symbolic.pulse import Accents, Floats
 
 DIVISIONS = (2, 3)  # parts of a beat
@@ -64,30 +71,13 @@ def coefficients() -> dict[str, Floats]:
 def choose(pulses: Sequence[Floats], accents: Accents, harmony: Harmony) -> list[Part]:
     """Return the most likely reading of the music, part by part."""
     measured = [measure(pulse, accents, harmony) for pulse in pulses]
-    hypotheses = [
-        Hypothesis(pulse, division, beats, phase)
-        for pulse in range(len(pulses))
-        for division in DIVISIONS
-        for beats in METERS
-        for phase in range(beats)
-    ]
-    edges = _edges(accents)
+    hypotheses = list_hypotheses(len(pulses))
+    edges = edges_of_parts(accents)
     scores = np.full((len(edges) - 1, len(hypotheses)), IMPOSSIBLE)
     for part, (start, stop) in enumerate(pairwise(edges)):
-        rows, columns = [], []
-        for index, pulse in enumerate(measured):
-            first, last = np.searchsorted(pulse.beats, (start, stop))
-            if last - first < 2:
-                continue
-            level = level_features(pulse, accents, start, stop)
-            meters = meter_features(pulse, accents, start, stop)
-            for column, one in enumerate(hypotheses):
-                if one.pulse == index:
-                    kind = [one.division == 3, *(one.beats == beats for beats in METERS)]
-                    rows.append(np.concatenate([kind, level, meters[one.beats, one.phase]]))
-                    columns.append(column)
-        if rows:
-            scores[part, columns] = _log_probabilities(_score(np.array(rows)))
+        columns, rows = describe(hypotheses, measured, accents, start, stop)
+        if columns:
+            scores[part, columns] = _log_probabilities(_score(rows))
     path = _best_path(scores, _change_costs(hypotheses))
     return [
         _part(start, stop, hypotheses, int(choice), np.exp(score))
@@ -95,7 +85,37 @@ def choose(pulses: Sequence[Floats], accents: Accents, harmony: Harmony) -> list
     ]
 
 
-def _edges(accents: Accents) -> list[float]:
+def list_hypotheses(pulses: int) -> list[Hypothesis]:
+    """Return every reading of a number of pulses."""
+    return [
+        Hypothesis(pulse, division, beats, phase)
+        for pulse in range(pulses)
+        for division in DIVISIONS
+        for beats in METERS
+        for phase in range(beats)
+    ]
+
+
+def describe(
+    hypotheses: Sequence[Hypothesis], measured: Sequence[Measured], accents: Accents, start: float, stop: float
+) -> tuple[list[int], Floats]:
+    """Return the indices of hypotheses with beats between two times, and a row of numbers for each of them."""
+    rows, columns = [], []
+    for index, pulse in enumerate(measured):
+        first, last = np.searchsorted(pulse.beats, (start, stop))
+        if last - first < 2:
+            continue
+        level = level_features(pulse, accents, start, stop)
+        meters = meter_features(pulse, accents, start, stop)
+        for column, one in enumerate(hypotheses):
+            if one.pulse == index:
+                kind = [one.division == 3, *(one.beats == beats for beats in METERS)]
+                rows.append(np.concatenate([kind, level, meters[one.beats, one.phase]]))
+                columns.append(column)
+    return columns, np.array(rows, float)
+
+
+def edges_of_parts(accents: Accents) -> list[float]:
     """Return the times at which parts begin, and the end of the last one."""
     start, stop = float(accents.times[0]) - 0.1, float(accents.times[-1]) + 0.1
     count = 1 if stop - start <= ONE_PART_SECONDS else round((stop - start) / PART_SECONDS)

@@ -26,7 +26,7 @@ CHORD_SECONDS = 0.048  # onsets within it are one accent
 KICKS, SNARES = (35, 36), (37, 38, 39, 40)
 
 LEVELS = (50.0, 70.0, 100.0, 140.0, 200.0)
-"""Beats per minute near which tempo curves are searched: one pulse, or a pulse and its off-beats, for each."""
+"""Beats per minute near which tempo curves are searched: each gives a pulse, and those between its beats."""
 LEVEL_OCTAVES, LEVEL_WEIGHT = 0.35, 0.3
 FASTEST, OCTAVES = 330.0, 4  # the range of tempi, in beats per minute
 LAGS_PER_OCTAVE = 24
@@ -35,6 +35,7 @@ TEMPO_WINDOW = 8.0  # seconds of the envelope that one estimate of the tempo is 
 TEMPO_HOP = 1.0
 TEMPO_STEP_COST, TEMPO_JUMP_COST = 0.05, 2.0
 OFF_BEATS_BELOW = 170.0  # beats per minute: the off-beats of a faster pulse are no beats
+THIRDS_BELOW = 110.0  # beats per minute: a faster pulse is not of 6/8
 TIGHTNESS = 300.0  # of the beats to the tempo curve
 MIN_BEATS = 4
 REFINE_SECONDS = 0.07  # a beat is moved to accents this near
@@ -238,14 +239,16 @@ def track(curve: Floats, period: Floats) -> npt.NDArray[np.int64]:
 
 
 def find_pulses(accents: Accents) -> list[Floats]:
-    """Return sequences of beats in seconds, at several levels, and between the beats of the slower ones."""
+    """Return sequences of beats in seconds, at several levels, and halves and thirds of slow beats later."""
     curve = envelope(accents)
     pulses = []
     for period in tempo_curves(curve):
         beats = _refine(track(curve, period) / FRAMES_PER_SECOND, accents)
         pulses.append(beats)
-        if np.median(period) > FRAMES_PER_SECOND * 60 / OFF_BEATS_BELOW:
-            pulses.append(_refine((beats[1:] + beats[:-1]) / 2, accents))
+        slowness = float(np.median(period)) / FRAMES_PER_SECOND / 60
+        shifts = [1 / 2] if slowness > 1 / OFF_BEATS_BELOW else []
+        shifts += [1 / 3, 2 / 3] if slowness > 1 / THIRDS_BELOW else []
+        pulses += [_refine(beats[:-1] + shift * np.diff(beats), accents) for shift in shifts]
     return [pulse for pulse in pulses if len(pulse) >= MIN_BEATS]
 
 
