@@ -144,3 +144,19 @@ def test_the_command_takes_options_and_corrections(waltz: Transcription, tmp_pat
     assert zipfile.is_zipfile(tmp_path / "song.zip")
     done = CliRunner().invoke(main, [*command, "--level", "triple"])
     assert (done.exit_code, "'half', 'double', '3:2', '2:3'" in done.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "ending"),
+    [("x.mid", ["--split", "instrument"], ".zip"), ("x.wav", ["--encoding", "mp3"], ".mp3")],
+)
+def test_options_that_make_another_kind_of_file_than_it_is_named_are_refused(
+    waltz: Transcription, tmp_path: Path, output: str, options: list[str], ending: str
+) -> None:
+    (tmp_path / "song.json").write_text(waltz.to_json())
+    done = CliRunner().invoke(
+        main, ["export", str(tmp_path / "song.json"), "-o", str(tmp_path / output), *options]
+    )
+    assert done.exit_code == 2
+    assert f"These options make a {ending} file" in done.output
+    assert not (tmp_path / output).exists()
