@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeAlias, TypeVar
 
 from mt3_infer.errors import InvalidOptionError, MissingDependencyError, UnknownFormatError
-from mt3_infer.exports.options import AudioOptions, ExportOptions, ScoreOptions, StemsOptions
+from mt3_infer.exports.options import (
+    AudioOptions,
+    ExportOptions,
+    GridOptions,
+    MidiExportOptions,
+    ScoreOptions,
+    StemsOptions,
+)
 from mt3_infer.files import replacing
 from mt3_infer.options import check_options
 
@@ -107,15 +114,19 @@ FORMATS: dict[str, ExportFormat] = {
     for row in (
         ExportFormat(
             "midi",
-            "A standard MIDI file.",
-            ExportOptions,
+            "A standard MIDI file whose beats and bars are those of the music, or one for each instrument.",
+            MidiExportOptions,
             "mt3_infer.exports.notes:write_midi",
-            {"": ("transcription.mid", "audio/midi")},
+            {
+                "none": ("transcription.mid", "audio/midi"),
+                "instrument": ("transcription.zip", "application/zip"),
+            },
+            chosen_by="split",
         ),
         ExportFormat(
             "notes.json",
             "All that is known of the notes, with their beats and their origin.",
-            ExportOptions,
+            GridOptions,
             "mt3_infer.exports.notes:write_json",
             {"": ("notes.json", "application/json")},
         ),

@@ -7,10 +7,20 @@ from typing import Literal
 from pydantic import Field
 
 from mt3_infer.options import Options
+from mt3_infer.symbolic.grid import GridCorrection
+from mt3_infer.symbolic.midi_options import MidiOptions
 
 
 class ExportOptions(Options):
     """No options."""
+
+
+class GridOptions(ExportOptions, GridCorrection):
+    """Corrections of the beats."""
+
+
+class MidiExportOptions(GridOptions, MidiOptions):
+    """How notes are written as MIDI, and corrections of the beats that its tempo follows."""
 
 
 class AudioOptions(ExportOptions):
@@ -21,7 +31,7 @@ class AudioOptions(ExportOptions):
     )
 
 
-class StemsOptions(ExportOptions):
+class StemsOptions(GridOptions):
     """The files of each instrument."""
 
     sound: Literal["wav", "opus", "none"] = Field(
@@ -29,7 +39,7 @@ class StemsOptions(ExportOptions):
     )
 
 
-class ScoreOptions(ExportOptions):
+class ScoreOptions(GridOptions):
     """Options of MusicXML, SVG and PDF."""
 
     title: str = Field(default="", max_length=200, description="Printed above the first page, and in the file.")

@@ -17,7 +17,7 @@ def to_musicxml(transcription: Transcription, options: ScoreOptions | None = Non
 
     Args:
         transcription: its notes and its grid of beats; without beats, they are taken to come every half second.
-        options: the title, and how to write.
+        options: the title, how to write, and corrections of the grid.
 
     Raises:
         InvalidOptionError: the notes span more than a day.
@@ -26,7 +26,8 @@ def to_musicxml(transcription: Transcription, options: ScoreOptions | None = Non
     from mt3_infer.score.musicxml import write
 
     options = options or ScoreOptions()
-    score = arrange(transcription.notes, transcription.grid, options)
+    grid = options.apply(transcription.grid, transcription.duration)
+    score = arrange(transcription.notes, grid, options)
     source = transcription.provenance
     origin = {"model": source.model, "weights-sha256": source.weights_sha256, "license-of-weights": source.license}
     return write(score, options.title, origin, concert=options.pitch == "concert")

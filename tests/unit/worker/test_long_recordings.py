@@ -157,14 +157,19 @@ class Bench:
 
     def notes(self, job_id: UUID) -> bytes:
         """Return the notes in notes.json, without the provenance before them."""
-        return self._notes_json(job_id).split(b"\n", 1)[1]
+        return self.notes_json(job_id).split(b"\n", 1)[1]
 
     def pedals(self, job_id: UUID) -> list[Any]:
         """Return the pedals in notes.json."""
-        pedals: list[Any] = json.loads(self._notes_json(job_id))["pedals"]
+        pedals: list[Any] = json.loads(self.notes_json(job_id))["pedals"]
         return pedals
 
-    def _notes_json(self, job_id: UUID) -> bytes:
+    def grid(self, job_id: UUID) -> dict[str, Any]:
+        """Return beats, bars, tempo, meter and key in notes.json."""
+        content = json.loads(self.notes_json(job_id))
+        return {name: content[name] for name in ("beats", "downbeats", "meter", "tempo_bpm", "key", "confidence")}
+
+    def notes_json(self, job_id: UUID) -> bytes:
         keys = {artifact["name"]: artifact["key"] for artifact in self.job(job_id).artifacts}
         with self.storage.open(keys["notes.json"]) as file:
             return file.read()
@@ -275,6 +280,8 @@ def test_basic_pitch_in_shards_gives_identical_bytes(bench: Bench, bach: Path, c
     assert outcomes == ["succeeded"] * 8, "split, six shards, and the assembly"
     assert bench.notes(sharded) == bench.notes(whole)
     assert bench.notes(whole).count(b"onset") > 100
+    assert bench.grid(sharded) == bench.grid(whole)
+    assert len(bench.grid(whole)["beats"]) > 20
 
 
 def test_transkun_in_shards_gives_identical_bytes(bench: Bench, checkpoint_dir: Path) -> None:

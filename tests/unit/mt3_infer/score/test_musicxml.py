@@ -230,7 +230,7 @@ def test_a_pick_up_is_a_short_first_bar() -> None:
         ("Eb major", "-3", [63, 65, 67, 70], ["E-", "F", "G", "B-"]),
         ("E major", "4", [64, 66, 68, 71], ["E", "F#", "G#", "B"]),
         ("D minor", "-1", [62, 65, 73, 74], ["D", "F", "C#", "D"]),
-        ("Gb minor", "3", [66, 69, 73], ["F#", "A", "C#"]),
+        ("F# minor", "3", [66, 69, 73], ["F#", "A", "C#"]),
     ],
 )
 def test_notes_are_spelled_in_their_key(key: str, fifths: str, pitches: list[int], names: list[str]) -> None:
@@ -244,6 +244,16 @@ def test_notes_are_spelled_in_their_key(key: str, fifths: str, pitches: list[int
         if note.find("pitch") is not None and "stop" not in [tie.get("type") for tie in note.findall("tie")]
     ]
     assert found == names
+
+
+def test_corrections_of_the_grid_apply_to_the_score() -> None:
+    notes = [Note(i / 2, i / 2 + 0.45, 60 + i, 80, 40) for i in range(8)]
+    as_found = score_of(notes, steady(17, 4))
+    halved = score_of(notes, steady(17, 4), level="half")
+    assert len(halved.findall("part/measure")) == len(as_found.findall("part/measure")) / 2
+    assert (as_found.findtext(".//note/type"), halved.findtext(".//note/type")) == ("quarter", "eighth")
+    waltz = score_of(notes, steady(17, 4), meter="3/4")
+    assert waltz.findtext("part/measure/attributes/time/beats") == "3"
 
 
 def test_title_tempo_and_origin_are_in_the_file() -> None:
