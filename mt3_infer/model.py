@@ -96,13 +96,16 @@ class Model:
         seconds_taken: float,
         warnings: Iterable[AudioWarning] = (),
     ) -> Transcription:
-        """Add the provenance and the warnings to the notes of a recording that lasts `duration` seconds.
+        """Add beats, provenance and warnings to the notes of a recording that lasts `duration` seconds.
 
         If the options name a single instrument, all notes are given to it.
         """
+        from mt3_infer.symbolic.beats import find_grid
+
         program = options.single_program
+        notes = output.notes if program is None else play_alone(output.notes, program)
         return Transcription(
-            notes=output.notes if program is None else play_alone(output.notes, program),
+            notes=notes,
             duration=duration,
             provenance=Provenance(
                 model=self.spec.name,
@@ -116,6 +119,7 @@ class Model:
             ),
             warnings=tuple(warnings),
             pedals=tuple(output.pedals),
+            grid=find_grid(notes),
         )
 
 
