@@ -6,6 +6,7 @@ ServiceError
 ├── IdempotencyConflict    idempotency_conflict    the key was used before, for another request
 ├── InvalidCursor          invalid_cursor
 ├── KeyNotFound            key_not_found           there is no API key of that id
+├── ShareNotFound          share_not_found         the share link is unknown, expired or revoked
 └── Unavailable            unavailable             database, queue or storage is unavailable: try again
     ├── StorageUnavailable
     └── DatabaseUnavailable
@@ -56,6 +57,12 @@ class KeyNotFound(ServiceError):  # noqa: N818
     """There is no API key of that id."""
 
     code = "key_not_found"
+
+
+class ShareNotFound(ServiceError):  # noqa: N818
+    """The share link is unknown, expired or revoked."""
+
+    code = "share_not_found"
 
 
 class Unavailable(ServiceError):  # noqa: N818
