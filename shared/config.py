@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     s3_access_key_id: str | None = None
     s3_secret_access_key: SecretStr | None = None
     s3_region: str = "us-east-1"
+    auth: Literal["none", "keys"] = "none"
     allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     allowed_networks: Annotated[frozenset[str], NoDecode] = frozenset()
     link_seconds: Annotated[int, Field(gt=0, le=300)] = 300

@@ -24,6 +24,7 @@ STATUS_OF = {
     "state_conflict": 409,
     "idempotency_conflict": 422,
     "invalid_cursor": 422,
+    "key_not_found": 404,
     "invalid_request": 422,
     "unknown_model": 422,
     "unknown_format": 422,
