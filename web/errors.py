@@ -32,6 +32,7 @@ STATUS_OF = {
     "license_not_admitted": 422,
     "invalid_option": 422,
     "empty_upload": 422,
+    "address_refused": 422,
     "unavailable": 503,
 }
 CODE_OF = {
