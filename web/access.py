@@ -15,11 +15,15 @@ from uuid import UUID
 from flask import Flask, Request, Response, g
 
 from shared.errors import ShareNotFound
+from shared.exposure import is_loopback
 from shared.keys import PUBLIC, Identity
+from shared.logs import get_logger
 from shared.tables import Scope
 from web.browsers import SAFE_METHODS, is_from_own_page
 from web.errors import problem
 from web.services import services
+
+log = get_logger(__name__)
 
 COOKIE = "mt3_login"
 SHARED = "shared"  # the blueprint of views that a share link opens
@@ -107,6 +111,7 @@ def refuse_without_key(app: Flask, request: Request) -> Response | None:
         _follow_share_link(request)
         return None
     if services().settings.auth == "none":
+        _note_exposure(request.environ["SERVER_NAME"])
         g.access = EVERYBODY
         return None
     secret, is_cookie = _secret_of(request)
@@ -122,6 +127,14 @@ def refuse_without_key(app: Flask, request: Request) -> Response | None:
         return _forbidden(scope, identity)
     g.access = Access(identity.owner, identity.scope, identity.key_id, identity.name, secret, is_cookie)
     return None
+
+
+def _note_exposure(listens_on: str) -> None:
+    """Log once that everybody may use the service, whatever server runs it."""
+    if services().is_exposure_noted.is_set() or is_loopback(listens_on):
+        return
+    services().is_exposure_noted.set()
+    log.warning("open_to_everybody", address=listens_on, hint="Set MT3_AUTH=keys to require keys.")
 
 
 def declare_access(spec: dict[str, Any]) -> None:

@@ -306,7 +306,8 @@ def test_foreign_and_missing_jobs_cost_the_same_statements(settings: Settings, a
         engine = any_sessions.kw["bind"]
 
         def note(*arguments: Any) -> None:
-            asked.append(arguments[2])
+            if "api_keys" not in arguments[2]:  # the use of a key is recorded at any time
+                asked.append(arguments[2])
 
         event.listen(engine, "before_cursor_execute", note)
         found = []
