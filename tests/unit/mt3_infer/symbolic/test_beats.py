@@ -46,9 +46,9 @@ def test_grids_of_mt3s_notes_of_six_performances() -> None:
         downbeats.append(score(clip["downbeats"], grid.downbeats))
         meters.append(grid.meter == clip["meter"])
         keys.append(sharps(grid.key) == clip["key_sharps"])
-    assert np.mean(beats) >= 0.92
-    assert np.mean(downbeats) >= 0.9
-    assert sum(meters) >= 5
+    assert np.mean(beats) >= 0.98
+    assert np.mean(downbeats) >= 0.98
+    assert sum(meters) == 6
     assert sum(keys) == 6
 
 
@@ -91,11 +91,11 @@ def test_beats_go_on_through_missing_and_false_notes() -> None:
 def test_each_piece_of_a_medley_has_bars_of_its_own() -> None:
     waltz = times(150, 120)
     march = times(160, 104, start=waltz[-1] + 3)
-    grid = find_grid(accompaniment(waltz, 3) + accompaniment(march, 2))
+    grid = find_grid(accompaniment(waltz, 3) + accompaniment(march, 4))
     middle = waltz[-1] + 1.5
     assert score(waltz[:-1:3], tuple(t for t in grid.downbeats if t < middle)) > 0.85
     found = np.array([t for t in grid.downbeats if t > middle])
-    begins = [bool((np.abs(found - bar) < 0.07).any()) for bar in march[:-1:2]]
+    begins = [bool((np.abs(found - bar) < 0.07).any()) for bar in march[:-1:4]]
     assert np.mean(begins) > 0.85, "its bars of four begin where bars of four or of two do"
     assert len(found) < 0.6 * len(march)
 
@@ -126,7 +126,7 @@ def test_drums_alone_have_beats_and_no_key() -> None:
 
 
 def test_all_notes_at_once_and_very_far_apart_do_no_harm() -> None:
-    assert find_grid([Note(3600.0 * i, 3600.0 * i + 1, 60, 90) for i in range(8)]) != BeatGrid()
+    assert find_grid([Note(600.0 * i, 600.0 * i + 1, 60, 90) for i in range(8)]) != BeatGrid()
     assert find_grid([Note(0.0, 0.0, 60, 0)] * 500).beats == ()
 
 
@@ -144,3 +144,27 @@ def test_three_hours_of_music_take_seconds() -> None:
     assert time.process_time() - started < 60
     assert grid.tempo_bpm == pytest.approx(117, rel=0.06)
     assert grid.meter in ("2/4", "4/4")
+
+
+JIG = """
+2:69 3:74 1:73 2:69 3:69 1:67 2:64 3:67 1:64 2:64 4:62 2:64 3:67 1:64 2:64 3:72
+1:64 2:64 2:67 2:69 2:71 4:72 2:76 3:74 1:73 2:69 3:69 1:67 2:64 3:67 1:64 2:64
+4:62 2:64 3:67 1:64 2:64 3:72 1:64 2:64 3:62 1:64 2:62 4:62 2:69 3:74 1:73 2:74
+2:76 2:73 2:69 3:74 1:73 2:74 2:76 2:73 2:69 3:72 1:71 2:73 3:73 1:71 2:69
+3:67 1:69 2:71 2:73 2:67 2:64 3:69 1:74 2:76 2:78 2:76 2:74 3:76 1:74 2:73 2:74
+2:73 2:69 3:67 1:64 2:64 3:72 1:64 2:64
+"""
+"""The Walls of Liscarroll (O'Neill, Music of Ireland, 1903) in sixteenths and pitches, after a pick-up."""
+
+
+def test_long_notes_of_a_jig_before_the_beat_do_not_move_it() -> None:
+    sixteenth = 60 / 88 / 6
+    notes, now = [], 0.25
+    for word in JIG.split():
+        length, pitch = (int(part) for part in word.split(":"))
+        notes.append(Note(now, now + length * sixteenth * 0.9, pitch, 100))
+        now += length * sixteenth
+    beats = np.arange(0.25 + 2 * sixteenth, now, 6 * sixteenth)
+    grid = find_grid(notes)
+    assert score(list(beats), grid.beats) > 0.95
+    assert grid.meter == "6/8"
