@@ -5,6 +5,9 @@ ServiceError
 ├── StateConflict          state_conflict          the job's state does not allow the request
 ├── IdempotencyConflict    idempotency_conflict    the key was used before, for another request
 ├── InvalidCursor          invalid_cursor
+├── KeyNotFound            key_not_found           there is no API key of that id
+├── Exposed                exposed                 the service would be open to a network without keys
+├── ShareNotFound          share_not_found         the share link is unknown, expired or revoked
 └── Unavailable            unavailable             database, queue or storage is unavailable: try again
     ├── StorageUnavailable
     └── DatabaseUnavailable
@@ -49,6 +52,24 @@ class InvalidCursor(ServiceError):  # noqa: N818
     """The cursor was not made by this service."""
 
     code = "invalid_cursor"
+
+
+class KeyNotFound(ServiceError):  # noqa: N818
+    """There is no API key of that id."""
+
+    code = "key_not_found"
+
+
+class Exposed(ServiceError):  # noqa: N818
+    """The service would be open to everybody in a network."""
+
+    code = "exposed"
+
+
+class ShareNotFound(ServiceError):  # noqa: N818
+    """The share link is unknown, expired or revoked."""
+
+    code = "share_not_found"
 
 
 class Unavailable(ServiceError):  # noqa: N818

@@ -1,13 +1,13 @@
 """Protection against pages of other sites that use a visitor's browser to reach this service.
 
 There are two attacks: cross-site requests, and DNS rebinding, where a name of the attacker's resolves to the
-address of this service and makes the attacker's page same-site. There is no built-in authentication: every client
-that reaches the service may use it, so a browser inside the network is all that an attacker needs.
+address of this service and makes the attacker's page same-site. Without keys (MT3_AUTH=none), every client that
+reaches the service may use it, so a browser inside the network is all that an attacker needs. With keys, it is a
+browser that is logged in.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from urllib.parse import urlsplit
@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from flask import Request, Response
 
 from shared.config import Settings
+from shared.exposure import is_loopback, parse_address
+from web import cors
 from web.errors import problem
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -29,7 +31,8 @@ def refuse_foreign(request: Request, settings: Settings) -> Response | None:
     if request.path not in PROBES and not is_served(host, settings.allowed_hosts, request.environ["SERVER_NAME"]):
         text = f"The host name {host[:255]!r} is not allowed. Add it to MT3_ALLOWED_HOSTS."
         return problem(421, "host_not_allowed", text)
-    if request.method not in SAFE_METHODS and is_cross_site(request):
+    is_unsafe = request.method not in SAFE_METHODS
+    if is_unsafe and is_cross_site(request) and not cors.is_allowed(request, settings):
         return problem(
             403,
             "cross_site",
@@ -51,14 +54,14 @@ def is_served(host: str, allowed: frozenset[str], listens_on: str) -> bool:
     if match is None:
         return False
     name = match[1].strip("[]").removesuffix(".")
-    if _is_loopback(name) or "*" in allowed or name in allowed:
+    if is_loopback(name) or "*" in allowed or name in allowed:
         return True
     if any(pattern.startswith(".") and name.endswith(pattern) for pattern in allowed):
         return True
-    if allowed or _is_loopback(listens_on):
+    if allowed or is_loopback(listens_on):
         return False
     own = socket.gethostname().lower()
-    return "." not in name or _address(name) is not None or name in (own, f"{own}.local")
+    return "." not in name or parse_address(name) is not None or name in (own, f"{own}.local")
 
 
 def is_cross_site(request: Request) -> bool:
@@ -73,6 +76,13 @@ def is_cross_site(request: Request) -> bool:
     return origin is not None and not is_same_host(origin, request.headers.get("Host", ""))
 
 
+def is_from_own_page(request: Request) -> bool:
+    """Return True if a browser says that a page of this origin sent the request; False if nothing says so."""
+    says_so = "Sec-Fetch-Site" in request.headers or "Origin" in request.headers
+    is_typed = request.headers.get("Sec-Fetch-Site", "").strip().lower() == "none"
+    return says_so and not is_typed and not is_cross_site(request)
+
+
 def is_same_host(origin: str, host: str) -> bool:
     """Compare an `Origin` with a `Host`. A proxy may terminate TLS, so the scheme only gives the default port."""
     try:
@@ -85,17 +95,3 @@ def is_same_host(origin: str, host: str) -> bool:
         return False
     default = DEFAULT_PORTS[url.scheme]
     return page[1] == served[1] and (page[2] or default) == (served[2] or default)
-
-
-def _is_loopback(name: str) -> bool:
-    address = _address(name)
-    if address is not None:
-        return address.is_loopback
-    return name == "localhost" or name.endswith(".localhost")
-
-
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app
@@ -13,9 +14,9 @@ from shared.db import Sessions
 from shared.fairness import WaitingLine
 from shared.queue import JobQueue
 from shared.storage import ObjectStorage
+from web.credentials import Credentials
 
 EXTENSION = "mt3"
-OWNER = "public"  # of every job, as long as there is no authentication
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Services:
     queue: JobQueue
     catalog: Catalog
     line: WaitingLine
+    credentials: Credentials
+    is_exposure_noted: threading.Event = field(default_factory=threading.Event)
 
 
 def services() -> Services:

@@ -160,6 +160,13 @@ FORMATS: dict[str, ExportFormat] = {
             version=2,
         ),
         ExportFormat(
+            "sounds",
+            "Samples of the instruments, for a player of the notes: Opus files in one archive.",
+            ExportOptions,
+            "mt3_infer.exports.sounds:write_sounds",
+            {"": ("sounds.zip", "application/zip")},
+        ),
+        ExportFormat(
             "peaks",
             "The waveform of the recording, as minima and maxima at several zoom levels.",
             ExportOptions,
