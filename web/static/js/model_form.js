@@ -224,9 +224,7 @@ function severalOf(/** @type {string} */ name, /** @type {OptionSchema} */ schem
 
 /** A text field; the schema's examples are suggested. @returns {Field} */
 function text(/** @type {string} */ name, /** @type {OptionSchema} */ schema) {
-  const [example] = schema.examples ?? [];
-  const placeholder = example === undefined ? "" : `such as ${example}`;
-  const input = element("input", { type: "text", id: `option-${name}`, placeholder });
+  const input = element("input", { type: "text", id: `option-${name}` });
   const examples = element("datalist", { id: `examples-${name}` });
   examples.append(...(schema.examples ?? []).map((value) => element("option", { value: String(value) })));
   input.setAttribute("list", examples.id);

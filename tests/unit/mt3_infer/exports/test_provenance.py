@@ -22,7 +22,7 @@ from tests.fakes import transcription
 
 SHA256 = "5eed" * 16
 WITHOUT_A_PLACE = {"csv"}
-NOT_MADE_FROM_NOTES = {"peaks"}
+OF_THE_RECORDING_OR_THE_SOUND_FONT = {"peaks", "sounds"}
 
 
 def music() -> Transcription:
@@ -72,7 +72,7 @@ def test_previews_name_model_weights_and_license(encoding: str, tmp_path: Path) 
     assert_complete(written("audio", {"encoding": encoding}, tmp_path))
 
 
-@pytest.mark.parametrize("name", sorted(set(FORMATS) - WITHOUT_A_PLACE - NOT_MADE_FROM_NOTES))
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - WITHOUT_A_PLACE - OF_THE_RECORDING_OR_THE_SOUND_FONT))
 def test_files_of_every_format_name_model_weights_and_license(name: str, tmp_path: Path) -> None:
     assert_complete(written(name, {}, tmp_path))
 
