@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from werkzeug.datastructures import FileStorage
 
 from mt3_infer.exports import FORMATS
+from mt3_infer.models import Purpose
 from shared.exports import ExportState
 from shared.jobs import ShardsProgress, eta_seconds
 from shared.kinds import Download
@@ -247,6 +248,7 @@ class ModelView(BaseModel):
     name: str
     title: str
     description: str
+    purpose: Purpose = Field(description="What the model is made for.")
     aliases: list[str]
     license: str = Field(description="License of the weights (SPDX).")
     license_url: str

@@ -11,7 +11,8 @@
  *             phase: string | null, progress: Progress | null,
  *             queue: { position: number, eta_seconds: number | null } | null,
  *             model: string, options: Record<string, unknown>, filename: string | null, created_at: string,
- *             started_at: string | null, finished_at: string | null, attempts: number,
+ *             started_at: string | null, finished_at: string | null, expires_at: string | null, attempts: number,
+ *             metadata: Record<string, unknown>,
  *             note_count: number | null, error: { code: string, detail: string } | null,
  *             warnings: { code: string, detail: string }[],
  *             artifacts: Artifact[] }} Job
@@ -19,7 +20,7 @@
  * @typedef {{ type?: string, default?: OptionValue, minimum?: number, maximum?: number, multipleOf?: number,
  *             enum?: string[], title?: string, description?: string, anyOf?: OptionSchema[],
  *             items?: OptionSchema, examples?: string[] }} OptionSchema
- * @typedef {{ name: string, title: string, description: string, license: string, size: number,
+ * @typedef {{ name: string, title: string, description: string, purpose: string, license: string, size: number,
  *             installed: boolean, download: Download | null, error: string | null, default: boolean, variant_of: string | null, options: Record<string, OptionSchema>,
  *             realtime_factor: number | null }} Model
  * @typedef {{ items: Model[], default: string, preferred: string }} ModelList
@@ -101,18 +102,20 @@ function secondsOf(header) {
 
 /**
  * @param {string} path
- * @param {{ method?: string, body?: unknown, etag?: string | null, signal?: AbortSignal, timeout?: number }} [options]
- *        body: sent as JSON
+ * @param {{ method?: string, body?: unknown, key?: string, etag?: string | null, signal?: AbortSignal, timeout?: number }} [options]
+ *        body: sent as JSON; key: of idempotency
  */
-async function request(path, { method = "GET", body, etag = null, signal, timeout = TIMEOUT_MS } = {}) {
+export async function request(path, { method = "GET", body, key, etag = null, signal, timeout = TIMEOUT_MS } = {}) {
   const limit = AbortSignal.timeout(timeout);
   let response;
   try {
     response = await fetch(path, {
       method,
+      keepalive: method === "DELETE", // also when the tab is being closed
       cache: "no-store", // the page revalidates by itself and has to see the 304
       headers: {
         Accept: "application/json",
+        ...(key ? { "Idempotency-Key": key } : {}),
         ...(etag ? { "If-None-Match": etag } : {}),
         ...(body === undefined ? {} : { "Content-Type": "application/json" }),
       },
@@ -128,7 +131,7 @@ async function request(path, { method = "GET", body, etag = null, signal, timeou
 }
 
 /** @param {Response} response @returns {Promise<any>} the caller declares its type */
-async function jsonOf(response) {
+export async function jsonOf(response) {
   try {
     return await response.json();
   } catch {
@@ -142,16 +145,20 @@ export async function listModels() {
 }
 
 /**
- * @param {{ cursor?: string | null, limit?: number }} page
+ * @param {{ cursor?: string | null, limit?: number, query?: Record<string, string> }} page query: filters
  * @returns {Promise<{ items: Job[], next_cursor: string | null }>}
  */
-export async function listJobs({ cursor = null, limit = 20 } = {}) {
-  const query = new URLSearchParams({ limit: String(limit), ...(cursor ? { cursor } : {}) });
+export async function listJobs({ cursor = null, limit = 20, query: filters = {} } = {}) {
+  const query = new URLSearchParams({ limit: String(limit), ...filters, ...(cursor ? { cursor } : {}) });
   return jsonOf(await request(`${ROOT}/transcriptions?${query}`));
 }
 
+/** The token of the share link that was followed; null on the owner's page. */
+export const shareToken = /^\/s\/([\w-]+)$/.exec(location.pathname)?.[1] ?? null;
+
 /** @param {string} id */
-const jobPath = (id) => `${ROOT}/transcriptions/${encodeURIComponent(id)}`;
+export const jobPath = (id) =>
+  shareToken ? `${ROOT}/shared/${shareToken}` : `${ROOT}/transcriptions/${encodeURIComponent(id)}`;
 
 /**
  * Fetch one job; `job` is null if it has not changed since `etag`.
