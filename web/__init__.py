@@ -15,7 +15,7 @@ from shared.db import Sessions, make_engine, make_sessions
 from shared.fairness import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import exports, health, models, transcriptions
+from web import exports, health, models, resumable, transcriptions
 from web.access import SECURITY_SCHEMES, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
 from web.credentials import Credentials
@@ -82,7 +82,7 @@ def create_app(
         credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, exports, models, health):
+    for module in (transcriptions, resumable, exports, models, health):
         app.register_blueprint(module.blueprint)
     register_error_handlers(app)
     app.spec_processor(_declare_problems)
