@@ -51,7 +51,7 @@ class FormRequest(Request):
     max_form_parts = MAX_PARTS
 
     def on_json_loading_failed(self, e: ValueError | None) -> Any:
-        """Raise `MalformedJson`, which names problem and remedy; no body counts as an empty object."""
+        """Raise `MalformedJson`, which names the remedy; a request without a body is an empty object."""
         if not self.content_length:
             return {}
         raise MalformedJson from e
