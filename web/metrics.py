@@ -8,6 +8,7 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import Response
 
+from web.access import needs
 from web.workload import Workload, works_with
 
 ANSWER: dict[int | str, dict[str, Any]] = {
@@ -22,6 +23,7 @@ blueprint = APIBlueprint("metrics", __name__, tag="Health")
     description="For Prometheus. Workers and schedulers serve theirs on MT3_METRICS_PORT.",
     responses=ANSWER,
 )
+@needs(None)
 @works_with(Workload.LIVENESS)
 def metrics() -> Response:
     """Return the metrics."""

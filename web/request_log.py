@@ -18,6 +18,7 @@ from prometheus_client import Counter, Histogram
 
 from shared.logs import get_logger
 from shared.metrics import SECONDS
+from web.log_context import FIELDS
 
 log = get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Exchange:
         self._started = time.monotonic()
         self._bytes = 0
         self.status: int | None = None  # None: the client left before there was an answer
+        environ[FIELDS] = {}
         if not VALID_ID.fullmatch(environ.get("HTTP_X_REQUEST_ID", "")):
             environ["HTTP_X_REQUEST_ID"] = uuid4().hex
 
@@ -95,5 +97,5 @@ class Exchange:
             bytes_in=int(environ.get("CONTENT_LENGTH") or 0),
             bytes_out=self._bytes,
             client=environ["REMOTE_ADDR"],
-            owner=environ.get("mt3.owner"),
+            **environ[FIELDS],
         )

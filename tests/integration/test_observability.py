@@ -49,6 +49,7 @@ def test_request_id_reaches_answer_and_access_log(tmp_path: Path) -> None:
     by_id = {line["request_id"]: line for line in lines if line["event"] == "request"}
     assert (by_id["client-7"]["route"], by_id["client-7"]["status"]) == ("/v1/models", 200)
     assert by_id["client-7"]["seconds"] > 0
+    assert by_id["client-7"]["owner"] == "public"
     assert by_id["client-7"]["bytes_out"] > 100
     assert by_id[refused.headers["X-Request-ID"]]["status"] == refused.status
     assert not any(line.get("path") == "/livez" for line in lines), "probes fill no log"
@@ -68,7 +69,7 @@ def test_every_line_of_a_run_is_json_with_the_same_fields(tmp_path: Path, bach: 
         done = client.transcribe(bach)
         assert client.submit(b"no audio").status == 202
         service.process.send_signal(signal.SIGTERM)
-        service.process.wait(30)
+        service.process.wait(90)
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
     assert {line["event"] for line in lines} >= {"attempt_started", "request", "scheduler_started"}
     for line in lines:
