@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from types import TracebackType
 from typing import Any
 
+import click
 import structlog
 
 from shared.config import Settings
@@ -76,3 +78,12 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return the logger of a module."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger
+
+
+def show_warning(text: str) -> None:
+    """Show a warning to the person who starts a process; in a log that is JSON, as one of its lines."""
+    if os.environ.get("MT3_LOG_FORMAT", "").lower() == "json":
+        log = get_logger(__name__)
+        log.warning("insecure", message=" ".join(text.split()))
+    else:
+        click.secho(text, err=True, fg="red", bold=True)
