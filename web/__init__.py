@@ -12,7 +12,7 @@ from flask import Response, request, send_from_directory
 from checkpoints.catalog import BUILT_IN, load_catalog
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
-from shared.fairness import WaitingLine
+from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
 from web import exports, health, models, transcriptions
@@ -74,7 +74,7 @@ def create_app(
         storage=storage or make_storage(settings),
         queue=queue or BackgroundQueue(CeleryQueue(make_celery(settings))),
         catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
-        line=WaitingLine(),
+        line=WaitingLine(shard_seconds=settings.shard_seconds),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
     for module in (transcriptions, exports, models, health):
