@@ -1,14 +1,14 @@
 """What forecasts of the queue need: the threads of workers, and recent attempts by their end.
 
 Revision ID: 0016
-Revises: 0011
+Revises: 0013
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0016"
-down_revision = "0011"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
