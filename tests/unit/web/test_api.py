@@ -517,7 +517,10 @@ def test_failed_job_has_an_error(client: FlaskClient, sessions: Sessions) -> Non
     assert (job["status"], job["error"]) == ("failed", {"code": "undecodable_audio", "detail": "No."})
 
 
-def test_a_job_says_why_its_last_attempt_failed_until_it_ends(client: FlaskClient, sessions: Sessions) -> None:
+def test_a_job_says_why_its_last_attempt_failed_until_it_ends(
+    client: FlaskClient, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.line.LINE_SECONDS", 0)
     job_id = accepted(client)["id"]
     error = {"code": "out_of_memory", "detail": "The worker ran out of memory."}
     claim = must_claim(sessions, UUID(job_id))
@@ -790,10 +793,13 @@ def test_queued_jobs_have_positions(client: FlaskClient, monkeypatch: pytest.Mon
     assert [p and p["position"] for p in positions] == [None, 1, 2]
 
 
-def test_queued_jobs_know_when_they_start_also_in_the_list(client: FlaskClient, sessions: Sessions) -> None:
+def test_queued_jobs_know_when_they_start_also_in_the_list(
+    client: FlaskClient, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.line.LINE_SECONDS", 0)
     with sessions.begin() as session:
         worker_registry.register(session, "host:1")
-        report_model(session, "basic_pitch", installed=True, realtime_factor=0.001)
+        report_model(session, "basic_pitch", installed=True, realtime_factor=1e-8)
     first = UUID(accepted(client)["id"])
     must_claim(sessions, first)
     job = client.get(f"/v1/transcriptions/{accepted(client)['id']}").json
