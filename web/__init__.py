@@ -13,7 +13,7 @@ from structlog.contextvars import unbind_contextvars
 from checkpoints.catalog import BUILT_IN, load_catalog
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
-from shared.fairness import WaitingLine
+from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
 from web import cors, exports, health, login, metrics, models, shares, transcriptions
@@ -80,7 +80,7 @@ def create_app(
         storage=storage or make_storage(settings),
         queue=queue or BackgroundQueue(CeleryQueue(make_celery(settings))),
         catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
-        line=WaitingLine(),
+        line=WaitingLine(shard_seconds=settings.shard_seconds),
         credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
