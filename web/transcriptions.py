@@ -13,7 +13,7 @@ from apiflask import APIBlueprint
 from flask import Response, request, url_for
 from sqlalchemy.orm import Session
 
-from shared import garbage, jobs
+from shared import jobs
 from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
@@ -164,8 +164,8 @@ def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
 def remove(job_id: UUID) -> tuple[str, int]:
     """Delete a job. If storage fails now, the scheduler deletes the files later."""
     with services().sessions.begin() as session:
-        jobs.delete_job(session, current_owner(), job_id)
-    for prefix in garbage.all_prefixes([job_id]):
+        prefixes = jobs.delete_job(session, current_owner(), job_id)
+    for prefix in prefixes:
         try:
             services().storage.delete_prefix(prefix)
         except ServiceError as error:
