@@ -14,6 +14,7 @@
  *             started_at: string | null, finished_at: string | null, expires_at: string | null, attempts: number,
  *             metadata: Record<string, unknown>,
  *             note_count: number | null, error: { code: string, detail: string } | null,
+ *             last_error: { code: string, detail: string } | null, hint: string | null,
  *             warnings: { code: string, detail: string }[],
  *             artifacts: Artifact[] }} Job
  * @typedef {boolean | number | string | string[] | null} OptionValue
