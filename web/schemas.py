@@ -37,7 +37,8 @@ def _a_file(value: object) -> object:
     return value
 
 
-def _split(value: object) -> object:
+def split_at_commas(value: object) -> object:
+    """Return the parts of a query parameter that has several values."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
@@ -79,10 +80,10 @@ class ShowHeaders(BaseModel):
     if_none_match: str | None = Field(None, description="The last `ETag`: 304 if nothing has changed.")
 
 
-class ListQuery(BaseModel):
-    """The query of `GET /v1/transcriptions`."""
+class FilterQuery(BaseModel):
+    """The filters of transcriptions in a query."""
 
-    status: Annotated[tuple[Status, ...], BeforeValidator(_split)] = Field(
+    status: Annotated[tuple[Status, ...], BeforeValidator(split_at_commas)] = Field(
         (), description="Only jobs in these states; several with commas between them."
     )
     model: str | None = Field(None, description="Only jobs of this model; a name or an alias.")
@@ -91,6 +92,11 @@ class ListQuery(BaseModel):
     q: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
         None, description="Only jobs whose file name contains this text, in any case."
     )
+
+
+class ListQuery(FilterQuery):
+    """The query of `GET /v1/transcriptions`."""
+
     limit: int = Field(20, ge=1, le=100, description="Jobs per page.")
     cursor: str | None = Field(None, description="`next_cursor` of the page before.")
 

@@ -200,7 +200,19 @@ export function recordingAddress(id) {
  * @param {string} id @param {import("./exports.js").Wanted} wanted @param {AbortSignal} signal @returns {Promise<Export>}
  */
 export async function requestExport(id, wanted, signal) {
+  if (shareToken !== null) return madeExport(wanted.format, signal);
   return jsonOf(await request(`${jobPath(id)}/exports`, { method: "POST", body: wanted, signal }));
+}
+
+/**
+ * Return an export that the owner of a shared job has made; who follows a link makes none.
+ * @param {string} format @param {AbortSignal} signal @returns {Promise<Export>}
+ */
+async function madeExport(format, signal) {
+  const { items } = await jsonOf(await request(`${jobPath("")}/exports`, { signal }));
+  const made = items.find((/** @type {Export} */ each) => each.format === format && each.artifact);
+  if (!made) throw new ApiError("The owner of this transcription has not made this file.", { status: 404 });
+  return made;
 }
 
 /** @param {string} id @param {string} exportId @param {AbortSignal} signal @returns {Promise<Export>} */
@@ -228,22 +240,23 @@ export async function fetchNotes(href, signal) {
 /**
  * Upload one recording. XMLHttpRequest, because fetch does not report upload progress.
  * @param {{ file: File, model: string | null, options: Record<string, unknown>, key: string,
- *           onProgress: (fraction: number) => void, signal: AbortSignal }} upload
+ *           metadata?: Record<string, unknown>, onProgress: (bytes: number) => void, signal: AbortSignal }} upload
  *        key: the same for every attempt at one upload, so that a lost response creates no second job
  * @returns {Promise<Job>}
  */
-export function createJob({ file, model, options, key, onProgress, signal }) {
+export function createJob({ file, model, options, metadata = {}, key, onProgress, signal }) {
   const form = new FormData();
   form.set("file", file, file.name);
   if (model) form.set("model", model);
   if (Object.keys(options).length) form.set("options", JSON.stringify(options));
+  if (Object.keys(metadata).length) form.set("metadata", JSON.stringify(metadata));
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
     xhr.open("POST", `${ROOT}/transcriptions`);
     xhr.setRequestHeader("Accept", "application/json");
     xhr.setRequestHeader("Idempotency-Key", key);
     xhr.upload.addEventListener("progress", (event) => {
-      if (event.lengthComputable) onProgress(event.loaded / event.total);
+      if (event.lengthComputable) onProgress(file.size * (event.loaded / event.total));
     });
     xhr.addEventListener("load", () => settle(xhr, resolve, reject));
     xhr.addEventListener("error", () => reject(new ApiError("The connection was lost during the upload. Try again.")));

@@ -1,11 +1,14 @@
 /** The view of one job: its progress, its error, or its notes. */
 
-import { ApiError, artifact, cancelJob, deleteJob, fetchNotes, getJob, isFinished, retryJob } from "./api.js";
-import { announce, byId, confirmed, element, setText } from "./dom.js";
-import { ago, clock, etaWords, jobName, label, phaseWords, span, statusWord } from "./format.js";
+import { ApiError, artifact, cancelJob, deleteJob, fetchNotes, getJob, isFinished, retryJob, shareToken } from "./api.js";
+import { button, showDownload } from "./controls.js";
+import { announce, byId, element, setText } from "./dom.js";
+import { ago, clock, etaWords, jobName, label, pageTitle, phaseWords, span, statusWord } from "./format.js";
+import { JobTools } from "./job_tools.js";
 import { MelodyProgress } from "./melody_progress.js";
 import { poll } from "./polling.js";
 import { ResultView } from "./result_view.js";
+import { goTo } from "./router.js";
 
 const QUICK_MS = 500;
 const SLOW_MS = 4_000;
@@ -57,17 +60,26 @@ export class JobView {
 
   /**
    * @param {{ store: import("./job_store.js").JobStore, connection: import("./polling.js").Connection,
-   *           models: import("./model_form.js").ModelForm, onGone: () => void }} collaborators
+   *           models: import("./model_form.js").ModelForm, undo: import("./undo.js").UndoStack,
+   *           onGone: () => void }} collaborators
    */
-  constructor({ store, connection, models, onGone }) {
+  constructor({ store, connection, models, undo, onGone }) {
     this.store = store;
     this.connection = connection;
     this.models = models;
+    this.undo = undo;
     this.onGone = onGone;
+    this.tools = new JobTools(this.title, { store, models, onChange: (job) => this.#id === job.id && this.#show(job) });
     const actions = element("div", { className: "job-actions" }, ...Object.values(this.buttons));
-    const names = element("div", { className: "job-names" }, this.chip, this.title, this.meta);
+    const names = element("div", { className: "job-names" }, this.chip, this.#titleLine(), this.meta);
     const head = element("header", { className: "job-head" }, names, actions);
-    byId("job").replaceChildren(head, this.problem, this.warnings, this.progress, this.result.node);
+    this.progress.append(this.tools.notifier.button);
+    byId("job").replaceChildren(head, this.tools.node, this.problem, this.warnings, this.progress, this.result.node);
+  }
+
+  #titleLine() {
+    const { rename } = this.tools;
+    return element("div", { className: "title-line" }, this.title, rename.button, rename.form);
   }
 
   /** @param {string} id */
@@ -102,6 +114,7 @@ export class JobView {
     this.warnings.hidden = true;
     this.progress.hidden = true;
     this.result.node.hidden = true;
+    this.tools.hide();
     Object.values(this.buttons).forEach((each) => (each.hidden = true));
   }
 
@@ -151,6 +164,7 @@ export class JobView {
     this.#showWarnings(job);
     this.#showProgress(job);
     this.#showButtons(job);
+    this.tools.show(job);
     if (before && before.status !== job.status) announce(`${jobName(job)}: ${statusWord(job.status)}`);
     else if (before && before.phase !== job.phase) announce(phaseWords(job));
     this.#showNotes(job);
@@ -206,7 +220,7 @@ export class JobView {
     const mayHelp = job.status === "failed" && !RECORDING_ERRORS.has(job.error?.code ?? "");
     this.buttons.retry.hidden = !mayHelp && job.status !== "canceled";
     this.buttons.cancel.hidden = isFinished(job);
-    this.buttons.remove.hidden = !isFinished(job);
+    this.buttons.remove.hidden = !isFinished(job) || shareToken !== null;
   }
 
   /** @param {Job} job */
@@ -226,7 +240,9 @@ export class JobView {
     this.#notesLoader.stop();
     const step = async (/** @type {AbortSignal} */ signal) => {
       const json = await fetchNotes(href, signal);
-      if (!signal.aborted) this.result.show(json, id);
+      if (signal.aborted) return null;
+      this.result.show(json, id);
+      this.tools.showNotes(json);
       return null;
     };
     const onError = (/** @type {Error} */ error) => {
@@ -253,18 +269,21 @@ export class JobView {
     this.store.wake();
   }
 
-  async #remove() {
+  #remove() {
     const id = this.#id;
-    const name = this.#job ? jobName(this.#job) : "this recording";
-    const text = `This permanently deletes ${name} and its notes.`;
-    if (!(await confirmed("Delete this transcription?", text, "Delete"))) return;
-    try {
-      await deleteJob(id);
-      this.store.remove(id);
-      if (this.#id === id) this.onGone();
-    } catch (error) {
-      if (this.#id === id) this.#showProblem(/** @type {Error} */ (error).message);
-    }
+    const name = this.#job ? jobName(this.#job) : "The transcription";
+    this.store.hide(id);
+    this.onGone();
+    this.undo.offer(`${name} is deleted.`, {
+      commit: async () => {
+        await deleteJob(id);
+        this.store.remove(id);
+      },
+      undo: () => {
+        this.store.hide(id, false);
+        goTo(id);
+      },
+    });
   }
 
   /** @param {boolean} enabled */
@@ -272,26 +291,4 @@ export class JobView {
     this.buttons.retry.disabled = !enabled;
     this.buttons.cancel.disabled = !enabled;
   }
-}
-
-/** @param {string} words @param {string} kind @param {() => void} onClick */
-function button(words, kind, onClick) {
-  const node = element("button", { type: "button", className: `button ${kind}` }, words);
-  node.addEventListener("click", onClick);
-  return node;
-}
-
-/** @param {HTMLAnchorElement} link @param {string | undefined} href @param {string} name */
-function showDownload(link, href, name) {
-  link.hidden = !href;
-  if (!href) return;
-  link.href = href;
-  link.download = name;
-}
-
-/** @param {Job} job */
-function pageTitle(job) {
-  const fraction = job.status === "processing" ? job.progress?.fraction : null;
-  const state = fraction ? `${Math.round(fraction * 100)}%` : isFinished(job) ? "" : statusWord(job.status);
-  return [state, jobName(job), "MT3-Infer"].filter(Boolean).join(" · ");
 }
