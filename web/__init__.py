@@ -15,12 +15,12 @@ from shared.db import Sessions, make_engine, make_sessions
 from shared.fairness import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import exports, health, models, transcriptions
+from web import corrections, exports, health, models, transcriptions
 from web.access import SECURITY_SCHEMES, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
 from web.credentials import Credentials
 from web.downloads import compress
-from web.errors import register_error_handlers
+from web.errors import json_too_large, register_error_handlers
 from web.forms import FormRequest
 from web.schemas import Problem
 from web.services import EXTENSION, Services
@@ -33,6 +33,7 @@ CONTENT_POLICY = (
 )
 # The page of Swagger UI contains inline scripts and styles.
 DOCS_POLICY = CONTENT_POLICY + "; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
+MAX_JSON_BYTES = 64 * 1024**2
 SWAGGER_FILES = Path(flask_swagger_ui.__file__).parent / "dist"
 
 
@@ -82,7 +83,7 @@ def create_app(
         credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, exports, models, health):
+    for module in (transcriptions, exports, corrections, models, health):
         app.register_blueprint(module.blueprint)
     register_error_handlers(app)
     app.spec_processor(_declare_problems)
@@ -126,9 +127,12 @@ def _add_pages(app: APIFlask) -> None:
         return refuse_without_key(app, request)
 
     @app.before_request
-    def refuse_unknown_names() -> None:
+    def refuse_unknown_names() -> Response | None:
+        if request.is_json and (request.content_length or 0) > MAX_JSON_BYTES:
+            return json_too_large(MAX_JSON_BYTES)  # it would be held in memory
         if request.path.startswith("/v1/") and request.endpoint is not None:
             refuse_unknown(app.view_functions[request.endpoint], cast(FormRequest, request))
+        return None
 
     @app.after_request
     def add_headers(response: Response) -> Response:
