@@ -49,7 +49,8 @@ def to_svg_score(
 
     options = options or ScoreOptions()
     score = _arranged(transcription, options)
-    return svg_pages(_musicxml_of(score, transcription, options), options.page_size), score.times
+    musicxml = _musicxml_of(score, transcription, options)
+    return svg_pages(musicxml, options.page_size, transcription.provenance.summary), score.times
 
 
 def to_pdf(transcription: Transcription, options: ScoreOptions | None = None) -> bytes:
@@ -61,7 +62,9 @@ def to_pdf(transcription: Transcription, options: ScoreOptions | None = None) ->
     from mt3_infer.score.engrave import pdf
 
     options = options or ScoreOptions()
-    return pdf(to_musicxml(transcription, options), options.page_size, options.title)
+    return pdf(
+        to_musicxml(transcription, options), options.page_size, options.title, transcription.provenance.summary
+    )
 
 
 def _arranged(transcription: Transcription, options: ScoreOptions | None) -> Score:

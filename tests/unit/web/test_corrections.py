@@ -49,7 +49,7 @@ def client(settings: Settings, sessions: Sessions, storage: ObjectStorage) -> Fl
 def path(client: FlaskClient, sessions: Sessions, storage: ObjectStorage) -> str:
     """Return the address of a transcription that has succeeded."""
     answer = client.post("/v1/transcriptions", data={"file": (io.BytesIO(b"RIFF"), "song.wav")})
-    claim = must_claim(sessions, UUID(answer.json["id"]))  # type: ignore[index]
+    claim = must_claim(sessions, UUID(answer.json["id"]))
     key = result_prefix(claim.job_id, claim.attempt) + "notes.json"
     stored = storage.put(key, io.BytesIO(ORIGINAL.to_json().encode()), content_type="application/json")
     artifact = {"name": "notes.json", "content_type": "application/json", "size": stored.size}
@@ -64,7 +64,7 @@ def body(**changes: Any) -> dict[str, Any]:
 
 
 def artifacts(client: FlaskClient, path: str) -> list[str]:
-    return [artifact["name"] for artifact in client.get(path).json["artifacts"]]  # type: ignore[index]
+    return [artifact["name"] for artifact in client.get(path).json["artifacts"]]
 
 
 def export(client: FlaskClient, path: str, source: str) -> TestResponse:
@@ -76,7 +76,7 @@ def test_corrections_are_stored_beside_the_original(client: FlaskClient, path: s
     changed["notes"][0] = changed["notes"][0] | {"pitch": 61}
     changed["notes"].reverse()
     answer = client.put(f"{path}/corrections", json=changed)
-    assert (answer.status_code, answer.json["name"]) == (200, "corrections.json")  # type: ignore[index]
+    assert (answer.status_code, answer.json["name"]) == (200, "corrections.json")
     assert artifacts(client, path) == ["notes.json", "corrections.json"]
     stored = Transcription.from_json(client.get(f"{path}/artifacts/corrections.json").data)
     assert [note.pitch for note in stored.notes] == [61, 64], "in the order of a notes.json"
@@ -172,11 +172,11 @@ def test_exports_are_made_from_the_notes_that_are_named(
         changed["notes"][0]["pitch"] = pitch
         assert client.put(f"{path}/corrections", json=changed).status_code == 200
         made += [export(client, path, "corrected").json, export(client, path, "corrected").json]
-    assert [each["source"] for each in (original, *made)] == ["original", *["corrected"] * 4]  # type: ignore[index]
-    ids = [each["id"] for each in made]  # type: ignore[index]
+    assert [each["source"] for each in (original, *made)] == ["original", *["corrected"] * 4]
+    ids = [each["id"] for each in made]
     assert (ids[0], ids[2]) == (ids[1], ids[3])
     assert len({original["id"], *ids}) == 3
-    assert export(client, path, "original").json["id"] == original["id"]  # type: ignore[index]
+    assert export(client, path, "original").json["id"] == original["id"]
     with sessions() as session:
         items = session.scalars(select(WorkItem).where(WorkItem.kind == "export").order_by(WorkItem.number)).all()
     keys = [item.input_key or "" for item in items]
@@ -187,7 +187,7 @@ def test_exports_are_made_from_the_notes_that_are_named(
 
 def test_only_what_has_succeeded_can_be_corrected(client: FlaskClient) -> None:
     answer = client.post("/v1/transcriptions", data={"file": (io.BytesIO(b"RIFF"), "song.wav")})
-    waiting = f"/v1/transcriptions/{answer.json['id']}"  # type: ignore[index]
+    waiting = f"/v1/transcriptions/{answer.json['id']}"
     assert client.put(f"{waiting}/corrections", json=body()).status_code == 409
     assert client.put(f"/v1/transcriptions/{UUID(int=7)}/corrections", json=body()).status_code == 404
     assert client.delete(f"/v1/transcriptions/{UUID(int=7)}/corrections").status_code == 404

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +35,7 @@ def steady(beats: int, per_bar: int, *, bpm: float = 120, meter: str = "4/4", ke
     return BeatGrid(times, times[::per_bar], meter, bpm, key)
 
 
-def score_of(notes: list[Note], grid: BeatGrid, **options: str) -> ET.Element:
+def score_of(notes: list[Note], grid: BeatGrid, **options: Any) -> ET.Element:
     root = ET.fromstring(to_musicxml(with_grid(notes, grid), ScoreOptions.model_validate(options)))
     check(root)
     return root
