@@ -13,10 +13,10 @@ from structlog.contextvars import unbind_contextvars
 from checkpoints.catalog import BUILT_IN, load_catalog
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
-from shared.fairness import WaitingLine
+from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import corrections, cors, exports, health, login, metrics, models, shares, transcriptions
+from web import corrections, cors, exports, health, login, metrics, models, resumable, shares, transcriptions
 from web.access import SECURITY_SCHEMES, current_owner, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
 from web.credentials import Credentials
@@ -81,11 +81,11 @@ def create_app(
         storage=storage or make_storage(settings),
         queue=queue or BackgroundQueue(CeleryQueue(make_celery(settings))),
         catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
-        line=WaitingLine(),
+        line=WaitingLine(shard_seconds=settings.shard_seconds),
         credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, exports, corrections, shares, models, login, health, metrics):
+    for module in (transcriptions, resumable, exports, corrections, shares, models, login, health, metrics):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(shares.shared_blueprint)
     app.register_blueprint(shares.page_blueprint)
