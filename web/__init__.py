@@ -16,12 +16,12 @@ from shared.db import Sessions, make_engine, make_sessions
 from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import cors, exports, health, login, metrics, models, resumable, shares, transcriptions
+from web import corrections, cors, exports, health, login, metrics, models, resumable, shares, transcriptions
 from web.access import SECURITY_SCHEMES, current_owner, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
 from web.credentials import Credentials
 from web.downloads import compress
-from web.errors import register_error_handlers
+from web.errors import json_too_large, register_error_handlers
 from web.forms import FormRequest
 from web.log_context import log_owner
 from web.schemas import Problem
@@ -35,6 +35,7 @@ CONTENT_POLICY = (
 )
 # The page of Swagger UI contains inline scripts and styles.
 DOCS_POLICY = CONTENT_POLICY + "; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
+MAX_JSON_BYTES = 64 * 1024**2
 SWAGGER_FILES = Path(flask_swagger_ui.__file__).parent / "dist"
 
 
@@ -84,7 +85,7 @@ def create_app(
         credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, resumable, exports, shares, models, login, health, metrics):
+    for module in (transcriptions, resumable, exports, corrections, shares, models, login, health, metrics):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(shares.shared_blueprint)
     app.register_blueprint(shares.page_blueprint)
@@ -138,9 +139,12 @@ def _add_pages(app: APIFlask) -> None:
         unbind_contextvars("owner")
 
     @app.before_request
-    def refuse_unknown_names() -> None:
+    def refuse_unknown_names() -> Response | None:
+        if request.is_json and (request.content_length or 0) > MAX_JSON_BYTES:
+            return json_too_large(MAX_JSON_BYTES)  # it would be held in memory
         if request.path.startswith("/v1/") and request.endpoint is not None:
             refuse_unknown(app.view_functions[request.endpoint], cast(FormRequest, request))
+        return None
 
     @app.after_request
     def add_headers(response: Response) -> Response:

@@ -55,6 +55,7 @@ def create(job_id: UUID, body: NewExport) -> tuple[dict[str, Any], int, dict[str
         options=options.model_dump(mode="json"),
         options_hash=digest,
         artifact=f"{stem}-{digest[:12]}.{suffix}",
+        source=body.source,
     )
     with services().sessions.begin() as session:
         state = exports.request_export(session, current_owner(), job_id, new)

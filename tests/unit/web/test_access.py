@@ -37,6 +37,7 @@ BY_LINK = "/v1/shared/<token>"
 
 BODIES: dict[str, dict[str, Any]] = {
     "exports.create": {"json": {"format": "midi"}},
+    "corrections.put": {"json": {"format": "mt3-infer/notes", "version": 2, "notes": []}},
     "session.log_in": {"json": {"key": "mt3_wrong"}},
     "transcriptions.change": {"json": {"name": "b.wav"}},
 }
