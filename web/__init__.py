@@ -12,6 +12,7 @@ from flask import Response, request, send_from_directory
 from checkpoints.catalog import BUILT_IN, load_catalog
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
+from shared.errors import QuotaExceeded
 from shared.fairness import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
@@ -22,6 +23,7 @@ from web.credentials import Credentials
 from web.downloads import compress
 from web.errors import register_error_handlers
 from web.forms import FormRequest
+from web.limits import limit_requests, refuse_over_quota
 from web.schemas import Problem
 from web.services import EXTENSION, Services
 from web.strict import refuse_unknown
@@ -87,6 +89,7 @@ def create_app(
     app.register_blueprint(shares.shared_blueprint)
     app.register_blueprint(shares.page_blueprint)
     register_error_handlers(app)
+    app.register_error_handler(QuotaExceeded, refuse_over_quota)
     app.spec_processor(_declare_problems)
     _add_pages(app)
     return app
@@ -127,6 +130,8 @@ def _add_pages(app: APIFlask) -> None:
     @app.before_request
     def check_access() -> Response | None:
         return refuse_without_key(app, request)
+
+    limit_requests(app)
 
     @app.before_request
     def refuse_unknown_names() -> None:
