@@ -72,13 +72,21 @@ class JobFilter:
 
 @dataclass(frozen=True)
 class ShardsProgress:
-    """Progress of a long recording; `attempts` is the highest number of attempts of any of its items."""
+    """Progress of a long recording.
+
+    Attributes:
+        attempts: the highest number of attempts of any of its items.
+        running: how many of its items workers hold.
+        last_error: code and detail of the last attempt that failed, if its item was not completed since.
+    """
 
     done: int
     total: int
     seconds_done: float
     eta_seconds: float | None
     attempts: int
+    running: int = 0
+    last_error: tuple[str, str] | None = None
 
 
 def create_job(sessions: Sessions, new: NewJob, quotas: Quotas | None = None) -> tuple[Job, bool]:
@@ -378,10 +386,13 @@ def _progress(items: Sequence[WorkItem], now: datetime) -> ShardsProgress:
     )
     left = sum(shard.seconds or 0.0 for shard in shards) - seconds_done
     is_known = elapsed > 0 and seconds_done > 0
+    errors = [(item.run_after, item.error_code, item.error_detail or "") for item in items if item.error_code]
     return ShardsProgress(
         done=sum(shard.status is WorkStatus.SUCCEEDED for shard in shards),
         total=len(shards),
         seconds_done=seconds_done,
         eta_seconds=round(left * elapsed / seconds_done / max(1, running), 1) if is_known else None,
         attempts=max(item.attempt for item in items),
+        running=sum(item.status is WorkStatus.PROCESSING for item in items),
+        last_error=max(errors)[1:] if errors else None,
     )

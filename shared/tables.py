@@ -182,6 +182,7 @@ class Attempt(Base):
     """One try at a work item: which worker, when, and how it ended."""
 
     __tablename__ = "attempts"
+    __table_args__ = (Index("ix_attempts_finished_at", "finished_at"),)
 
     item_id: Mapped[UUID] = mapped_column(ForeignKey("work_items.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -288,3 +289,4 @@ class Worker(Base):
 
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    threads: Mapped[int | None]  # how many items it runs at a time

@@ -18,10 +18,11 @@ from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
 from shared.quotas import quotas_of
-from shared.tables import Job
+from shared.tables import Job, Status
 from web.access import current_owner
 from web.downloads import send_object, sound_type
 from web.errors import InvalidRequest
+from web.job_state import JobState
 from web.schemas import (
     ArtifactQuery,
     Changes,
@@ -85,12 +86,11 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     with services().sessions() as session:
         page, cursor = jobs.list_jobs(session, current_owner(), filters, limit=query.limit, cursor=query.cursor)
         progress = jobs.shards_progress(session, page, datetime.now(UTC))
-        positions = {job.id: services().line.position(session, job) for job in page}
+        shown = [(job, _state(session, job, progress.get(job.id))) for job in page]
     items = []
-    for job in page:
+    for job, state in shown:
         try:
-            view = show_job(job, ttl=_ttl(), position=positions[job.id], shards=progress.get(job.id))
-            items.append(view)
+            items.append(show_job(job, ttl=_ttl(), state=state))
         except Exception as error:
             log.error("job_left_out_of_list", job_id=str(job.id), error=repr(error)[:500])
     headers = {}
@@ -253,8 +253,15 @@ def _dump(job: Job) -> dict[str, Any]:
 
 def _view_in(session: Session, job: Job) -> dict[str, Any]:
     progress = jobs.shards_progress(session, [job], datetime.now(UTC))
-    position = services().line.position(session, job)
-    return show_job(job, ttl=_ttl(), position=position, shards=progress.get(job.id))
+    return show_job(job, ttl=_ttl(), state=_state(session, job, progress.get(job.id)))
+
+
+def _state(session: Session, job: Job, shards: jobs.ShardsProgress | None) -> JobState:
+    line = services().line
+    place = line.place(session, job)
+    is_paused = job.status is Status.PROCESSING and shards is not None and not shards.running
+    workers = place.workers if place else line.count_workers(session) if is_paused else None
+    return JobState(place, shards, workers)
 
 
 def _ttl() -> timedelta:

@@ -99,6 +99,7 @@ const PHASE_WORDS = {
 
 /** Describe the state of a job: its phase, progress or place in the queue. @param {import("./api.js").Job} job */
 export function phaseWords(job) {
+  if (job.hint) return job.hint;
   if (job.status === "queued") return queueWords(job);
   if (job.status !== "processing") return statusWord(job.status);
   const { audio_seconds_done: done, audio_seconds_total: total } = job.progress ?? {};
