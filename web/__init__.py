@@ -13,6 +13,7 @@ from structlog.contextvars import unbind_contextvars
 from checkpoints.catalog import BUILT_IN, load_catalog
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
+from shared.errors import QuotaExceeded
 from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
@@ -23,6 +24,7 @@ from web.credentials import Credentials
 from web.downloads import compress
 from web.errors import json_too_large, register_error_handlers
 from web.forms import FormRequest
+from web.limits import limit_requests, refuse_over_quota
 from web.log_context import log_owner
 from web.schemas import Problem
 from web.services import EXTENSION, Services
@@ -90,6 +92,7 @@ def create_app(
     app.register_blueprint(shares.shared_blueprint)
     app.register_blueprint(shares.page_blueprint)
     register_error_handlers(app)
+    app.register_error_handler(QuotaExceeded, refuse_over_quota)
     app.spec_processor(_declare_problems)
     _add_pages(app)
     return app
@@ -137,6 +140,8 @@ def _add_pages(app: APIFlask) -> None:
     @app.teardown_request
     def end_log_context(_error: BaseException | None) -> None:
         unbind_contextvars("owner")
+
+    limit_requests(app)
 
     @app.before_request
     def refuse_unknown_names() -> Response | None:
