@@ -17,6 +17,7 @@ from shared import jobs
 from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
+from shared.quotas import quotas_of
 from shared.tables import Job, Status
 from web.access import current_owner
 from web.downloads import send_object, sound_type
@@ -76,7 +77,9 @@ def create(headers: CreateHeaders, form: NewTranscription) -> tuple[dict[str, An
 def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Return a page of jobs."""
     with services().sessions() as session:
-        page, cursor = jobs.list_jobs(session, current_owner(), read_filter(query), limit=query.limit, cursor=query.cursor)
+        page, cursor = jobs.list_jobs(
+            session, current_owner(), read_filter(query), limit=query.limit, cursor=query.cursor
+        )
         progress = jobs.shards_progress(session, page, datetime.now(UTC))
         shown = [(job, _state(session, job, progress.get(job.id))) for job in page]
     items = []
@@ -145,7 +148,7 @@ def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
 def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Queue a job again."""
     with services().sessions.begin() as session:
-        job = jobs.retry_job(session, current_owner(), job_id)
+        job = jobs.retry_job(session, current_owner(), job_id, quotas_of(services().settings))
     services().queue.notify()
     return _dump(job), 202
 

@@ -214,7 +214,7 @@ export class JobView {
   #showButtons(job) {
     const midi = artifact(job, "transcription.mid");
     const notes = artifact(job, "notes.json");
-    const stem = jobName(job).replace(/\.[^.]+$/, "");
+    const stem = stemOf(job);
     showDownload(this.buttons.midi, midi?.href, `${stem}.mid`);
     showDownload(this.buttons.notes, notes?.href, `${stem}.notes.json`);
     const mayHelp = job.status === "failed" && !RECORDING_ERRORS.has(job.error?.code ?? "");
@@ -241,7 +241,7 @@ export class JobView {
     const step = async (/** @type {AbortSignal} */ signal) => {
       const json = await fetchNotes(href, signal);
       if (signal.aborted) return null;
-      this.result.show(json, id);
+      this.result.show(json, id, this.#job ? stemOf(this.#job) : "");
       this.tools.showNotes(json);
       return null;
     };
@@ -292,3 +292,6 @@ export class JobView {
     this.buttons.cancel.disabled = !enabled;
   }
 }
+
+/** Return the name of a job without its ending. @param {Job} job */
+const stemOf = (job) => jobName(job).replace(/\.[^.]+$/, "");
