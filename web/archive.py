@@ -1,4 +1,4 @@
-"""`/v1/transcriptions/archive`: the files of many transcriptions as one ZIP file, which is made while it is sent."""
+"""`/v1/transcriptions/archive`: the files of many transcriptions as a ZIP file, made while it is sent."""
 
 from __future__ import annotations
 

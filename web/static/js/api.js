@@ -29,7 +29,7 @@
  *             confidence?: number | null }} Note
  * @typedef {{ duration?: number, notes?: Note[], beats?: number[], downbeats?: number[], meter?: string,
  *             tempo_bpm?: number, key?: string }} NotesFile the fields of notes.json that the page reads
- * @typedef {{ id: string, format: string, status: string, fraction: number,
+ * @typedef {{ id: string, format: string, options: Record<string, unknown>, status: string, fraction: number,
  *             error: { code: string, detail: string } | null, artifact: Artifact | null }} Export
  */
 
@@ -200,17 +200,20 @@ export function recordingAddress(id) {
  * @param {string} id @param {import("./exports.js").Wanted} wanted @param {AbortSignal} signal @returns {Promise<Export>}
  */
 export async function requestExport(id, wanted, signal) {
-  if (shareToken !== null) return madeExport(wanted.format, signal);
+  if (shareToken !== null) return madeExport(wanted, signal);
   return jsonOf(await request(`${jobPath(id)}/exports`, { method: "POST", body: wanted, signal }));
 }
 
 /**
  * Return an export that the owner of a shared job has made; who follows a link makes none.
- * @param {string} format @param {AbortSignal} signal @returns {Promise<Export>}
+ * @param {import("./exports.js").Wanted} wanted @param {AbortSignal} signal @returns {Promise<Export>}
  */
-async function madeExport(format, signal) {
+async function madeExport({ format, options = {} }, signal) {
+  const fits = (/** @type {Export} */ made) =>
+    made.format === format &&
+    Object.entries(options).every(([name, value]) => JSON.stringify(made.options[name]) === JSON.stringify(value));
   const { items } = await jsonOf(await request(`${jobPath("")}/exports`, { signal }));
-  const made = items.find((/** @type {Export} */ each) => each.format === format && each.artifact);
+  const made = items.find((/** @type {Export} */ each) => fits(each) && each.artifact);
   if (!made) throw new ApiError("The owner of this transcription has not made this file.", { status: 404 });
   return made;
 }

@@ -3,10 +3,10 @@
 import { ApiError, artifact, cancelJob, deleteJob, fetchNotes, getJob, isFinished, retryJob, shareToken } from "./api.js";
 import { button, showDownload } from "./controls.js";
 import { announce, byId, element, setText } from "./dom.js";
-import { ago, clock, etaWords, jobName, label, pageTitle, phaseWords, span, statusWord } from "./format.js";
+import { ago, clock, jobName, label, pageTitle, phaseWords, span, statusWord } from "./format.js";
 import { JobTools } from "./job_tools.js";
-import { MelodyProgress } from "./melody_progress.js";
 import { poll } from "./polling.js";
+import { ProgressView } from "./progress_view.js";
 import { ResultView } from "./result_view.js";
 import { goTo } from "./router.js";
 
@@ -47,15 +47,7 @@ export class JobView {
   };
   problem = element("p", { className: "problem", role: "alert", id: "job-problem", hidden: true });
   warnings = element("ul", { className: "warnings", "aria-label": "Warnings", id: "job-warnings", hidden: true });
-  phase = element("p", { className: "phase", id: "job-phase" });
-  eta = element("p", { className: "eta" });
-  melody = new MelodyProgress();
-  progress = element(
-    "div",
-    { className: "progress-panel" },
-    element("div", { className: "phase-line" }, this.phase, this.eta),
-    this.melody.node,
-  );
+  progress = new ProgressView();
   result = new ResultView();
 
   /**
@@ -73,8 +65,8 @@ export class JobView {
     const actions = element("div", { className: "job-actions" }, ...Object.values(this.buttons));
     const names = element("div", { className: "job-names" }, this.chip, this.#titleLine(), this.meta);
     const head = element("header", { className: "job-head" }, names, actions);
-    this.progress.append(this.tools.notifier.button);
-    byId("job").replaceChildren(head, this.tools.node, this.problem, this.warnings, this.progress, this.result.node);
+    this.progress.node.append(this.tools.notifier.button);
+    byId("job").replaceChildren(head, this.tools.node, this.problem, this.warnings, this.progress.node, this.result.node);
   }
 
   #titleLine() {
@@ -95,6 +87,7 @@ export class JobView {
   close() {
     this.#poller.stop();
     this.#notesLoader.stop();
+    this.progress.stop();
     this.result.stop();
     this.#job = null;
     this.#id = "";
@@ -112,7 +105,7 @@ export class JobView {
     this.chip.hidden = true;
     this.problem.hidden = true;
     this.warnings.hidden = true;
-    this.progress.hidden = true;
+    this.progress.node.hidden = true;
     this.result.node.hidden = true;
     this.tools.hide();
     Object.values(this.buttons).forEach((each) => (each.hidden = true));
@@ -162,7 +155,7 @@ export class JobView {
     document.title = pageTitle(job);
     this.#showProblem(job.status === "failed" ? (job.error?.detail ?? "The transcription failed. Try again.") : "");
     this.#showWarnings(job);
-    this.#showProgress(job);
+    this.progress.show(job);
     this.#showButtons(job);
     this.tools.show(job);
     if (before && before.status !== job.status) announce(`${jobName(job)}: ${statusWord(job.status)}`);
@@ -197,17 +190,6 @@ export class JobView {
   #showWarnings(job) {
     this.warnings.hidden = job.warnings.length === 0;
     this.warnings.replaceChildren(...job.warnings.map((warning) => element("li", {}, warning.detail)));
-  }
-
-  /** @param {Job} job */
-  #showProgress(job) {
-    this.progress.hidden = isFinished(job);
-    if (isFinished(job)) return;
-    const words = phaseWords(job);
-    setText(this.phase, words);
-    setText(this.eta, etaWords(job));
-    this.progress.classList.toggle("queued", job.status === "queued");
-    this.melody.show(job.status === "queued" ? null : (job.progress?.fraction ?? null), words);
   }
 
   /** @param {Job} job */

@@ -6,7 +6,7 @@ import { JobFilter } from "./job_filter.js";
 const TYPING_MS = 250; // the search starts when no key was pressed for so long
 const ARCHIVE = "/v1/transcriptions/archive";
 const STATUSES = [
-  ["", "All states"],
+  ["", "Any state"],
   ["succeeded", "Done"],
   ["queued,processing", "In progress"],
   ["failed", "Failed"],
@@ -19,8 +19,8 @@ const TIMES = [
   ["30", "Last 30 days"],
 ];
 const ORDERS = [
-  ["date", "Newest first"],
-  ["oldest", "Oldest first"],
+  ["date", "Newest"],
+  ["oldest", "Oldest"],
   ["name", "By name"],
 ];
 

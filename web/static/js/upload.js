@@ -26,8 +26,8 @@ export function freshKey() {
 /** One file and its row. */
 class Upload {
   controller = new AbortController();
-  /** @type {"waiting" | "sending" | "asking" | "failed" | "done"} */
-  state = "waiting";
+  /** @type {"checking" | "waiting" | "sending" | "asking" | "failed" | "done"} */
+  state = "checking";
   alone = false;
 
   /** @param {UploadRecord} record @param {File | null} file null: the user has to choose it @param {Uploads} uploads */
@@ -69,7 +69,7 @@ export class Uploads {
     this.expect = expect;
     this.list = byId("uploads");
     window.addEventListener("beforeunload", (event) => {
-      const isLost = (/** @type {Upload} */ each) => ["waiting", "sending"].includes(each.state) && !each.record.uploadId;
+      const isLost = (/** @type {Upload} */ each) => !["asking", "failed"].includes(each.state) && !each.record.uploadId;
       if (this.#uploads.some(isLost)) event.preventDefault();
     });
     window.addEventListener("online", () => this.#fill());
@@ -79,7 +79,9 @@ export class Uploads {
   async restore() {
     for (const record of await unfinishedUploads()) {
       if (this.#uploads.some((each) => each.record.key === record.key)) continue;
-      this.#append([new Upload(record, record.file ?? null, this)]);
+      const upload = new Upload(record, record.file ?? null, this);
+      if (upload.file) upload.state = "waiting";
+      this.#append([upload]);
     }
     this.#fill();
   }
@@ -91,8 +93,7 @@ export class Uploads {
     const added = chosen.map((file) => new Upload(this.#record(file, metadata), file, this));
     if (added.length === 1) added[0].alone = this.#uploads.every((each) => ["failed", "asking"].includes(each.state));
     this.#append(added);
-    added.forEach((upload) => this.#describe(upload));
-    this.#fill();
+    added.forEach((upload) => this.#check(upload));
   }
 
   /** @param {Upload} upload */
@@ -116,6 +117,7 @@ export class Uploads {
   /** @param {Upload} upload */
   drop(upload) {
     upload.controller.abort();
+    upload.state = "done";
     this.#remove(upload);
     if (upload.record.uploadId) deleteUpload(upload.record.uploadId).catch(() => undefined);
     this.#fill();
@@ -141,9 +143,15 @@ export class Uploads {
     this.list.append(...added.map((each) => each.row.node));
   }
 
-  /** @param {Upload} upload */
-  async #describe(upload) {
-    const expected = upload.file && (await this.expect(upload.file));
+  /** Refuse a file that is no recording before its turn comes; otherwise show how long it is. @param {Upload} upload */
+  async #check(upload) {
+    const file = /** @type {File} */ (upload.file);
+    const problem = await wrongFileWords(file);
+    if (upload.state !== "checking") return; // it was dropped meanwhile
+    if (problem) upload.fail(new ApiError(problem, { status: 422 }));
+    else upload.state = "waiting";
+    this.#fill();
+    const expected = problem ? null : await this.expect(file);
     if (expected) upload.row.describe(expected.seconds, expected.words);
   }
 
@@ -184,11 +192,6 @@ export class Uploads {
   async #sendWithRetries(upload) {
     const file = /** @type {File} */ (upload.file);
     const { signal } = upload.controller;
-    const problem = await wrongFileWords(file);
-    if (problem) {
-      forget(upload.record.key);
-      throw new ApiError(problem, { status: 422 });
-    }
     for (let failures = 0; ; failures += 1) {
       try {
         return await this.#sendOnce(upload, file);
