@@ -27,6 +27,7 @@ from shared.db import Sessions, is_unavailable, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
 from shared.kinds import FETCH_URL, PARTS_OF_LONG, SHARD, TRANSCRIBE, NewItem
 from shared.logs import get_logger
+from shared.quotas import Quotas, check_queued, check_stored, lock_owner
 from shared.storage import shard_prefix
 from shared.tables import Job, Status, WorkItem, WorkStatus
 
@@ -95,13 +96,15 @@ class ShardsProgress:
     last_error: tuple[str, str] | None = None
 
 
-def create_job(sessions: Sessions, new: NewJob) -> tuple[Job, bool]:
+def create_job(sessions: Sessions, new: NewJob, quotas: Quotas | None = None) -> tuple[Job, bool]:
     """Insert a job and its first work item in a transaction; return the job, and True if it is new.
 
     Raises:
         IdempotencyConflict: the key was used for another request.
         JobNotFound: the recording of another job or upload has been deleted.
+        QuotaExceeded: the owner may not have that much queued or stored.
     """
+    quotas = quotas or Quotas()
     first = NewItem(TRANSCRIBE, input_key=new.upload_key)
     if new.source_url is not None:
         first = NewItem(FETCH_URL, payload={"url": new.source_url})
@@ -126,10 +129,13 @@ def create_job(sessions: Sessions, new: NewJob) -> tuple[Job, bool]:
     )
     try:
         with sessions.begin() as session:
+            lock_owner(session, new.owner, quotas)
             if new.recording_id and not garbage.hold_recording(session, new.owner, new.recording_id):
                 raise JobNotFound("The recording has been deleted. Upload it again.")
             session.add(job)
             session.flush()
+            check_queued(session, new.owner, quotas, new.id)
+            check_stored(session, new.owner, quotas, added=0)
             work.enqueue(session, new.id, new.owner, [first])
             session.refresh(job)
         return job, True
@@ -300,12 +306,15 @@ def _cancel_items(session: Session, job_id: UUID) -> int:
     return attempts or 0
 
 
-def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
+def retry_job(session: Session, owner: str, job_id: UUID, quotas: Quotas | None = None) -> Job:
     """Queue a failed or canceled job again, with a full number of attempts. Finished shards stay finished.
 
     Raises:
         JobNotFound, StateConflict: it is waiting, running or succeeded.
+        QuotaExceeded: the owner may not have that much queued.
     """
+    quotas = quotas or Quotas()
+    lock_owner(session, owner, quotas)
     job: Job | None = session.scalar(
         update(Job)
         .where(Job.id == job_id, Job.owner == owner, Job.status.in_((Status.FAILED, Status.CANCELED)))
@@ -315,6 +324,7 @@ def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
     if job is None:
         status = get_job(session, owner, job_id).status
         raise StateConflict(f"Only a failed or canceled transcription can be retried. This one is {status}.")
+    check_queued(session, owner, quotas, job_id)
     queue_again(session, WorkItem.job_id == job_id)
     return job
 

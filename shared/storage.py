@@ -49,6 +49,11 @@ def export_prefix(job_id: UUID, *parts: int) -> str:
     return "/".join(["exports", str(job_id), *map(str, parts), ""])
 
 
+def corrections_prefix(job_id: UUID, version: UUID) -> str:
+    """Return the prefix of one version of a job's corrected notes."""
+    return f"{export_prefix(job_id)}corrections/{version}/"
+
+
 @dataclass(frozen=True)
 class StoredObject:
     """A written object, with its size in bytes and its sha256 in hex."""

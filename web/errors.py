@@ -96,6 +96,11 @@ def upload_too_large(limit: int) -> Response:
     return problem(413, "upload_too_large", text)
 
 
+def json_too_large(limit: int) -> Response:
+    """Return the response to a JSON body over the limit."""
+    return problem(413, "body_too_large", f"The JSON body exceeds the limit of {limit / 1e6:,.0f} MB. Send less.")
+
+
 def no_room() -> Response:
     """Return the response while the disk for temporary files is full."""
     return problem(503, "unavailable", "The server has run out of disk space. Try again later.")

@@ -22,6 +22,7 @@ from shared.default_model import AUTO
 from shared.errors import StateConflict
 from shared.jobs import NewJob
 from shared.public_address import MAX_URL_CHARACTERS, PublicHttp
+from shared.quotas import quotas_of
 from shared.storage import upload_prefix
 from shared.tables import Job
 from shared.uploads import UploadIncomplete
@@ -99,6 +100,7 @@ def create_from_json(services: Services, body: JsonTranscription, *, idempotency
             the request is wrong.
         UploadNotFound, JobNotFound: there is no such recording.
         UploadIncomplete, StateConflict: it is not there yet.
+        QuotaExceeded: the owner may not have that much queued or stored.
     """
     if sum(part is not None for part in (body.upload_id, body.source_url, body.transcription_id)) != 1:
         raise InvalidRequest(
@@ -133,7 +135,7 @@ def create_from_json(services: Services, body: JsonTranscription, *, idempotency
         idempotency_key=idempotency_key,
         request_hash=request_hash,
     )
-    job, created = jobs.create_job(services.sessions, new)
+    job, created = jobs.create_job(services.sessions, new, quotas_of(services.settings))
     if created:
         services.queue.notify()
     return job

@@ -17,6 +17,7 @@ from shared import jobs
 from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
+from shared.quotas import quotas_of
 from shared.tables import Job, Status
 from web.access import current_owner
 from web.downloads import send_object, sound_type
@@ -159,7 +160,7 @@ def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
 def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Queue a job again."""
     with services().sessions.begin() as session:
-        job = jobs.retry_job(session, current_owner(), job_id)
+        job = jobs.retry_job(session, current_owner(), job_id, quotas_of(services().settings))
     services().queue.notify()
     return _dump(job), 202
 

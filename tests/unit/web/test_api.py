@@ -716,6 +716,7 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
     assert set(spec["paths"]) == {
         "/v1/transcriptions",
         "/v1/transcriptions/{job_id}",
+        "/v1/transcriptions/{job_id}/corrections",
         "/v1/transcriptions/{job_id}/cancel",
         "/v1/transcriptions/{job_id}/retry",
         "/v1/transcriptions/{job_id}/artifacts/{name}",

@@ -18,6 +18,7 @@ from shared.db import Sessions
 from shared.kinds import FETCH_URL, TRANSCRIBE, NewItem
 from shared.locks import DatabaseLock
 from shared.queue import InMemoryQueue
+from shared.quotas import count_stored_bytes
 from shared.storage import ObjectStorage, make_storage
 from shared.tables import Job, Status, Upload, WorkItem, WorkStatus
 from tests.work import must_claim
@@ -262,3 +263,25 @@ def test_openapi_declares_both_kinds_of_body(client: FlaskClient) -> None:
     assert set(content) == {"multipart/form-data", "application/json"}
     name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
     assert "upload_id" in spec["components"]["schemas"][name]["properties"]
+
+
+def test_shared_recording_counts_once_for_the_quota(
+    client: FlaskClient, upload: str, any_sessions: Sessions, settings: Settings, storage: ObjectStorage
+) -> None:
+    def count() -> int:
+        with any_sessions() as session:
+            return count_stored_bytes(session, "public")
+
+    assert count() == len(CONTENT)
+    first = accepted(client, upload_id=upload)["id"]
+    accepted(client, transcription_id=first)
+    assert count() == len(CONTENT)
+    form = {"file": (io.BytesIO(b"12345"), "a.wav")}
+    client.post("/v1/transcriptions", data=form)
+    client.post("/v1/uploads", json={"name": "a.wav", "size": 1000})
+    assert count() == len(CONTENT) + 5 + 1000
+    limited = settings.model_copy(update={"quota_stored_bytes": count() + 1})
+    other = create_app(limited, sessions=any_sessions, storage=storage, queue=InMemoryQueue()).test_client()
+    assert other.post("/v1/uploads", json={"name": "a.wav", "size": 1}).status_code == 201
+    refused = other.post("/v1/uploads", json={"name": "a.wav", "size": 1})
+    assert_problem(refused, 403, "quota_exceeded")
