@@ -43,6 +43,7 @@ class Settings(BaseSettings):
 
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
     slow_client_seconds: Annotated[float, Field(ge=1, le=60)] = 25
+    max_streams: Annotated[int, Field(ge=0)] = 200
     max_audio_seconds: Seconds = 3 * 3600 + 600
     probe_seconds: Annotated[float, Field(ge=1)] = 3
     probe_memory_bytes: Annotated[int, Field(ge=64 * 1024**2)] = 512 * 1024**2

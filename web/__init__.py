@@ -15,7 +15,7 @@ from shared.db import Sessions, make_engine, make_sessions
 from shared.fairness import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import exports, health, models, transcriptions
+from web import events, exports, health, models, transcriptions
 from web.browsers import refuse_foreign
 from web.downloads import compress
 from web.errors import register_error_handlers
@@ -77,7 +77,7 @@ def create_app(
         line=WaitingLine(),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, exports, models, health):
+    for module in (transcriptions, events, exports, models, health):
         app.register_blueprint(module.blueprint)
     register_error_handlers(app)
     app.spec_processor(_declare_problems)

@@ -31,6 +31,7 @@ STATUS_OF = {
     "invalid_option": 422,
     "empty_upload": 422,
     "unavailable": 503,
+    "notes_gone": 410,
 }
 CODE_OF = {
     400: "bad_request",
