@@ -17,9 +17,10 @@ from shared import jobs, note_stream
 from shared.db import reading
 from shared.errors import InvalidCursor, ServiceError
 from shared.tables import Job, Status
+from web.access import current_owner
 from web.errors import problem
 from web.schemas import view_job
-from web.services import OWNER, Services, services
+from web.services import Services, services
 from web.streams import ENVIRON, EVENTS_AT_ONCE, News, Watch
 
 blueprint = APIBlueprint("events", __name__, url_prefix="/v1/transcriptions/<uuid:job_id>", tag="Transcriptions")
@@ -115,7 +116,7 @@ def notes(job_id: UUID, query: NotesQuery) -> tuple[dict[str, Any], int, dict[st
     """Return a page of notes."""
     after, _ = _parse(query.after)
     with reading(services().sessions) as session:
-        job = jobs.get_job(session, OWNER, job_id)
+        job = jobs.get_job(session, current_owner(), job_id)
         _check(job, after)
         found = []
         if job.notes_cursor > after:
@@ -154,7 +155,7 @@ def events(job_id: UUID, headers: EventsHeaders, query: EventsQuery) -> Response
     """Begin a stream; `web.bridge` continues it."""
     after, has_end = _parse(headers.last_event_id or query.after)
     with reading(services().sessions) as session:
-        job = jobs.get_job(session, OWNER, job_id)
+        job = jobs.get_job(session, current_owner(), job_id)
     _check(job, after)
     if has_end and job.status.is_final and after == job.notes_cursor:
         return Response(status=204)

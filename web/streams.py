@@ -24,7 +24,7 @@ log = get_logger(__name__)
 ENVIRON = "mt3.watch"  # where a view leaves its `Watch`
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0  # proxies cut connections that are silent for longer
-STREAM_SECONDS = 3600.0  # then the client connects again, and its permission is checked again
+STREAM_SECONDS = 300.0  # then the client connects again: its key may have been revoked
 EVENTS_AT_ONCE = 4  # of notes, to one stream, before it has taken them
 RETRY_MILLISECONDS = 2000  # until a client connects again
 

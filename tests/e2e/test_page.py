@@ -182,7 +182,7 @@ def test_single_instrument_is_suggested_and_given_to_every_note(open_tab: OpenTa
 
 def test_variants_of_a_model_are_grouped(open_tab: OpenTab) -> None:
     choice = open_tab().page.locator("#model")
-    expect(choice.locator("> option")).to_have_text(["Basic Pitch", "MT3", "MR-MT3", "YourMT3+"])
+    expect(choice.locator("> option")).to_have_text(["Basic Pitch", "MT3", "MR-MT3", "YourMT3+", "Transkun"])
     expect(choice.locator("> optgroup")).to_have_attribute("label", "Variants of YourMT3+")
     expect(choice.locator("> optgroup > option")).to_have_count(4)
 

@@ -21,6 +21,7 @@ from checkpoints.store import CheckpointStore
 from mt3_infer.loading import load_model
 from mt3_infer.models import ModelOptions
 from mt3_infer.network import NetworkOutput
+from mt3_infer.settled import SettledNotes
 from mt3_infer.symbolic.notes import Note
 from shared import note_stream
 from shared.config import Settings
@@ -29,7 +30,7 @@ from shared.jobs import cancel_job, retry_job
 from shared.storage import LocalStorage, make_storage
 from shared.tables import Status, WorkItem, WorkStatus
 from tests.recordings import write
-from tests.unit.worker.test_long_recordings import GRID, Bench, FakeNetwork
+from tests.unit.worker.test_long_recordings import GRID, Bench, FakeNetwork, OneModelEngine
 from tests.work import rescue
 from worker import live_notes
 from worker.engine import TranscriptionEngine
@@ -217,11 +218,11 @@ def test_failure_to_publish_does_not_disturb_the_attempt(
         raise OperationalError("SELECT", {}, Exception("database is gone"))
 
     if what == "find":
-        monkeypatch.setattr(live_notes.SettledNotes, "find", fail)
+        monkeypatch.setattr(SettledNotes, "find", fail)
     elif what == "publish":
         monkeypatch.setattr(note_stream, "publish", fail)
     else:
-        monkeypatch.setattr(live_notes.note_stream, "plan_ending", _once(fail, note_stream.plan_ending))
+        monkeypatch.setattr(note_stream, "plan_ending", _once(fail, note_stream.plan_ending))
     job_id = bench.add(recording)
     assert bench.run_all(LiveNetwork()) == ["succeeded"] * 6
     follower = Follower(bench.sessions, job_id)
@@ -253,26 +254,24 @@ def test_publishing_pauses_after_a_failure_and_repeats_nothing(
     assert len(calls) > 5
 
 
-def test_publishing_takes_a_small_share_of_the_time(bench: Bench) -> None:
-    now = iter(range(1000))
-    published: list[float] = []
-    notes = live_notes.LiveNotes.__new__(live_notes.LiveNotes)
-    notes._settled, notes._clock, notes._next, notes._has_ended = (  # type: ignore[assignment]
-        Ignore(),
-        lambda: float(next(now)),
-        0.0,
-        False,
-    )
-    notes._publish = lambda: published.append(0)  # type: ignore[method-assign]
-    live_notes.SHARE = 0.05
-    for _ in range(100):
-        notes.feed(None)
-    assert len(published) <= 6, "each takes one second of this clock"
+def test_publishing_takes_a_small_share_of_the_time(
+    bench: Bench, recording: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_notes, "SHARE", 0.05)
+    now, published = count(), []
 
+    class Slow(live_notes.LiveNotes):
+        def _publish(self) -> None:
+            published.append(next(now))
 
-class Ignore:
-    def feed(self, result: object) -> None:
-        pass
+    bench.add(recording)
+    claim = bench.worker(LiveNetwork())._claim(max_attempts=3)
+    assert claim is not None
+    model = OneModelEngine(LiveNetwork()).load("basic_pitch")
+    live = Slow(bench.sessions, claim, model, clock=lambda: float(next(now)))
+    for segment in range(200):
+        live.feed([segment, 0, 0])
+    assert 5 <= len(published) <= 10, "each takes 2 s of this clock, and each segment one"
 
 
 def test_basic_pitch_sends_notes_that_are_nearly_the_final_ones(
