@@ -662,6 +662,8 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/transcriptions/{job_id}/retry",
         "/v1/transcriptions/{job_id}/artifacts/{name}",
         "/v1/transcriptions/{job_id}/audio",
+        "/v1/transcriptions/{job_id}/events",
+        "/v1/transcriptions/{job_id}/notes",
         "/v1/transcriptions/{job_id}/exports",
         "/v1/transcriptions/{job_id}/exports/{export_id}",
         "/v1/models",
