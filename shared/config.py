@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import sys
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -68,6 +71,9 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
+    access_log: bool = True
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
 
     @field_validator("database_url")
     @classmethod
@@ -162,5 +168,15 @@ def read_settings() -> Settings:
         for problem in error.errors(include_url=False, include_input=False):
             name = "MT3_" + "_".join(str(part) for part in problem["loc"]).upper()
             message = problem["msg"].removeprefix("Value error, ")
-            sys.stderr.write(f"mt3-infer: {name} is wrong: {message}\n")
+            _report(f"{name} is wrong: {message}")
         raise SystemExit(2) from None
+
+
+def _report(message: str) -> None:
+    """Write a line to stderr, in the shape of the log if that is JSON: it cannot be configured yet."""
+    if os.environ.get("MT3_LOG_FORMAT", "").lower() == "json":
+        line = {"event": "invalid_settings", "level": "critical", "logger": __name__, "message": message}
+        message = json.dumps({**line, "timestamp": datetime.now(UTC).isoformat()})
+    else:
+        message = f"mt3-infer: {message}"
+    sys.stderr.write(f"{message}\n")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from apiflask import APIBlueprint
@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field
 from shared import jobs, note_stream
 from shared.db import reading
 from shared.errors import InvalidCursor, ServiceError
-from shared.tables import Job, Status
+from shared.tables import Job, Phase, Status
 from web.access import current_owner
 from web.errors import problem
-from web.schemas import view_job
+from web.schemas import ErrorView, QueueView, view_error, view_progress
 from web.services import Services, services
 from web.streams import ENVIRON, EVENTS_AT_ONCE, News, Watch
 
@@ -43,7 +43,6 @@ EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
     204: {"description": "You have received all of the stream.", "content": {}},
     **{status: {"description": text, "content": PROBLEM} for status, text in PROBLEMS.items()},
 }
-NO_TTL = timedelta(0)  # no event shows when a job expires
 
 
 class NotesGone(ServiceError):  # noqa: N818
@@ -96,12 +95,21 @@ class NotesView(BaseModel):
     withdrawn: list[int] = Field(description="Ids of notes, sent in earlier pages, that turned out otherwise.")
 
 
-class EndView(BaseModel):
-    """The data of the event `end`."""
+class StateView(BaseModel):
+    """The data of the event `status`."""
 
-    status: Literal["succeeded", "failed", "canceled", "deleted"]
-    note_count: int | None = None
-    error: dict[str, str] | None = None
+    status: Status
+    phase: Phase | None
+    queue: QueueView | None
+    error: ErrorView | None
+
+
+class EndView(BaseModel):
+    """The data of the event `end`; the status may also be `deleted`, without more."""
+
+    status: str
+    note_count: int | None
+    error: ErrorView | None
 
 
 @blueprint.get("/notes")
@@ -181,21 +189,23 @@ def read_news(services: Services, after: Mapping[UUID, int]) -> dict[UUID, News]
         news = {}
         for job in found:
             position = services.line.position(session, job)
-            view = view_job(job, ttl=NO_TTL, position=position, shards=progress.get(job.id)).model_dump(
-                mode="json"
+            error = view_error(job)
+            state = StateView(
+                status=job.status,
+                phase=job.phase,
+                queue=QueueView(position=position) if position else None,
+                error=error,
             )
             events = []
             if job.notes_cursor > after[job.id]:
                 events = list(note_stream.read_events(session, job.id, after=after[job.id], limit=EVENTS_AT_ONCE))
-            end = None
-            if job.status.is_final:
-                end = {name: view[name] for name in ("status", "note_count", "error")}
+            end = EndView(status=job.status.value, note_count=job.note_count, error=error)
             news[job.id] = News(
-                status={name: view[name] for name in ("status", "phase", "queue", "error")},
-                progress=view["progress"],
+                status=state.model_dump(mode="json"),
+                progress=view_progress(job, progress.get(job.id)).model_dump(mode="json"),
                 events=[(event.number, event.kind, event.text) for event in events],
                 cursor=job.notes_cursor,
-                end=end,
+                end=end.model_dump(mode="json") if job.status.is_final else None,
             )
     return news
 

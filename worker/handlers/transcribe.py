@@ -59,7 +59,8 @@ def run(context: Context) -> Done:
 
         live = LiveNotes(services.sessions, claim, model)
         transcription = services.engine.transcribe(model, audio, claim.options, progress, live.feed)
-    context.report_speed(transcription.duration, time.monotonic() - began)
+    device = transcription.provenance.device
+    context.report_speed(device, transcription.duration, time.monotonic() - began)
     result = store_results(context, transcription, result_prefix(claim.job_id, claim.attempt))
     return Done(result=result, also=plan_ending(services.sessions, claim, transcription.notes))
 

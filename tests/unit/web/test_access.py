@@ -23,6 +23,7 @@ OPEN = {
     ("GET", "/static/<path:filename>"),
     ("GET", "/livez"),
     ("GET", "/readyz"),
+    ("GET", "/metrics"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
     ("GET", "/docs/assets/<path:name>"),

@@ -678,6 +678,7 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/models/{name}",
         "/livez",
         "/readyz",
+        "/metrics",
     }
     form = spec["paths"]["/v1/transcriptions"]["post"]["requestBody"]["content"]
     assert "multipart/form-data" in form
