@@ -19,7 +19,8 @@ from shared.errors import InvalidCursor, ServiceError
 from shared.tables import Job, Phase, Status
 from web.access import current_owner
 from web.errors import problem
-from web.schemas import ErrorView, QueueView, view_error, view_progress
+from web.job_state import read_state
+from web.schemas import ErrorView, QueueView, view_error, view_progress, view_queue
 from web.services import Services, services
 from web.streams import ENVIRON, EVENTS_AT_ONCE, News, Watch
 
@@ -32,10 +33,10 @@ Poll at the interval of `Retry-After`, which is absent once `complete` is true, 
 before. While the job runs, notes are provisional: they may be withdrawn, and come again with other values. When it
 has succeeded, what was sent and not withdrawn are the notes of notes.json."""
 EVENTS_TEXT = """\
-Each event has JSON as its data: `status` (`status`, `phase`, `queue`, `error`), `progress` (as in the job),
-`notes` (`{"notes": [{"id": 1000, "onset": 0.5, …}]}`), `notes_withdrawn` (`{"ids": [1000]}`) and, at last, `end`
-(`status`, `note_count`, `error`). Events of notes have an `id`: sent back as `Last-Event-ID`, as browsers do, the
-stream goes on after it. 204 if you have received `end`. 503 names, as `polling`, what to poll instead."""
+Each event has JSON as its data: `status` (`status`, `phase`, `queue`, `error`, `hint`), `progress` (as in the
+job), `notes` (`{"notes": [{"id": 1000, "onset": 0.5, …}]}`), `notes_withdrawn` (`{"ids": [1000]}`) and, at last,
+`end` (`status`, `note_count`, `error`). Events of notes have an `id`: sent back as `Last-Event-ID`, as browsers
+do, the stream goes on after it. 204 if you have received `end`. 503 names, as `polling`, what to poll instead."""
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/HTTPError"}}}
 PROBLEMS = {404: "Not found", 410: "The notes are gone", 503: "Too many streams"}
 EVENTS_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -95,13 +96,14 @@ class NotesView(BaseModel):
     withdrawn: list[int] = Field(description="Ids of notes, sent in earlier pages, that turned out otherwise.")
 
 
-class StateView(BaseModel):
+class StatusView(BaseModel):
     """The data of the event `status`."""
 
     status: Status
     phase: Phase | None
     queue: QueueView | None
     error: ErrorView | None
+    hint: str | None
 
 
 class EndView(BaseModel):
@@ -188,20 +190,16 @@ def read_news(services: Services, after: Mapping[UUID, int]) -> dict[UUID, News]
         progress = jobs.shards_progress(session, found, datetime.now(UTC))
         news = {}
         for job in found:
-            position = services.line.position(session, job)
-            error = view_error(job)
-            state = StateView(
-                status=job.status,
-                phase=job.phase,
-                queue=QueueView(position=position) if position else None,
-                error=error,
+            state, error = read_state(services.line, session, job, progress.get(job.id)), view_error(job)
+            status = StatusView(
+                status=job.status, phase=job.phase, queue=view_queue(state), error=error, hint=state.hint(job)
             )
             events = []
             if job.notes_cursor > after[job.id]:
                 events = list(note_stream.read_events(session, job.id, after=after[job.id], limit=EVENTS_AT_ONCE))
             end = EndView(status=job.status.value, note_count=job.note_count, error=error)
             news[job.id] = News(
-                status=state.model_dump(mode="json"),
+                status=status.model_dump(mode="json"),
                 progress=view_progress(job, progress.get(job.id)).model_dump(mode="json"),
                 events=[(event.number, event.kind, event.text) for event in events],
                 cursor=job.notes_cursor,

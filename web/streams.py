@@ -79,9 +79,8 @@ class Stream:
             self._add("end", json.dumps({"status": "deleted"}))
             self.is_complete = True
         else:
-            self._show("status", news.status, news.status)
-            # The estimate changes with the clock alone.
-            self._show("progress", news.progress, {**news.progress, "eta_seconds": None})
+            self._show("status", news.status)
+            self._show("progress", news.progress)
             for number, kind, text in news.events:
                 if number > self.cursor:
                     self._add(kind, text, str(number))
@@ -97,7 +96,8 @@ class Stream:
         self.is_closing = True
         self.ready.set()
 
-    def _show(self, kind: str, data: Mapping[str, Any], compared: Mapping[str, Any]) -> None:
+    def _show(self, kind: str, data: Mapping[str, Any]) -> None:
+        compared = _without_estimates(data)
         if self._shown.get(kind) != compared:
             self._shown[kind] = compared
             self._add(kind, json.dumps(data))
@@ -208,6 +208,12 @@ class Streams:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._joined.wait()
+
+
+def _without_estimates(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data without what changes with the clock alone."""
+    nested = {name: _without_estimates(value) for name, value in data.items() if isinstance(value, Mapping)}
+    return {name: value for name, value in data.items() if name != "eta_seconds"} | nested
 
 
 async def _disconnect(receive: Receive) -> None:
