@@ -174,6 +174,9 @@ class NewExport(BaseModel):
 
     format: Annotated[str, StringConstraints(max_length=32)] = Field(description=f"One of: {', '.join(FORMATS)}.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the format; see below.")
+    source: Literal["original", "corrected"] = Field(
+        "original", description="The notes to export: those that were transcribed, or their corrected version."
+    )
 
 
 class ExportView(BaseModel):
@@ -182,6 +185,7 @@ class ExportView(BaseModel):
     id: str
     format: str
     options: dict[str, Any] = Field(description="All options, with defaults for those that were not given.")
+    source: Literal["original", "corrected"]
     status: Literal["queued", "processing", "succeeded", "failed"]
     fraction: float = Field(description="Progress, from 0 to 1.")
     created_at: datetime
@@ -429,6 +433,7 @@ def view_export(export: ExportState) -> dict[str, Any]:
         id=str(export.id),
         format=export.format,
         options=export.options,
+        source=export.source,  # type: ignore[arg-type]
         status=export.status.value,  # type: ignore[arg-type]  # of the states of an item, only these occur
         fraction=round(export.fraction, 4),
         created_at=export.created_at,

@@ -13,10 +13,11 @@ from apiflask import APIBlueprint
 from flask import Response, request, url_for
 from sqlalchemy.orm import Session
 
-from shared import garbage, jobs
+from shared import jobs
 from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
+from shared.quotas import quotas_of
 from shared.tables import Job, Status
 from web.access import current_owner
 from web.downloads import send_object, sound_type
@@ -152,7 +153,7 @@ def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
 def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Queue a job again."""
     with services().sessions.begin() as session:
-        job = jobs.retry_job(session, current_owner(), job_id)
+        job = jobs.retry_job(session, current_owner(), job_id, quotas_of(services().settings))
     services().queue.notify()
     return _dump(job), 202
 
@@ -164,8 +165,8 @@ def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
 def remove(job_id: UUID) -> tuple[str, int]:
     """Delete a job. If storage fails now, the scheduler deletes the files later."""
     with services().sessions.begin() as session:
-        jobs.delete_job(session, current_owner(), job_id)
-    for prefix in garbage.all_prefixes([job_id]):
+        prefixes = jobs.delete_job(session, current_owner(), job_id)
+    for prefix in prefixes:
         try:
             services().storage.delete_prefix(prefix)
         except ServiceError as error:

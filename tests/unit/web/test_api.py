@@ -716,12 +716,17 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
     assert set(spec["paths"]) == {
         "/v1/transcriptions",
         "/v1/transcriptions/{job_id}",
+        "/v1/transcriptions/{job_id}/corrections",
         "/v1/transcriptions/{job_id}/cancel",
         "/v1/transcriptions/{job_id}/retry",
         "/v1/transcriptions/{job_id}/artifacts/{name}",
         "/v1/transcriptions/{job_id}/audio",
         "/v1/transcriptions/{job_id}/exports",
         "/v1/transcriptions/{job_id}/exports/{export_id}",
+        "/v1/uploads",
+        "/v1/uploads/{upload_id}",
+        "/v1/uploads/{upload_id}/parts/{number}",
+        "/v1/uploads/{upload_id}/complete",
         "/v1/transcriptions/{job_id}/shares",
         "/v1/transcriptions/{job_id}/shares/{token}",
         "/v1/shared/{token}",
@@ -773,7 +778,7 @@ def test_responses_have_the_declared_content_types(
     requests.sort(key=lambda request: request[0] == "DELETE")
     statuses = set()
     for method, path, ids in requests:
-        response = client.open(path.format(**ids, export_id=uuid7()), method=method)
+        response = client.open(path.format(**ids, export_id=uuid7(), upload_id=uuid7(), number=1), method=method)
         declared = spec["paths"][path.split("?")[0]][method.lower()]["responses"]
         assert str(response.status_code) in declared, (method, path, ids, response.text)
         content = declared[str(response.status_code)].get("content", {})

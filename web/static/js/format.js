@@ -90,6 +90,7 @@ export function statusWord(status) {
 }
 
 const PHASE_WORDS = {
+  fetching_source: "Fetching the recording…",
   fetching_checkpoint: "Downloading the model…",
   loading_model: "Loading the model…",
   decoding_audio: "Decoding the audio…",
