@@ -65,6 +65,13 @@ class Engine:
         )
 
 
+def _has_buildkit(program: str) -> bool:
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    return ("version 2" in version and version.split("version ")[1][:2] < "23") or (
+        subprocess.run([program, "buildx", "version"], capture_output=True, check=False).returncode == 0
+    )
+
+
 def _answers(program: str, environment: dict[str, str]) -> bool:
     return subprocess.run([program, "info"], env=environment, capture_output=True, check=False).returncode == 0
 
@@ -76,7 +83,8 @@ def running_engine() -> Iterator[Engine]:
     program = next(filter(None, (shutil.which("docker", path="/usr/bin"), shutil.which("docker"))), None)
     if program is None:
         pytest.skip("there is no container engine here: install Docker (as root, `make test-images` does)")
-    environment = dict(os.environ)
+    # Docker 20 to 22 have BuildKit inside, later ones as the plugin buildx. The classic builder does, too.
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1" if _has_buildkit(program) else "0"}
     if _answers(program, environment):
         yield Engine(program, environment, is_ours=False)
         return

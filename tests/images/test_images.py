@@ -33,7 +33,7 @@ def test_size_over_the_base_image(engine: Engine, images: dict[str, str], part: 
     added = size(engine, images[part]) - size(engine, PYTHON)
     print(f"\n{part}: {added / MB:.0f} MB over the base; layers:")
     for line in layers.splitlines():
-        amount, command = line.split(" ", 1)
+        amount, _, command = line.partition(" ")
         if int(amount) > MB:
             print(f"  {int(amount) / MB:7.1f} MB  {command[:100]}")
     assert OFFICIAL_BASE + added <= LARGEST[part]
