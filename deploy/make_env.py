@@ -33,9 +33,11 @@ def main() -> None:
             sys.exit(
                 f".env has no {', '.join(missing)}: give each a password, or move the file away and run make env."
             )
+        sys.stdout.write(".env is there already, and stays as it is.\n")
         return
     with os.fdopen(file, "w", encoding="utf-8") as output:
         output.write(filled(Path(".env.example").read_text(encoding="utf-8")))
+    sys.stdout.write("Wrote .env with random passwords. Next: docker compose up --build\n")
 
 
 if __name__ == "__main__":

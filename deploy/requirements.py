@@ -24,3 +24,4 @@ def requirements(project: dict, extra: str) -> set[str]:
 
 if __name__ == "__main__":
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    sys.stdout.write("\n".join(sorted(requirements(project, sys.argv[1]))) + "\n")

@@ -66,8 +66,8 @@ def test_a_wrong_manifest_or_an_unknown_kind_is_an_error(manifests: list[Manifes
     wrong = {**web, "spec": {**web["spec"], "replicas": "two"}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, kubernetes_validate.latest_version(), strict=True)
+    unknown = {**web, "kind": "Deploymnet"}
     with pytest.raises(kubernetes_validate.SchemaNotFoundError):
-        unknown = {**web, "kind": "Deploymnet"}
         kubernetes_validate.validate(unknown, kubernetes_validate.latest_version(), strict=True)
 
 
