@@ -6,6 +6,7 @@ An image installs these in a layer of their own, which a change of the sources l
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
