@@ -14,6 +14,7 @@ import pytest
 from tests import servers
 from tests.images import stand_ins
 from tests.images.engine import Engine, running_engine
+from tests.images.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 WHEELS_PORT = 47193  # fixed: it is written into the base image, which is kept
@@ -55,3 +56,17 @@ def images(engine: Engine, base_images: None) -> dict[str, str]:
 
 def _torch_index() -> tuple[str, ...]:
     return tuple(f"TORCH_INDEX_URL={os.environ[name]}" for name in ("TORCH_INDEX_URL",) if name in os.environ)
+
+
+@pytest.fixture(scope="session")
+def stack(engine: Engine, images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(engine, images, tmp_path_factory.mktemp("compose"))
+    began = time.monotonic()
+    try:
+        stack.compose("up", "--detach", "--no-build", "--scale", "worker=2", timeout=600)
+        stack.wait_until_ready()
+        print(f"\nup and ready with two workers in {time.monotonic() - began:.0f} s")
+        yield stack
+    finally:
+        print(stack.compose("logs", "--no-color", "--tail", "15"))
+        stack.compose("down", "--volumes", "--timeout", "5")

@@ -92,8 +92,11 @@ def running_engine() -> Iterator[Engine]:
     if os.geteuid() != 0 or daemon is None:
         pytest.skip("no container engine answers here, and without root none can be started")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "docker.pid").unlink(missing_ok=True)
     environment["DOCKER_HOST"] = f"unix://{FOLDER}/docker.sock"
+    if _answers(program, environment):  # left by a run that was killed
+        yield Engine(program, environment, is_ours=True)
+        return
+    (FOLDER / "docker.pid").unlink(missing_ok=True)
     command = [daemon, "--data-root", f"{FOLDER}/data", "--exec-root", f"{FOLDER}/exec"]
     command += ["--host", environment["DOCKER_HOST"], "--pidfile", f"{FOLDER}/docker.pid"]
     command += ["--default-ulimit", "nofile=20000:20000", "--shutdown-timeout", "5"]
