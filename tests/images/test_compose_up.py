@@ -26,11 +26,12 @@ def test_a_job_goes_through(stack: Stack, bach: Path) -> None:
 
 
 def test_every_line_that_our_containers_log_is_json(stack: Stack) -> None:
+    count = 0
     for service in ("migrate", "web", "scheduler", "worker"):
-        lines = stack.compose("logs", "--no-color", "--no-log-prefix", service).splitlines()
-        assert lines, service
-        for line in lines:
+        for line in stack.compose("logs", "--no-color", "--no-log-prefix", service).splitlines():
+            count += 1
             assert isinstance(json.loads(line), dict), f"{service}: {line}"
+    assert count > 10
 
 
 class Load:

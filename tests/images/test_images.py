@@ -62,7 +62,7 @@ def test_a_change_of_the_sources_leaves_the_layer_of_dependencies(
     sizes = engine.run("history", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", images[part])
     (project,) = [int(line.split()[0]) for line in sizes.splitlines() if "/project" in line]
     assert project < 15 * MB
-    assert old[: len(old) - 3] == new[: len(old) - 3]
+    assert [layer for layer in old if layer not in new] == old[-1:], "the project's own"
     engine.run("rmi", f"mt3-infer-{part}:changed")
 
 
@@ -97,7 +97,7 @@ def test_what_an_image_holds_and_declares(engine: Engine, images: dict[str, str]
             images[part],
             "sh",
             "-c",
-            "find / -xdev -name work.py -path '*shared/work.py' 2>/dev/null",
+            "find / -xdev -name work.py -path '*shared/work.py' 2>/dev/null; true",
         )
     )
     assert len(copies.splitlines()) == 1, copies
