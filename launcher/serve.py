@@ -27,6 +27,8 @@ from redis.exceptions import RedisError
 
 from launcher.supervisor import Child, Supervisor
 from shared.config import read_settings
+from shared.errors import ServiceError
+from shared.exposure import check_exposure
 from shared.processes import die_with_parent
 
 START_SECONDS = 60.0
@@ -42,19 +44,23 @@ START_SECONDS = 60.0
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for database, recordings, results and checkpoints.",
 )
-def serve(host: str, port: int, var: Path) -> None:
+@click.option("--insecure", is_flag=True, help="Listen on an address that others reach, without MT3_AUTH=keys.")
+def serve(host: str, port: int, var: Path, insecure: bool) -> None:
     """Run the whole service on this machine: web page, API, worker and queue.
 
     All data is kept in one folder, so jobs survive a restart. Press Ctrl-C to stop the service.
     Settings (MT3_...) are read from the environment; .env.example lists them.
     """
+    warning = _check_exposure(host, insecure)
     var = var.resolve()
     var.mkdir(parents=True, exist_ok=True)
     lock = _hold_folder(var)
     _check_port(host, port)
     supervisor = Supervisor(_say)
     try:
-        _start_all(supervisor, host, port, var)
+        _start_all(supervisor, host, port, var, insecure=insecure)
+        if warning:
+            click.secho(warning, err=True, fg="red", bold=True)
         supervisor.watch()
     finally:
         _say("stopping…")
@@ -62,7 +68,15 @@ def serve(host: str, port: int, var: Path) -> None:
         lock.close()
 
 
-def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
+def _check_exposure(host: str, insecure: bool) -> str | None:
+    try:
+        warning = check_exposure(read_settings(), host, is_accepted=insecure)
+    except ServiceError as error:
+        raise click.ClickException(str(error)) from None
+    return warning
+
+
+def _start_all(supervisor: Supervisor, host: str, port: int, var: Path, *, insecure: bool) -> None:
     environment = {
         "MT3_DATABASE_URL": f"sqlite:///{var / 'mt3.sqlite3'}",
         "MT3_STORAGE_URL": (var / "storage").as_uri(),
@@ -79,7 +93,8 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
         return
 
     python = sys.executable
-    supervisor.start(Child("web", [python, "-m", "web", "--host", host, "--port", str(port)], {}))
+    web = [python, "-m", "web", "--host", host, "--port", str(port), *(["--insecure"] if insecure else [])]
+    supervisor.start(Child("web", web, {}))
     supervisor.start(Child("scheduler", [python, "-m", "worker.scheduler"], {}))
     quiet = ["-W", "ignore:You're running the worker with superuser"]  # running as root is the user's choice
     celery = [python, *quiet, "-m", "celery", "--quiet", "--app", "worker.app", "worker"]

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 HOST_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+(\.[0-9.]+)?")
+ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -31,6 +32,7 @@ class Settings(BaseSettings):
     s3_secret_access_key: SecretStr | None = None
     s3_region: str = "us-east-1"
     auth: Literal["none", "keys"] = "none"
+    cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
     allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     allowed_networks: Annotated[frozenset[str], NoDecode] = frozenset()
     link_seconds: Annotated[int, Field(gt=0, le=300)] = 300
@@ -128,6 +130,19 @@ class Settings(BaseSettings):
                     raise ValueError(
                         f"{entry!r} is neither a network such as 10.2.0.0/16 nor a host name"
                     ) from None
+        return found
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_cors_origins(cls, origins: object, info: ValidationInfo) -> object:
+        if not isinstance(origins, str):
+            return origins
+        found = frozenset(origin.strip().lower() for origin in origins.split(",") if origin.strip())
+        for origin in found:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin: write https://app.example.org without a path")
+        if "*" in found and info.data.get("auth") != "keys":
+            raise ValueError("* needs MT3_AUTH=keys: any page on the web could use the service")
         return found
 
     @field_validator("checkpoint_mirror")

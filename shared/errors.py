@@ -6,6 +6,8 @@ ServiceError
 ├── IdempotencyConflict    idempotency_conflict    the key was used before, for another request
 ├── InvalidCursor          invalid_cursor
 ├── KeyNotFound            key_not_found           there is no API key of that id
+├── Exposed                exposed                 the service would be open to a network without keys
+├── ShareNotFound          share_not_found         the share link is unknown, expired or revoked
 └── Unavailable            unavailable             database, queue or storage is unavailable: try again
     ├── StorageUnavailable
     └── DatabaseUnavailable
@@ -56,6 +58,18 @@ class KeyNotFound(ServiceError):  # noqa: N818
     """There is no API key of that id."""
 
     code = "key_not_found"
+
+
+class Exposed(ServiceError):  # noqa: N818
+    """The service would be open to everybody in a network."""
+
+    code = "exposed"
+
+
+class ShareNotFound(ServiceError):  # noqa: N818
+    """The share link is unknown, expired or revoked."""
+
+    code = "share_not_found"
 
 
 class Unavailable(ServiceError):  # noqa: N818

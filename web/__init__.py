@@ -15,7 +15,7 @@ from shared.db import Sessions, make_engine, make_sessions
 from shared.fairness import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import exports, health, models, transcriptions
+from web import cors, exports, health, login, models, shares, transcriptions
 from web.access import SECURITY_SCHEMES, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
 from web.credentials import Credentials
@@ -82,8 +82,10 @@ def create_app(
         credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, exports, models, health):
+    for module in (transcriptions, exports, shares, models, login, health):
         app.register_blueprint(module.blueprint)
+    app.register_blueprint(shares.shared_blueprint)
+    app.register_blueprint(shares.page_blueprint)
     register_error_handlers(app)
     app.spec_processor(_declare_problems)
     _add_pages(app)
@@ -119,7 +121,8 @@ def _add_pages(app: APIFlask) -> None:
 
     @app.before_request
     def refuse_other_sites() -> Response | None:
-        return refuse_foreign(request, app.extensions[EXTENSION].settings)
+        settings = app.extensions[EXTENSION].settings
+        return refuse_foreign(request, settings) or cors.answer_preflight(request, settings)
 
     @app.before_request
     def check_access() -> Response | None:
@@ -136,4 +139,5 @@ def _add_pages(app: APIFlask) -> None:
         response.headers.setdefault("Content-Security-Policy", policy)
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Referrer-Policy", "same-origin")
+        cors.add_headers(response, request, app.extensions[EXTENSION].settings)
         return compress(response, request)

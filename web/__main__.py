@@ -10,6 +10,7 @@ from granian.server import Server
 
 from shared.config import read_settings
 from shared.errors import ServiceError
+from shared.exposure import check_exposure
 from web import create_app
 
 GRACE_SECONDS = 10  # for requests in progress at shutdown
@@ -28,10 +29,17 @@ CONNECTIONS = 2048  # per worker; slow clients are disconnected before there are
     help="Number of worker processes (WEB_CONCURRENCY).",
 )
 @click.option("--app", default="web.asgi:app", show_default=True, help="ASGI application to serve.")
-def main(host: str, port: int, workers: int, app: str) -> None:
+@click.option("--insecure", is_flag=True, help="Listen on an address that others reach, without MT3_AUTH=keys.")
+@click.option(
+    "--published-at", metavar="ADDRESS:PORT", help="Where clients reach it, if a container's port is mapped."
+)
+def main(host: str, port: int, workers: int, app: str, insecure: bool, published_at: str | None) -> None:
     """Serve the web page and the API."""
     settings = read_settings()  # report a wrong setting once, not once per worker
     try:
+        reached_at = published_at.rpartition(":")[0].strip("[]") if published_at else host
+        if warning := check_exposure(settings, reached_at, is_accepted=insecure):
+            click.secho(warning, err=True, fg="red", bold=True)
         create_app(settings)  # fail here rather than in every worker, again and again
     except ServiceError as error:
         raise click.ClickException(str(error)) from None

@@ -25,6 +25,7 @@ STATUS_OF = {
     "idempotency_conflict": 422,
     "invalid_cursor": 422,
     "key_not_found": 404,
+    "share_not_found": 404,
     "invalid_request": 422,
     "unknown_model": 422,
     "unknown_format": 422,

@@ -18,6 +18,7 @@ from shared.jobs import ShardsProgress, eta_seconds
 from shared.kinds import Download
 from shared.logs import get_logger
 from shared.tables import Job, Phase, Status
+from web.access import current_access, job_address
 
 log = get_logger(__name__)
 
@@ -322,7 +323,9 @@ def _download(job: Job) -> DownloadView | None:
 
 
 def _links(job: Job) -> LinksView:
-    address = f"/v1/transcriptions/{job.id}"
+    address = job_address(job.id)
+    if current_access().share:
+        return LinksView(self=address, cancel=None, retry=None)
     return LinksView(
         self=address,
         cancel=f"{address}/cancel" if job.status in (Status.QUEUED, Status.PROCESSING) else None,
@@ -371,7 +374,7 @@ def view_job(
         model=job.model,
         options=job.options,
         filename=job.filename,
-        metadata=job.client_metadata,
+        metadata={} if current_access().share else job.client_metadata,  # the client's own
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
@@ -391,7 +394,7 @@ def view_artifact(job_id: UUID, artifact: dict[str, Any]) -> ArtifactView:
         content_type=artifact["content_type"],
         size=artifact["size"],
         sha256=artifact["sha256"],
-        href=f"/v1/transcriptions/{job_id}/artifacts/{artifact['name']}",
+        href=f"{job_address(job_id)}/artifacts/{artifact['name']}",
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app
@@ -29,6 +30,7 @@ class Services:
     catalog: Catalog
     line: WaitingLine
     credentials: Credentials
+    is_exposure_noted: threading.Event = field(default_factory=threading.Event)
 
 
 def services() -> Services:

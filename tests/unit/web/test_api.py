@@ -664,6 +664,14 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/transcriptions/{job_id}/audio",
         "/v1/transcriptions/{job_id}/exports",
         "/v1/transcriptions/{job_id}/exports/{export_id}",
+        "/v1/transcriptions/{job_id}/shares",
+        "/v1/transcriptions/{job_id}/shares/{token}",
+        "/v1/shared/{token}",
+        "/v1/shared/{token}/artifacts/{name}",
+        "/v1/shared/{token}/audio",
+        "/v1/shared/{token}/exports",
+        "/v1/shared/{token}/exports/{export_id}",
+        "/v1/session",
         "/v1/models",
         "/v1/models/{name}",
         "/livez",
@@ -690,14 +698,15 @@ def test_responses_have_the_declared_content_types(
     spec = client.get("/openapi.json").json
     done = accepted(client)["id"]
     finish(sessions, storage, done)
+    token = client.post(f"/v1/transcriptions/{done}/shares").json["token"]
     requests: list[tuple[str, str, dict[str, str]]] = [
         (method.upper(), path, ids)
         for path, operations in spec["paths"].items()
         for method in sorted(operations)
         for ids in (
-            {"job_id": accepted(client)["id"], "name": "light"},
-            {"job_id": done, "name": "transcription.mid"},
-            {"job_id": "01a204c3-1a0c-71ba-876d-62c31e0881c4", "name": "nonesuch"},
+            {"job_id": accepted(client)["id"], "name": "light", "token": token},
+            {"job_id": done, "name": "transcription.mid", "token": token},
+            {"job_id": "01a204c3-1a0c-71ba-876d-62c31e0881c4", "name": "nonesuch", "token": "mt3s_"},
         )
     ]
     requests += [("POST", "/v1/transcriptions/{job_id}/retry", {"job_id": accepted(client)["id"]})]
@@ -711,7 +720,7 @@ def test_responses_have_the_declared_content_types(
         content = declared[str(response.status_code)].get("content", {})
         assert response.mimetype in content or "*/*" in content or not response.data, (method, path, ids)
         statuses.add(response.status_code)
-    assert statuses == {200, 202, 204, 404, 409, 422, 503}
+    assert statuses == {200, 201, 202, 204, 404, 409, 422, 503}
 
 
 def test_every_response_has_the_security_headers(client: FlaskClient) -> None:
