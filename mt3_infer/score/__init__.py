@@ -42,7 +42,7 @@ def to_svg_pages(transcription: Transcription, options: ScoreOptions | None = No
     from mt3_infer.score.engrave import svg_pages
 
     options = options or ScoreOptions()
-    return svg_pages(to_musicxml(transcription, options), options.page_size)
+    return svg_pages(to_musicxml(transcription, options), options.page_size, transcription.provenance.summary)
 
 
 def to_pdf(transcription: Transcription, options: ScoreOptions | None = None) -> bytes:
@@ -54,4 +54,6 @@ def to_pdf(transcription: Transcription, options: ScoreOptions | None = None) ->
     from mt3_infer.score.engrave import pdf
 
     options = options or ScoreOptions()
-    return pdf(to_musicxml(transcription, options), options.page_size, options.title)
+    return pdf(
+        to_musicxml(transcription, options), options.page_size, options.title, transcription.provenance.summary
+    )
