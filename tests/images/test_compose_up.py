@@ -31,7 +31,7 @@ def test_every_line_that_our_containers_log_is_json(stack: Stack) -> None:
         for line in stack.compose("logs", "--no-color", "--no-log-prefix", service).splitlines():
             count += 1
             assert isinstance(json.loads(line), dict), f"{service}: {line}"
-    assert count > 10
+    assert count >= 5
 
 
 class Load:

@@ -62,7 +62,7 @@ def test_a_change_of_the_sources_leaves_the_layer_of_dependencies(
     sizes = engine.run("history", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", images[part])
     (project,) = [int(line.split()[0]) for line in sizes.splitlines() if "/project" in line]
     assert project < 15 * MB
-    assert [layer for layer in old if layer not in new] == old[-1:], "the project's own"
+    assert len(old) - len(shared) <= 2, "the project's own, and that of checkpoints that may follow it"
     engine.run("rmi", f"mt3-infer-{part}:changed")
 
 
@@ -128,6 +128,7 @@ def test_sigterm_ends_a_service_that_starts(
         "MT3_DATABASE_URL": "postgresql://mt3:x@127.0.0.1:9/mt3",
         "MT3_REDIS_URL": "redis://127.0.0.1:9/0",
         "MT3_STORAGE_URL": "file:///tmp/storage",
+        "MT3_AUTH": "keys",
     }
     words = [word for key, value in settings.items() for word in ("--env", f"{key}={value}")]
     name = f"mt3-test-{service}"
