@@ -29,7 +29,10 @@ from launcher.supervisor import Child, Supervisor
 from shared.config import read_settings
 from shared.errors import ServiceError
 from shared.exposure import check_exposure
+from shared.logs import configure_logs, get_logger, show_warning
 from shared.processes import die_with_parent
+
+log = get_logger(__name__)
 
 START_SECONDS = 60.0
 
@@ -51,6 +54,7 @@ def serve(host: str, port: int, var: Path, insecure: bool) -> None:
     All data is kept in one folder, so jobs survive a restart. Press Ctrl-C to stop the service.
     Settings (MT3_...) are read from the environment; .env.example lists them.
     """
+    configure_logs(read_settings())
     warning = _check_exposure(host, insecure)
     var = var.resolve()
     var.mkdir(parents=True, exist_ok=True)
@@ -60,7 +64,7 @@ def serve(host: str, port: int, var: Path, insecure: bool) -> None:
     try:
         _start_all(supervisor, host, port, var, insecure=insecure)
         if warning:
-            click.secho(warning, err=True, fg="red", bold=True)
+            show_warning(warning)
         supervisor.watch()
     finally:
         _say("stopping…")
@@ -81,6 +85,7 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path, *, insec
         "MT3_DATABASE_URL": f"sqlite:///{var / 'mt3.sqlite3'}",
         "MT3_STORAGE_URL": (var / "storage").as_uri(),
         "MT3_CHECKPOINT_DIR": str(var / "checkpoints"),
+        "MT3_ACCESS_LOG": "0",
     }
     environment = {name: value for name, value in environment.items() if not os.environ.get(name)}
     if not os.environ.get("MT3_REDIS_URL"):
@@ -138,7 +143,7 @@ def _start_redis(supervisor: Supervisor, var: Path) -> str:
     lines = [f"port {port}", "bind 127.0.0.1", f"requirepass {password}", 'save ""', "appendonly no"]
     lines += [f'dir "{var}"', 'logfile "redis.log"', "maxmemory-policy noeviction"]
     # Passed on standard input, so that the password is not visible in the list of processes.
-    supervisor.start(Child("redis", [program, "-"], {}, stdin="\n".join(lines).encode()))
+    supervisor.start(Child("redis", [program, "-"], {}, stdin="\n".join(lines).encode(), is_quiet=True))
     url = f"redis://:{password}@127.0.0.1:{port}/0"
     if not supervisor.wait_until(lambda: _pings(url), seconds=10) and not supervisor.is_stopping:
         raise click.ClickException(f"the private Redis ({program}) does not answer")
@@ -205,4 +210,7 @@ def _pings(url: str) -> bool:
 
 
 def _say(message: str) -> None:
-    click.echo(f"mt3-infer: {message}", err=True)
+    if os.environ.get("MT3_LOG_FORMAT", "").lower() == "json":
+        log.info("service", message=message)
+    else:
+        click.echo(f"mt3-infer: {message}", err=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import sys
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -47,6 +50,9 @@ class Settings(BaseSettings):
     device: str = "auto"
 
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    max_recording_bytes: Annotated[int, Field(gt=0)] = 5 * 1024**3
+    upload_part_bytes: Annotated[int, Field(ge=16 * 1024, le=1024**3)] = 5 * 1024**2
+    upload_hours: Seconds = 72
     slow_client_seconds: Annotated[float, Field(ge=1, le=60)] = 25
     max_audio_seconds: Seconds = 3 * 3600 + 600
     probe_seconds: Annotated[float, Field(ge=1)] = 3
@@ -67,6 +73,9 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
+    access_log: bool = True
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
 
     @field_validator("database_url")
     @classmethod
@@ -161,5 +170,15 @@ def read_settings() -> Settings:
         for problem in error.errors(include_url=False, include_input=False):
             name = "MT3_" + "_".join(str(part) for part in problem["loc"]).upper()
             message = problem["msg"].removeprefix("Value error, ")
-            sys.stderr.write(f"mt3-infer: {name} is wrong: {message}\n")
+            _report(f"{name} is wrong: {message}")
         raise SystemExit(2) from None
+
+
+def _report(message: str) -> None:
+    """Write a line to stderr, in the shape of the log if that is JSON: it cannot be configured yet."""
+    if os.environ.get("MT3_LOG_FORMAT", "").lower() == "json":
+        line = {"event": "invalid_settings", "level": "critical", "logger": __name__, "message": message}
+        message = json.dumps({**line, "timestamp": datetime.now(UTC).isoformat()})
+    else:
+        message = f"mt3-infer: {message}"
+    sys.stderr.write(f"{message}\n")

@@ -71,13 +71,21 @@ class JobFilter:
 
 @dataclass(frozen=True)
 class ShardsProgress:
-    """Progress of a long recording; `attempts` is the highest number of attempts of any of its items."""
+    """Progress of a long recording.
+
+    Attributes:
+        attempts: the highest number of attempts of any of its items.
+        running: how many of its items workers hold.
+        last_error: code and detail of the last attempt that failed, if its item was not completed since.
+    """
 
     done: int
     total: int
     seconds_done: float
     eta_seconds: float | None
     attempts: int
+    running: int = 0
+    last_error: tuple[str, str] | None = None
 
 
 def create_job(sessions: Sessions, new: NewJob) -> tuple[Job, bool]:
@@ -307,16 +315,16 @@ def queue_again(session: Session, which: ColumnElement[bool]) -> None:
     session.execute(again, execution_options=work.UNSYNCHRONIZED)
 
 
-def delete_job(session: Session, owner: str, job_id: UUID) -> None:
-    """Delete a job in any state, and record its files as garbage.
+def delete_job(session: Session, owner: str, job_id: UUID) -> list[str]:
+    """Delete a job in any state, and record its files as garbage; return their prefixes.
 
     Raises:
         JobNotFound
     """
-    deleted = delete(Job).where(Job.id == job_id, Job.owner == owner).returning(Job.id)
-    if session.scalar(deleted) is None:
+    _, prefixes = _delete_jobs(session, Job.id == job_id, Job.owner == owner)
+    if not prefixes:
         raise JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
-    garbage.note(session, garbage.all_prefixes([job_id]))
+    return prefixes
 
 
 def expire_jobs(session: Session, *, ttl_days: float, limit: int = 500) -> list[UUID]:
@@ -324,10 +332,19 @@ def expire_jobs(session: Session, *, ttl_days: float, limit: int = 500) -> list[
     # A subquery is evaluated once; a call of the volatile clock function would rule out the index.
     end = select(now_plus(-ttl_days * 86400)).scalar_subquery()
     old = select(Job.id).where(Job.finished_at < end).order_by(Job.finished_at).limit(limit)
-    deleted = delete(Job).where(Job.id.in_(old)).returning(Job.id)
-    expired = list(session.scalars(deleted.execution_options(synchronize_session=False)))
-    garbage.note(session, garbage.all_prefixes(expired))
+    expired, _ = _delete_jobs(session, Job.id.in_(old))
     return expired
+
+
+def _delete_jobs(session: Session, *which: ColumnElement[bool]) -> tuple[list[UUID], list[str]]:
+    """Delete jobs; return their ids, and the prefixes of their files, which are recorded as garbage."""
+    deleted = delete(Job).where(*which).returning(Job.id, Job.recording_id)
+    gone = session.execute(deleted, execution_options=work.UNSYNCHRONIZED).all()
+    ids = [job_id for job_id, _ in gone]
+    recordings = list(dict.fromkeys(recording_id or job_id for job_id, recording_id in gone))
+    prefixes = [*garbage.unused_recordings(session, recordings), *garbage.job_prefixes(ids)]
+    garbage.note(session, prefixes)
+    return ids, prefixes
 
 
 def eta_seconds(job: Job, now: datetime) -> float | None:
@@ -368,10 +385,13 @@ def _progress(items: Sequence[WorkItem], now: datetime) -> ShardsProgress:
     )
     left = sum(shard.seconds or 0.0 for shard in shards) - seconds_done
     is_known = elapsed > 0 and seconds_done > 0
+    errors = [(item.run_after, item.error_code, item.error_detail or "") for item in items if item.error_code]
     return ShardsProgress(
         done=sum(shard.status is WorkStatus.SUCCEEDED for shard in shards),
         total=len(shards),
         seconds_done=seconds_done,
         eta_seconds=round(left * elapsed / seconds_done / max(1, running), 1) if is_known else None,
         attempts=max(item.attempt for item in items),
+        running=sum(item.status is WorkStatus.PROCESSING for item in items),
+        last_error=max(errors)[1:] if errors else None,
     )

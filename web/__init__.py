@@ -7,21 +7,23 @@ from typing import Any, cast
 
 import flask_swagger_ui
 from apiflask import APIFlask
-from flask import Response, request, send_from_directory
+from flask import Response, g, request, send_from_directory
+from structlog.contextvars import unbind_contextvars
 
 from checkpoints.catalog import BUILT_IN, load_catalog
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
-from shared.fairness import WaitingLine
+from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import cors, exports, health, login, models, shares, transcriptions
-from web.access import SECURITY_SCHEMES, declare_access, needs, refuse_without_key
+from web import cors, exports, health, login, metrics, models, resumable, shares, transcriptions
+from web.access import SECURITY_SCHEMES, current_owner, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
 from web.credentials import Credentials
 from web.downloads import compress
 from web.errors import register_error_handlers
 from web.forms import FormRequest
+from web.log_context import log_owner
 from web.schemas import Problem
 from web.services import EXTENSION, Services
 from web.strict import refuse_unknown
@@ -78,11 +80,11 @@ def create_app(
         storage=storage or make_storage(settings),
         queue=queue or BackgroundQueue(CeleryQueue(make_celery(settings))),
         catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
-        line=WaitingLine(),
+        line=WaitingLine(shard_seconds=settings.shard_seconds),
         credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, exports, shares, models, login, health):
+    for module in (transcriptions, resumable, exports, shares, models, login, health, metrics):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(shares.shared_blueprint)
     app.register_blueprint(shares.page_blueprint)
@@ -126,7 +128,14 @@ def _add_pages(app: APIFlask) -> None:
 
     @app.before_request
     def check_access() -> Response | None:
-        return refuse_without_key(app, request)
+        refusal = refuse_without_key(app, request)
+        if "access" in g:
+            log_owner(request.environ, current_owner())
+        return refusal
+
+    @app.teardown_request
+    def end_log_context(_error: BaseException | None) -> None:
+        unbind_contextvars("owner")
 
     @app.before_request
     def refuse_unknown_names() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from tempfile import TemporaryDirectory
+
 import click
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
-from shared.config import read_settings
+from shared.config import Settings, read_settings
 from shared.errors import ServiceError
 from shared.exposure import check_exposure
+from shared.logs import configure_logs, show_warning
 from web import create_app
 
 GRACE_SECONDS = 10  # for requests in progress at shutdown
@@ -36,13 +40,20 @@ CONNECTIONS = 2048  # per worker; slow clients are disconnected before there are
 def main(host: str, port: int, workers: int, app: str, insecure: bool, published_at: str | None) -> None:
     """Serve the web page and the API."""
     settings = read_settings()  # report a wrong setting once, not once per worker
+    configure_logs(settings)
     try:
         reached_at = published_at.rpartition(":")[0].strip("[]") if published_at else host
         if warning := check_exposure(settings, reached_at, is_accepted=insecure):
-            click.secho(warning, err=True, fg="red", bold=True)
+            show_warning(warning)
         create_app(settings)  # fail here rather than in every worker, again and again
     except ServiceError as error:
         raise click.ClickException(str(error)) from None
+    with TemporaryDirectory(prefix="mt3-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)  # before a process imports prometheus_client
+        _serve(settings, host, port, workers, app)
+
+
+def _serve(settings: Settings, host: str, port: int, workers: int, app: str) -> None:
     Server(
         app,
         address=host,
@@ -59,6 +70,7 @@ def main(host: str, port: int, workers: int, app: str, insecure: bool, published
         respawn_interval=0.2,
         workers_kill_timeout=GRACE_SECONDS,
         log_level=LogLevels.warning,
+        log_dictconfig={"handlers": {}, "loggers": {"_granian": {"propagate": True}}},  # to ours: `shared.logs`
     ).serve()
 
 

@@ -25,6 +25,7 @@ from typing import IO, Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from flask import Flask, Response
+from structlog.contextvars import bound_contextvars
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_options_header
 
@@ -32,6 +33,7 @@ from shared.errors import is_disk_full
 from shared.logs import get_logger
 from shared.processes import die_with_parent
 from web.errors import no_room, problem, upload_too_large
+from web.request_log import REQUEST_ID, ROUTE, Exchange
 from web.workload import Workload, workload_of
 
 Message = dict[str, Any]
@@ -129,6 +131,7 @@ class AsgiApp:
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         environ = make_environ(scope)
+        exchange = Exchange(environ)
         is_chunked = "HTTP_TRANSFER_ENCODING" in environ
         body = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - closing it may fail, see below
         try:
@@ -137,8 +140,11 @@ class AsgiApp:
                 # The server drops a Content-Length beside it. A proxy that relied on the length may have sent
                 # bytes that would now be read as a request of their own (RFC 9112, 6.3).
                 answer.headers.append(("Connection", "close"))
-            await self._send(answer, send)
+            answer.headers.append((REQUEST_ID, exchange.request_id))
+            exchange.status = answer.status
+            await self._send(answer, exchange.counting(send))
         finally:
+            exchange.end()
             with suppress(OSError):  # closing writes again what a full disk refused
                 body.close()
 
@@ -148,6 +154,7 @@ class AsgiApp:
         except Refused as refused:
             response = refused.response
             response.headers["Connection"] = "close"  # the rest of the body is not read
+            self._workload(environ)  # names the route
             return Answer(response.status_code, list(response.headers), response.data)
         answer = await self._run(environ)
         if seconds := wait_seconds(environ.get("HTTP_PREFER")):
@@ -220,16 +227,18 @@ class AsgiApp:
     # --- the view ------------------------------------------------------------------------------------------
 
     async def _run(self, environ: Environ) -> Answer:
-        pool = self._pools[self._workload(environ["REQUEST_METHOD"], environ["PATH_INFO"])]
+        pool = self._pools[self._workload(environ)]
         answer: Answer = await self._in_thread(pool, self._call_flask, dict(environ))
         return answer
 
-    def _workload(self, method: str, path: str) -> Workload:
+    def _workload(self, environ: Environ) -> Workload:
+        path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
         try:
-            endpoint, _ = self._urls.match(path.encode("latin-1").decode(errors="replace"), method)
+            rule, _ = self._urls.match(path, environ["REQUEST_METHOD"], return_rule=True)
         except HTTPException:
             return Workload.DATABASE
-        return workload_of(self._flask.view_functions.get(endpoint))
+        environ.setdefault(ROUTE, rule.rule)
+        return workload_of(self._flask.view_functions.get(rule.endpoint))
 
     def _call_flask(self, environ: Environ) -> Answer:
         started: list[Any] = []
@@ -237,7 +246,8 @@ class AsgiApp:
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             started[:] = [int(status.split(" ", 1)[0]), headers]
 
-        body: Iterable[bytes] = self._flask.wsgi_app(environ, start_response)
+        with bound_contextvars(request_id=environ["HTTP_X_REQUEST_ID"]):
+            body: Iterable[bytes] = self._flask.wsgi_app(environ, start_response)
         rest = iter(body)
         start, is_done = _read(rest)
         close = getattr(body, "close", None)

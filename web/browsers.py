@@ -20,7 +20,7 @@ from web import cors
 from web.errors import problem
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-PROBES = ("/livez", "/readyz")  # requested by address or by internal name; they reveal nothing
+PROBES = ("/livez", "/readyz", "/metrics")  # requested by address or internal name; they reveal no content
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?")  # the host names of RFC 3986, with a port
 

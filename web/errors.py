@@ -33,6 +33,8 @@ STATUS_OF = {
     "invalid_option": 422,
     "empty_upload": 422,
     "address_refused": 422,
+    "upload_incomplete": 409,
+    "checksum_mismatch": 422,
     "unavailable": 503,
 }
 CODE_OF = {

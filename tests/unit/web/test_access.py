@@ -23,6 +23,7 @@ OPEN = {
     ("GET", "/static/<path:filename>"),
     ("GET", "/livez"),
     ("GET", "/readyz"),
+    ("GET", "/metrics"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
     ("GET", "/docs/assets/<path:name>"),
@@ -60,7 +61,7 @@ def address(app: Flask, endpoint: str, job_id: str) -> str:
     values: dict[str, Any] = {"job_id": UUID(job_id)}
     rule = next(rule for rule in app.url_map.iter_rules() if rule.endpoint == endpoint)
     for name in rule.arguments - {"job_id"}:
-        values[name] = uuid4() if name.endswith("_id") else "transcription.mid"
+        values[name] = uuid4() if name.endswith("_id") else {"number": 1}.get(name, "transcription.mid")
     with app.test_request_context():
         return str(app.url_for(endpoint, **values))
 
