@@ -96,7 +96,9 @@ export class JobView {
 
   /** Update what depends on the list of models. */
   render() {
-    if (this.#job) setText(this.meta, this.#metaWords(this.#job));
+    if (!this.#job) return;
+    setText(this.meta, this.#metaWords(this.#job));
+    this.tools.showDoubt();
   }
 
   #blank() {

@@ -19,6 +19,8 @@ export class JobTools {
   /** @type {Job | null} */
   #job = null;
   #purpose = "";
+  /** @type {NoteSequence | null} */
+  #notes = null;
 
   /**
    * @param {HTMLElement} title
@@ -53,7 +55,10 @@ export class JobTools {
 
   /** @param {Job} job */
   show(job) {
-    if (this.#job?.id !== job.id) this.doubt.hidden = true;
+    if (this.#job?.id !== job.id) {
+      this.doubt.hidden = true;
+      this.#notes = null;
+    }
     this.#job = job;
     const ended = isFinished(job);
     const done = job.status === "succeeded";
@@ -73,16 +78,23 @@ export class JobTools {
 
   hide() {
     this.#job = null;
+    this.#notes = null;
     this.node.hidden = true;
     this.rename.close(false);
     this.rename.button.hidden = true;
     this.compare.hide();
   }
 
-  /** Show a hint if the notes look as if the model did not fit. @param {import("./api.js").NotesFile} json */
+  /** @param {import("./api.js").NotesFile} json notes of the job that is shown */
   showNotes(json) {
+    this.#notes = new NoteSequence(json);
+    this.showDoubt();
+  }
+
+  /** Show a hint if the notes look as if the model did not fit; again when the models are known. */
+  showDoubt() {
     const purpose = this.models.model(this.#job?.model ?? "")?.purpose ?? "";
-    const doubt = doubtOf(purpose, new NoteSequence(json));
+    const doubt = this.#notes && shareToken === null ? doubtOf(purpose, this.#notes) : null;
     this.doubt.hidden = doubt === null;
     this.#purpose = doubt?.purpose ?? "";
     setText(this.doubtWords, doubt?.words ?? "");

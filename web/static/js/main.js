@@ -93,11 +93,16 @@ function startOwnPage() {
   store.start({ connection, onError: (error) => isLoggedOut(error) || list.showProblem(error) });
 }
 
+function startSharedPage() {
+  document.querySelector(".brand")?.setAttribute("href", "/");
+  loadModels().catch(() => undefined); // titles of the models, where a friend may read them
+}
+
 connection.addEventListener("change", showConnection);
 window.addEventListener("hashchange", route);
 document.body.classList.toggle("shared", shareToken !== null);
 if (shareToken !== null || (await enter())) {
   if (shareToken === null) startOwnPage();
-  else loadModels().catch(() => undefined); // titles of the models, where a friend may read them
+  else startSharedPage();
   route();
 }

@@ -53,7 +53,7 @@ export class Rename {
   /** @param {boolean} editing */
   #toggle(editing) {
     this.form.hidden = !editing;
-    this.title.hidden = editing;
+    this.title.classList.toggle("visually-hidden", editing); // it remains the heading of the page
     this.button.hidden = editing;
     this.problem.hidden = true;
   }

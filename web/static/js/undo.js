@@ -44,7 +44,7 @@ export class UndoStack {
   #offers = new Set();
 
   constructor() {
-    this.node = element("div", { className: "toasts" });
+    this.node = element("section", { className: "toasts", "aria-label": "Undo" });
     document.body.append(this.node);
     // What was announced as deleted is deleted, also if the tab is closed before the time is over.
     window.addEventListener("pagehide", () => [...this.#offers].forEach((offer) => offer.commit()));
