@@ -40,11 +40,11 @@ export class Compare {
     this.select = element("select", { id: "compare-with" });
     const label = element("label", { for: "compare-with" }, "Compare with");
     this.bar = element("div", { className: "compare-bar", hidden: true }, label, this.select);
-    this.sides = [new Side(), new Side()];
+    /** @type {Side[]} made when two results are compared */
+    this.sides = [];
     this.problem = element("p", { className: "field-problem", role: "alert", hidden: true });
-    this.node = element("div", { className: "compare", hidden: true }, ...this.sides.map((side) => side.node));
+    this.node = element("div", { className: "compare", hidden: true });
     this.select.addEventListener("change", () => this.#open(this.select.value));
-    for (const [n, side] of this.sides.entries()) this.#link(side.roll, this.sides[1 - n].roll);
   }
 
   /** Zoom and scroll the other roll with this one. @param {PianoRoll} roll @param {PianoRoll} other */
@@ -79,6 +79,12 @@ export class Compare {
     this.#id = "";
     this.#loading.abort();
     this.bar.hidden = true;
+    this.#clear();
+  }
+
+  #clear() {
+    this.sides = [];
+    this.node.replaceChildren();
     this.node.hidden = true;
     this.problem.hidden = true;
   }
@@ -87,8 +93,7 @@ export class Compare {
   async #open(otherId) {
     this.#loading.abort();
     this.#loading = new AbortController();
-    this.node.hidden = !otherId;
-    this.problem.hidden = true;
+    this.#clear();
     if (!otherId) return;
     const { signal } = this.#loading;
     try {
@@ -96,7 +101,6 @@ export class Compare {
       if (!signal.aborted) this.#draw(loaded);
     } catch (error) {
       if (signal.aborted) return;
-      this.node.hidden = true;
       this.problem.hidden = false;
       setText(this.problem, `Could not compare. ${/** @type {Error} */ (error).message}`);
     }
@@ -108,6 +112,11 @@ export class Compare {
     const common = match(sequences[0], sequences[1]);
     const all = new NoteSequence({ notes: loaded.flatMap(({ json }) => json.notes ?? []), duration: loaded[0].json.duration });
     const grid = new Grid(loaded[0].json);
+    this.sides = [new Side(), new Side()];
+    this.node.append(...this.sides.map((side) => side.node));
+    this.node.hidden = false;
+    this.#link(this.sides[0].roll, this.sides[1].roll);
+    this.#link(this.sides[1].roll, this.sides[0].roll);
     this.sides.forEach((side, n) => {
       sequences[n].duration = all.duration;
       side.show(this.modelTitle(loaded[n].job.model), inTwoTracks(sequences[n], common[n]), grid);
