@@ -177,7 +177,7 @@ def list_jobs(
             raise InvalidCursor("The cursor is invalid. Leave it out to start from the first page.") from None
     ids = session.scalars(query).all()
     following = str(ids[limit - 1]) if len(ids) > limit else None
-    return _read_jobs(session, ids[:limit]), following
+    return read_jobs(session, ids[:limit]), following
 
 
 def _conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
@@ -227,7 +227,7 @@ def update_job(
     return get_job(session, owner, job_id)
 
 
-def _read_jobs(session: Session, job_ids: Sequence[UUID]) -> list[Job]:
+def read_jobs(session: Session, job_ids: Sequence[UUID]) -> list[Job]:
     """Read jobs in this order: all at once, or one by one if the content of a row makes that fail."""
     try:
         found = session.scalars(select(Job).where(Job.id.in_(job_ids)).order_by(Job.id.desc())).all()

@@ -146,7 +146,7 @@ def complete(
         result: the job's result, which completes the job as well.
         unneeded: storage prefixes to record as garbage.
     """
-    _lock_job(session, held.job_id)
+    lock_job(session, held.job_id)
     done = (
         update(WorkItem)
         .where(*held_under(held))
@@ -206,7 +206,7 @@ def fail(
 
     An attempt that is not counted does not use up any of MT3_MAX_ATTEMPTS.
     """
-    _lock_job(session, held.job_id)
+    lock_job(session, held.job_id)
     error = {"error_code": code, "error_detail": detail[:1000]}
     if retry_after_seconds is not None:
         uncounted = 0 if is_counted else 1
@@ -219,13 +219,13 @@ def fail(
 
 def release(session: Session, held: Held) -> bool:
     """Release an item on shutdown: queue it again at its old position, without counting the attempt."""
-    _lock_job(session, held.job_id)
+    lock_job(session, held.job_id)
     return _requeue(session, held, held_under(held), "released", uncounted=1)
 
 
 def defer(session: Session, held: Held) -> bool:
     """Defer a recording that turned out to be long until no shards of its owner wait; do not count the attempt."""
-    _lock_job(session, held.job_id)
+    lock_job(session, held.job_id)
     if not _requeue(session, held, held_under(held), "deferred", uncounted=1, is_long=True):
         return False
     return changed(
@@ -283,7 +283,7 @@ def rescue(sessions: Sessions, *, max_attempts: int, stall_seconds: float) -> tu
         this = (WorkItem.id == held.id, WorkItem.attempt == held.attempt)
         free = WorkItem.id.in_(select(WorkItem.id).where(*this).with_for_update(skip_locked=True))
         with sessions.begin() as session:
-            if not _lock_job(session, held.job_id, wait=False):
+            if not lock_job(session, held.job_id, wait=False):
                 continue
             # Each statement checks again: the worker may have made progress since.
             if _requeue(session, held, (*this, free, lost, has_attempts), "lost", error=error):
@@ -329,7 +329,7 @@ def changed(session: Session, statement: Executable) -> bool:
     return result.rowcount == 1
 
 
-def _lock_job(session: Session, job_id: UUID, *, wait: bool = True) -> bool:
+def lock_job(session: Session, job_id: UUID, *, wait: bool = True) -> bool:
     """Lock the job until the end of the transaction; return False if it is gone or already locked."""
     job = Job.id == job_id
     if not wait:

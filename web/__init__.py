@@ -17,7 +17,19 @@ from shared.errors import QuotaExceeded
 from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import corrections, cors, exports, health, login, metrics, models, resumable, shares, transcriptions
+from web import (
+    corrections,
+    cors,
+    events,
+    exports,
+    health,
+    login,
+    metrics,
+    models,
+    resumable,
+    shares,
+    transcriptions,
+)
 from web.access import SECURITY_SCHEMES, current_owner, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
 from web.credentials import Credentials
@@ -87,7 +99,18 @@ def create_app(
         credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, resumable, exports, corrections, shares, models, login, health, metrics):
+    for module in (
+        transcriptions,
+        resumable,
+        events,
+        exports,
+        corrections,
+        shares,
+        models,
+        login,
+        health,
+        metrics,
+    ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(shares.shared_blueprint)
     app.register_blueprint(shares.page_blueprint)

@@ -18,11 +18,11 @@ from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
 from shared.quotas import quotas_of
-from shared.tables import Job, Status
+from shared.tables import Job
 from web.access import current_owner
 from web.downloads import send_object, sound_type
 from web.errors import InvalidRequest
-from web.job_state import JobState
+from web.job_state import read_state
 from web.schemas import (
     ArtifactQuery,
     Changes,
@@ -86,7 +86,7 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     with services().sessions() as session:
         page, cursor = jobs.list_jobs(session, current_owner(), filters, limit=query.limit, cursor=query.cursor)
         progress = jobs.shards_progress(session, page, datetime.now(UTC))
-        shown = [(job, _state(session, job, progress.get(job.id))) for job in page]
+        shown = [(job, read_state(services().line, session, job, progress.get(job.id))) for job in page]
     items = []
     for job, state in shown:
         try:
@@ -253,15 +253,7 @@ def _dump(job: Job) -> dict[str, Any]:
 
 def _view_in(session: Session, job: Job) -> dict[str, Any]:
     progress = jobs.shards_progress(session, [job], datetime.now(UTC))
-    return show_job(job, ttl=_ttl(), state=_state(session, job, progress.get(job.id)))
-
-
-def _state(session: Session, job: Job, shards: jobs.ShardsProgress | None) -> JobState:
-    line = services().line
-    place = line.place(session, job)
-    is_paused = job.status is Status.PROCESSING and shards is not None and not shards.running
-    workers = place.workers if place else line.count_workers(session) if is_paused else None
-    return JobState(place, shards, workers)
+    return show_job(job, ttl=_ttl(), state=read_state(services().line, session, job, progress.get(job.id)))
 
 
 def _ttl() -> timedelta:
