@@ -13,19 +13,34 @@ from structlog.contextvars import unbind_contextvars
 from checkpoints.catalog import BUILT_IN, load_catalog
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
+from shared.errors import QuotaExceeded
 from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import corrections, cors, exports, health, login, metrics, models, resumable, shares, transcriptions
+from web import (
+    corrections,
+    cors,
+    events,
+    exports,
+    health,
+    login,
+    metrics,
+    models,
+    resumable,
+    shares,
+    transcriptions,
+)
 from web.access import SECURITY_SCHEMES, current_owner, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
 from web.credentials import Credentials
 from web.downloads import compress
 from web.errors import json_too_large, register_error_handlers
 from web.forms import FormRequest
+from web.limits import limit_requests, refuse_over_quota
 from web.log_context import log_owner
 from web.schemas import Problem
 from web.services import EXTENSION, Services
+from web.sources import declare_json
 from web.strict import refuse_unknown
 from web.uploads import check_default_model
 
@@ -85,11 +100,23 @@ def create_app(
         credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, resumable, exports, corrections, shares, models, login, health, metrics):
+    for module in (
+        transcriptions,
+        resumable,
+        events,
+        exports,
+        corrections,
+        shares,
+        models,
+        login,
+        health,
+        metrics,
+    ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(shares.shared_blueprint)
     app.register_blueprint(shares.page_blueprint)
     register_error_handlers(app)
+    app.register_error_handler(QuotaExceeded, refuse_over_quota)
     app.spec_processor(_declare_problems)
     _add_pages(app)
     return app
@@ -98,6 +125,7 @@ def create_app(
 def _declare_problems(spec: dict[str, Any] | str) -> dict[str, Any] | str:
     """Declare the content type of errors in OpenAPI: APIFlask takes every response for `application/json`."""
     assert isinstance(spec, dict)
+    declare_json(spec)
     declare_access(spec)
     problems = [{"$ref": f"#/components/schemas/{name}"} for name in ("HTTPError", "ValidationError")]
     for path in spec["paths"].values():
@@ -137,6 +165,8 @@ def _add_pages(app: APIFlask) -> None:
     @app.teardown_request
     def end_log_context(_error: BaseException | None) -> None:
         unbind_contextvars("owner")
+
+    limit_requests(app)
 
     @app.before_request
     def refuse_unknown_names() -> Response | None:
