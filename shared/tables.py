@@ -114,6 +114,7 @@ class Job(Base):
     filename: Mapped[str | None] = mapped_column(String(255))  # for display, never used as a path
     upload_key: Mapped[str] = mapped_column(String(255))
     upload_bytes: Mapped[int] = mapped_column(BigInteger)
+    upload_removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # after MT3_UPLOAD_TTL_DAYS
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_hash: Mapped[str | None] = mapped_column(String(64))
 
@@ -281,10 +282,22 @@ class Lock(Base):
     until: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class Watch(Base):
+    """A period in which one scheduler process watched storage; see `shared.watches`."""
+
+    __tablename__ = "watches"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    until: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Worker(Base):
-    """The last heartbeat of a worker process. Informational only; no scheduling decision depends on it."""
+    """The last heartbeat of a worker process; no scheduling decision depends on it. An operator may drain it."""
 
     __tablename__ = "workers"
 
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    draining_since: Mapped[datetime | None] = mapped_column(UtcDateTime)  # it claims nothing more

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +123,7 @@ def prometheus(settings: Settings, sessions: Sessions, tmp_path: Path) -> Iterat
         "scrape_configs": [{"job_name": "mt3", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}],
     }
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-    exporter = [servers.sys.executable, "-c", EXPORTER]
+    exporter = [sys.executable, "-c", EXPORTER]
     environment = {
         "MT3_METRICS_PORT": str(target),
         "MT3_DATABASE_URL": settings.database_url,
@@ -150,10 +152,10 @@ def query(url: str, expression: str) -> list[dict[str, Any]]:
 
 def test_every_expression_of_the_dashboard_has_values(prometheus: str) -> None:
     for expression in EXPRESSIONS:
-        servers.wait_until(lambda e=expression: query(prometheus, e), what=expression, seconds=60)
+        servers.wait_until(partial(query, prometheus, expression), what=expression, seconds=60)
 
 
 def test_every_metric_of_the_rules_exists(prometheus: str) -> None:
     names = {name for rule in RECORDS for name in METRIC.findall(rule["expr"])}
     for name in names:
-        servers.wait_until(lambda n=name: query(prometheus, n), what=name, seconds=60)
+        servers.wait_until(partial(query, prometheus, name), what=name, seconds=60)
