@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 HOST_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+(\.[0-9.]+)?")
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+RATE_LIMIT = re.compile(r"[1-9]\d{0,8} ?/ ?(second|minute|hour|day)")
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -35,6 +36,11 @@ class Settings(BaseSettings):
     s3_secret_access_key: SecretStr | None = None
     s3_region: str = "us-east-1"
     auth: Literal["none", "keys"] = "none"
+    rate_limit_read: str = ""
+    rate_limit_write: str = ""
+    quota_jobs: Annotated[int, Field(ge=0)] | None = None
+    quota_audio_seconds: Annotated[float, Field(ge=0)] | None = None
+    quota_stored_bytes: Annotated[int, Field(ge=0)] | None = None
     cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
     allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     allowed_networks: Annotated[frozenset[str], NoDecode] = frozenset()
@@ -50,6 +56,9 @@ class Settings(BaseSettings):
     device: str = "auto"
 
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    max_recording_bytes: Annotated[int, Field(gt=0)] = 5 * 1024**3
+    upload_part_bytes: Annotated[int, Field(ge=16 * 1024, le=1024**3)] = 5 * 1024**2
+    upload_hours: Seconds = 72
     slow_client_seconds: Annotated[float, Field(ge=1, le=60)] = 25
     max_audio_seconds: Seconds = 3 * 3600 + 600
     probe_seconds: Annotated[float, Field(ge=1)] = 3
@@ -137,6 +146,14 @@ class Settings(BaseSettings):
                         f"{entry!r} is neither a network such as 10.2.0.0/16 nor a host name"
                     ) from None
         return found
+
+    @field_validator("rate_limit_read", "rate_limit_write")
+    @classmethod
+    def _rate_limits_are_known(cls, limits: str) -> str:
+        for limit in filter(None, (limit.strip() for limit in limits.split(";"))):
+            if not RATE_LIMIT.fullmatch(limit):
+                raise ValueError(f"{limit!r} is not a rate: write 10/second or 600/minute, several with ; between")
+        return limits
 
     @field_validator("cors_origins", mode="before")
     @classmethod

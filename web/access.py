@@ -34,7 +34,8 @@ SECURITY_SCHEMES = {
 }
 REFUSALS = {
     "401": "A valid key is needed.",
-    "403": "The scope of the key does not allow this, or a page of another site sent the request.",
+    "403": "The scope of the key or a quota does not allow this, or a page of another site sent the request.",
+    "429": "Too many requests, or too much is queued; see `Retry-After`.",
 }
 # Views of libraries, which cannot be marked.
 OPEN_ENDPOINTS = ("static", "openapi.spec", "openapi.docs")

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import IO, Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from structlog.contextvars import bound_contextvars
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_options_header
@@ -32,7 +32,9 @@ from werkzeug.http import parse_options_header
 from shared.errors import is_disk_full
 from shared.logs import get_logger
 from shared.processes import die_with_parent
+from web.access import refuse_without_key
 from web.errors import no_room, problem, upload_too_large
+from web.limits import REPEATED
 from web.request_log import REQUEST_ID, ROUTE, Exchange
 from web.workload import Workload, workload_of
 
@@ -150,6 +152,7 @@ class AsgiApp:
 
     async def _make_answer(self, environ: Environ, receive: Receive, body: IO[bytes]) -> Answer:
         try:
+            await self._check_access(environ)
             await self._read_body(environ, receive, body)
         except Refused as refused:
             response = refused.response
@@ -167,6 +170,27 @@ class AsgiApp:
         return answer
 
     # --- the request ---------------------------------------------------------------------------------------
+
+    async def _check_access(self, environ: Environ) -> None:
+        """Refuse a client without a key before it sends a long body.
+
+        Raises:
+            Refused
+        """
+        if "HTTP_TRANSFER_ENCODING" in environ or int(environ.get("CONTENT_LENGTH") or 0) > IN_MEMORY_BYTES:
+            pool = self._pools[Workload.DATABASE]
+            response = await self._in_thread(pool, self._preprocess, environ | {"wsgi.input": BytesIO()})
+            if response is not None:
+                raise Refused(response)
+
+    def _preprocess(self, environ: Environ) -> Response | None:
+        """Return a response that refuses a request for its headers; None if there is no reason to."""
+        with self._flask.request_context(environ):
+            try:
+                response = refuse_without_key(self._flask, request)
+            except Exception:
+                return None  # the view will meet it again
+            return self._flask.process_response(response) if response is not None else None
 
     async def _read_body(self, environ: Environ, receive: Receive, body: IO[bytes]) -> None:
         """Copy the body into a file, and add the file and its length to the WSGI environment.
@@ -270,7 +294,7 @@ class AsgiApp:
                 )
                 if done:
                     break
-                answer = await self._run(environ)
+                answer = await self._run(environ | {REPEATED: True})
         finally:
             self._waiting -= 1
             gone.cancel()

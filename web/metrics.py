@@ -8,6 +8,7 @@ from typing import Any
 from apiflask import APIBlueprint
 from flask import Response
 
+from shared.tables import Scope
 from web.access import needs
 from web.workload import Workload, works_with
 
@@ -20,10 +21,11 @@ blueprint = APIBlueprint("metrics", __name__, tag="Health")
 @blueprint.get("/metrics")
 @blueprint.doc(
     summary="Metrics",
-    description="For Prometheus. Workers and schedulers serve theirs on MT3_METRICS_PORT.",
+    description="For Prometheus. With keys, it needs one with the scope `admin`. Workers and schedulers "
+    "serve theirs on MT3_METRICS_PORT.",
     responses=ANSWER,
 )
-@needs(None)
+@needs(Scope.ADMIN)
 @works_with(Workload.LIVENESS)
 def metrics() -> Response:
     """Return the metrics."""

@@ -11,7 +11,7 @@ from flask import current_app
 from checkpoints.catalog import Catalog
 from shared.config import Settings
 from shared.db import Sessions
-from shared.fairness import WaitingLine
+from shared.line import WaitingLine
 from shared.queue import JobQueue
 from shared.storage import ObjectStorage
 from web.credentials import Credentials

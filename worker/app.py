@@ -81,7 +81,7 @@ def services() -> Services:
 @cache
 def registration() -> Registration:
     """Return this worker's entry in the registry, created on first use."""
-    return Registration(services().sessions, services().worker)
+    return Registration(services().sessions, services().worker, threads=settings.worker_concurrency)
 
 
 @app.task(name=WAKE_TASK)  # type: ignore[untyped-decorator]

@@ -1,14 +1,14 @@
 """Periods in which a scheduler watched storage; recordings that are removed before their jobs.
 
 Revision ID: 0018
-Revises: 0013
+Revises: 0017
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0018"
-down_revision = "0013"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 

@@ -191,7 +191,7 @@ FORMATS: dict[str, ExportFormat] = {
         ),
         ExportFormat(
             "svg",
-            "The pages of a score as SVG files, in one archive.",
+            "The pages of a score as SVG files, in one archive with the times of its measures.",
             ScoreOptions,
             "mt3_infer.exports.score:write_svg",
             {"": ("score.svg.zip", "application/zip")},
