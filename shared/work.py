@@ -27,7 +27,7 @@ from uuid6 import uuid7
 
 from shared import garbage
 from shared.db import Sessions, now_plus
-from shared.kinds import KINDS, Claim, Held, NewItem, Progress, Result
+from shared.kinds import FETCH_URL, KINDS, Claim, Held, NewItem, Progress, Result
 from shared.tables import Attempt, Job, Phase, Status, WorkItem, WorkStatus
 
 INSERT_ROWS = 1000  # in one statement: databases limit the number of its parameters
@@ -351,7 +351,7 @@ def _requeue(
     error: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> bool:
-    """Queue an item again, and its job as well if none of its items has succeeded."""
+    """Queue an item again, and its job as well if none of its items has succeeded but the fetch of its source."""
     error = error or {}
     again = update(WorkItem).where(*guard)
     again = again.values(
@@ -366,7 +366,9 @@ def _requeue(
     if not changed(session, again):
         return False
     close_attempts(session, Attempt.item_id == held.id, outcome, **error)
-    is_begun = exists().where(WorkItem.job_id == held.job_id, WorkItem.status == WorkStatus.SUCCEEDED)
+    is_begun = exists().where(
+        WorkItem.job_id == held.job_id, WorkItem.status == WorkStatus.SUCCEEDED, WorkItem.kind != FETCH_URL
+    )
     waits = update(Job).where(Job.id == held.job_id, Job.status == Status.PROCESSING, ~is_begun)
     changed(session, waits.values(**JOB_QUEUED, **error))
     return True
