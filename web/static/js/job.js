@@ -3,7 +3,7 @@
 import { ApiError, artifact, cancelJob, deleteJob, fetchNotes, getJob, isFinished, retryJob, shareToken } from "./api.js";
 import { button, showDownload } from "./controls.js";
 import { announce, byId, element, setText } from "./dom.js";
-import { ago, clock, jobName, label, pageTitle, phaseWords, span, statusWord } from "./format.js";
+import { ago, clock, jobName, label, pageTitle, phaseWords, span, statusWord, stemOf } from "./format.js";
 import { JobTools } from "./job_tools.js";
 import { poll } from "./polling.js";
 import { ProgressView } from "./progress_view.js";
@@ -66,6 +66,8 @@ export class JobView {
     const names = element("div", { className: "job-names" }, this.chip, this.#titleLine(), this.meta);
     const head = element("header", { className: "job-head" }, names, actions);
     this.progress.node.append(this.tools.notifier.button);
+    this.result.onRevert = () => this.#watch();
+    this.buttons.midi.addEventListener("click", (event) => this.result.downloadCorrected(event));
     byId("job").replaceChildren(head, this.tools.node, this.problem, this.warnings, this.progress.node, this.result.node);
   }
 
@@ -209,23 +211,24 @@ export class JobView {
 
   /** @param {Job} job */
   #showNotes(job) {
-    const notes = job.status === "succeeded" ? artifact(job, "notes.json") : null;
+    const corrections = artifact(job, "corrections.json");
+    const notes = job.status === "succeeded" ? (corrections ?? artifact(job, "notes.json")) : null;
     if (!notes) {
       this.#notesOf = "";
       this.result.hide();
     } else if (this.#notesOf !== notes.sha256) {
       this.#notesOf = notes.sha256;
-      this.#loadNotes(notes.href, job.id);
+      this.#loadNotes(notes.href, job.id, corrections?.sha256 ?? "");
     }
   }
 
-  /** @param {string} href @param {string} id */
-  #loadNotes(href, id) {
+  /** @param {string} href @param {string} id @param {string} version of the corrections */
+  #loadNotes(href, id, version) {
     this.#notesLoader.stop();
     const step = async (/** @type {AbortSignal} */ signal) => {
       const json = await fetchNotes(href, signal);
       if (signal.aborted) return null;
-      this.result.show(json, id, this.#job ? stemOf(this.#job) : "");
+      this.result.show(json, id, this.#job ? stemOf(this.#job) : "", version);
       this.tools.showNotes(json);
       return null;
     };
@@ -276,6 +279,3 @@ export class JobView {
     this.buttons.cancel.disabled = !enabled;
   }
 }
-
-/** Return the name of a job without its ending. @param {Job} job */
-const stemOf = (job) => jobName(job).replace(/\.[^.]+$/, "");
