@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import PurePath
-from typing import Annotated
+from typing import Annotated, Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from apiflask import APIBlueprint
@@ -26,6 +26,9 @@ from web.workload import Workload, works_with
 blueprint = APIBlueprint("archive", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
 
 JOBS_AT_ONCE = 50
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The archive.", "content": {"application/zip": {}}}
+}
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # of dates in ZIP files
 
 
@@ -50,6 +53,9 @@ class _Sink:
     def flush(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def take(self) -> bytes:
         taken = b"".join(self._pieces)
         self._pieces.clear()
@@ -61,7 +67,7 @@ class _Sink:
 @blueprint.doc(
     summary="Download the files of all transcriptions, or of those that fit a filter, as a ZIP file",
     description="Takes the filters of the list. Files that are gone are left out.",
-    responses={200: {"description": "The archive.", "content": {"application/zip": {}}}},
+    responses=RESPONSES,
 )
 @works_with(Workload.STORAGE)
 def archive(query: ArchiveQuery) -> Response:
@@ -87,7 +93,7 @@ def _read_jobs(sessions: Sessions, owner: str, filters: jobs.JobFilter) -> Itera
 def _zip(storage: ObjectStorage, found: Iterator[Job], files: tuple[str, ...]) -> Iterator[bytes]:
     sink = _Sink()
     taken: set[str] = set()
-    with ZipFile(sink, "w") as zipped:  # type: ignore[arg-type]  # it needs no more of a file than `write`
+    with ZipFile(sink, "w") as zipped:
         for job in found:
             for artifact in job.artifacts:
                 if artifact["name"] not in files:

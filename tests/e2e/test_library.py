@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, FilePayload, Locator, Route, expect
 
 from tests import servers
 from tests.client import ServiceClient
-from tests.e2e.pages import DESKTOP, PATIENCE_MS, OpenTab, ServicePage
+from tests.e2e.pages import PATIENCE_MS, OpenTab, ServicePage
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
@@ -247,7 +247,7 @@ def test_browser_logs_in_and_out_with_a_key(browser: Browser, tmp_path: Path) ->
         made = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
         key = re.search(r"mt3_[\w-]+", made.stdout)
         assert key
-        page = browser.new_context(viewport=DESKTOP).new_page()
+        page = browser.new_context(locale="en-GB").new_page()
         page.goto(url)
         field = page.get_by_label("Key", exact=True)
         field.fill("mt3_wrong")

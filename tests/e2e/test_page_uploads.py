@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, FilePayload, Locator, Page, Response, R
 
 from tests import servers
 from tests.client import ServiceClient
-from tests.e2e.pages import DESKTOP, PATIENCE_MS, OpenTab
+from tests.e2e.pages import PATIENCE_MS, OpenTab
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
@@ -84,7 +84,7 @@ def web(tmp_path: Path) -> Iterator[Callable[[], str]]:
 
 
 def open_page(browser: Browser, url: str, script: str = "") -> Page:
-    page = browser.new_context(viewport=DESKTOP, locale="en-GB").new_page()
+    page = browser.new_context(locale="en-GB").new_page()
     if script:
         page.add_init_script(script)
     page.goto(url)
