@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import click
+from sqlalchemy.orm import Session
 
 from launcher.keys import open_database
 from shared import backlog, jobs, operations, watches
@@ -151,7 +152,7 @@ def usage() -> None:
         click.echo(f"{disk.free / 1e9:,.1f} GB of {disk.total / 1e9:,.1f} GB are free on the disk of the storage")
 
 
-def _find_stuck(session: operations.Session) -> list[operations.Stuck]:
+def _find_stuck(session: Session) -> list[operations.Stuck]:
     return operations.find_stuck(session, quiet_seconds=QUIET_SECONDS, waiting_seconds=WAITING_SECONDS)
 
 

@@ -58,7 +58,7 @@ def find_stuck(session: Session, *, quiet_seconds: float, waiting_seconds: float
             since = item.run_after
         else:
             reason = "its worker is gone; a scheduler rescues it" if is_lost else "its worker makes no progress"
-            since = item.progress_at
+            since = item.progress_at or item.run_after
         if item.error_code:
             reason += f"; the attempt before failed with {item.error_code}"
         found.append(Stuck(item.job_id, item.kind, item.number, item.worker, since, reason))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,9 +19,11 @@ from shared.tables import Job, Status, Watch, Worker
 from tests.work import add_job, change_items, fail, get, item, must_claim, rescue
 from worker.liveness import Registration
 
+Call = Callable[..., Result]
+
 
 @pytest.fixture
-def call(settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch):
+def call(settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.setenv("MT3_DATABASE_URL", settings.database_url)
     monkeypatch.setenv("MT3_STORAGE_URL", settings.storage_url)
 
@@ -95,7 +98,7 @@ def test_failed_job_of_any_owner_is_retried(any_sessions: Sessions) -> None:
         operations.requeue(session, uuid4())
 
 
-def test_commands_show_and_change_the_service(call, sessions: Sessions) -> None:
+def test_commands_show_and_change_the_service(call: Call, sessions: Sessions) -> None:
     assert "Nothing is stuck" in call("stuck").output
     job_id = add_job(sessions, upload_bytes=5_000_000)
     must_claim(sessions, job_id, worker="host:1", lease_seconds=600)
@@ -115,7 +118,7 @@ def test_commands_show_and_change_the_service(call, sessions: Sessions) -> None:
     assert "5.0 MB" in call("usage").output
 
 
-def test_purge_removes_ended_jobs_and_trusts_storage_again(call, sessions: Sessions) -> None:
+def test_purge_removes_ended_jobs_and_trusts_storage_again(call: Call, sessions: Sessions) -> None:
     old, kept = add_job(sessions), add_job(sessions)
     with sessions.begin() as session:
         job = session.get(Job, old)
