@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from shared.kinds import ASSEMBLE, EXPORT, SHARD, TRANSCRIBE
+from shared.kinds import ASSEMBLE, EXPORT, SHARD, TRANSCRIBE, WEBHOOK
 from worker.context import Handler
-from worker.handlers import assemble, export, shard, transcribe
+from worker.handlers import assemble, export, shard, transcribe, webhook
 
 HANDLERS = {
     TRANSCRIBE: Handler(transcribe.run, transcribe.stores),
     SHARD: Handler(shard.run, shard.stores),
     ASSEMBLE: Handler(assemble.run, assemble.stores),
     EXPORT: Handler(export.run, export.stores),
+    WEBHOOK: Handler(webhook.run),
 }
