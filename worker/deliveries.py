@@ -10,7 +10,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from shared import deliveries
-from shared.db import is_unavailable
 from shared.kinds import Claim
 from shared.logs import get_logger
 from worker.context import Services
@@ -67,8 +66,7 @@ class Deliveries:
                 except_for=busy,
             )
         except Exception as error:
-            level = log.warning if is_unavailable(error) else log.error
-            level("deliveries_wait", error=str(error).splitlines()[:1])
+            log.warning("deliveries_wait", error=str(error).splitlines()[:1])
             return None
 
     def _send(self, claim: Claim) -> None:

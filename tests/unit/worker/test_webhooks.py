@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -93,6 +94,11 @@ def make_due(services: Services) -> None:
         session.execute(update(WorkItem).where(WorkItem.kind == WEBHOOK).values(run_after=now_plus(-1)))
 
 
+def now(services: Services) -> datetime:
+    with services.sessions() as session:
+        return session.scalars(select(now_plus())).one()
+
+
 def opened(request: Request, secret: str = SECRET) -> dict[str, Any]:
     """Return the content of a webhook whose signature is right."""
     return cast("dict[str, Any]", Webhook(secret).verify(request.body, request.headers))
@@ -166,10 +172,8 @@ def test_pauses_grow_over_three_days_and_then_end(services: Services, site: Site
         if not deliver(services):
             break
         (item,) = items(services.sessions, job_id, WEBHOOK)
-        with services.sessions() as session:
-            now = session.scalar(select(now_plus()))
         if item.status == "queued":
-            pauses.append((item.run_after - now).total_seconds())
+            pauses.append((item.run_after - now(services)).total_seconds())
         make_due(services)
     assert len(site.requests) == 10
     for pause, planned in zip(pauses, deliveries.PAUSES, strict=True):
@@ -184,10 +188,8 @@ def test_receiver_decides_when_to_be_asked_again(services: Services, site: Site)
     job_id = subscribe(services, site)
     end(services, job_id, "succeeded")
     deliver(services)
-    with services.sessions() as session:
-        now = session.scalar(select(now_plus()))
     (item,) = items(services.sessions, job_id, WEBHOOK)
-    assert 800 < (item.run_after - now).total_seconds() < 1000
+    assert 800 < (item.run_after - now(services)).total_seconds() < 1000
     site.routes["/hook"] = status(410)
     make_due(services)
     assert deliver(services) == [Outcome.FAILED]
