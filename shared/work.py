@@ -26,7 +26,7 @@ from uuid6 import uuid7
 
 from shared import garbage, webhook_events
 from shared.db import Sessions, now_plus
-from shared.kinds import CLAIMED_KINDS, KINDS, STEPS, Claim, Held, NewItem, Progress, Result
+from shared.kinds import CLAIMED_KINDS, FETCH_URL, KINDS, STEPS, Claim, Held, NewItem, Progress, Result
 from shared.reported import reported_columns
 from shared.tables import Attempt, Job, Status, WorkItem, WorkStatus
 
@@ -78,10 +78,13 @@ def claim(
         WorkItem.attempts_counted < max_attempts,
     )
     # The first claim starts the job. Locked rows are skipped, so that a worker that is paused while it claims does
-    # not block the others (SQLite ignores this: it has one writer at a time).
+    # not block the others (SQLite ignores this: it has one writer at a time). Subqueries are scalar: a planner
+    # that does not know of a burst of queued rows yet would evaluate `IN (…)` once for each of them.
     job_of_item = select(WorkItem.job_id).where(is_due, WorkItem.kind.in_(STEPS)).scalar_subquery()
     waiting = select(Job.id).where(Job.id == job_of_item, Job.status == Status.QUEUED)
-    begun = update(Job).where(Job.id.in_(waiting.with_for_update(skip_locked=True)), Job.status == Status.QUEUED)
+    begun = update(Job).where(
+        Job.id == waiting.with_for_update(skip_locked=True).scalar_subquery(), Job.status == Status.QUEUED
+    )
     changed(session, begun.values(**_BEGUN))
     has_begun = or_(
         WorkItem.kind.not_in(STEPS), exists().where(Job.id == WorkItem.job_id, Job.status != Status.QUEUED)
@@ -89,7 +92,7 @@ def claim(
     free = select(WorkItem.id).where(is_due, has_begun).with_for_update(skip_locked=True, of=WorkItem)
     claimed = session.execute(
         update(WorkItem)
-        .where(WorkItem.id.in_(free), WorkItem.status == WorkStatus.QUEUED)
+        .where(WorkItem.id == free.scalar_subquery(), WorkItem.status == WorkStatus.QUEUED)
         .values(
             status=WorkStatus.PROCESSING,
             attempt=WorkItem.attempt + 1,
@@ -285,7 +288,7 @@ def rescue(sessions: Sessions, *, max_attempts: int, stall_seconds: float) -> tu
     for held in found:
         # One transaction each: a row that a paused process has locked must not block the others.
         this = (WorkItem.id == held.id, WorkItem.attempt == held.attempt)
-        free = WorkItem.id.in_(select(WorkItem.id).where(*this).with_for_update(skip_locked=True))
+        free = WorkItem.id == select(WorkItem.id).where(*this).with_for_update(skip_locked=True).scalar_subquery()
         with sessions.begin() as session:
             if not lock_job(session, held.job_id, wait=False):
                 continue
@@ -337,7 +340,7 @@ def lock_job(session: Session, job_id: UUID, *, wait: bool = True) -> bool:
     """Lock the job until the end of the transaction; return False if it is gone or already locked."""
     job = Job.id == job_id
     if not wait:
-        job = Job.id.in_(select(Job.id).where(job).with_for_update(skip_locked=True))
+        job = Job.id == select(Job.id).where(job).with_for_update(skip_locked=True).scalar_subquery()
     return changed(session, update(Job).where(job).values(owner=Job.owner))
 
 
@@ -352,7 +355,7 @@ def _requeue(
     error: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> bool:
-    """Queue an item again, and its job as well if none of its items has succeeded."""
+    """Queue an item again, and its job as well if none of its items has succeeded but the fetch of its source."""
     error = error or {}
     again = update(WorkItem).where(*guard)
     again = again.values(
@@ -369,7 +372,7 @@ def _requeue(
     close_attempts(session, Attempt.item_id == held.id, outcome, **error)
     if held.kind not in STEPS:
         return True
-    of_job = (WorkItem.job_id == held.job_id, WorkItem.kind.in_(STEPS))
+    of_job = (WorkItem.job_id == held.job_id, WorkItem.kind.in_(STEPS), WorkItem.kind != FETCH_URL)
     is_begun = exists().where(*of_job, WorkItem.status == WorkStatus.SUCCEEDED)
     waits = update(Job).where(Job.id == held.job_id, Job.status == Status.PROCESSING, ~is_begun)
     changed(session, waits.values(**JOB_QUEUED, **error))
@@ -427,7 +430,8 @@ def _move_back_in_line(session: Session, held: Held) -> None:
         WorkItem.status.in_((WorkStatus.QUEUED, WorkStatus.BLOCKED)),
     )
     now = select(now_plus()).scalar_subquery()  # the same time for all of them, so that they stay in order
-    moved = update(WorkItem).where(WorkItem.id.in_(left.with_for_update(skip_locked=True)))
+    free = WorkItem.id.in_(left.with_for_update(skip_locked=True))
+    moved = update(WorkItem).where(WorkItem.job_id == held.job_id, free)
     changed(session, moved.values(served_at=now))
 
 

@@ -41,6 +41,7 @@ from web.limits import limit_requests, refuse_over_quota
 from web.log_context import log_owner
 from web.schemas import Problem
 from web.services import EXTENSION, Services
+from web.sources import declare_json
 from web.strict import refuse_unknown
 from web.uploads import check_default_model
 
@@ -126,6 +127,7 @@ def create_app(
 def _declare_problems(spec: dict[str, Any] | str) -> dict[str, Any] | str:
     """Declare the content type of errors in OpenAPI: APIFlask takes every response for `application/json`."""
     assert isinstance(spec, dict)
+    declare_json(spec)
     declare_access(spec)
     problems = [{"$ref": f"#/components/schemas/{name}"} for name in ("HTTPError", "ValidationError")]
     for path in spec["paths"].values():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from shared.kinds import ASSEMBLE, EXPORT, SHARD, TRANSCRIBE, WEBHOOK
+from shared.kinds import ASSEMBLE, EXPORT, FETCH_URL, SHARD, TRANSCRIBE, WEBHOOK
 from worker.context import Handler
-from worker.handlers import assemble, export, shard, transcribe, webhook
+from worker.handlers import assemble, export, fetch_url, shard, transcribe, webhook
 
 HANDLERS = {
+    FETCH_URL: Handler(fetch_url.run, fetch_url.stores),
     TRANSCRIBE: Handler(transcribe.run, transcribe.stores),
     SHARD: Handler(shard.run, shard.stores),
     ASSEMBLE: Handler(assemble.run, assemble.stores),

@@ -61,13 +61,18 @@ def test_job_keeps_url_and_events(client: FlaskClient, sessions: Sessions) -> No
         content_type="audio/wav",
     )
     assert raw.status_code == 202
+    again = {"transcription_id": raw.json["id"], "webhook_url": URL, "webhook_events": ["transcription.canceled"]}
+    assert client.post("/v1/transcriptions", json=again).status_code == 202
+    wrong = client.post("/v1/transcriptions", json={**again, "webhook_url": "http://10.0.0.1/"})
+    assert code(wrong) == (422, "address_refused")
     with sessions() as session:
         found = session.scalars(select(Job).order_by(Job.id)).all()
-    assert [job.webhook_url for job in found] == [URL] * 3
+    assert [job.webhook_url for job in found] == [URL] * 4
     assert [[name.removeprefix("transcription.") for name in job.webhook_events] for job in found] == [
         ["succeeded", "failed", "canceled"],
         ["failed", "canceled"],
         ["failed"],
+        ["canceled"],
     ]
 
 
