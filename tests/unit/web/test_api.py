@@ -788,7 +788,9 @@ def test_responses_have_the_declared_content_types(
     requests.sort(key=lambda request: request[0] == "DELETE")
     statuses = set()
     for method, path, ids in requests:
-        response = client.open(path.format(**ids, export_id=uuid7(), upload_id=uuid7(), number=1), method=method)
+        response = client.open(
+            path.format(**ids, export_id=uuid7(), delivery_id=uuid7(), upload_id=uuid7(), number=1), method=method
+        )
         declared = spec["paths"][path.split("?")[0]][method.lower()]["responses"]
         assert str(response.status_code) in declared, (method, path, ids, response.text)
         content = declared[str(response.status_code)].get("content", {})
