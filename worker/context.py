@@ -71,6 +71,7 @@ class Services:
     queue: JobQueue
     worker: str
     stopping: threading.Event
+    draining: threading.Event = field(default_factory=threading.Event)  # claim nothing more
     liveness: Liveness = field(default_factory=lambda: Liveness(stall_seconds=900, loop_seconds=60))
 
 

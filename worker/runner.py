@@ -68,7 +68,7 @@ class Runner:
             pass
 
     def run_next(self) -> Outcome | None:
-        """Run the item that is first in line; None if nothing is due or this worker is shutting down."""
+        """Run the item that is first in line; None if nothing is due, or this worker drains or shuts down."""
         if self.services.stopping.is_set():
             return None
         claim = self._retry_while_unavailable(lambda: self._claim(self.services.settings.max_attempts))
@@ -97,6 +97,8 @@ class Runner:
             return outcome
 
     def _claim(self, max_attempts: int, *, short_for: float | None = None) -> Claim | None:
+        if self.services.draining.is_set():
+            return None
         return claim_next(
             self.services.sessions,
             worker=self.services.worker,
