@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from shared import work
 from shared.db import Sessions, now_plus
-from shared.kinds import KINDS, PARTS_OF_LONG, SHORT_KINDS, Claim
+from shared.kinds import CLAIMED_KINDS, PARTS_OF_LONG, SHORT_KINDS, Claim
 from shared.tables import WorkItem, WorkStatus
 
 CANDIDATES = 8  # read at once: enough for several workers that claim at the same moment
@@ -74,10 +74,10 @@ def candidates(
         if short_for is not None:
             found = _first(session, owners, max_attempts, limit, SHORT_KINDS, due_for=short_for)
         else:
-            found = _first(session, owners, max_attempts, limit, list(KINDS))
+            found = _first(session, owners, max_attempts, limit, CLAIMED_KINDS)
             busy = set(session.scalars(_owners_of_waiting_parts()))
             may_split = [owner for owner in owners if owner not in busy]
-            found += _first(session, may_split, max_attempts, limit, list(KINDS), is_long=True)
+            found += _first(session, may_split, max_attempts, limit, CLAIMED_KINDS, is_long=True)
         if found:
             return [item_id for *_, item_id in sorted(found)[:limit]]
     return []
@@ -91,6 +91,7 @@ def must_defer(session: Session, owner: str) -> bool:
 def _count_running(session: Session) -> dict[str, int]:
     """Count the items of each owner that workers hold."""
     running = select(WorkItem.owner, func.count()).where(WorkItem.status == WorkStatus.PROCESSING)
+    running = running.where(WorkItem.kind.in_(CLAIMED_KINDS))
     return dict(session.execute(running.group_by(WorkItem.owner)).all())
 
 
