@@ -195,7 +195,9 @@ def s3_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def web_process(folder: Path, *, workers: int = 1, port: int | None = None, **environment: str) -> Iterator[str]:
+def web_process(
+    folder: Path, port: int | None = None, /, *, workers: int = 1, **environment: str
+) -> Iterator[str]:
     """Run only the web process, on SQLite and a folder without Redis; yield its URL. It logs to `web.log`."""
     port = port or free_port()
     own = {

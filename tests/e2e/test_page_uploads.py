@@ -77,7 +77,7 @@ def web(tmp_path: Path) -> Iterator[Callable[[], str]]:
 
         def start() -> str:
             stack.close()
-            running = servers.web_process(tmp_path, port=port, MT3_UPLOAD_PART_BYTES=str(PART_BYTES))
+            running = servers.web_process(tmp_path, port, MT3_UPLOAD_PART_BYTES=str(PART_BYTES))
             return stack.enter_context(running)
 
         yield start
