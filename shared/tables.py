@@ -13,6 +13,7 @@ from sqlalchemy import (
     Enum,
     ForeignKey,
     Index,
+    LargeBinary,
     MetaData,
     String,
     UniqueConstraint,
@@ -139,6 +140,7 @@ class Job(Base):
     # about the recording: code and detail, as in notes.json
     warnings: Mapped[list[dict[str, str]]] = mapped_column(JSON, server_default="[]")
     artifacts: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # name, content_type, size, sha256, key
+    notes_cursor: Mapped[int] = mapped_column(server_default="0")  # the number of its latest note event
 
 
 class WorkItem(Base):
@@ -232,6 +234,17 @@ class Export(Base):
     options_hash: Mapped[str] = mapped_column(String(64))  # of format and options
     artifact: Mapped[str] = mapped_column(String(128))  # its name among the job's artifacts, once it is made
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class NoteEvent(Base):
+    """Notes that were found, or taken back, while a job runs; see `shared.note_stream`. Removed with the job."""
+
+    __tablename__ = "note_events"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)  # 1, 2, 3, …
+    kind: Mapped[str] = mapped_column(String(16))  # notes, notes_withdrawn
+    content: Mapped[bytes] = mapped_column(LargeBinary)  # JSON, compressed
 
 
 class ApiKey(Base):
