@@ -11,7 +11,7 @@ INSTALL_SOUND = $(PIP_INSTALL) --no-deps tinysoundfont && { command -v npm >/dev
 WITH_NODE = PATH="$$PATH:$(CURDIR)/.venv/bin"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types migrate env engine test-images soak bench bench-gpu bench-accuracy browser clean
+.PHONY: help setup run test lint format types migrate env engine test-images soak bench bench-gpu bench-api bench-accuracy browser clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made .venv-peer-transkun/mad
 
 bench-gpu: .venv/dev  ## MT3 on CUDA, for 1, 10 and 60 minutes of audio
 	.venv/bin/python bench/mt3.py --device cuda --dtype bfloat16 --minutes 1 --minutes 10 --minutes 60
+
+bench-api: .venv/dev  ## submissions and polls a second beside a bare Flask and Celery application
+	.venv/bin/python bench/api.py
 
 bench-accuracy: .venv/dev  ## how right each model is: make bench-accuracy ARGUMENTS="--checkpoint mt3_pytorch=PATH [DIRECTORY]"
 	.venv/bin/python bench/accuracy.py --plot docs/images/accuracy.svg $(ARGUMENTS)

@@ -119,6 +119,7 @@ class Job(Base):
     upload_bytes: Mapped[int] = mapped_column(BigInteger)  # 0 until a recording is fetched from its URL
     # the upload or job under whose id the recording is stored; None: under this job's own
     recording_id: Mapped[UUID | None] = mapped_column(Uuid)
+    upload_removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # after MT3_UPLOAD_TTL_DAYS
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_hash: Mapped[str | None] = mapped_column(String(64))
 
@@ -319,11 +320,23 @@ class Lock(Base):
     until: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class Watch(Base):
+    """A period in which one scheduler process watched storage; see `shared.watches`."""
+
+    __tablename__ = "watches"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    until: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Worker(Base):
-    """The last heartbeat of a worker process. Informational only; no scheduling decision depends on it."""
+    """The last heartbeat of a worker process; no scheduling decision depends on it. An operator may drain it."""
 
     __tablename__ = "workers"
 
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
     threads: Mapped[int | None]  # how many items it runs at a time
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    draining_since: Mapped[datetime | None] = mapped_column(UtcDateTime)  # it claims nothing more

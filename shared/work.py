@@ -78,16 +78,19 @@ def claim(
         WorkItem.attempts_counted < max_attempts,
     )
     # The first claim starts the job. Locked rows are skipped, so that a worker that is paused while it claims does
-    # not block the others (SQLite ignores this: it has one writer at a time).
+    # not block the others (SQLite ignores this: it has one writer at a time). Subqueries are scalar: a planner
+    # that does not know of a burst of queued rows yet would evaluate `IN (…)` once for each of them.
     job_of_item = select(WorkItem.job_id).where(is_due).scalar_subquery()
     waiting = select(Job.id).where(Job.id == job_of_item, Job.status == Status.QUEUED)
-    begun = update(Job).where(Job.id.in_(waiting.with_for_update(skip_locked=True)), Job.status == Status.QUEUED)
+    begun = update(Job).where(
+        Job.id == waiting.with_for_update(skip_locked=True).scalar_subquery(), Job.status == Status.QUEUED
+    )
     changed(session, begun.values(**_BEGUN))
     has_begun = exists().where(Job.id == WorkItem.job_id, Job.status != Status.QUEUED)
     free = select(WorkItem.id).where(is_due, has_begun).with_for_update(skip_locked=True, of=WorkItem)
     claimed = session.execute(
         update(WorkItem)
-        .where(WorkItem.id.in_(free), WorkItem.status == WorkStatus.QUEUED)
+        .where(WorkItem.id == free.scalar_subquery(), WorkItem.status == WorkStatus.QUEUED)
         .values(
             status=WorkStatus.PROCESSING,
             attempt=WorkItem.attempt + 1,
@@ -281,7 +284,7 @@ def rescue(sessions: Sessions, *, max_attempts: int, stall_seconds: float) -> tu
     for held in found:
         # One transaction each: a row that a paused process has locked must not block the others.
         this = (WorkItem.id == held.id, WorkItem.attempt == held.attempt)
-        free = WorkItem.id.in_(select(WorkItem.id).where(*this).with_for_update(skip_locked=True))
+        free = WorkItem.id == select(WorkItem.id).where(*this).with_for_update(skip_locked=True).scalar_subquery()
         with sessions.begin() as session:
             if not lock_job(session, held.job_id, wait=False):
                 continue
@@ -333,7 +336,7 @@ def lock_job(session: Session, job_id: UUID, *, wait: bool = True) -> bool:
     """Lock the job until the end of the transaction; return False if it is gone or already locked."""
     job = Job.id == job_id
     if not wait:
-        job = Job.id.in_(select(Job.id).where(job).with_for_update(skip_locked=True))
+        job = Job.id == select(Job.id).where(job).with_for_update(skip_locked=True).scalar_subquery()
     return changed(session, update(Job).where(job).values(owner=Job.owner))
 
 
@@ -419,7 +422,8 @@ def _move_back_in_line(session: Session, held: Held) -> None:
         WorkItem.status.in_((WorkStatus.QUEUED, WorkStatus.BLOCKED)),
     )
     now = select(now_plus()).scalar_subquery()  # the same time for all of them, so that they stay in order
-    moved = update(WorkItem).where(WorkItem.id.in_(left.with_for_update(skip_locked=True)))
+    free = WorkItem.id.in_(left.with_for_update(skip_locked=True))
+    moved = update(WorkItem).where(WorkItem.job_id == held.job_id, free)
     changed(session, moved.values(served_at=now))
 
 

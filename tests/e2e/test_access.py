@@ -6,13 +6,14 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright's Python package is not installed")
 
-from playwright.sync_api import expect
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
 
 from tests import servers
 from tests.client import ServiceClient
@@ -38,8 +39,15 @@ def make_key(service: servers.Service, name: str, *words: str) -> str:
     return subprocess.check_output(command, env={**os.environ, **database}, text=True).strip()
 
 
+def violations(page: Page) -> list[str]:
+    """Return what axe-core finds on a page."""
+    found = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {node['html'][:160]}" for each in found for node in each["nodes"]]
+
+
 def new_tab(browser: Browser, service: servers.Service, path: str = "/", **options: object) -> ServicePage:
-    context = browser.new_context(viewport=options.pop("viewport", DESKTOP), locale="en-GB")  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"viewport": DESKTOP, "reduced_motion": "reduce", "bypass_csp": True, **options}
+    context = browser.new_context(locale="en-GB", **settings)
     tab = ServicePage(context.new_page(), service.url)
     tab.page.goto(service.url + path)
     return tab
@@ -56,6 +64,7 @@ def test_page_asks_for_a_key_and_shares_by_a_link(browser: Browser, keyed: serve
     page.keyboard.type("mt3_wrong")
     page.keyboard.press("Enter")
     expect(dialog.get_by_role("alert")).to_contain_text("The key is invalid, expired or revoked.")
+    assert violations(page) == []
     page.keyboard.type(key)
     page.keyboard.press("Enter")
     page.locator("#model:enabled").wait_for(state="attached")
@@ -70,12 +79,14 @@ def test_page_asks_for_a_key_and_shares_by_a_link(browser: Browser, keyed: serve
     expect(field).not_to_have_value("")
     url = field.input_value()
     assert url.startswith(f"{keyed.url}/s/mt3s_")
+    assert violations(page) == []
 
     # A visitor without a key sees the notes and nothing else.
     visitor = new_tab(browser, keyed, url.removeprefix(keyed.url), viewport=PHONE)
     visitor.note_count.wait_for(timeout=PATIENCE_MS)
     visitor.expect_color(over=500)
-    for name in ("Delete", "Share", "Cancel", "Try again", "Log in", "Log out"):
+    assert violations(visitor.page) == []
+    for name in ("Delete", "Share", "Edit notes", "Cancel", "Try again", "Log in", "Log out"):
         expect(visitor.page.get_by_role("button", name=name, exact=True)).to_be_hidden()
     expect(visitor.page.locator("#jobs")).to_be_hidden()
     expect(visitor.page.locator("#login")).to_be_hidden()
