@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from shared import work
 from shared.db import Sessions, now_plus
-from shared.kinds import KINDS, PARTS_OF_LONG, SHORT_KINDS, Claim
+from shared.kinds import CLAIMED_KINDS, PARTS_OF_LONG, SHORT_KINDS, Claim
 from shared.tables import WorkItem, WorkStatus
 
 CANDIDATES = 8  # read at once: enough for several workers that claim at the same moment
@@ -74,7 +74,7 @@ def candidates(
     without: Collection[str] = (),
 ) -> list[UUID]:
     """Return the items to claim next, best first, all of owners with the same number of running items."""
-    kinds = [kind for kind in KINDS if kind not in without]
+    kinds = [kind for kind in CLAIMED_KINDS if kind not in without]
     running = _count_running(session)
     waiting = _waiting_owners(session)
     for level in sorted({running.get(owner, 0) for owner in waiting}):
@@ -99,6 +99,7 @@ def must_defer(session: Session, owner: str) -> bool:
 def _count_running(session: Session) -> dict[str, int]:
     """Count the items of each owner that workers hold."""
     running = select(WorkItem.owner, func.count()).where(WorkItem.status == WorkStatus.PROCESSING)
+    running = running.where(WorkItem.kind.in_(CLAIMED_KINDS))
     return dict(session.execute(running.group_by(WorkItem.owner)).all())
 
 

@@ -37,6 +37,14 @@ class Deferred(Exception):  # noqa: N818 - not an error
     """Raised by a handler to defer its item: it turned out to be long, and other work comes first."""
 
 
+class Postponed(Exception):  # noqa: N818 - not an error
+    """Raised by a handler to try again in some seconds: nothing was done, and it is no attempt."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"postponed for {seconds:.0f} s")
+        self.seconds = seconds
+
+
 @dataclass(frozen=True)
 class Done:
     """The outcome of an item that succeeded; see `work.complete`.
@@ -84,6 +92,7 @@ class Services:
     queue: JobQueue
     worker: str
     stopping: threading.Event
+    draining: threading.Event = field(default_factory=threading.Event)  # claim nothing more
     liveness: Liveness = field(default_factory=lambda: Liveness(stall_seconds=900, loop_seconds=60))
     fetches: Fetches = field(default_factory=Fetches)
 

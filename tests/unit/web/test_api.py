@@ -115,7 +115,12 @@ def test_an_accepted_recording_is_stored_queued_and_announced(
     ("method", "path", "form", "words"),
     [
         ("POST", "/v1/transcriptions", {"metdata": "{}"}, "form field 'metdata'. Did you mean 'metadata'?"),
-        ("POST", "/v1/transcriptions", {"color": "red"}, "Known: file, metadata, model, options."),
+        (
+            "POST",
+            "/v1/transcriptions",
+            {"color": "red"},
+            "Known: file, metadata, model, options, webhook_events, webhook_url.",
+        ),
         ("POST", "/v1/transcriptions?wait=5", {}, "query parameter 'wait'. It takes none."),
         ("GET", "/v1/transcriptions?state=queued", None, "query parameter 'state'"),
         ("GET", "/v1/transcriptions?limits=3", None, "Did you mean 'limit'?"),
@@ -721,6 +726,10 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/transcriptions/{job_id}/artifacts/{name}",
         "/v1/transcriptions/{job_id}/audio",
         "/v1/transcriptions/{job_id}/events",
+        "/v1/transcriptions/{job_id}/deliveries",
+        "/v1/transcriptions/{job_id}/deliveries/{delivery_id}/redeliver",
+        "/v1/webhook-secret",
+        "/v1/webhook-secret/rotate",
         "/v1/transcriptions/{job_id}/notes",
         "/v1/transcriptions/{job_id}/exports",
         "/v1/transcriptions/{job_id}/exports/{export_id}",
@@ -779,7 +788,9 @@ def test_responses_have_the_declared_content_types(
     requests.sort(key=lambda request: request[0] == "DELETE")
     statuses = set()
     for method, path, ids in requests:
-        response = client.open(path.format(**ids, export_id=uuid7(), upload_id=uuid7(), number=1), method=method)
+        response = client.open(
+            path.format(**ids, export_id=uuid7(), delivery_id=uuid7(), upload_id=uuid7(), number=1), method=method
+        )
         declared = spec["paths"][path.split("?")[0]][method.lower()]["responses"]
         assert str(response.status_code) in declared, (method, path, ids, response.text)
         content = declared[str(response.status_code)].get("content", {})
