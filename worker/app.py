@@ -43,6 +43,7 @@ log = get_logger(__name__)
 settings = read_settings()
 app = make_celery(settings)
 stopping = threading.Event()
+draining = threading.Event()
 liveness = Liveness(
     stall_seconds=settings.stall_seconds,
     loop_seconds=settings.liveness_seconds,
@@ -75,6 +76,7 @@ def services() -> Services:
         queue=BackgroundQueue(CeleryQueue(app)),
         worker=f"{socket.gethostname()}:{os.getpid()}",
         stopping=stopping,
+        draining=draining,
         liveness=liveness,
     )
 
@@ -82,7 +84,8 @@ def services() -> Services:
 @cache
 def registration() -> Registration:
     """Return this worker's entry in the registry, created on first use."""
-    return Registration(services().sessions, services().worker, threads=settings.worker_concurrency)
+    threads = settings.worker_concurrency
+    return Registration(services().sessions, services().worker, threads=threads, draining=draining)
 
 
 @app.task(name=WAKE_TASK)  # type: ignore[untyped-decorator]

@@ -68,7 +68,7 @@ class Runner:
             pass
 
     def run_next(self) -> Outcome | None:
-        """Run the item that is first in line; None if nothing is due or this worker is shutting down."""
+        """Run the item that is first in line; None if nothing is due, or this worker drains or shuts down."""
         if self.services.stopping.is_set():
             return None
         claim = self._retry_while_unavailable(lambda: self._claim(self.services.settings.max_attempts))
@@ -86,6 +86,7 @@ class Runner:
         with (
             structlog.contextvars.bound_contextvars(**known),
             metrics.running(claim),
+            self.services.fetches.counted(claim.kind),
             self.services.liveness.attempt() as activity,
         ):
             log.info("attempt_started", model=claim.model)
@@ -97,12 +98,15 @@ class Runner:
             return outcome
 
     def _claim(self, max_attempts: int, *, short_for: float | None = None) -> Claim | None:
+        if self.services.draining.is_set():
+            return None
         return claim_next(
             self.services.sessions,
             worker=self.services.worker,
             lease_seconds=self.services.settings.lease_seconds,
             max_attempts=max_attempts,
             short_for=short_for,
+            without=self.services.kinds_in_excess(),
         )
 
     def _attempt(self, claim: Claim, activity: Activity) -> Outcome:
