@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     probe_seconds: Annotated[float, Field(ge=1)] = 3
     probe_memory_bytes: Annotated[int, Field(ge=64 * 1024**2)] = 512 * 1024**2
     result_ttl_days: Seconds = 30
+    upload_ttl_days: Seconds | None = None
     orphan_hours: Seconds = 24
 
     shard_seconds: Annotated[float, Field(ge=0)] = 600

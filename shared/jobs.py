@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session, aliased
 
 from shared import garbage, webhook_events, work
 from shared.db import Sessions, is_unavailable, now_plus
-from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
+from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, RecordingRemoved, StateConflict
 from shared.kinds import FETCH_URL, PARTS_OF_LONG, SHARD, STEPS, TRANSCRIBE, NewItem
 from shared.logs import get_logger
 from shared.quotas import Quotas, check_queued, check_stored, lock_owner
@@ -318,6 +318,7 @@ def retry_job(session: Session, owner: str, job_id: UUID, quotas: Quotas | None 
     Raises:
         JobNotFound, StateConflict: it is waiting, running or succeeded.
         QuotaExceeded: the owner may not have that much queued.
+        RecordingRemoved: its recording has been removed.
     """
     quotas = quotas or Quotas()
     lock_owner(session, owner, quotas)
@@ -330,6 +331,8 @@ def retry_job(session: Session, owner: str, job_id: UUID, quotas: Quotas | None 
     if job is None:
         status = get_job(session, owner, job_id).status
         raise StateConflict(f"Only a failed or canceled transcription can be retried. This one is {status}.")
+    if job.upload_removed_at is not None:
+        raise RecordingRemoved
     check_queued(session, owner, quotas, job_id)
     queue_again(session, and_(WorkItem.job_id == job_id, WorkItem.kind.in_(STEPS)))
     return job

@@ -86,6 +86,7 @@ class Runner:
         with (
             structlog.contextvars.bound_contextvars(**known),
             metrics.running(claim),
+            self.services.fetches.counted(claim.kind),
             self.services.liveness.attempt() as activity,
         ):
             log.info("attempt_started", model=claim.model)
@@ -105,6 +106,7 @@ class Runner:
             lease_seconds=self.services.settings.lease_seconds,
             max_attempts=max_attempts,
             short_for=short_for,
+            without=self.services.kinds_in_excess(),
         )
 
     def _attempt(self, claim: Claim, activity: Activity) -> Outcome:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from uuid6 import uuid7
 from werkzeug.test import TestResponse
 
@@ -27,7 +27,7 @@ from shared.kinds import Result
 from shared.model_reports import report_model
 from shared.queue import InMemoryQueue
 from shared.storage import ObjectStorage, make_storage, result_prefix
-from shared.tables import Worker
+from shared.tables import Job, Worker
 from tests.work import add_split_job, complete, fail, must_claim
 from web import create_app
 from web.errors import LicenseNotAdmitted, UnknownModel
@@ -743,8 +743,10 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/shared/{token}",
         "/v1/shared/{token}/artifacts/{name}",
         "/v1/shared/{token}/audio",
+        "/v1/shared/{token}/events",
         "/v1/shared/{token}/exports",
         "/v1/shared/{token}/exports/{export_id}",
+        "/v1/shared/{token}/notes",
         "/v1/session",
         "/v1/models",
         "/v1/models/{name}",
@@ -835,3 +837,16 @@ def test_queued_jobs_know_when_they_start_also_in_the_list(
     assert job["queue"]["position"] == listed["queue"]["position"] == 1
     assert job["queue"]["eta_seconds"] > 0
     assert listed["queue"]["eta_seconds"] > 0
+
+
+def test_recording_that_was_removed_early_is_a_410_and_its_results_stay(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    job_id = accepted(client)["id"]
+    finish(sessions, storage, job_id)
+    with sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == UUID(job_id)).values(upload_removed_at=now_plus()))
+    answer = client.get(f"/v1/transcriptions/{job_id}/audio")
+    assert (answer.status_code, answer.json["code"]) == (410, "recording_removed")
+    assert "Upload it again" in answer.json["detail"]
+    assert client.get(f"/v1/transcriptions/{job_id}/artifacts/transcription.mid").status_code == 200

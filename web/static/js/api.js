@@ -35,6 +35,17 @@
  */
 
 const ROOT = "/v1";
+
+/** The token of the share link that this page was opened with; null: it is the owner's page. */
+export const shareToken = /^\/s\/([\w-]+)$/.exec(location.pathname)?.[1] ?? null;
+
+const refusals = new EventTarget();
+
+/** Call a function whenever the service wants a key. @param {() => void} listener */
+export function onUnauthorized(listener) {
+  refusals.addEventListener("unauthorized", listener);
+}
+
 const TIMEOUT_MS = 20_000;
 const NOTES_TIMEOUT_MS = 300_000; // the notes of a long recording over a slow connection
 const CUT_OFF = "The response was cut off. Try again.";
@@ -79,6 +90,7 @@ export function problemOf(status, text, retryAfter = null) {
   } catch {
     // Not from the service, for example a proxy's error page: only the status is known.
   }
+  if (status === 401) refusals.dispatchEvent(new Event("unauthorized"));
   const message = [problem.detail, problem.title].find((each) => typeof each === "string" && each);
   return new ApiError(String(message ?? statusSentence(status)), {
     status,
@@ -155,9 +167,6 @@ export async function listJobs({ cursor = null, limit = 20, query: filters = {} 
   return jsonOf(await request(`${ROOT}/transcriptions?${query}`));
 }
 
-/** The token of the share link that was followed; null on the owner's page. */
-export const shareToken = /^\/s\/([\w-]+)$/.exec(location.pathname)?.[1] ?? null;
-
 /** @param {string} id */
 export const jobPath = (id) =>
   shareToken ? `${ROOT}/shared/${shareToken}` : `${ROOT}/transcriptions/${encodeURIComponent(id)}`;
@@ -191,6 +200,35 @@ export async function deleteJob(id) {
   await request(jobPath(id), { method: "DELETE" });
 }
 
+/** @returns {Promise<{ auth: string, name: string | null }>} */
+export async function getSession() {
+  return jsonOf(await request(`${ROOT}/session`));
+}
+
+/** @param {string} key */
+export async function logIn(key) {
+  await request(`${ROOT}/session`, { method: "POST", body: { key } });
+}
+
+export async function logOut() {
+  await request(`${ROOT}/session`, { method: "DELETE" });
+}
+
+/** Make a link that shares a job. @param {string} id @returns {Promise<import("./share.js").Share>} */
+export async function shareJob(id) {
+  return jsonOf(await request(`${jobPath(id)}/shares`, { method: "POST", body: {} }));
+}
+
+/** @param {string} id @param {string} share its id */
+export async function revokeShare(id, share) {
+  await request(`${jobPath(id)}/shares/${encodeURIComponent(share)}`, { method: "DELETE" });
+}
+
+/** @param {string} id @param {AbortSignal} signal @returns {Promise<{ items: Export[] }>} */
+export async function listExports(id, signal) {
+  return jsonOf(await request(`${jobPath(id)}/exports`, { signal }));
+}
+
 /** Return the address of a job's recording, of the same origin as the page. @param {string} id */
 export function recordingAddress(id) {
   return `${jobPath(id)}/audio?redirect=false`;
@@ -201,22 +239,7 @@ export function recordingAddress(id) {
  * @param {string} id @param {import("./exports.js").Wanted} wanted @param {AbortSignal} signal @returns {Promise<Export>}
  */
 export async function requestExport(id, wanted, signal) {
-  if (shareToken !== null) return madeExport(wanted, signal);
   return jsonOf(await request(`${jobPath(id)}/exports`, { method: "POST", body: wanted, signal }));
-}
-
-/**
- * Return an export that the owner of a shared job has made; who follows a link makes none.
- * @param {import("./exports.js").Wanted} wanted @param {AbortSignal} signal @returns {Promise<Export>}
- */
-async function madeExport({ format, options = {} }, signal) {
-  const fits = (/** @type {Export} */ made) =>
-    made.format === format &&
-    Object.entries(options).every(([name, value]) => JSON.stringify(made.options[name]) === JSON.stringify(value));
-  const { items } = await jsonOf(await request(`${jobPath("")}/exports`, { signal }));
-  const made = items.find((/** @type {Export} */ each) => fits(each) && each.artifact);
-  if (!made) throw new ApiError("The owner of this transcription has not made this file.", { status: 404 });
-  return made;
 }
 
 /** @param {string} id @param {string} exportId @param {AbortSignal} signal @returns {Promise<Export>} */

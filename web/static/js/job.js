@@ -9,6 +9,7 @@ import { poll } from "./polling.js";
 import { ProgressView } from "./progress_view.js";
 import { ResultView } from "./result_view.js";
 import { goTo } from "./router.js";
+import { ShareDialog } from "./share.js";
 
 const QUICK_MS = 500;
 const SLOW_MS = 4_000;
@@ -34,6 +35,7 @@ export class JobView {
   #notesOf = ""; // sha256 of the notes that are shown or being loaded
   #poller = { stop() {}, wake() {} };
   #notesLoader = { stop() {} };
+  #share = new ShareDialog();
 
   title = element("h1", { id: "job-title", className: "job-title" });
   chip = element("span", { className: "chip", id: "job-status" });
@@ -43,6 +45,7 @@ export class JobView {
     notes: element("a", { className: "button", id: "download-notes" }, "notes.json"),
     retry: button("Try again", "primary", () => this.#act(retryJob)),
     cancel: button("Cancel", "", () => this.#act(cancelJob)),
+    share: button("Share", "", () => this.#share.open(this.#id)),
     remove: button("Delete", "quiet", () => this.#remove()),
   };
   problem = element("p", { className: "problem", role: "alert", id: "job-problem", hidden: true });
@@ -198,15 +201,18 @@ export class JobView {
 
   /** @param {Job} job */
   #showButtons(job) {
+    const { retry, cancel, remove, share } = this.buttons;
     const midi = artifact(job, "transcription.mid");
     const notes = artifact(job, "notes.json");
     const stem = stemOf(job);
     showDownload(this.buttons.midi, midi?.href, `${stem}.mid`);
     showDownload(this.buttons.notes, notes?.href, `${stem}.notes.json`);
     const mayHelp = job.status === "failed" && !RECORDING_ERRORS.has(job.error?.code ?? "");
-    this.buttons.retry.hidden = !mayHelp && job.status !== "canceled";
-    this.buttons.cancel.hidden = isFinished(job);
-    this.buttons.remove.hidden = !isFinished(job) || shareToken !== null;
+    retry.hidden = !mayHelp && job.status !== "canceled";
+    cancel.hidden = isFinished(job);
+    remove.hidden = !isFinished(job);
+    share.hidden = job.status !== "succeeded";
+    if (shareToken) [retry, cancel, remove, share].forEach((each) => (each.hidden = true));
   }
 
   /** @param {Job} job */

@@ -1,4 +1,4 @@
-/** What can be done with a job beside downloads: rename, share, transcribe again, compare, be notified. */
+/** What can be done with a job beside downloads: rename, transcribe again, compare, be notified. */
 
 import { isFinished, shareToken } from "./api.js";
 import { Again } from "./again.js";
@@ -9,7 +9,6 @@ import { NoteSequence } from "./notes.js";
 import { Notifier } from "./notify.js";
 import { Rename } from "./rename.js";
 import { goTo } from "./router.js";
-import { Share } from "./share.js";
 
 const LONGEST_DAYS = 400; // a result that is kept for longer is kept for good, as far as users are concerned
 
@@ -33,7 +32,6 @@ export class JobTools {
       store.take(job, askedAt);
       onChange(job);
     });
-    this.share = new Share();
     this.again = new Again({
       models,
       onJob(job, askedAt) {
@@ -49,7 +47,7 @@ export class JobTools {
     this.doubtButton = element("button", { type: "button", className: "button small" }, "Transcribe again with…");
     this.doubtButton.addEventListener("click", () => this.again.open(this.#purpose));
     this.doubt = element("div", { className: "doubt", id: "doubt", hidden: true }, this.doubtWords, this.doubtButton);
-    this.row = element("div", { className: "job-tools" }, this.again.button, this.share.button, this.compare.bar, this.kept);
+    this.row = element("div", { className: "job-tools" }, this.again.button, this.compare.bar, this.kept);
     this.node = element("div", { className: "job-more" }, this.row, this.doubt, this.compare.problem, this.compare.node);
   }
 
@@ -65,8 +63,6 @@ export class JobTools {
     this.rename.show(job);
     this.rename.button.hidden = shareToken !== null || !this.rename.form.hidden;
     this.node.hidden = !ended || shareToken !== null;
-    this.share.show(job);
-    this.share.button.hidden = !done;
     this.again.show(job);
     setText(this.kept, keptWords(job));
     if (shareToken !== null) return;

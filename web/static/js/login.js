@@ -1,66 +1,63 @@
-/** Logs in with a key where the service needs one. */
+/** Logging in with a key, if the service needs one, and out. */
 
-import { ApiError } from "./api.js";
-import { byId, element, setText } from "./dom.js";
-import { getSession, logIn, logOut } from "./library_api.js";
+import { ApiError, getSession, logIn, logOut, onUnauthorized } from "./api.js";
+import { byId, setText } from "./dom.js";
 
-/** Show who is logged in, or a form to log in; return true if the page may be used. */
-export async function enter() {
-  try {
-    const session = await getSession();
-    if (session.auth === "keys") showLogOut(session.name ?? "");
-    return true;
-  } catch (error) {
-    if (!(error instanceof ApiError && error.status === 401)) return true; // the polls report what is wrong
-    showForm();
-    return false;
-  }
-}
+/** Ask for a key as soon as the service refuses a request, and show a button to log out. */
+export function watchLogin() {
+  const dialog = byId("login", HTMLDialogElement);
+  const field = byId("login-key", HTMLInputElement);
+  const button = byId("session", HTMLButtonElement);
+  const submit = byId("login-submit", HTMLButtonElement);
+  let loggedIn = false;
 
-/** Show the form if an error means that the log-in has ended. @param {Error} error */
-export function isLoggedOut(error) {
-  if (!(error instanceof ApiError && error.status === 401)) return false;
-  showForm();
-  return true;
-}
+  const ask = () => {
+    loggedIn = false;
+    showButton();
+    if (!dialog.open) dialog.showModal();
+  };
+  const showButton = () => {
+    button.hidden = false;
+    setText(button, loggedIn ? "Log out" : "Log in");
+  };
 
-/** @param {string} name */
-function showLogOut(name) {
-  const button = element("button", { type: "button", className: "button small", title: `Logged in with the key “${name}”` }, "Log out");
+  onUnauthorized(ask);
   button.addEventListener("click", async () => {
-    await logOut().catch(() => undefined);
+    if (!loggedIn) return ask();
+    await logOut().catch(() => {});
     location.reload();
   });
-  document.querySelector(".top-links")?.append(button);
-}
-
-function showForm() {
-  if (document.getElementById("login")) return;
-  const input = element("input", { type: "password", id: "login-key", autocomplete: "current-password", required: true });
-  const problem = element("p", { className: "field-problem", role: "alert", hidden: true });
-  const button = element("button", { type: "submit", className: "button primary" }, "Log in");
-  const form = element(
-    "form",
-    { id: "login", className: "login", "aria-labelledby": "login-title" },
-    element("h1", { id: "login-title", className: "hero-title" }, "Log in"),
-    element("p", {}, "This service needs a key, which its operator makes with “mt3-infer keys create”."),
-    element("label", { for: "login-key" }, "Key"),
-    element("div", { className: "login-line" }, input, button),
-    problem,
-  );
-  form.addEventListener("submit", async (event) => {
+  byId("login-form", HTMLFormElement).addEventListener("submit", async (event) => {
     event.preventDefault();
-    button.disabled = true;
+    submit.disabled = true;
+    showProblem("");
     try {
-      await logIn(input.value.trim());
-      location.reload();
+      await logIn(field.value.trim());
+      location.reload(); // everything on the page begins anew
     } catch (error) {
-      problem.hidden = false;
-      setText(problem, /** @type {Error} */ (error).message);
-      button.disabled = false;
+      showProblem(error instanceof ApiError ? error.message : "The log-in failed. Try again.");
+      field.focus();
+      field.select();
+    } finally {
+      submit.disabled = false;
     }
   });
-  document.body.classList.add("logged-out");
-  byId("main").replaceChildren(form);
-  input.focus();
+  getSession().then(
+    (session) => {
+      if (session.auth !== "keys") return;
+      loggedIn = true;
+      button.title = session.name ? `Logged in with the key ${session.name}` : "";
+      showButton();
+    },
+    () => {}, // without a key: `ask` was called
+  );
+}
+
+/** @param {string} words "" hides the message */
+function showProblem(words) {
+  const problem = byId("login-problem");
+  const field = byId("login-key");
+  problem.hidden = !words;
+  setText(problem, words);
+  field.setAttribute("aria-invalid", String(Boolean(words)));
 }

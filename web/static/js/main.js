@@ -9,7 +9,7 @@ import { JobView } from "./job.js";
 import { JobStore } from "./job_store.js";
 import { JobList } from "./jobs.js";
 import { LibraryTools } from "./library_tools.js";
-import { enter, isLoggedOut } from "./login.js";
+import { watchLogin } from "./login.js";
 import { ModelForm } from "./model_form.js";
 import { Connection, poll } from "./polling.js";
 import { expectedWords } from "./purposes.js";
@@ -81,28 +81,29 @@ async function loadModels() {
   return form.isWaiting ? MODELS_MS : null;
 }
 
-/** Start what only the owner of transcriptions sees: the list, the models and uploads. */
-function startOwnPage() {
+/** Show the one transcription that a share link opens, and nothing else. */
+function showShared(/** @type {string} */ token) {
+  document.body.classList.add("shared");
+  byId("brand", HTMLAnchorElement).href = "/";
+  byId("job").hidden = false;
+  view.open(token);
+  loadModels().catch(() => undefined); // titles of the models, where a friend may read them
+}
+
+function start() {
+  watchLogin();
+  window.addEventListener("hashchange", route);
   acceptFiles((files) => {
     if (currentJob() !== null) goTo(null);
     uploads.add(files);
   });
   byId("other-sources").append(recorder.node, byAddress.node);
   uploads.restore();
-  poll(loadModels, { connection, onError: (error) => isLoggedOut(error) || form.showProblem(error) });
-  store.start({ connection, onError: (error) => isLoggedOut(error) || list.showProblem(error) });
-}
-
-function startSharedPage() {
-  document.querySelector(".brand")?.setAttribute("href", "/");
-  loadModels().catch(() => undefined); // titles of the models, where a friend may read them
+  poll(loadModels, { connection, onError: (error) => form.showProblem(error) });
+  store.start({ connection, onError: (error) => list.showProblem(error) });
+  route();
 }
 
 connection.addEventListener("change", showConnection);
-window.addEventListener("hashchange", route);
-document.body.classList.toggle("shared", shareToken !== null);
-if (shareToken !== null || (await enter())) {
-  if (shareToken === null) startOwnPage();
-  else startSharedPage();
-  route();
-}
+if (shareToken) showShared(shareToken);
+else start();

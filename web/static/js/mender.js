@@ -1,6 +1,6 @@
 /** Editing on the roll: what drags, taps, keys and buttons do to the notes, and when the corrections are saved. */
 
-import { deleteCorrections, putCorrections, shareToken } from "./api.js";
+import { deleteCorrections, putCorrections } from "./api.js";
 import { confirmed } from "./dom.js";
 import { Editor } from "./editor.js";
 import { MendTools } from "./mend_tools.js";
@@ -68,7 +68,6 @@ export class Mender extends EventTarget {
   }
 
   #toggle() {
-    if (shareToken !== null) return; // who follows a link changes nothing
     this.editing = !this.editing;
     this.#adds = false;
     this.show();

@@ -1,10 +1,7 @@
-/** The address: `#/` is the home view, `#/t/{id}` one job, `/s/{token}` one that is shared. */
-
-import { shareToken } from "./api.js";
+/** The address: `#/` is the home view, `#/t/{id}` one job. */
 
 /** @returns {string | null} the id of the job that the address names */
 export function currentJob() {
-  if (shareToken !== null) return shareToken;
   const match = /^#\/t\/([\w-]+)$/.exec(location.hash);
   return match ? match[1] : null;
 }

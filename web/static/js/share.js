@@ -1,83 +1,74 @@
-/** Makes a link that shows one transcription to everybody who has it, and revokes it. */
+/** The dialog that shares a transcription by a link. */
 
-import { createShare, revokeShare } from "./library_api.js";
-import { announce, byId, element, setText } from "./dom.js";
+import { ApiError, revokeShare, shareJob } from "./api.js";
+import { announce, byId, setText } from "./dom.js";
 
-export class Share {
-  #id = "";
-  #token = "";
+/** @typedef {{ id: string, url: string, expires_at: string | null }} Share */
+
+export class ShareDialog {
+  #job = "";
+  /** @type {Share | null} */
+  #share = null;
 
   constructor() {
-    this.button = element("button", { type: "button", className: "button", id: "share" }, "Share…");
-    this.words = element("p", { id: "share-words" });
-    this.link = element("input", { type: "text", readOnly: true, "aria-label": "Link", id: "share-link" });
-    this.copy = element("button", { type: "button", className: "button primary" }, "Copy the link");
-    this.stop = element("button", { type: "button", className: "button" }, "Stop sharing");
-    const done = element("button", { type: "button", className: "button" }, "Close");
-    this.dialog = element(
-      "dialog",
-      { className: "confirm", "aria-labelledby": "share-title" },
-      element("h2", { id: "share-title" }, "Share this transcription"),
-      this.words,
-      this.link,
-      element("div", { className: "confirm-buttons" }, this.stop, this.copy, done),
-    );
-    byId("main").append(this.dialog);
-    this.button.addEventListener("click", () => this.#create());
+    this.dialog = byId("share", HTMLDialogElement);
+    this.field = byId("share-url", HTMLInputElement);
+    this.copy = byId("share-copy", HTMLButtonElement);
+    this.revoke = byId("share-revoke", HTMLButtonElement);
+    this.about = byId("share-about");
+    this.problem = byId("share-problem");
     this.copy.addEventListener("click", () => this.#copy());
-    this.stop.addEventListener("click", () => this.#revoke());
-    done.addEventListener("click", () => this.dialog.close());
+    this.revoke.addEventListener("click", () => this.#revoke());
+    this.field.addEventListener("focus", () => this.field.select());
   }
 
-  /** @param {import("./api.js").Job} job */
-  show(job) {
-    if (this.#id !== job.id) this.#token = "";
-    this.#id = job.id;
-  }
-
-  async #create() {
-    this.button.disabled = true;
-    try {
-      if (!this.#token) {
-        const share = await createShare(this.#id);
-        this.#token = share.token;
-        this.link.value = new URL(share.url, location.href).href;
-        const until = share.expires_at ? ` until ${new Date(share.expires_at).toLocaleDateString()}` : "";
-        this.#explain(`Everybody who has this link may look, listen and download${until}, and change nothing.`, true);
-      }
-    } catch (error) {
-      this.#explain(/** @type {Error} */ (error).message, false);
-    }
-    this.button.disabled = false;
+  /** Make a link to a job and show it. @param {string} job its id */
+  async open(job) {
+    this.#job = job;
+    this.#show(null);
     this.dialog.showModal();
-    if (this.#token) this.link.select();
+    await this.#attempt(async () => this.#show(await shareJob(job)));
   }
 
-  /** @param {string} words @param {boolean} isShared */
-  #explain(words, isShared) {
-    setText(this.words, words);
-    for (const node of [this.link, this.copy, this.stop]) node.hidden = !isShared;
-    setText(this.copy, "Copy the link");
+  /** @param {Share | null} share */
+  #show(share) {
+    this.#share = share;
+    this.problem.hidden = true;
+    this.field.value = share ? new URL(share.url, location.href).href : "";
+    this.copy.disabled = this.revoke.disabled = share === null;
+    setText(this.copy, "Copy");
+    const until = share?.expires_at ? ` until ${new Date(share.expires_at).toLocaleDateString()}` : "";
+    setText(this.about, `Everybody who has this link can look, listen and download${until}, without a key.`);
   }
 
   async #copy() {
+    this.field.select();
     try {
-      await navigator.clipboard.writeText(this.link.value);
+      await navigator.clipboard.writeText(this.field.value);
       setText(this.copy, "Copied");
-      announce("The link is copied.");
+      announce("The link was copied.");
     } catch {
-      this.link.select(); // the clipboard is out of reach on plain HTTP: the user copies what is selected
-      setText(this.copy, "Press Ctrl+C to copy");
+      this.field.focus(); // over plain HTTP there is no clipboard: the link is selected
     }
   }
 
   async #revoke() {
+    const share = this.#share;
+    if (!share) return;
+    await this.#attempt(async () => {
+      await revokeShare(this.#job, share.id);
+      this.dialog.close();
+      announce("The link was revoked.");
+    });
+  }
+
+  /** @param {() => Promise<void>} action */
+  async #attempt(action) {
     try {
-      await revokeShare(this.#id, this.#token);
-      this.#token = "";
-      this.#explain("The link no longer works.", false);
+      await action();
     } catch (error) {
-      setText(this.words, /** @type {Error} */ (error).message);
+      this.problem.hidden = false;
+      setText(this.problem, error instanceof ApiError ? error.message : "The link could not be made. Try again.");
     }
   }
 }
