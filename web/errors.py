@@ -16,6 +16,7 @@ from mt3_infer.errors import MT3Error
 from shared.errors import ObjectMissing, ServiceError, StorageUnavailable, is_disk_full
 from shared.logs import get_logger
 from web.forms import FormTooLarge
+from web.problem_types import PROBLEMS
 
 log = get_logger(__name__)
 
@@ -45,6 +46,7 @@ CODE_OF = {
     408: "request_timeout",
     413: "upload_too_large",
     415: "unsupported_media_type",
+    416: "range_not_satisfiable",
     422: "invalid_request",
 }
 MISSING_IN_POSTGRESQL = ("42P01", "42703")  # undefined table or column: the migrations have not run yet
@@ -77,8 +79,8 @@ class EmptyUpload(ServiceError):  # noqa: N818
 def problem(status: int, code: str, detail: str, **more: Any) -> Response:
     """Return a problem document as a response."""
     body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "type": PROBLEMS[code].uri,
+        "title": PROBLEMS[code].title,
         "status": status,
         "detail": detail,
         "code": code,

@@ -302,11 +302,12 @@ class Readiness(BaseModel):
 class Problem(BaseModel):
     """An error (RFC 9457) with a stable `code`."""
 
-    type: Literal["about:blank"]
-    title: str
+    type: str = Field(description="`/problems/` and the code: a page about it, at the same service.")
+    title: str = Field(description="A short summary of the type.")
     status: int
-    detail: str
-    code: str
+    detail: str = Field(description="What is wrong and what to do, for users.")
+    code: str = Field(description="Stable, for programs.")
+    errors: dict[str, list[str]] | None = Field(None, description="What is wrong with which field.")
 
 
 def show_job(job: Job, **more: Any) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def assert_problem(response: TestResponse, status: int, code: str, message: str 
     assert response.content_type == "application/problem+json"
     problem = json.loads(response.text)
     assert (response.status_code, problem["status"], problem["code"]) == (status, status, code)
-    assert problem["type"] == "about:blank"
+    assert problem["type"] == f"/problems/{code}"
     assert message in problem["detail"]
 
 
