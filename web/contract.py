@@ -29,6 +29,14 @@ ENDED = {
     ("post", "/v1/transcriptions"): "It has ended: with `Prefer: wait`, or as a repeated request.",
     ("post", "/v1/transcriptions/{job_id}/exports"): "It is there: with `Prefer: wait`, or as a repeated request.",
 }
+# What a call creates: the status, the parameter that takes the new id, and those that stay the same.
+CREATED: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "/v1/transcriptions": ("202", "job_id", ()),
+    "/v1/uploads": ("201", "upload_id", ()),
+    "/v1/transcriptions/{job_id}/exports": ("202", "export_id", ("job_id",)),
+    "/v1/transcriptions/{job_id}/shares": ("201", "token", ("job_id",)),
+}
+OPEN = ("/v1/session", "/v1/shared/")  # need no key; but to look at one's own key
 RECORDING = ("application/octet-stream", "audio/*", "video/*")
 
 DESCRIPTIONS = {
@@ -90,16 +98,19 @@ def complete(spec: dict[str, Any]) -> None:
     """Complete the document in place."""
     _name_schemas(spec)
     _add_components(spec)
-    for path, operations in spec["paths"].items():
-        for parameter in operations.get("parameters", ()):
+    for methods in spec["paths"].values():
+        for parameter in methods.get("parameters", ()):
             _simplify(parameter)
-        for method in METHODS:
-            if method in operations:
-                _complete_operation(path, method, operations[method])
+    for path, method, operation in operations(spec):
+        _complete_operation(path, method, operation)
+        _require_body(spec["components"]["schemas"], operation)
+    _add_links(spec)
 
 
 def _complete_operation(path: str, method: str, operation: dict[str, Any]) -> None:
     operation["operationId"] = _operation_id(operation["operationId"])
+    if path.startswith(OPEN) and (method, path) != ("get", OPEN[0]):
+        operation["security"] = []
     for parameter in operation.get("parameters", ()):
         _simplify(parameter)
     responses = operation["responses"]
@@ -120,8 +131,6 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any]) -> No
     for status in sorted(statuses):
         if not _is_own(responses.get(str(status))):
             responses[str(status)] = {"$ref": f"#/components/responses/{_response_name(status)}"}
-    if operation.get("requestBody"):
-        operation["requestBody"]["required"] = True
     _declare_successes(path, method, operation)
     operation["responses"] = dict(sorted(responses.items()))
 
@@ -137,6 +146,27 @@ def _declare_raw_bodies(path: str, method: str, operation: dict[str, Any]) -> No
         body.update({kind: {"schema": BINARY} for kind in RECORDING})
     elif (method, path) == ("put", "/v1/uploads/{upload_id}/parts/{number}"):
         operation["requestBody"] = {"content": {RECORDING[0]: {"schema": BINARY}}}
+
+
+def _require_body(schemas: dict[str, Any], operation: dict[str, Any]) -> None:
+    """Declare that a body must be sent, if it has fields that must be."""
+    body = operation.get("requestBody")
+    if body:
+        used = [content.get("schema", {}) for content in body["content"].values()]
+        named = [schemas.get(schema.get("$ref", "").removeprefix(REF), schema) for schema in used]
+        body["required"] = any(schema.get("required") or schema == BINARY for schema in named)
+
+
+def _add_links(spec: dict[str, Any]) -> None:
+    """Link what is created to the calls that take its id."""
+    for source, (status, own, inherited) in CREATED.items():
+        response = spec["paths"][source]["post"]["responses"][status]
+        parameters = {own: "$response.body#/id"} | {name: f"$request.path.{name}" for name in inherited}
+        response["links"] = {
+            operation["operationId"]: {"operationId": operation["operationId"], "parameters": parameters}
+            for path, _, operation in operations(spec)
+            if set(re.findall(r"{(\w+)}", path)) == set(parameters)
+        }
 
 
 def _declare_successes(path: str, method: str, operation: dict[str, Any]) -> None:

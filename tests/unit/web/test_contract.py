@@ -17,6 +17,7 @@ from shared.db import Sessions
 from shared.queue import InMemoryQueue
 from tests.access import Client
 from tests.unit.test_runbook import find_codes
+from tools.make_api_docs import pages
 from web import create_app
 from web.contract import HEADERS, operations
 from web.problem_types import PROBLEMS
@@ -148,3 +149,8 @@ def test_files_of_the_page_are_revalidated_not_sent_again(client: FlaskClient, p
     assert "no-cache" in first.headers["Cache-Control"] or "max-age=0" in first.headers["Cache-Control"]
     again = client.get(path, headers={"If-None-Match": etag, "Accept-Encoding": "gzip"})
     assert (first.status_code, again.status_code, again.data) == (200, 304, b"")
+
+
+def test_generated_pages_are_current() -> None:
+    for file, content in pages().items():
+        assert file.read_text() == content, "Run `make api-docs`."
