@@ -37,7 +37,7 @@ CREATED: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "/v1/transcriptions/{job_id}/shares": ("201", "token", ("job_id",)),
 }
 OPEN = ("/v1/session", "/v1/shared/")  # need no key; but to look at one's own key
-RECORDING = ("application/octet-stream", "audio/*", "video/*")
+RECORDING = "application/octet-stream"
 
 DESCRIPTIONS = {
     400: "The request is malformed.",
@@ -142,10 +142,9 @@ def _parameter_names(operation: dict[str, Any]) -> set[str]:
 def _declare_raw_bodies(path: str, method: str, operation: dict[str, Any]) -> None:
     """Declare bodies that are a recording, or a part of one, by themselves."""
     if (method, path) == ("post", "/v1/transcriptions"):
-        body = operation["requestBody"]["content"]
-        body.update({kind: {"schema": BINARY} for kind in RECORDING})
+        operation["requestBody"]["content"][RECORDING] = {"schema": BINARY}
     elif (method, path) == ("put", "/v1/uploads/{upload_id}/parts/{number}"):
-        operation["requestBody"] = {"content": {RECORDING[0]: {"schema": BINARY}}}
+        operation["requestBody"] = {"content": {RECORDING: {"schema": BINARY}}}
 
 
 def _require_body(schemas: dict[str, Any], operation: dict[str, Any]) -> None:

@@ -154,3 +154,9 @@ def test_files_of_the_page_are_revalidated_not_sent_again(client: FlaskClient, p
 def test_generated_pages_are_current() -> None:
     for file, content in pages().items():
         assert file.read_text() == content, "Run `make api-docs`."
+
+
+@pytest.mark.parametrize("body", ["null", "[]", '"text"', "1"])
+def test_json_bodies_must_be_objects(client: FlaskClient, body: str) -> None:
+    answer = client.post("/v1/uploads", data=body, content_type="application/json")
+    assert (answer.status_code, (answer.json or {})["detail"]) == (422, "The body must be a JSON object.")
