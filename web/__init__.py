@@ -21,6 +21,7 @@ from web import (
     contract,
     corrections,
     cors,
+    events,
     exports,
     health,
     login,
@@ -41,6 +42,7 @@ from web.limits import limit_requests, refuse_over_quota
 from web.log_context import log_owner
 from web.schemas import Problem
 from web.services import EXTENSION, Services
+from web.sources import declare_json
 from web.strict import refuse_unknown
 from web.uploads import check_default_model
 
@@ -103,6 +105,7 @@ def create_app(
     for module in (
         transcriptions,
         resumable,
+        events,
         exports,
         corrections,
         shares,
@@ -124,6 +127,7 @@ def create_app(
 
 def _complete_spec(spec: dict[str, Any] | str) -> dict[str, Any] | str:
     assert isinstance(spec, dict)
+    declare_json(spec)
     declare_access(spec)
     contract.complete(spec)
     return spec

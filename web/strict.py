@@ -34,7 +34,8 @@ def refuse_unknown(view: Any, request: FormRequest) -> None:
         content = request.get_json()
         if not isinstance(content, dict):
             raise InvalidRequest("The body must be a JSON object.")
-        _refuse(content, body, "field")
+        spec = _spec(view)
+        _refuse(content, set(_fields(spec.get("json_body") or spec["body"])), "field")
 
 
 def nearest(name: str, known: Collection[str]) -> str:
