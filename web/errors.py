@@ -16,7 +16,7 @@ from mt3_infer.errors import MT3Error
 from shared.errors import ObjectMissing, ServiceError, StorageUnavailable, is_disk_full
 from shared.logs import get_logger
 from web.forms import FormTooLarge
-from web.problem_types import PROBLEMS
+from web.problem_types import problem_type
 
 log = get_logger(__name__)
 
@@ -79,9 +79,10 @@ class EmptyUpload(ServiceError):  # noqa: N818
 
 def problem(status: int, code: str, detail: str, **more: Any) -> Response:
     """Return a problem document as a response."""
+    kind = problem_type(code, status)
     body = {
-        "type": PROBLEMS[code].uri,
-        "title": PROBLEMS[code].title,
+        "type": kind.uri,
+        "title": kind.title,
         "status": status,
         "detail": detail,
         "code": code,

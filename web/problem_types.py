@@ -7,6 +7,7 @@ the examples in OpenAPI. What operators do about them is in docs/runbook.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
 
 BASE = "/problems/"
 
@@ -62,6 +63,7 @@ _ROWS: list[tuple[str, tuple[int, ...], str, str]] = [
     ),
     ("upload_incomplete", (409,), "Upload incomplete", "Send the parts that the upload lists as `missing`."),
     ("object_missing", (410,), "The file is gone", "Submit the recording again."),
+    ("notes_gone", (410,), "The notes are not kept one by one", "Download `notes.json`."),
     ("upload_too_large", (413,), "Upload too large", "Send a shorter or more compressed recording."),
     ("form_too_large", (413,), "Form field too long", "Send the recording as a file: `curl -F file=@song.mp3`."),
     ("body_too_large", (413,), "JSON too long", "Send less."),
@@ -96,6 +98,7 @@ _ROWS: list[tuple[str, tuple[int, ...], str, str]] = [
     ("rate_limited", (429,), "Too many requests", "Wait for `Retry-After`."),
     ("internal_error", (500,), "Internal error", "Try again; if it persists, report it with the `X-Request-ID`."),
     ("unavailable", (503,), "Temporarily unavailable", "Try again after `Retry-After`."),
+    ("too_many_streams", (503,), "Too many streams", "Poll the address in `polling` instead."),
     ("http_error", (), "HTTP error", "See `detail`."),
     ("service_error", (400,), "Error of the service", "See `detail`; report it."),
     # recordings
@@ -108,6 +111,10 @@ _ROWS: list[tuple[str, tuple[int, ...], str, str]] = [
     ("audio_too_costly", (), "Too costly to decode", _CONVERT),
     ("audio_too_long", (), "Recording too long", "Cut it into shorter recordings."),
     ("request_failed", (), "The address did not answer", "Check the address, then retry the transcription."),
+    ("source_unavailable", (), "The address sends no recording", "Check the address, or upload the recording."),
+    ("source_too_large", (), "Recording too large", "Send a shorter or more compressed recording."),
+    ("source_too_slow", (), "The address is too slow", "Upload the recording."),
+    ("source_not_audio", (), "No recording at the address", "Send the address of the recording itself."),
     # work
     ("out_of_memory", (), "Out of memory", _AGAIN),
     ("worker_lost", (), "The worker stopped", _AGAIN),
@@ -139,6 +146,11 @@ _ROWS: list[tuple[str, tuple[int, ...], str, str]] = [
 ]
 
 PROBLEMS = {code: ProblemType(code, statuses, title, remedy) for code, statuses, title, remedy in _ROWS}
+
+
+def problem_type(code: str, status: int) -> ProblemType:
+    """Return the type of a problem; one that says no more than its status for a code that the table lacks."""
+    return PROBLEMS.get(code) or ProblemType(code, (status,), HTTPStatus(status).phrase, "See `detail`.")
 
 
 def with_status(status: int) -> list[ProblemType]:
