@@ -31,6 +31,7 @@ from web import (
     resumable,
     shares,
     transcriptions,
+    webhooks,
 )
 from web.access import SECURITY_SCHEMES, current_owner, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
@@ -106,6 +107,7 @@ def create_app(
         transcriptions,
         resumable,
         events,
+        webhooks,
         exports,
         corrections,
         shares,

@@ -38,6 +38,7 @@ STATUS_OF = {
     "checksum_mismatch": 422,
     "unavailable": 503,
     "notes_gone": 410,
+    "recording_removed": 410,
 }
 CODE_OF = {
     400: "bad_request",

@@ -21,6 +21,7 @@ from shared.logs import get_logger
 from shared.tables import Job, Phase, Status
 from web.access import current_access, job_address
 from web.job_state import UNKNOWN, JobState
+from web.webhook_fields import WebhookFields
 
 log = get_logger(__name__)
 
@@ -51,7 +52,7 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-class NewTranscription(BaseModel):
+class NewTranscription(WebhookFields):
     """The form of `POST /v1/transcriptions`."""
 
     file: Annotated[
