@@ -101,7 +101,14 @@ def test_a_python_client_is_generated_and_passes_a_job_through(
     python = tmp_path / "venv" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "openapi-python-client==0.29.1", "ruff", cwd=tmp_path)
     document = save_document(service.url, tmp_path)
-    generate = (python.with_name("openapi-python-client"), "generate", "--path", document, "--config", CONFIG)
+    generate: tuple[str | Path, ...] = (
+        python.with_name("openapi-python-client"),
+        "generate",
+        "--path",
+        document,
+        "--config",
+        CONFIG,
+    )
     generate += ("--output-path", "made", "--meta", "none")
     output = run("env", f"PATH={python.parent}:/usr/bin:/bin", *generate, cwd=tmp_path)
     assert "warning" not in output.lower(), output
