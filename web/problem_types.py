@@ -63,6 +63,7 @@ _ROWS: list[tuple[str, tuple[int, ...], str, str]] = [
     ),
     ("upload_incomplete", (409,), "Upload incomplete", "Send the parts that the upload lists as `missing`."),
     ("object_missing", (410,), "The file is gone", "Submit the recording again."),
+    ("recording_removed", (410,), "The recording was removed", "Submit the recording again."),
     ("notes_gone", (410,), "The notes are not kept one by one", "Download `notes.json`."),
     ("upload_too_large", (413,), "Upload too large", "Send a shorter or more compressed recording."),
     ("form_too_large", (413,), "Form field too long", "Send the recording as a file: `curl -F file=@song.mp3`."),
@@ -116,6 +117,7 @@ _ROWS: list[tuple[str, tuple[int, ...], str, str]] = [
     ("source_too_slow", (), "The address is too slow", "Upload the recording."),
     ("source_not_audio", (), "No recording at the address", "Send the address of the recording itself."),
     # work
+    ("webhook_not_delivered", (), "The webhook was not delivered", "Mend the receiver, then redeliver the event."),
     ("out_of_memory", (), "Out of memory", _AGAIN),
     ("worker_lost", (), "The worker stopped", _AGAIN),
     ("missing_dependency", (), "A package is not installed", _OPERATOR),
