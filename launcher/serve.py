@@ -107,7 +107,8 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path, *, insec
         Child(
             "worker",
             [*celery, "--without-gossip", "--without-mingle"],
-            {},
+            # The scheduler has the port itself.
+            {"MT3_METRICS_PORT": str(settings.metrics_port + 1)} if settings.metrics_port else {},
             liveness_file=liveness_file,
             patience_seconds=settings.liveness_seconds,
         )

@@ -110,7 +110,7 @@ def requeue(session: Session, job_id: UUID) -> str:
 
 def measure_usage(session: Session) -> list[tuple[str, int, int]]:
     """Return owner, number of jobs and bytes of recordings of each owner, the largest first."""
-    size = func.coalesce(func.sum(Job.upload_bytes), 0)
+    size = func.coalesce(func.sum(Job.upload_bytes).filter(Job.upload_removed_at.is_(None)), 0)
     query = select(Job.owner, func.count(), size).group_by(Job.owner).order_by(size.desc())
     return [(owner, count, int(stored)) for owner, count, stored in session.execute(query)]
 

@@ -18,6 +18,7 @@ from shared.errors import ObjectMissing, RecordingRemoved, StorageUnavailable
 from shared.jobs import NewJob
 from shared.kinds import Result
 from shared.locks import DatabaseLock
+from shared.quotas import count_stored_bytes
 from shared.storage import LocalStorage, ObjectStorage, make_storage, result_prefix, upload_prefix
 from shared.tables import Job, Status, Worker
 from shared.watches import trust_all
@@ -205,6 +206,8 @@ def test_recordings_go_before_results_unless_another_job_uses_them(
     sweeper.tick()
     found = keys(storage)
     assert f"uploads/{old}/audio" not in found
+    with any_sessions() as session:
+        assert count_stored_bytes(session, "public") == 1, "quotas count what is still there"
     assert f"uploads/{shared}/audio" in found, "a younger job uses it"
     assert {f"results/{job_id}/1/notes.json" for job_id in (old, shared, young)} <= found
 

@@ -1,6 +1,6 @@
 /** The result of a job: the player, the piano roll or the score, editing, instruments and exports. */
 
-import { fetchBytes, recordingAddress } from "./api.js";
+import { fetchBytes, recordingAddress, shareToken } from "./api.js";
 import { Downloads } from "./downloads.js";
 import { element, segments, setText } from "./dom.js";
 import { exported } from "./exports.js";
@@ -56,6 +56,7 @@ export class ResultView {
     this.frame = element("div", { className: "roll-frame" });
     this.tools = new RollTools(this.roll, this.frame, this.keys.button);
     this.mender = new Mender(this);
+    this.mender.tools.node.hidden = shareToken !== null;
     const source = async () => {
       await this.mender.flush();
       return this.mender.corrected ? /** @type {const} */ ("corrected") : /** @type {const} */ ("original");
