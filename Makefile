@@ -119,6 +119,7 @@ tools/types/node_modules/made: tools/types/package-lock.json | .venv/dev
 	@touch $@
 
 .venv/serve: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing the service's packages into .venv, once: about 1.5 GB on disk (more where PyTorch brings CUDA), minutes."
 	$(PIP_INSTALL) --editable '.[serve]'
 	$(INSTALL_SOUND)
 	@touch $@
