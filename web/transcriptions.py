@@ -43,7 +43,7 @@ log = get_logger(__name__)
 blueprint = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
 METADATA = "metadata."  # query parameters that begin so filter by the value of a key
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file.", "content": {"audio/midi": {}, "application/json": {}, "*/*": {}}},
+    200: {"description": "The file.", "content": {"*/*": {}}},
     206: {"description": "The part that `Range` asks for.", "content": {"*/*": {}}},
     303: {"description": "Redirect to a short-lived link.", "content": {}},
 }
