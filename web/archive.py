@@ -18,7 +18,7 @@ from shared.errors import ObjectMissing
 from shared.storage import ObjectStorage
 from shared.tables import Job
 from web.access import current_owner
-from web.schemas import FilterQuery, split_at_commas
+from web.filters import FilterQuery, split_at_commas
 from web.services import services
 from web.transcriptions import download_name, read_filter
 from web.workload import Workload, works_with

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from apiflask.fields import UploadFile
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Json, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, StringConstraints
 from pydantic_core import PydanticCustomError
 from werkzeug.datastructures import FileStorage
 
@@ -36,11 +36,6 @@ def _a_file(value: object) -> object:
             "no_file", "send the recording as a file of a form, for example with curl -F file=@song.mp3"
         )
     return value
-
-
-def split_at_commas(value: object) -> object:
-    """Return the parts of a query parameter that has several values."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class NewTranscription(WebhookFields):
@@ -79,27 +74,6 @@ class ShowHeaders(BaseModel):
 
     prefer: str | None = Field(None, description="`wait=N`: respond when the job ends, after at most N seconds.")
     if_none_match: str | None = Field(None, description="The last `ETag`: 304 if nothing has changed.")
-
-
-class FilterQuery(BaseModel):
-    """The filters of transcriptions in a query."""
-
-    status: Annotated[tuple[Status, ...], BeforeValidator(split_at_commas)] = Field(
-        (), description="Only jobs in these states; several with commas between them."
-    )
-    model: str | None = Field(None, description="Only jobs of this model; a name or an alias.")
-    created_after: AwareDatetime | None = Field(None, description="Only jobs created after this time (RFC 3339).")
-    created_before: AwareDatetime | None = Field(None, description="Only jobs created before this time.")
-    q: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
-        None, description="Only jobs whose file name contains this text, in any case."
-    )
-
-
-class ListQuery(FilterQuery):
-    """The query of `GET /v1/transcriptions`."""
-
-    limit: int = Field(20, ge=1, le=100, description="Jobs per page.")
-    cursor: str | None = Field(None, description="`next_cursor` of the page before.")
 
 
 class Changes(BaseModel):
@@ -180,7 +154,9 @@ class NewExport(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Annotated[str, StringConstraints(max_length=32)] = Field(description=f"One of: {', '.join(FORMATS)}.")
+    format: Annotated[str, StringConstraints(max_length=32)] = Field(
+        description=f"One of: {', '.join(FORMATS)}.", json_schema_extra={"enum": list(FORMATS)}
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the format; see below.")
     source: Literal["original", "corrected"] = Field(
         "original", description="The notes to export: those that were transcribed, or their corrected version."
@@ -311,11 +287,12 @@ class Readiness(BaseModel):
 class Problem(BaseModel):
     """An error (RFC 9457) with a stable `code`."""
 
-    type: Literal["about:blank"]
-    title: str
+    type: str = Field(description="`/problems/` and the code: a page about it, at the same service.")
+    title: str = Field(description="A short summary of the type.")
     status: int
-    detail: str
-    code: str
+    detail: str = Field(description="What is wrong and what to do, for users.")
+    code: str = Field(description="Stable, for programs.")
+    errors: dict[str, list[str]] | None = Field(None, description="What is wrong with which field.")
 
 
 def show_job(job: Job, **more: Any) -> dict[str, Any]:

@@ -22,13 +22,12 @@ from shared.tables import Job
 from web.access import current_owner
 from web.downloads import send_object, sound_type
 from web.errors import InvalidRequest
+from web.filters import FilterQuery, ListQuery
 from web.job_state import read_state
 from web.schemas import (
     ArtifactQuery,
     Changes,
     CreateHeaders,
-    FilterQuery,
-    ListQuery,
     NewTranscription,
     ShowHeaders,
     TranscriptionList,
@@ -44,7 +43,7 @@ log = get_logger(__name__)
 blueprint = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
 METADATA = "metadata."  # query parameters that begin so filter by the value of a key
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file.", "content": {"audio/midi": {}, "application/json": {}, "*/*": {}}},
+    200: {"description": "The file.", "content": {"*/*": {}}},
     206: {"description": "The part that `Range` asks for.", "content": {"*/*": {}}},
     303: {"description": "Redirect to a short-lived link.", "content": {}},
 }

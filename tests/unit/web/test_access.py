@@ -26,6 +26,9 @@ OPEN = {
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
     ("GET", "/docs/assets/<path:name>"),
+    ("GET", "/llms.txt"),
+    ("GET", "/problems/"),
+    ("GET", "/problems/<code>"),
     ("GET", "/s/<token>"),  # the page; what it shows needs the token
     ("POST", "/v1/session"),  # checks the key in its body
     ("DELETE", "/v1/session"),  # ends the log-in of its cookie
