@@ -195,9 +195,11 @@ def s3_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def web_process(folder: Path, *, workers: int = 1, **environment: str) -> Iterator[str]:
+def web_process(
+    folder: Path, port: int | None = None, /, *, workers: int = 1, **environment: str
+) -> Iterator[str]:
     """Run only the web process, on SQLite and a folder without Redis; yield its URL. It logs to `web.log`."""
-    port = free_port()
+    port = port or free_port()
     own = {
         "MT3_DATABASE_URL": f"sqlite:///{folder}/mt3.sqlite3",
         "MT3_STORAGE_URL": (folder / "storage").as_uri(),

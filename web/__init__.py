@@ -18,6 +18,7 @@ from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
 from web import (
+    archive,
     contract,
     corrections,
     cors,
@@ -105,6 +106,7 @@ def create_app(
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
     for module in (
         transcriptions,
+        archive,
         resumable,
         events,
         webhooks,

@@ -55,6 +55,7 @@ def _view(services: Services, name: str, *, report: ModelReport | None, is_defau
         name=name,
         title=spec.title,
         description=spec.description,
+        purpose=spec.purpose,
         aliases=list(entry.aliases),
         license=entry.license,
         license_url=entry.license_url,

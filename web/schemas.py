@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from apiflask.fields import UploadFile
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Json, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, StringConstraints
 from pydantic_core import PydanticCustomError
 from werkzeug.datastructures import FileStorage
 
 from mt3_infer.exports import FORMATS
+from mt3_infer.models import Purpose
 from shared.exports import ExportState
 from shared.jobs import ShardsProgress, eta_seconds
 from shared.kinds import Download
@@ -36,20 +36,6 @@ def _a_file(value: object) -> object:
             "no_file", "send the recording as a file of a form, for example with curl -F file=@song.mp3"
         )
     return value
-
-
-def _as_time(value: object) -> object:
-    """Refuse numbers, which pydantic takes for seconds since 1970."""
-    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
-        raise PydanticCustomError("no_time", "send a time as of RFC 3339, for example 2026-01-31T12:00:00Z")
-    return value
-
-
-Time = Annotated[AwareDatetime, BeforeValidator(_as_time)]
-
-
-def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class NewTranscription(WebhookFields):
@@ -88,24 +74,6 @@ class ShowHeaders(BaseModel):
 
     prefer: str | None = Field(None, description="`wait=N`: respond when the job ends, after at most N seconds.")
     if_none_match: str | None = Field(None, description="The last `ETag`: 304 if nothing has changed.")
-
-
-class ListQuery(BaseModel):
-    """The query of `GET /v1/transcriptions`."""
-
-    status: Annotated[tuple[Status, ...], BeforeValidator(_split)] = Field(
-        (), description="Only jobs in these states; several with commas between them."
-    )
-    model: str | None = Field(None, description="Only jobs of this model; a name or an alias.")
-    created_after: Time | None = Field(None, description="Only jobs created after this time (RFC 3339).")
-    created_before: Time | None = Field(None, description="Only jobs created before this time.")
-    q: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
-        None, description="Only jobs whose file name contains this text, in any case."
-    )
-    limit: int = Field(20, ge=1, le=100, description="Jobs per page.")
-    cursor: str | None = Field(
-        None, description="`next_cursor` of the page before.", json_schema_extra={"format": "uuid"}
-    )
 
 
 class Changes(BaseModel):
@@ -275,6 +243,7 @@ class ModelView(BaseModel):
     name: str
     title: str
     description: str
+    purpose: Purpose = Field(description="What the model is made for.")
     aliases: list[str]
     license: str = Field(description="License of the weights (SPDX).")
     license_url: str

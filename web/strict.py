@@ -9,7 +9,7 @@ from typing import Any
 from web.errors import InvalidRequest
 from web.forms import FormRequest
 
-PREFIXES = {"transcriptions.index": ("metadata.",)}
+PREFIXES = {"transcriptions.index": ("metadata.",), "archive.archive": ("metadata.",)}
 """Endpoints with parameters whose names the client chooses, but for their beginning."""
 
 

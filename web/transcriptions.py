@@ -22,12 +22,12 @@ from shared.tables import Job
 from web.access import current_owner
 from web.downloads import send_object, sound_type
 from web.errors import InvalidRequest
+from web.filters import FilterQuery, ListQuery
 from web.job_state import read_state
 from web.schemas import (
     ArtifactQuery,
     Changes,
     CreateHeaders,
-    ListQuery,
     NewTranscription,
     ShowHeaders,
     TranscriptionList,
@@ -82,16 +82,10 @@ def create(
 @blueprint.doc(summary="List transcriptions, newest first")
 def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Return a page of jobs."""
-    filters = jobs.JobFilter(
-        statuses=query.status,
-        model=resolve_model(services(), query.model) if query.model else None,
-        created_after=query.created_after,
-        created_before=query.created_before,
-        name=query.q,
-        metadata=_metadata_filter(),
-    )
     with services().sessions() as session:
-        page, cursor = jobs.list_jobs(session, current_owner(), filters, limit=query.limit, cursor=query.cursor)
+        page, cursor = jobs.list_jobs(
+            session, current_owner(), read_filter(query), limit=query.limit, cursor=query.cursor
+        )
         progress = jobs.shards_progress(session, page, datetime.now(UTC))
         shown = [(job, read_state(services().line, session, job, progress.get(job.id))) for job in page]
     items = []
@@ -200,7 +194,7 @@ def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
     return send_object(
         found["key"],
         content_type=found["content_type"],
-        filename=_download_name(job, found.get("file_name", name)),
+        filename=download_name(job, found.get("file_name", name)),
         etag=found["sha256"],
         as_attachment=True,
         may_redirect=query.redirect,
@@ -234,6 +228,18 @@ def audio(job_id: UUID, query: ArtifactQuery) -> Response:
     )
 
 
+def read_filter(query: FilterQuery) -> jobs.JobFilter:
+    """Return the filter of a query, with its `metadata.…` parameters."""
+    return jobs.JobFilter(
+        statuses=query.status,
+        model=resolve_model(services(), query.model) if query.model else None,
+        created_after=query.created_after,
+        created_before=query.created_before,
+        name=query.q,
+        metadata=_metadata_filter(),
+    )
+
+
 def _metadata_filter() -> dict[str, str]:
     found = {
         name.removeprefix(METADATA): value for name, value in request.args.items() if name.startswith(METADATA)
@@ -243,7 +249,7 @@ def _metadata_filter() -> dict[str, str]:
     return found
 
 
-def _download_name(job: Job, artifact: str) -> str:
+def download_name(job: Job, artifact: str) -> str:
     """Return `song.mid` for `song.flac`, or the artifact's own name if the recording has no name."""
     if not job.filename:
         return artifact

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
@@ -138,11 +138,15 @@ class TranskunOptions(ModelOptions):
     )
 
 
+Purpose = Literal["piano", "one_instrument", "several_instruments"]
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """One row of the table.
 
     Attributes:
+        purpose: what it is made for; choices are offered by that.
         sample_rate: of the network's input, in Hz.
         options: the options it takes.
         network: "module:function"; the function takes the directory of the verified checkpoint
@@ -155,6 +159,7 @@ class ModelSpec:
     name: str
     title: str
     description: str
+    purpose: Purpose
     sample_rate: int
     options: type[ModelOptions]
     network: str
@@ -200,6 +205,7 @@ def _yourmt3(name: str, title: str, description: str, function: str) -> ModelSpe
         name=name,
         title=title,
         description=description,
+        purpose="several_instruments",
         sample_rate=16000,
         options=YourMT3Options,
         network=f"mt3_infer.models.yourmt3.network:{function}",
@@ -215,6 +221,7 @@ MODELS: dict[str, ModelSpec] = {
             name="basic_pitch",
             title="Basic Pitch",
             description="Any single instrument or voice; tiny and fast on a CPU.",
+            purpose="one_instrument",
             sample_rate=22050,
             options=BasicPitchOptions,
             network="mt3_infer.models.basic_pitch.network:load",
@@ -224,6 +231,7 @@ MODELS: dict[str, ModelSpec] = {
             name="mt3_pytorch",
             title="MT3",
             description="Several instruments at once and drums, each note with its instrument.",
+            purpose="several_instruments",
             sample_rate=16000,
             options=MT3Options,
             network="mt3_infer.models.mt3.network:load",
@@ -234,6 +242,7 @@ MODELS: dict[str, ModelSpec] = {
             name="mr_mt3",
             title="MR-MT3",
             description="MT3 with a memory: an instrument stays the same from segment to segment.",
+            purpose="several_instruments",
             sample_rate=16000,
             options=MT3Options,
             network="mt3_infer.models.mr_mt3.network:load",
@@ -277,6 +286,7 @@ MODELS: dict[str, ModelSpec] = {
             name="transkun",
             title="Transkun",
             description="Solo piano, with velocities and pedals; the most accurate one for it.",
+            purpose="piano",
             sample_rate=44100,
             options=TranskunOptions,
             network="mt3_infer.models.transkun.network:load",

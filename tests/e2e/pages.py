@@ -22,6 +22,7 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
     "--autoplay-policy=no-user-gesture-required",
+    "--use-fake-device-for-media-stream",  # a microphone that beeps
 ]
 # Read at import: a fixture clears MT3_ settings of the shell before each test.
 SCREENSHOTS = os.environ.get("MT3_SCREENSHOTS")

@@ -285,23 +285,6 @@ def test_fifty_thousand_notes_scroll_and_zoom(open_tab: OpenTab, bach: Path) -> 
     tab.screenshot("many-notes")
 
 
-def test_delete_asks_for_confirmation_and_removes_the_job(open_tab: OpenTab, bach: Path) -> None:
-    tab = open_tab(allow_network_errors=True)
-    job_id = tab.transcribe(bach)
-    tab.page.get_by_role("button", name="Delete").click()
-    dialog = tab.page.get_by_role("dialog")
-    expect(dialog).to_contain_text("This permanently deletes bach_piano.flac and its notes.")
-    dialog.get_by_role("button", name="Cancel").click()
-    expect(tab.row(job_id)).to_have_count(1)
-
-    tab.page.get_by_role("button", name="Delete").click()
-    tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(tab.page.locator("#home")).to_be_visible()
-    expect(tab.row(job_id)).to_have_count(0)
-    tab.open(f"#/t/{job_id}")
-    expect(tab.page.get_by_role("heading", level=1)).to_have_text("Transcription not found")
-
-
 def test_empty_list_shows_a_hint(open_tab: OpenTab) -> None:
     tab = open_tab()
     nothing: dict[str, Any] = {"items": [], "next_cursor": None}

@@ -719,6 +719,7 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
     spec = client.get("/openapi.json").json
     assert set(spec["paths"]) == {
         "/v1/transcriptions",
+        "/v1/transcriptions/archive",
         "/v1/transcriptions/{job_id}",
         "/v1/transcriptions/{job_id}/corrections",
         "/v1/transcriptions/{job_id}/cancel",

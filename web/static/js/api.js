@@ -11,7 +11,8 @@
  *             phase: string | null, progress: Progress | null,
  *             queue: { position: number, eta_seconds: number | null } | null,
  *             model: string, options: Record<string, unknown>, filename: string | null, created_at: string,
- *             started_at: string | null, finished_at: string | null, attempts: number,
+ *             started_at: string | null, finished_at: string | null, expires_at: string | null, attempts: number,
+ *             metadata: Record<string, unknown>,
  *             note_count: number | null, error: { code: string, detail: string } | null,
  *             last_error: { code: string, detail: string } | null, hint: string | null,
  *             warnings: { code: string, detail: string }[],
@@ -20,7 +21,7 @@
  * @typedef {{ type?: string, default?: OptionValue, minimum?: number, maximum?: number, multipleOf?: number,
  *             enum?: string[], title?: string, description?: string, anyOf?: OptionSchema[],
  *             items?: OptionSchema, examples?: string[] }} OptionSchema
- * @typedef {{ name: string, title: string, description: string, license: string, size: number,
+ * @typedef {{ name: string, title: string, description: string, purpose: string, license: string, size: number,
  *             installed: boolean, download: Download | null, error: string | null, default: boolean, variant_of: string | null, options: Record<string, OptionSchema>,
  *             realtime_factor: number | null }} Model
  * @typedef {{ items: Model[], default: string, preferred: string }} ModelList
@@ -115,18 +116,20 @@ function secondsOf(header) {
 
 /**
  * @param {string} path
- * @param {{ method?: string, body?: unknown, etag?: string | null, signal?: AbortSignal, timeout?: number }} [options]
- *        body: sent as JSON
+ * @param {{ method?: string, body?: unknown, key?: string, etag?: string | null, signal?: AbortSignal, timeout?: number }} [options]
+ *        body: sent as JSON; key: of idempotency
  */
-async function request(path, { method = "GET", body, etag = null, signal, timeout = TIMEOUT_MS } = {}) {
+export async function request(path, { method = "GET", body, key, etag = null, signal, timeout = TIMEOUT_MS } = {}) {
   const limit = AbortSignal.timeout(timeout);
   let response;
   try {
     response = await fetch(path, {
       method,
+      keepalive: method === "DELETE", // also when the tab is being closed
       cache: "no-store", // the page revalidates by itself and has to see the 304
       headers: {
         Accept: "application/json",
+        ...(key ? { "Idempotency-Key": key } : {}),
         ...(etag ? { "If-None-Match": etag } : {}),
         ...(body === undefined ? {} : { "Content-Type": "application/json" }),
       },
@@ -142,7 +145,7 @@ async function request(path, { method = "GET", body, etag = null, signal, timeou
 }
 
 /** @param {Response} response @returns {Promise<any>} the caller declares its type */
-async function jsonOf(response) {
+export async function jsonOf(response) {
   try {
     return await response.json();
   } catch {
@@ -156,16 +159,16 @@ export async function listModels() {
 }
 
 /**
- * @param {{ cursor?: string | null, limit?: number }} page
+ * @param {{ cursor?: string | null, limit?: number, query?: Record<string, string> }} page query: filters
  * @returns {Promise<{ items: Job[], next_cursor: string | null }>}
  */
-export async function listJobs({ cursor = null, limit = 20 } = {}) {
-  const query = new URLSearchParams({ limit: String(limit), ...(cursor ? { cursor } : {}) });
+export async function listJobs({ cursor = null, limit = 20, query: filters = {} } = {}) {
+  const query = new URLSearchParams({ limit: String(limit), ...filters, ...(cursor ? { cursor } : {}) });
   return jsonOf(await request(`${ROOT}/transcriptions?${query}`));
 }
 
 /** @param {string} id */
-const jobPath = (id) =>
+export const jobPath = (id) =>
   shareToken ? `${ROOT}/shared/${shareToken}` : `${ROOT}/transcriptions/${encodeURIComponent(id)}`;
 
 /**
@@ -277,22 +280,23 @@ export async function fetchNotes(href, signal) {
 /**
  * Upload one recording. XMLHttpRequest, because fetch does not report upload progress.
  * @param {{ file: File, model: string | null, options: Record<string, unknown>, key: string,
- *           onProgress: (fraction: number) => void, signal: AbortSignal }} upload
+ *           metadata?: Record<string, unknown>, onProgress: (bytes: number) => void, signal: AbortSignal }} upload
  *        key: the same for every attempt at one upload, so that a lost response creates no second job
  * @returns {Promise<Job>}
  */
-export function createJob({ file, model, options, key, onProgress, signal }) {
+export function createJob({ file, model, options, metadata = {}, key, onProgress, signal }) {
   const form = new FormData();
   form.set("file", file, file.name);
   if (model) form.set("model", model);
   if (Object.keys(options).length) form.set("options", JSON.stringify(options));
+  if (Object.keys(metadata).length) form.set("metadata", JSON.stringify(metadata));
   return new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
     xhr.open("POST", `${ROOT}/transcriptions`);
     xhr.setRequestHeader("Accept", "application/json");
     xhr.setRequestHeader("Idempotency-Key", key);
     xhr.upload.addEventListener("progress", (event) => {
-      if (event.lengthComputable) onProgress(event.loaded / event.total);
+      if (event.lengthComputable) onProgress(file.size * (event.loaded / event.total));
     });
     xhr.addEventListener("load", () => settle(xhr, resolve, reject));
     xhr.addEventListener("error", () => reject(new ApiError("The connection was lost during the upload. Try again.")));

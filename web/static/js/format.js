@@ -94,6 +94,7 @@ export function statusWord(status) {
   return STATUS_WORDS[/** @type {keyof STATUS_WORDS} */ (status)] ?? label(status);
 }
 
+const FINAL = new Set(["succeeded", "failed", "canceled"]);
 const PHASE_WORDS = {
   fetching_source: "Fetching the recording…",
   fetching_checkpoint: "Downloading the model…",
@@ -144,4 +145,11 @@ export function etaWords(job) {
   if (eta === null || eta === undefined) return "";
   if (job.status === "queued") return `starts in about ${span(Math.max(1, eta))}`;
   return eta < 1.5 ? "almost done" : `about ${span(Math.ceil(eta))} left`;
+}
+
+/** Return the title of the tab that shows a job. @param {import("./api.js").Job} job */
+export function pageTitle(job) {
+  const fraction = job.status === "processing" ? job.progress?.fraction : null;
+  const state = fraction ? `${Math.round(fraction * 100)}%` : FINAL.has(job.status) ? "" : statusWord(job.status);
+  return [state, jobName(job), "MT3-Infer"].filter(Boolean).join(" · ");
 }

@@ -1,11 +1,14 @@
 /** The view of one job: its progress, its error, or its notes. */
 
 import { ApiError, artifact, cancelJob, deleteJob, fetchNotes, getJob, isFinished, retryJob, shareToken } from "./api.js";
-import { announce, byId, confirmed, element, setText } from "./dom.js";
-import { ago, clock, etaWords, jobName, label, phaseWords, span, statusWord, stemOf } from "./format.js";
-import { MelodyProgress } from "./melody_progress.js";
+import { button, showDownload } from "./controls.js";
+import { announce, byId, element, setText } from "./dom.js";
+import { ago, clock, jobName, label, pageTitle, phaseWords, span, statusWord, stemOf } from "./format.js";
+import { JobTools } from "./job_tools.js";
 import { poll } from "./polling.js";
+import { ProgressView } from "./progress_view.js";
 import { ResultView } from "./result_view.js";
+import { goTo } from "./router.js";
 import { ShareDialog } from "./share.js";
 
 const QUICK_MS = 500;
@@ -47,32 +50,33 @@ export class JobView {
   };
   problem = element("p", { className: "problem", role: "alert", id: "job-problem", hidden: true });
   warnings = element("ul", { className: "warnings", "aria-label": "Warnings", id: "job-warnings", hidden: true });
-  phase = element("p", { className: "phase", id: "job-phase" });
-  eta = element("p", { className: "eta" });
-  melody = new MelodyProgress();
-  progress = element(
-    "div",
-    { className: "progress-panel" },
-    element("div", { className: "phase-line" }, this.phase, this.eta),
-    this.melody.node,
-  );
+  progress = new ProgressView();
   result = new ResultView();
 
   /**
    * @param {{ store: import("./job_store.js").JobStore, connection: import("./polling.js").Connection,
-   *           models: import("./model_form.js").ModelForm, onGone: () => void }} collaborators
+   *           models: import("./model_form.js").ModelForm, undo: import("./undo.js").UndoStack,
+   *           onGone: () => void }} collaborators
    */
-  constructor({ store, connection, models, onGone }) {
+  constructor({ store, connection, models, undo, onGone }) {
     this.store = store;
     this.connection = connection;
     this.models = models;
+    this.undo = undo;
     this.onGone = onGone;
+    this.tools = new JobTools(this.title, { store, models, onChange: (job) => this.#id === job.id && this.#show(job) });
     const actions = element("div", { className: "job-actions" }, ...Object.values(this.buttons));
-    const names = element("div", { className: "job-names" }, this.chip, this.title, this.meta);
+    const names = element("div", { className: "job-names" }, this.chip, this.#titleLine(), this.meta);
     const head = element("header", { className: "job-head" }, names, actions);
+    this.progress.node.append(this.tools.notifier.button);
     this.result.onRevert = () => this.#watch();
     this.buttons.midi.addEventListener("click", (event) => this.result.downloadCorrected(event));
-    byId("job").replaceChildren(head, this.problem, this.warnings, this.progress, this.result.node);
+    byId("job").replaceChildren(head, this.tools.node, this.problem, this.warnings, this.progress.node, this.result.node);
+  }
+
+  #titleLine() {
+    const { rename } = this.tools;
+    return element("div", { className: "title-line" }, this.title, rename.button, rename.form);
   }
 
   /** @param {string} id */
@@ -88,6 +92,7 @@ export class JobView {
   close() {
     this.#poller.stop();
     this.#notesLoader.stop();
+    this.progress.stop();
     this.result.stop();
     this.#job = null;
     this.#id = "";
@@ -96,7 +101,9 @@ export class JobView {
 
   /** Update what depends on the list of models. */
   render() {
-    if (this.#job) setText(this.meta, this.#metaWords(this.#job));
+    if (!this.#job) return;
+    setText(this.meta, this.#metaWords(this.#job));
+    this.tools.showDoubt();
   }
 
   #blank() {
@@ -105,8 +112,9 @@ export class JobView {
     this.chip.hidden = true;
     this.problem.hidden = true;
     this.warnings.hidden = true;
-    this.progress.hidden = true;
+    this.progress.node.hidden = true;
     this.result.node.hidden = true;
+    this.tools.hide();
     Object.values(this.buttons).forEach((each) => (each.hidden = true));
   }
 
@@ -154,8 +162,9 @@ export class JobView {
     document.title = pageTitle(job);
     this.#showProblem(job.status === "failed" ? (job.error?.detail ?? "The transcription failed. Try again.") : "");
     this.#showWarnings(job);
-    this.#showProgress(job);
+    this.progress.show(job);
     this.#showButtons(job);
+    this.tools.show(job);
     if (before && before.status !== job.status) announce(`${jobName(job)}: ${statusWord(job.status)}`);
     else if (before && before.phase !== job.phase) announce(phaseWords(job));
     this.#showNotes(job);
@@ -188,17 +197,6 @@ export class JobView {
   #showWarnings(job) {
     this.warnings.hidden = job.warnings.length === 0;
     this.warnings.replaceChildren(...job.warnings.map((warning) => element("li", {}, warning.detail)));
-  }
-
-  /** @param {Job} job */
-  #showProgress(job) {
-    this.progress.hidden = isFinished(job);
-    if (isFinished(job)) return;
-    const words = phaseWords(job);
-    setText(this.phase, words);
-    setText(this.eta, etaWords(job));
-    this.progress.classList.toggle("queued", job.status === "queued");
-    this.melody.show(job.status === "queued" ? null : (job.progress?.fraction ?? null), words);
   }
 
   /** @param {Job} job */
@@ -235,7 +233,9 @@ export class JobView {
     this.#notesLoader.stop();
     const step = async (/** @type {AbortSignal} */ signal) => {
       const json = await fetchNotes(href, signal);
-      if (!signal.aborted) this.result.show(json, id, this.#job ? stemOf(this.#job) : "", version);
+      if (signal.aborted) return null;
+      this.result.show(json, id, this.#job ? stemOf(this.#job) : "", version);
+      this.tools.showNotes(json);
       return null;
     };
     const onError = (/** @type {Error} */ error) => {
@@ -262,18 +262,21 @@ export class JobView {
     this.store.wake();
   }
 
-  async #remove() {
+  #remove() {
     const id = this.#id;
-    const name = this.#job ? jobName(this.#job) : "this recording";
-    const text = `This permanently deletes ${name} and its notes.`;
-    if (!(await confirmed("Delete this transcription?", text, "Delete"))) return;
-    try {
-      await deleteJob(id);
-      this.store.remove(id);
-      if (this.#id === id) this.onGone();
-    } catch (error) {
-      if (this.#id === id) this.#showProblem(/** @type {Error} */ (error).message);
-    }
+    const name = this.#job ? jobName(this.#job) : "The transcription";
+    this.store.hide(id);
+    this.onGone();
+    this.undo.offer(`${name} is deleted.`, {
+      commit: async () => {
+        await deleteJob(id);
+        this.store.remove(id);
+      },
+      undo: () => {
+        this.store.hide(id, false);
+        goTo(id);
+      },
+    });
   }
 
   /** @param {boolean} enabled */
@@ -281,26 +284,4 @@ export class JobView {
     this.buttons.retry.disabled = !enabled;
     this.buttons.cancel.disabled = !enabled;
   }
-}
-
-/** @param {string} words @param {string} kind @param {() => void} onClick */
-function button(words, kind, onClick) {
-  const node = element("button", { type: "button", className: `button ${kind}` }, words);
-  node.addEventListener("click", onClick);
-  return node;
-}
-
-/** @param {HTMLAnchorElement} link @param {string | undefined} href @param {string} name */
-function showDownload(link, href, name) {
-  link.hidden = !href;
-  if (!href) return;
-  link.href = href;
-  link.download = name;
-}
-
-/** @param {Job} job */
-function pageTitle(job) {
-  const fraction = job.status === "processing" ? job.progress?.fraction : null;
-  const state = fraction ? `${Math.round(fraction * 100)}%` : isFinished(job) ? "" : statusWord(job.status);
-  return [state, jobName(job), "MT3-Infer"].filter(Boolean).join(" · ");
 }

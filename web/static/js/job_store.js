@@ -1,10 +1,14 @@
 /** The jobs that the page has loaded, newest first, refreshed while the page is visible. */
 
 import { ApiError, getJob, isFinished, listJobs } from "./api.js";
+import { jobName } from "./format.js";
+import { JobFilter } from "./job_filter.js";
 import { poll } from "./polling.js";
 
 const BUSY_MS = 2_500;
 const IDLE_MS = 15_000;
+const PAGE = 100; // jobs in a request for more of them
+const MOST_SORTED = 1000; // jobs that are loaded to sort them by name
 const STRAGGLERS = 5; // unfinished jobs below the first page that are fetched in one round
 
 /** @typedef {import("./api.js").Job} Job */
@@ -18,13 +22,53 @@ export class JobStore extends EventTarget {
   /** @type {string | null} */
   #cursor = null;
   #pages = 0;
+  /** @type {Set<string>} jobs that will be deleted unless that is undone */
+  #hidden = new Set();
+  #filter = new JobFilter();
+  #order = "date";
   #poller = { stop() {}, wake() {} };
 
   loaded = false;
 
-  /** @returns {Job[]} newest first */
+  /** @returns {Job[]} those that the filter admits, in order */
   get jobs() {
-    return [...this.#known.values()].map((each) => each.job).sort(newestFirst);
+    const compare = { name: byName, oldest: (/** @type {Job} */ a, /** @type {Job} */ b) => newestFirst(b, a) }[this.#order];
+    return this.#listed.sort(compare ?? newestFirst);
+  }
+
+  get #listed() {
+    const jobs = [...this.#known.values()].map((each) => each.job);
+    return jobs.filter((job) => !this.#hidden.has(job.id) && this.#filter.matches(job));
+  }
+
+  get isFiltered() {
+    return this.#filter.isActive;
+  }
+
+  /** List other jobs. @param {JobFilter} filter */
+  filterBy(filter) {
+    this.#filter = filter;
+    this.#startOver();
+  }
+
+  /** @param {string} order "date", "oldest" or "name" */
+  sortBy(order) {
+    this.#order = order;
+    this.#startOver();
+  }
+
+  #startOver() {
+    this.#cursor = null;
+    this.#pages = 0;
+    this.#changed();
+    this.wake();
+  }
+
+  /** Leave a job out of the list, or list it again. @param {string} id @param {boolean} hidden */
+  hide(id, hidden = true) {
+    if (hidden) this.#hidden.add(id);
+    else this.#hidden.delete(id);
+    this.#changed();
   }
 
   get hasMore() {
@@ -65,7 +109,9 @@ export class JobStore extends EventTarget {
 
   async loadMore() {
     const askedAt = performance.now();
-    const page = await listJobs({ cursor: this.#cursor });
+    const query = this.#filter.query;
+    const page = await listJobs({ cursor: this.#cursor, limit: PAGE, query });
+    if (JSON.stringify(query) !== JSON.stringify(this.#filter.query)) return; // another filter was chosen meanwhile
     this.#pages += 1;
     this.#cursor = page.next_cursor;
     page.items.forEach((job) => this.#put(job, askedAt));
@@ -87,11 +133,14 @@ export class JobStore extends EventTarget {
 
   async #refresh() {
     const askedAt = performance.now();
-    const page = await listJobs();
+    const query = this.#filter.query;
+    const page = await listJobs({ query });
+    if (JSON.stringify(query) !== JSON.stringify(this.#filter.query)) return 0;
     this.#removeMissing(page, askedAt);
     page.items.forEach((job) => this.#put(job, askedAt));
     if (this.#pages === 0) this.#pages = 1;
     if (this.#pages === 1) this.#cursor = page.next_cursor;
+    while (this.#order !== "date" && this.#cursor && this.#known.size < MOST_SORTED) await this.loadMore();
     await this.#refreshStragglers(page.items);
     this.loaded = true;
     this.#changed();
@@ -103,6 +152,7 @@ export class JobStore extends EventTarget {
     const present = new Set(page.items.map((job) => job.id));
     const oldest = page.items.at(-1);
     for (const [id, known] of this.#known) {
+      if (!this.#filter.matches(known.job)) continue;
       const covered = page.next_cursor === null || (oldest && newestFirst(known.job, oldest) <= 0);
       if (covered && !present.has(id) && known.askedAt < askedAt) this.#known.delete(id);
     }
@@ -123,6 +173,11 @@ export class JobStore extends EventTarget {
       }
     }
   }
+}
+
+/** @param {Job} a @param {Job} b */
+function byName(a, b) {
+  return jobName(a).localeCompare(jobName(b), undefined, { numeric: true }) || newestFirst(a, b);
 }
 
 /** @param {Job} a @param {Job} b */

@@ -3,6 +3,7 @@
 import { isFinished } from "./api.js";
 import { byId, element, setText } from "./dom.js";
 import { ago, clock, counted, jobName, phaseWords, statusWord } from "./format.js";
+import { groupOf } from "./job_filter.js";
 import { jobAddress } from "./router.js";
 
 const CLOCK_MS = 30_000;
@@ -10,13 +11,23 @@ const CLOCK_MS = 30_000;
 /** @typedef {import("./api.js").Job} Job */
 
 class JobRow {
-  constructor() {
+  /** @param {(group: string) => void} onGroup */
+  constructor(onGroup) {
     this.name = element("span", { className: "row-name" });
     this.status = element("span", { className: "chip" });
     this.about = element("span", { className: "row-about" });
     this.bar = element("span", { className: "row-bar" });
     this.link = element("a", { className: "row" }, this.name, this.status, this.about, this.bar);
-    this.node = element("li", {}, this.link);
+    this.group = element("button", { type: "button", className: "row-group", hidden: true });
+    this.group.addEventListener("click", () => onGroup(this.group.value));
+    this.node = element("li", {}, this.group, this.link);
+  }
+
+  /** Head a group of recordings that were dropped together. @param {string} group @param {number} count 0: no head */
+  head(group, count) {
+    this.group.hidden = count < 2;
+    this.group.value = group;
+    setText(this.group, `${counted(count, "recording")} dropped together`);
   }
 
   /** @param {Job} job @param {boolean} selected @param {(model: string) => string} modelTitle */
@@ -30,6 +41,7 @@ class JobRow {
     setText(this.status, statusWord(job.status));
     this.status.dataset.status = job.status;
     setText(this.about, about(job, modelTitle));
+    this.about.classList.toggle("row-reason", job.status === "failed");
     this.bar.hidden = job.status !== "processing";
     this.bar.style.transform = `scaleX(${job.progress?.fraction ?? 0})`;
   }
@@ -38,6 +50,7 @@ class JobRow {
 /** @param {Job} job @param {(model: string) => string} modelTitle */
 function about(job, modelTitle) {
   if (!isFinished(job)) return phaseWords(job);
+  if (job.status === "failed" && job.error) return `${job.error.detail} · ${ago(job.created_at)}`;
   const seconds = job.progress?.audio_seconds_total;
   return [
     modelTitle(job.model),
@@ -55,10 +68,14 @@ export class JobList {
   /** @type {string | null} */
   #selected = null;
 
-  /** @param {import("./job_store.js").JobStore} store @param {(model: string) => string} modelTitle */
-  constructor(store, modelTitle) {
+  /**
+   * @param {import("./job_store.js").JobStore} store @param {(model: string) => string} modelTitle
+   * @param {import("./library_tools.js").LibraryTools} tools
+   */
+  constructor(store, modelTitle, tools) {
     this.store = store;
     this.modelTitle = modelTitle;
+    this.tools = tools;
     this.list = byId("jobs");
     this.more = byId("jobs-more", HTMLButtonElement);
     this.problem = byId("jobs-error");
@@ -88,7 +105,11 @@ export class JobList {
       this.#rows.delete(id);
     }
     jobs.forEach((job, place) => this.#place(this.#rowOf(job), place));
-    byId("jobs-empty").hidden = jobs.length > 0 || !this.store.loaded;
+    this.#headGroups(jobs);
+    const { isFiltered, loaded } = this.store;
+    byId("jobs-empty").hidden = jobs.length > 0 || !loaded || isFiltered;
+    byId("jobs-none").hidden = jobs.length > 0 || !loaded || !isFiltered;
+    this.tools.show(jobs);
     this.more.hidden = !this.store.hasMore;
   }
 
@@ -96,11 +117,23 @@ export class JobList {
   #rowOf(job) {
     let row = this.#rows.get(job.id);
     if (!row) {
-      row = new JobRow();
+      row = new JobRow((group) => this.tools.showGroup(group));
       this.#rows.set(job.id, row);
     }
     row.update(job, job.id === this.#selected, this.modelTitle);
     return row;
+  }
+
+  /** Put a head above neighbors that were dropped together, unless only they are listed. @param {Job[]} jobs */
+  #headGroups(jobs) {
+    let first = 0;
+    jobs.forEach((job, n) => {
+      const group = groupOf(job);
+      if (n > 0 && group && group === groupOf(jobs[n - 1])) this.#rows.get(job.id)?.head("", 0);
+      else first = n;
+      const count = group && !this.tools.filter.group ? n - first + 1 : 0;
+      this.#rows.get(jobs[first].id)?.head(group, count);
+    });
   }
 
   /** @param {JobRow} row @param {number} place */

@@ -1,15 +1,21 @@
 /** The entry point: creates the parts of the page and shows the view that the address names. */
 
 import { listModels, shareToken } from "./api.js";
+import { ByAddress } from "./by_address.js";
 import { byId, setText } from "./dom.js";
 import { acceptFiles } from "./drop_zone.js";
+import { durationOf } from "./duration.js";
 import { JobView } from "./job.js";
 import { JobStore } from "./job_store.js";
 import { JobList } from "./jobs.js";
+import { LibraryTools } from "./library_tools.js";
 import { watchLogin } from "./login.js";
 import { ModelForm } from "./model_form.js";
 import { Connection, poll } from "./polling.js";
+import { expectedWords } from "./purposes.js";
+import { Recorder } from "./recorder.js";
 import { currentJob, goTo } from "./router.js";
+import { UndoStack } from "./undo.js";
 import { Uploads } from "./upload.js";
 
 const MODELS_MS = 5_000; // between two looks at a model that is being downloaded
@@ -18,17 +24,29 @@ const connection = new Connection();
 const store = new JobStore();
 const form = new ModelForm();
 const modelTitle = (/** @type {string} */ name) => form.titleOf(name);
-const list = new JobList(store, modelTitle);
-const view = new JobView({ store, connection, models: form, onGone: leave });
-
-const uploads = new Uploads({
-  choice: () => form.choice,
-  onJob(job, askedAt, alone) {
-    store.take(job, askedAt);
-    store.wake();
-    if (alone && currentJob() === null) goTo(job.id);
-  },
+const tools = new LibraryTools({
+  onFilter: (filter) => store.filterBy(filter),
+  onOrder: (order) => store.sortBy(order),
 });
+const list = new JobList(store, modelTitle, tools);
+const view = new JobView({ store, connection, models: form, undo: new UndoStack(), onGone: leave });
+
+const uploads = new Uploads({ choice: () => form.choice, onJob: takeJob, expect });
+const recorder = new Recorder((file) => uploads.add([file]));
+const byAddress = new ByAddress({ choice: () => form.choice, onJob: (job, askedAt) => takeJob(job, askedAt, true) });
+
+/** @param {import("./api.js").Job} job @param {number} askedAt @param {boolean} alone show it at once */
+function takeJob(job, askedAt, alone) {
+  store.take(job, askedAt);
+  store.wake();
+  if (alone && currentJob() === null) goTo(job.id);
+}
+
+/** Return how long a recording is, and its transcription will take. @param {File} file */
+async function expect(file) {
+  const seconds = await durationOf(file);
+  return seconds === null ? null : { seconds, words: expectedWords(form.modelInUse, seconds) };
+}
 
 function route() {
   const id = currentJob();
@@ -69,6 +87,7 @@ function showShared(/** @type {string} */ token) {
   byId("brand", HTMLAnchorElement).href = "/";
   byId("job").hidden = false;
   view.open(token);
+  loadModels().catch(() => undefined); // titles of the models, where a friend may read them
 }
 
 function start() {
@@ -78,6 +97,8 @@ function start() {
     if (currentJob() !== null) goTo(null);
     uploads.add(files);
   });
+  byId("other-sources").append(recorder.node, byAddress.node);
+  uploads.restore();
   poll(loadModels, { connection, onError: (error) => form.showProblem(error) });
   store.start({ connection, onError: (error) => list.showProblem(error) });
   route();

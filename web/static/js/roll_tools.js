@@ -16,7 +16,7 @@ export class RollTools {
       new Option("By velocity", "velocity"),
     );
     this.colors.addEventListener("change", () => roll.colorBy(/** @type {"instrument" | "velocity"} */ (this.colors.value)));
-    const whole = tool("Full", "Whole screen", () => toggleFullscreen(frame));
+    const whole = tool("Full", "Full screen", () => toggleFullscreen(frame));
     whole.hidden = !document.fullscreenEnabled;
     this.node = element(
       "div",

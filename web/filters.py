@@ -1,0 +1,49 @@
+"""The filters of transcriptions in a query, and the query of their list."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from shared.tables import Status
+
+
+def _as_time(value: object) -> object:
+    """Refuse numbers, which pydantic takes for seconds since 1970."""
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+        raise PydanticCustomError("no_time", "send a time as of RFC 3339, for example 2026-01-31T12:00:00Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_as_time)]
+
+
+def split_at_commas(value: object) -> object:
+    """Return the parts of a query parameter that has several values."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+class FilterQuery(BaseModel):
+    """The filters of transcriptions in a query."""
+
+    status: Annotated[tuple[Status, ...], BeforeValidator(split_at_commas)] = Field(
+        (), description="Only jobs in these states; several with commas between them."
+    )
+    model: str | None = Field(None, description="Only jobs of this model; a name or an alias.")
+    created_after: Time | None = Field(None, description="Only jobs created after this time (RFC 3339).")
+    created_before: Time | None = Field(None, description="Only jobs created before this time.")
+    q: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
+        None, description="Only jobs whose file name contains this text, in any case."
+    )
+
+
+class ListQuery(FilterQuery):
+    """The query of `GET /v1/transcriptions`."""
+
+    limit: int = Field(20, ge=1, le=100, description="Jobs per page.")
+    cursor: str | None = Field(
+        None, description="`next_cursor` of the page before.", json_schema_extra={"format": "uuid"}
+    )
