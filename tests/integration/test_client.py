@@ -26,7 +26,7 @@ from mt3_infer.client import (
     WaitTimeoutError,
 )
 from mt3_infer.client.uploading import Journal
-from shared import work
+from shared import jobs, work
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
 from shared.kinds import Result
@@ -118,6 +118,18 @@ def test_a_recording_is_submitted_waited_for_and_downloaded(
     with pytest.raises(NotFoundError, match="score"):
         client.download(done, "score.musicxml", tmp_path / "score.musicxml")
     assert not (tmp_path / "score.musicxml").exists()
+
+
+def test_a_recording_in_parts_becomes_a_job(
+    service: Service, client: Client, song: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mt3_infer.client.client.IN_PARTS", 1000)
+    job = client.submit(song, model="light", name="Another name.wav", metadata={"album": "Demo"})
+    assert (job.model, job.filename, job.metadata) == ("basic_pitch", "Another name.wav", {"album": "Demo"})
+    with service.sessions() as session:
+        row = jobs.get_job(session, "public", UUID(job.id))
+    with service.storage.open(row.upload_key) as stored:
+        assert stored.read() == song.read_bytes()
 
 
 def test_the_same_key_creates_one_job(client: Client) -> None:
