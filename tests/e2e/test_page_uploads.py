@@ -70,14 +70,14 @@ def recording(path: Path, size: int) -> Path:
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[Callable[[], str]]:
+def web(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Start the web process, or restart it on the same port."""
     port = servers.lasting_port()
     with ExitStack() as stack:
 
-        def start() -> str:
+        def start(part_bytes: int = PART_BYTES) -> str:
             stack.close()
-            running = servers.web_process(tmp_path, port, MT3_UPLOAD_PART_BYTES=str(PART_BYTES))
+            running = servers.web_process(tmp_path, port, MT3_UPLOAD_PART_BYTES=str(part_bytes))
             return stack.enter_context(running)
 
         yield start
@@ -100,12 +100,13 @@ def words(page: Page) -> Locator:
     "size", [6_000_000, pytest.param(300_000_000, marks=pytest.mark.soak)], ids=["6MB", "300MB"]
 )
 def test_upload_survives_a_cut_a_reload_and_a_restart(
-    browser: Browser, web: Callable[[], str], tmp_path: Path, size: int
+    browser: Browser, web: Callable[..., str], tmp_path: Path, size: int
 ) -> None:
-    url = web()
+    part_bytes = max(PART_BYTES, size // 60)
+    url = web(part_bytes)
     page = open_page(browser, url)
     network = Network(page)
-    count = -(-size // PART_BYTES)
+    count = -(-size // part_bytes)
     network.cut_after = round(0.3 * count)
     page.locator("#file-input").set_input_files(recording(tmp_path / "long.wav", size))
     network.wait_for(round(0.3 * count))
@@ -118,7 +119,7 @@ def test_upload_survives_a_cut_a_reload_and_a_restart(
     network.cut_after = round(0.8 * count)
     page.reload()
     network.wait_for(round(0.8 * count))
-    web()
+    web(part_bytes)
     network.cut_after = float("inf")
 
     row = page.locator("#jobs a", has_text="long.wav")
@@ -136,7 +137,7 @@ def test_upload_survives_a_cut_a_reload_and_a_restart(
 
 
 def test_file_that_the_browser_lost_is_asked_for_and_only_the_rest_is_sent(
-    browser: Browser, web: Callable[[], str], tmp_path: Path
+    browser: Browser, web: Callable[..., str], tmp_path: Path
 ) -> None:
     page = open_page(browser, web(), NO_ROOM_SCRIPT)
     network = Network(page)
@@ -158,7 +159,7 @@ def test_file_that_the_browser_lost_is_asked_for_and_only_the_rest_is_sent(
     page.context.close()
 
 
-def test_one_of_several_is_tried_again_by_itself(browser: Browser, web: Callable[[], str]) -> None:
+def test_one_of_several_is_tried_again_by_itself(browser: Browser, web: Callable[..., str]) -> None:
     page = open_page(browser, web())
     refusals = iter([500] * 6)
 
