@@ -238,7 +238,8 @@ def answers(url: str) -> bool:
 @contextmanager
 def whole_service(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Service]:
     """Run the service as `make run` starts it, in its own folder, but without fetching large weights."""
-    environment = {"MT3_DEFAULT_MODEL": "basic_pitch", **(environment or {})}
+    own = {"MT3_DEFAULT_MODEL": "basic_pitch", "MT3_CHECKPOINT_DIR": str(folder / "checkpoints")}
+    environment = {**own, **(environment or {})}
     port = free_port()
     log = folder / "serve.log"
     command = [str(BIN / "mt3-infer"), "serve", "--port", str(port), "--var", str(folder / "var")]

@@ -24,6 +24,7 @@ COPIED = [
     "migrations",
     "tests",
     "docs",
+    "deploy",
     "bench",
     "tools",
     ".ci",
