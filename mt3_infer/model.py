@@ -20,6 +20,8 @@ from mt3_infer.transcription import Provenance, Transcription
 
 if TYPE_CHECKING:
     from mt3_infer.audio import AudioStream, Waveform
+    from mt3_infer.evidence.collector import EvidenceCollector
+    from mt3_infer.evidence.recorder import EvidenceRecorder, PosteriorNetwork
 
     class SupportsArray(Protocol):
         """A NumPy array, a tensor, or anything else that NumPy can read as an array."""
@@ -42,14 +44,22 @@ class Progress:
     seconds_total: float | None
 
 
+def no_posteriors() -> None:
+    """Stand for Basic Pitch where it is not available."""
+
+
 @dataclass(frozen=True)
 class Model:
-    """A network with what is known about its weights."""
+    """A network with what is known about its weights.
+
+    `posteriors` opens Basic Pitch, whose posteriors are evidence for the notes of every network.
+    """
 
     spec: ModelSpec
     network: Network[Any]
     weights_sha256: str
     license: str
+    posteriors: Callable[[], PosteriorNetwork | None] = no_posteriors
 
     def transcribe(
         self,
@@ -58,6 +68,7 @@ class Model:
         *,
         progress: Callable[[Progress], None] | None = None,
         max_seconds: float | None = None,
+        estimates: bool = True,
         **options: Any,
     ) -> Transcription:
         """Transcribe one recording; see `mt3_infer.transcribe` for arguments and errors."""
@@ -68,15 +79,19 @@ class Model:
         check_progress(progress)
         started = time.monotonic()
         grid = self.network.grid
-        collector = self.network.collect(checked)
+        collector = self.collect(checked)
+        recorder = self.record_evidence() if estimates else None
         with open_recording(audio, sr, sample_rate=self.spec.sample_rate, max_seconds=max_seconds) as stream:
             metered = _Meter(stream)
-            with closing(self.network.infer(split_segments(metered, grid), checked)) as results:
+            blocks = recorder.passing(metered) if recorder is not None else iter(metered)
+            with closing(self.network.infer(split_segments(blocks, grid), checked)) as results:
                 for done, result in enumerate(results, start=1):
                     collector.feed(result)
                     if progress is not None:
                         seconds = min(done * grid.hop, metered.samples) / grid.sample_rate
                         progress(Progress(seconds, stream.duration))
+        if recorder is not None:
+            collector.add(recorder.evidence)
         output = collector.finish(metered.samples)
         return self.with_provenance(
             output,
@@ -85,6 +100,30 @@ class Model:
             seconds_taken=time.monotonic() - started,
             warnings=stream.warnings,
         )
+
+    def collect(self, options: ModelOptions) -> EvidenceCollector:
+        """Return a collector of the results and the evidence of one recording."""
+        from mt3_infer.evidence.collector import EvidenceCollector
+
+        return EvidenceCollector(self.spec, self.network, options)
+
+    def record_evidence(
+        self, *, position: int = 0, windows: tuple[int, int] | None = None
+    ) -> EvidenceRecorder | None:
+        """Return a recorder of evidence for samples at the network's rate; None if it supports no such rate.
+
+        Args:
+            position: of the first sample in the recording.
+            windows: see `EvidenceRecorder`.
+        """
+        from mt3_infer.evidence.collector import HasPosteriors
+        from mt3_infer.evidence.recorder import EvidenceRecorder, is_supported
+
+        rate = self.network.grid.sample_rate
+        if not is_supported(rate):
+            return None
+        posteriors = None if isinstance(self.network, HasPosteriors) else self.posteriors()
+        return EvidenceRecorder(rate, posteriors, position=position, windows=windows)
 
     def with_provenance(
         self,
@@ -108,6 +147,7 @@ class Model:
                 seconds_taken=round(seconds_taken, 3),
                 options=options.model_dump(),
                 counters=dict(output.counters),
+                estimator=output.estimator,
             ),
             warnings=tuple(warnings),
             pedals=tuple(output.pedals),

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     default_model: str = "auto"
     licenses: Literal["any", "commercial"] = "any"
     device: str = "auto"
+    estimates: bool = True
 
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
     slow_client_seconds: Annotated[float, Field(ge=1, le=60)] = 25

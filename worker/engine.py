@@ -14,7 +14,7 @@ from checkpoints.progress import ProgressCallback
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import AudioStream, DecodeLimits, open_audio
 from mt3_infer.errors import UnknownModelError
-from mt3_infer.loading import load_model
+from mt3_infer.loading import fetch_evidence_model, load_model
 from mt3_infer.model import Model, Progress
 from mt3_infer.models import MODELS
 from mt3_infer.transcription import Transcription
@@ -37,11 +37,13 @@ class TranscriptionEngine:
         device: str,
         max_audio_seconds: float,
         limits: DecodeLimits | None = None,
+        estimates: bool = True,
     ) -> None:
         self._store = store
         self._device = device
         self._max_audio_seconds = max_audio_seconds
         self._limits = limits
+        self._estimates = estimates
         self._models: dict[str, Model] = {}
         self._full_batch: dict[str, int] = {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -54,6 +56,8 @@ class TranscriptionEngine:
         """Make sure that a model's weights are installed; `progress` is called as bytes arrive, and may raise."""
         if name not in self._models:
             self._store.fetch(name, progress)
+            if self._estimates:
+                fetch_evidence_model(self._store)
 
     def load(self, name: str, *, halvings: int = 0) -> Model:
         """Return the model, ready to run; it is loaded once, however many threads call this.
@@ -108,7 +112,7 @@ class TranscriptionEngine:
             MT3Error: the recording or the options are at fault; see its `code`.
             SilentAudioError: the recording is silent.
         """
-        transcription = model.transcribe(audio, progress=progress, **options)
+        transcription = model.transcribe(audio, progress=progress, estimates=self._estimates, **options)
         refuse_silence(audio)
         return transcription
 

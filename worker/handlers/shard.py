@@ -8,11 +8,13 @@ from contextlib import closing
 from typing import Any
 
 from mt3_infer.audio.segments import split_segments
+from mt3_infer.evidence.recorder import EvidenceRecorder
+from mt3_infer.model import Model
 from mt3_infer.symbolic.results import pack
 from shared import work
 from shared.kinds import SHARD, Claim
 from shared.tables import Phase
-from worker.context import Context, Done
+from worker.context import Context, Done, evidence_key
 from worker.splitting import read_samples
 
 
@@ -31,7 +33,9 @@ def run(context: Context) -> Done:
     previous = _last_result_before(context) if network.in_order and claim.number else None
     options = model.spec.check_options(claim.options)
     with context.services.storage.open(claim.input_key) as audio:
-        blocks = read_samples(audio, network.grid.sample_rate)
+        recorder = _recorder(claim, model)
+        samples = read_samples(audio, network.grid.sample_rate)
+        blocks = samples if recorder is None else recorder.passing(samples)
         segments = split_segments(blocks, network.grid, first=claim.payload["first"], stop=claim.payload["stop"])
         with closing(network.infer(segments, options, previous=previous)) as results:
             for result in results:
@@ -42,7 +46,17 @@ def run(context: Context) -> Done:
     context.report_speed(claim.seconds, time.monotonic() - began - context.preempt.seconds)
     (prefix,) = stores(claim)
     context.store(prefix + "results", pack(collected))
+    if recorder is not None:
+        context.store(evidence_key(prefix + "results"), recorder.evidence.pack())
     return Done(result_key=prefix + "results")
+
+
+def _recorder(claim: Claim, model: Model) -> EvidenceRecorder | None:
+    """Return a recorder of the shard's evidence; None if its recording was split without."""
+    if "windows" not in claim.payload:
+        return None
+    first, stop = claim.payload["windows"]
+    return model.record_evidence(position=claim.payload["position"], windows=(first, stop))
 
 
 def _last_result_before(context: Context) -> Any:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mt3_infer.audio import AudioStream, Waveform
+from mt3_infer.audio.segments import SegmentGrid
+from mt3_infer.evidence.recorder import is_supported, windows_of, with_context
 from mt3_infer.model import Progress
 from shared.fairness import must_defer
 from shared.kinds import ASSEMBLE, SHARD, Claim, NewItem
@@ -77,6 +79,8 @@ def _split(context: Context, audio: AudioStream, shard_seconds: float) -> Done:
     network = context.load_model().network
     grid = network.grid
     size = max(1, int(shard_seconds / grid.seconds))
+    with_evidence = context.services.settings.estimates and is_supported(grid.sample_rate)
+    stored = with_context(grid) if with_evidence else grid
 
     def key(number: int) -> str:
         return shard_prefix(claim.job_id, claim.attempt, number) + "audio"
@@ -91,7 +95,7 @@ def _split(context: Context, audio: AudioStream, shard_seconds: float) -> Done:
             context.preempt()
             yield block
 
-    samples = split_samples(with_progress(audio), grid, size, keep)
+    samples = split_samples(with_progress(audio), stored, size, keep)
     refuse_silence(audio)
     segments = grid.count(samples)
     shards = []
@@ -105,7 +109,8 @@ def _split(context: Context, audio: AudioStream, shard_seconds: float) -> Done:
                 blocked_by=number - 1 if network.in_order and number else None,
                 input_key=key(number),
                 seconds=length / grid.sample_rate,
-                payload={"first": first, "stop": stop},
+                payload={"first": first, "stop": stop}
+                | (_evidence(grid, first, stop, samples) if with_evidence else {}),
             )
         )
     warnings = [asdict(warning) for warning in audio.warnings]
@@ -130,3 +135,11 @@ def _split(context: Context, audio: AudioStream, shard_seconds: float) -> Done:
         "audio_seconds_total": audio.seconds,
     }
     return Done(then=[*shards, assembly], job=job)
+
+
+def _evidence(grid: SegmentGrid, first: int, stop: int, samples: int) -> dict[str, Any]:
+    """Return what a shard needs to record its evidence: see `EvidenceRecorder`."""
+    return {
+        "position": grid.span(first, stop, samples)[0],
+        "windows": windows_of(grid, first, stop, samples),
+    }
