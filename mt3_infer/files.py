@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
+
+from checkpoints.files import replaced_atomically, temporary_part
 
 PROBE = bytes(64 * 1024)
 """Written and removed to see whether there is room: more than most results need."""
@@ -20,20 +21,29 @@ def write_whole(target: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; `filename` is the target.
     """
+    with replacing(target) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield the path of a file to write; it takes the place of the target if the block succeeds.
+
+    Raises:
+        OSError: it cannot be written; `filename` is the target.
+    """
     with _named(target):
         if _is_special(target):
-            target.write_bytes(content)
+            yield target
             return
         real = Path(os.path.realpath(target))
-        with _part(real.parent) as part:
-            with part.open("xb") as file:
-                file.write(content)
-                file.flush()
+        with replaced_atomically(real) as part:
+            yield part
+            with part.open("rb+") as file:
                 os.fsync(file.fileno())
             if real.exists():
                 with suppress(PermissionError):
                     shutil.copymode(real, part)
-            part.replace(real)
 
 
 def check_writable(target: Path) -> None:
@@ -50,27 +60,13 @@ def check_writable(target: Path) -> None:
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if not _is_special(target):
-            with _part(Path(os.path.realpath(target)).parent) as part:
+            with temporary_part(Path(os.path.realpath(target)).parent) as part:
                 part.write_bytes(PROBE)
 
 
 def _is_special(target: Path) -> bool:
     """Return True for a device, a pipe or a folder: what cannot be replaced by a file."""
     return target.exists() and not target.is_file()
-
-
-@contextmanager
-def _part(folder: Path) -> Iterator[Path]:
-    """Yield the name of a temporary file in a folder, and remove that file afterwards.
-
-    The name is short, since the target's own may be as long as the file system allows.
-    """
-    part = folder / f".mt3-infer-{uuid4().hex}.part"
-    try:
-        yield part
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -47,6 +47,8 @@ _log = logging.getLogger(__name__)
 
 EVIDENCE_MODEL = "basic_pitch"
 
+WITHOUT_BASIC_PITCH = "Confidence is estimated without Basic Pitch, which is less exact: %s"
+
 _fetch_failed: set[Path] = set()
 """Stores into which Basic Pitch could not be fetched."""
 
@@ -117,44 +119,46 @@ def load_model(
         weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
     with _naming_damage(file, spec) if checkpoint_path is not None else nullcontext():
         network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
-    threads = None if network.device.startswith("cuda") else 1  # on a CPU the network itself takes the others
-    posteriors = partial(open_posteriors, store, fetch=auto_download, threads=threads)
+    posteriors = partial(open_posteriors, store, fetch=auto_download)
     return Model(spec, network, weights_sha256, entry.license, posteriors)
 
 
-def open_posteriors(store: CheckpointStore, *, fetch: bool, threads: int | None) -> PosteriorNetwork | None:
-    """Return Basic Pitch as evidence for the notes of other networks; None if it is not available.
+def open_posteriors(store: CheckpointStore, *, fetch: bool) -> PosteriorNetwork | None:
+    """Return Basic Pitch as evidence for the notes of another network; None if it is not available.
 
     Args:
-        fetch: True to fetch its weights if they are not installed.
-        threads: that it computes with; None for all CPUs.
+        store: where its weights are kept.
+        fetch: True to fetch them if they are not installed.
     """
     if fetch:
         fetch_evidence_model(store)
     try:
         folder = store.directory(EVIDENCE_MODEL)
-        return None if folder is None else _open_basic_pitch(folder, threads)
+        return None if folder is None else _open_basic_pitch(folder)
     except (CheckpointError, WeightsError, ModuleNotFoundError) as error:
-        _log.warning("Confidence is estimated without Basic Pitch, which is less exact: %s", error)
+        _log.warning(WITHOUT_BASIC_PITCH, error)
         return None
 
 
-def fetch_evidence_model(store: CheckpointStore) -> None:
-    """Fetch Basic Pitch's weights (0.2 MB), if a store has none; a failure is logged, and not tried again."""
+def fetch_evidence_model(store: CheckpointStore, progress: Callable[[FetchProgress], None] | None = None) -> None:
+    """Fetch Basic Pitch's weights (0.2 MB), if a store has none.
+
+    A failure is logged, and not tried again by this process: confidence is then estimated without them.
+    """
     if store.root in _fetch_failed:
         return
     try:
-        store.fetch(EVIDENCE_MODEL)
+        store.fetch(EVIDENCE_MODEL, progress)
     except CheckpointError as error:
         _fetch_failed.add(store.root)
-        _log.warning("Confidence is estimated without Basic Pitch, which is less exact: %s", error)
+        _log.warning(WITHOUT_BASIC_PITCH, error)
 
 
 @cache
-def _open_basic_pitch(folder: Path, threads: int | None) -> PosteriorNetwork:
+def _open_basic_pitch(folder: Path) -> PosteriorNetwork:
     from mt3_infer.models.basic_pitch.network import BasicPitch
 
-    return BasicPitch(folder / "nmp.onnx", threads=threads).posteriors
+    return BasicPitch(folder / "nmp.onnx", threads=1).posteriors
 
 
 def keep_model(

@@ -6,7 +6,7 @@ Nothing heavy is imported before the first transcription.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
@@ -80,7 +80,8 @@ class Model:
         started = time.monotonic()
         grid = self.network.grid
         collector = self.collect(checked)
-        recorder = self.record_evidence() if estimates else None
+        plan = self.plan_evidence() if estimates else None
+        recorder = None if plan is None else self.record_evidence(**plan)
         with open_recording(audio, sr, sample_rate=self.spec.sample_rate, max_seconds=max_seconds) as stream:
             metered = _Meter(stream)
             blocks = recorder.passing(metered) if recorder is not None else iter(metered)
@@ -107,23 +108,32 @@ class Model:
 
         return EvidenceCollector(self.spec, self.network, options)
 
-    def record_evidence(
-        self, *, position: int = 0, windows: tuple[int, int] | None = None
-    ) -> EvidenceRecorder | None:
-        """Return a recorder of evidence for samples at the network's rate; None if it supports no such rate.
+    def plan_evidence(self) -> dict[str, Any] | None:
+        """Decide which evidence is recorded, once for a recording; None if it is none.
 
-        Args:
-            position: of the first sample in the recording.
-            windows: see `EvidenceRecorder`.
+        Returns:
+            Arguments of `record_evidence`, which may travel as JSON.
         """
         from mt3_infer.evidence.collector import HasPosteriors
-        from mt3_infer.evidence.recorder import EvidenceRecorder, is_supported
+        from mt3_infer.evidence.recorder import is_supported
 
-        rate = self.network.grid.sample_rate
-        if not is_supported(rate):
+        if not is_supported(self.network.grid.sample_rate):
             return None
-        posteriors = None if isinstance(self.network, HasPosteriors) else self.posteriors()
-        return EvidenceRecorder(rate, posteriors, position=position, windows=windows)
+        return {"posteriors": not isinstance(self.network, HasPosteriors) and self.posteriors() is not None}
+
+    def record_evidence(
+        self, *, posteriors: bool, position: int = 0, windows: Sequence[int] | None = None
+    ) -> EvidenceRecorder:
+        """Return a recorder of evidence for samples at the network's rate.
+
+        Args:
+            posteriors: True to use Basic Pitch, if it is available here.
+            position, windows: see `EvidenceRecorder`.
+        """
+        from mt3_infer.evidence.recorder import EvidenceRecorder
+
+        network = self.posteriors() if posteriors else None
+        return EvidenceRecorder(self.network.grid.sample_rate, network, position=position, windows=windows)
 
     def with_provenance(
         self,

@@ -7,15 +7,19 @@ from dataclasses import asdict, dataclass, field, fields
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mt3_infer.errors import AudioWarning, InvalidOptionError
-from mt3_infer.files import write_whole
+from mt3_infer.errors import AudioWarning, InvalidOptionError, MissingDependencyError
 from mt3_infer.symbolic.grid import BeatGrid
 from mt3_infer.symbolic.notes import Note, Pedal
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas
     import pretty_midi
+    from numpy.typing import NDArray
+
+    Waveforms: TypeAlias = NDArray[np.float32]
 
 JSON_FORMAT = "mt3-infer/notes"
 JSON_VERSION = 2
@@ -90,22 +94,20 @@ class Transcription:
             ) from error
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write a file of the kind that its name ends in: .mid, .midi or .json.
+        """Write a file of the format that its name ends in, such as .mid, .json, .csv or .wav.
 
         A file that is there is replaced. If that fails, on a full disk for example, it is left untouched.
+        `mt3_infer.exports.export` takes options, too.
 
         Raises:
-            InvalidOptionError: another ending.
+            InvalidOptionError: another ending; the message lists those there are.
             OSError: it cannot be written.
+            MT3Error, CheckpointError: it cannot be made; see `mt3_infer.exports.export`.
         """
-        target = Path(path)
-        match target.suffix.lower():
-            case ".mid" | ".midi":
-                write_whole(target, self.to_midi())
-            case ".json":
-                write_whole(target, self.to_json().encode())
-            case suffix:
-                raise InvalidOptionError(f"Cannot save as {suffix!r}: name the file .mid, .midi or .json.")
+        from mt3_infer.exports import export, format_of
+
+        name, options = format_of(Path(path))
+        export(self, name, path, options)
 
     def to_midi(self) -> bytes:
         """The notes as a standard MIDI file; see `mt3_infer.symbolic.midi`."""
@@ -133,6 +135,44 @@ class Transcription:
         )
         notes = ",\n".join(json.dumps(_rounded(note)) for note in self.notes)
         return f'{head[:-1]}, "notes": [\n{notes}\n]}}\n'
+
+    def to_csv(self) -> str:
+        """Return the notes as a table with a header: times in seconds, MIDI numbers."""
+        from mt3_infer.exports.notes import to_csv
+
+        return to_csv(self)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return the notes as a pandas table with a column for each field of `Note`.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        from mt3_infer.exports.notes import to_columns
+
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError("to_dataframe needs pandas: pip install pandas") from error
+        return pandas.DataFrame(to_columns(self))
+
+    def to_audio(self, sample_rate: int = 44_100, *, sound_font: str | PathLike[str] | None = None) -> Waveforms:
+        """Return the notes as sound: float32, shape (S, 2), in [-1, 1]. To write a file, use `save`.
+
+        Args:
+            sample_rate: in Hz.
+            sound_font: an SF2 or SF3 file; MT3_SOUND_FONT or the default one without it.
+        Raises:
+            MissingDependencyError: tinysoundfont is not installed.
+            MissingSoundFontError, CheckpointError: there is no sound font.
+        """
+        import numpy as np
+
+        from mt3_infer.exports.sound import length_of, render
+
+        length = length_of(self.notes, self.duration)
+        font = None if sound_font is None else Path(sound_font)
+        return np.concatenate(list(render(self.notes, sample_rate, font, self.pedals, length)))
 
     def to_pretty_midi(self) -> pretty_midi.PrettyMIDI:
         """The MIDI file as a `pretty_midi` object, for further work in Python."""

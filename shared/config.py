@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     checkpoint_dir: Path | None = None
     checkpoint_mirror: str | None = None
     checkpoint_catalog: Path | None = None
+    sound_font: Path | None = None
     offline: bool = False
     default_model: str = "auto"
     licenses: Literal["any", "commercial"] = "any"

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 
 from shared import work
 from shared.db import Sessions, now_plus
-from shared.kinds import KINDS, Claim
+from shared.kinds import KINDS, PARTS_OF_LONG, SHORT_KINDS, Claim
 from shared.tables import Job, Status, WorkItem, WorkStatus
 
 LINE_SECONDS = 1.0  # how old a reported queue position may be
@@ -35,8 +35,6 @@ CANDIDATES = 8  # read at once: enough for several workers that claim at the sam
 TRIES = 5
 
 QUEUED = WorkItem.status == WorkStatus.QUEUED
-SHORT_KINDS = [name for name, kind in KINDS.items() if kind.is_short]
-PARTS_OF_LONG = [name for name, kind in KINDS.items() if kind.is_part_of_long]
 
 
 def claim_next(

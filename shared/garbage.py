@@ -10,15 +10,16 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from shared.db import now_plus
-from shared.storage import result_prefix, shard_prefix, upload_prefix
-from shared.tables import Garbage, Job, Status, WorkItem
+from shared.storage import export_prefix, result_prefix, shard_prefix, upload_prefix
+from shared.tables import Export, Garbage, Job, Status, WorkItem
 
 _UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
 
 
 def all_prefixes(job_ids: Sequence[UUID]) -> list[str]:
     """Return every prefix under which these jobs may have objects in storage."""
-    return [prefix(job_id) for job_id in job_ids for prefix in (upload_prefix, result_prefix, shard_prefix)]
+    prefixes = (upload_prefix, result_prefix, shard_prefix, export_prefix)
+    return [prefix(job_id) for job_id in job_ids for prefix in prefixes]
 
 
 def note(session: Session, prefixes: Sequence[str]) -> None:
@@ -49,7 +50,7 @@ def find_kept_results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, s
     return {
         job_id: ({attempt} if status is Status.PROCESSING else set())
         # results/{job}/{attempt}/…
-        | {int(artifact["key"].split("/")[2]) for artifact in artifacts}
+        | {int(parts[2]) for artifact in artifacts if (parts := artifact["key"].split("/"))[0] == "results"}
         for job_id, status, artifacts, attempt in _jobs_and_first_attempts(session, job_ids)
     }
 
@@ -60,6 +61,17 @@ def find_kept_shards(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, se
         job_id: set() if status in (Status.SUCCEEDED, Status.CANCELED) else {attempt}
         for job_id, status, _, attempt in _jobs_and_first_attempts(session, job_ids)
     }
+
+
+def find_kept_exports(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, set[int]]:
+    """Return which of these jobs exist, each with the numbers of its exports, made or not."""
+    kept: dict[UUID, set[int]] = {
+        job_id: set() for job_id in session.scalars(select(Job.id).where(Job.id.in_(job_ids)))
+    }
+    items = select(WorkItem.job_id, WorkItem.number).join(Export, Export.id == WorkItem.id)
+    for job_id, number in session.execute(items.where(Export.job_id.in_(job_ids))):
+        kept[job_id].add(number)
+    return kept
 
 
 def _jobs_and_first_attempts(

@@ -12,25 +12,27 @@ until the last one completes or any of them fails.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, Text, and_, cast, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from shared import garbage, work
 from shared.db import Sessions, is_unavailable, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
-from shared.kinds import SHARD, TRANSCRIBE, NewItem
+from shared.kinds import PARTS_OF_LONG, SHARD, TRANSCRIBE, NewItem
 from shared.logs import get_logger
 from shared.storage import shard_prefix
 from shared.tables import Job, Status, WorkItem, WorkStatus
 
 log = get_logger(__name__)
+
+CLOCK_ERROR = timedelta(hours=1)  # at most, between the clocks of web processes and the database
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,24 @@ class NewJob:
     upload_bytes: int
     idempotency_key: str | None = None
     request_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Conditions on jobs to list; those that are empty or None do not restrict.
+
+    Attributes:
+        created_after, created_before: both ends are excluded.
+        name: part of the file name, in any case.
+        metadata: strings or numbers of the client's metadata by key, compared as text.
+    """
+
+    statuses: Collection[Status] = ()
+    model: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    name: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,18 +148,14 @@ def get_job(session: Session, owner: str, job_id: UUID) -> Job:
 def list_jobs(
     session: Session,
     owner: str,
+    filters: JobFilter | None = None,
     *,
-    status: Status | None = None,
-    model: str | None = None,
     limit: int = 20,
     cursor: str | None = None,
 ) -> tuple[Sequence[Job], str | None]:
     """Return a page of jobs, newest first, and the cursor of the next page; skip rows that cannot be read."""
-    query = select(Job.id).where(Job.owner == owner).order_by(Job.id.desc()).limit(limit + 1)
-    if status is not None:
-        query = query.where(Job.status == status)
-    if model is not None:
-        query = query.where(Job.model == model)
+    query = select(Job.id).where(Job.owner == owner, *_conditions(filters or JobFilter()))
+    query = query.order_by(Job.id.desc()).limit(limit + 1)
     if cursor is not None:
         try:
             query = query.where(Job.id < UUID(cursor))
@@ -148,6 +164,53 @@ def list_jobs(
     ids = session.scalars(query).all()
     following = str(ids[limit - 1]) if len(ids) > limit else None
     return _read_jobs(session, ids[:limit]), following
+
+
+def _conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
+    if len(filters.statuses) == 1:
+        yield Job.status == next(iter(filters.statuses))
+    elif filters.statuses:
+        yield Job.status.in_(filters.statuses)
+    if filters.model is not None:
+        yield Job.model == filters.model
+    # Ids begin with the time at which a web process made them, so that the index on them narrows the search.
+    if filters.created_after is not None:
+        yield and_(Job.created_at > filters.created_after, Job.id > _first_id(filters.created_after - CLOCK_ERROR))
+    if filters.created_before is not None:
+        yield and_(
+            Job.created_at < filters.created_before, Job.id < _first_id(filters.created_before + CLOCK_ERROR)
+        )
+    if filters.name is not None:
+        yield Job.filename.icontains(filters.name, autoescape=True)
+    for key, value in filters.metadata.items():
+        # SQLite extracts numbers as numbers.
+        yield cast(Job.client_metadata[key].as_string(), Text) == value
+
+
+def _first_id(at: datetime) -> UUID:
+    """Return the lowest UUID of version 7 of a time."""
+    return UUID(int=min(max(0, int(at.timestamp() * 1000)), (1 << 48) - 1) << 80)
+
+
+def update_job(
+    session: Session, owner: str, job_id: UUID, *, name: str | None = None, metadata: dict[str, Any] | None = None
+) -> Job:
+    """Rename a job, replace its metadata, or both.
+
+    Raises:
+        JobNotFound
+    """
+    values: dict[str, Any] = {}
+    if name is not None:
+        values["filename"] = name
+    if metadata is not None:
+        values["client_metadata"] = metadata
+    if values:
+        changed = update(Job).where(Job.id == job_id, Job.owner == owner).values(values).returning(Job)
+        job: Job | None = session.scalar(changed)
+        if job is not None:
+            return job
+    return get_job(session, owner, job_id)
 
 
 def _read_jobs(session: Session, job_ids: Sequence[UUID]) -> list[Job]:
@@ -225,9 +288,13 @@ def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
     if job is None:
         status = get_job(session, owner, job_id).status
         raise StateConflict(f"Only a failed or canceled transcription can be retried. This one is {status}.")
-    again = update(WorkItem).where(
-        WorkItem.job_id == job_id, WorkItem.status.in_((WorkStatus.FAILED, WorkStatus.CANCELED))
-    )
+    queue_again(session, WorkItem.job_id == job_id)
+    return job
+
+
+def queue_again(session: Session, which: ColumnElement[bool]) -> None:
+    """Queue items that failed or were canceled, with a full number of attempts."""
+    again = update(WorkItem).where(which, WorkItem.status.in_((WorkStatus.FAILED, WorkStatus.CANCELED)))
     again = again.values(
         status=WorkStatus.QUEUED,
         attempts_counted=0,
@@ -238,7 +305,6 @@ def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
         error_detail=None,
     )
     session.execute(again, execution_options=work.UNSYNCHRONIZED)
-    return job
 
 
 def delete_job(session: Session, owner: str, job_id: UUID) -> None:
@@ -285,7 +351,7 @@ def shards_progress(session: Session, jobs: Iterable[Job], now: datetime) -> dic
     if not split:
         return {}
     found: defaultdict[UUID, list[WorkItem]] = defaultdict(list)
-    parts = select(WorkItem).where(WorkItem.job_id.in_(split), WorkItem.parent_id.is_not(None))
+    parts = select(WorkItem).where(WorkItem.job_id.in_(split), WorkItem.kind.in_(PARTS_OF_LONG))
     for item in session.scalars(parts):
         found[item.job_id].append(item)
     return {job_id: _progress(items, now) for job_id, items in found.items()}

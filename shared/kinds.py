@@ -9,7 +9,7 @@ from uuid import UUID
 
 from shared.tables import Phase
 
-TRANSCRIBE, SHARD, ASSEMBLE = "transcribe", "shard", "assemble"
+TRANSCRIBE, SHARD, ASSEMBLE, EXPORT = "transcribe", "shard", "assemble", "export"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,10 @@ KINDS = {
     TRANSCRIBE: Kind(reports=True, is_short=True),  # transcribe a recording, or split it if it is long
     SHARD: Kind(is_part_of_long=True),  # run the network on some segments of a long recording
     ASSEMBLE: Kind(reports=True, is_part_of_long=True),  # make notes from the results of all shards
+    EXPORT: Kind(is_short=True),  # make another file from the notes of a job that succeeded
 }
+SHORT_KINDS = [name for name, kind in KINDS.items() if kind.is_short]
+PARTS_OF_LONG = [name for name, kind in KINDS.items() if kind.is_part_of_long]
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of an attempt. `moved` counts every sign of progress, to tell work from a hang."""
+    """Progress of an attempt. `moved` counts every sign of progress, to distinguish work from a hang."""
 
     phase: Phase
     audio_seconds_done: float = 0.0

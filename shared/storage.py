@@ -1,14 +1,13 @@
 """Object storage for recordings and results: a folder or an S3 bucket, behind one protocol.
 
-The service alone makes the keys (`uploads/{job}/audio`, `results/{job}/{attempt}/{name}`, and for a long recording
-`shards/{job}/{attempt}/{shard}/…`): no name chosen by a client is ever used as a path or key. An object is either
-complete under its key or absent.
+The service alone makes the keys: `uploads/{job}/audio`, `results/{job}/{attempt}/{name}`, of a long recording
+also `shards/{job}/{attempt}/{shard}/…`, and `exports/{job}/{number}/{attempt}/{name}`. No name that a client has
+chosen is used as a path or key. An object is either complete under its key or absent.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import tempfile
@@ -45,6 +44,11 @@ def result_prefix(job_id: UUID, *attempts: int) -> str:
 def shard_prefix(job_id: UUID, *parts: int) -> str:
     """Return the prefix of a job's shards; `parts`: attempt at the split, shard number, attempt at the shard."""
     return "/".join(["shards", str(job_id), *map(str, parts), ""])
+
+
+def export_prefix(job_id: UUID, *parts: int) -> str:
+    """Return the prefix of a job's exports; `parts`: number of the work item, attempt at it."""
+    return "/".join(["exports", str(job_id), *map(str, parts), ""])
 
 
 @dataclass(frozen=True)
@@ -101,16 +105,19 @@ def make_storage(settings: Settings) -> ObjectStorage:
     return S3Storage(settings, bucket=parts.netloc, prefix=parts.path.strip("/"))
 
 
-def put_checked(storage: ObjectStorage, key: str, content: bytes, *, content_type: str) -> StoredObject:
+def put_checked(storage: ObjectStorage, key: str, content: BinaryIO, *, content_type: str) -> StoredObject:
     """Store an object that other steps rely on, and verify its hash by reading it back.
 
     Raises:
         StorageUnavailable: the object is missing or differs from what was sent.
     """
-    stored = storage.put(key, io.BytesIO(content), content_type=content_type)
+    stored = storage.put(key, content, content_type=content_type)
     try:
         with storage.open(key) as kept:
-            is_intact = hashlib.sha256(kept.read()).hexdigest() == stored.sha256
+            hashing = _Hashing(kept)
+            while hashing.read(1024 * 1024):
+                pass
+            is_intact = hashing.sha256 == stored.sha256
     except ObjectMissing:
         is_intact = False
     if not is_intact:

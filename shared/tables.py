@@ -181,6 +181,21 @@ class Attempt(Base):
     error_detail: Mapped[str | None] = mapped_column(String(1000))
 
 
+class Export(Base):
+    """A file made from the notes of a job that succeeded. Its status is that of its work item."""
+
+    __tablename__ = "exports"
+    __table_args__ = (UniqueConstraint("job_id", "options_hash"),)
+
+    id: Mapped[UUID] = mapped_column(ForeignKey("work_items.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    format: Mapped[str] = mapped_column(String(32))
+    options: Mapped[dict[str, Any]] = mapped_column(JSON)
+    options_hash: Mapped[str] = mapped_column(String(64))  # of format and options
+    artifact: Mapped[str] = mapped_column(String(128))  # its name among the job's artifacts, once it is made
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class ModelReport(Base):
     """The latest report of a model by a worker: are its weights installed, how fast does it run."""
 

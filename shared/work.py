@@ -37,11 +37,12 @@ INSERT_ROWS = 1000  # in one statement: databases limit the number of its parame
 
 def enqueue(
     session: Session, job_id: UUID, owner: str, items: Sequence[NewItem], *, parent_id: UUID | None = None
-) -> None:
-    """Insert items of a job, due at once unless they are blocked."""
+) -> list[UUID]:
+    """Insert items of a job, due at once unless they are blocked; return their ids."""
+    ids = [UUID(str(uuid7())) for _ in items]
     rows = [
         {
-            "id": UUID(str(uuid7())),
+            "id": item_id,
             "job_id": job_id,
             "parent_id": parent_id,
             "owner": owner,
@@ -59,10 +60,11 @@ def enqueue(
             "attempt": 0,
             "attempts_counted": 0,
         }
-        for item in items
+        for item_id, item in zip(ids, items, strict=True)
     ]
     for start in range(0, len(rows), INSERT_ROWS):
         session.execute(insert(WorkItem).values(rows[start : start + INSERT_ROWS]))
+    return ids
 
 
 def claim(

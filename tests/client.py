@@ -49,9 +49,15 @@ class ServiceClient:
         return self.call("GET", path, data=None, **headers)
 
     def submit(
-        self, recording: Path | bytes, *, name: str = "recording", key: str | None = None, **fields: str
+        self,
+        recording: Path | bytes,
+        *,
+        name: str = "recording",
+        key: str | None = None,
+        prefer: str | None = None,
+        **fields: str,
     ) -> Answer:
-        """Upload a recording like a browser's form; `key` is the Idempotency-Key."""
+        """Upload a recording like a browser's form; `key` is the Idempotency-Key, `prefer` the header Prefer."""
         if isinstance(recording, Path):
             name, content = recording.name, recording.read_bytes()
         else:
@@ -65,6 +71,7 @@ class ServiceClient:
         body = b"".join([*parts, head.encode(), content, f"\r\n--{boundary}--\r\n".encode()])
         content_type = f"multipart/form-data; boundary={boundary}"
         headers = {"Content_Type": content_type} | ({"Idempotency_Key": key} if key else {})
+        headers |= {"Prefer": prefer} if prefer else {}
         return self.call("POST", "/v1/transcriptions", data=body, **headers)
 
     def job(self, job_id: str) -> dict[str, Any]:

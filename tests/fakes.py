@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from checkpoints.progress import FetchProgress, ProgressCallback
 from mt3_infer.audio import AudioStream
+from mt3_infer.exports.soundfont import find_sound_font
 from mt3_infer.model import Model, Progress
 from mt3_infer.symbolic.notes import Note
 from mt3_infer.transcription import Provenance, Transcription
@@ -73,6 +75,9 @@ class FakeEngine:
         self.on_half()
         progress(Progress(2.0, 2.0))
         return transcription()
+
+    def sound_font(self) -> Path:
+        return find_sound_font()
 
     def make_room(self, error: Exception) -> None:
         self.made_room += 1

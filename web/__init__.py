@@ -15,12 +15,13 @@ from shared.db import Sessions, make_engine, make_sessions
 from shared.fairness import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import health, models, transcriptions
+from web import exports, health, models, transcriptions
 from web.browsers import refuse_foreign
 from web.errors import register_error_handlers
 from web.forms import FormRequest
 from web.schemas import Problem
 from web.services import EXTENSION, Services
+from web.strict import refuse_unknown
 from web.uploads import check_default_model
 
 CONTENT_POLICY = (
@@ -75,7 +76,7 @@ def create_app(
         line=WaitingLine(),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, models, health):
+    for module in (transcriptions, exports, models, health):
         app.register_blueprint(module.blueprint)
     register_error_handlers(app)
     app.spec_processor(_declare_problems)
@@ -110,6 +111,11 @@ def _add_pages(app: APIFlask) -> None:
     @app.before_request
     def refuse_other_sites() -> Response | None:
         return refuse_foreign(request, app.extensions[EXTENSION].settings)
+
+    @app.before_request
+    def refuse_unknown_names() -> None:
+        if request.path.startswith("/v1/") and request.endpoint is not None:
+            refuse_unknown(app.view_functions[request.endpoint], request)
 
     @app.after_request
     def add_headers(response: Response) -> Response:

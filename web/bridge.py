@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from io import BytesIO
 from types import FrameType
 from typing import IO, Any
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
@@ -44,6 +45,7 @@ BODY_BYTES = 25_000  # the least that a client has to send in MT3_SLOW_CLIENT_SE
 IN_MEMORY_BYTES = 256 * 1024  # a longer request body goes to a temporary file
 PIECE_BYTES = 256 * 1024  # of a response, and of a request body on its way to the file
 MAX_WAIT_SECONDS = 60.0
+PENDING = (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NOT_MODIFIED)  # with a Retry-After, of a job
 WAIT_STEP_SECONDS = 0.25
 WAIT_POLLS_PER_SECOND = 100.0  # for all waiting clients of a process together
 # Together they stay below the size of the database's connection pool (`shared.db`).
@@ -71,8 +73,11 @@ class Answer:
     @property
     def is_final(self) -> bool:
         """Return False for a job that has not ended: the response may change."""
-        has_retry_after = any(name.lower() == "retry-after" for name, _ in self.headers)
-        return not has_retry_after or self.status not in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)
+        return self.header("Retry-After") is None or self.status not in PENDING
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header; None if the response has none of that name."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
 class AsgiApp:
@@ -145,8 +150,13 @@ class AsgiApp:
             response.headers["Connection"] = "close"  # the rest of the body is not read
             return Answer(response.status_code, list(response.headers), response.data)
         answer = await self._run(environ)
-        if not answer.is_final and (seconds := wait_seconds(environ.get("HTTP_PREFER"))):
-            answer = await self._wait(environ, answer, receive, seconds)
+        if seconds := wait_seconds(environ.get("HTTP_PREFER")):
+            if not answer.is_final and answer.status == HTTPStatus.ACCEPTED:
+                answer = await self._wait_for_new_job(environ, answer, receive, seconds)
+            elif not answer.is_final:
+                answer = await self._wait(environ, answer, receive, seconds)
+            if answer.status in PENDING:
+                answer.headers.append(("Preference-Applied", f"wait={seconds:g}"))
         return answer
 
     # --- the request ---------------------------------------------------------------------------------------
@@ -257,6 +267,17 @@ class AsgiApp:
             ending.cancel()
         return answer
 
+    async def _wait_for_new_job(
+        self, environ: Environ, accepted: Answer, receive: Receive, seconds: float
+    ) -> Answer:
+        """Poll a job that was just accepted; respond with 202 as before if it has not ended in time."""
+        location = accepted.header("Location") or ""
+        answer = await self._wait(_poll_of(environ, location), accepted, receive, seconds)
+        if answer is not accepted and answer.status == HTTPStatus.OK:
+            answer.headers.append(("Location", location))
+            answer.status = HTTPStatus.OK if answer.is_final else HTTPStatus.ACCEPTED
+        return answer
+
     # --- the answer ----------------------------------------------------------------------------------------
 
     async def _send(self, answer: Answer, send: Send) -> None:
@@ -331,6 +352,14 @@ def _end_with_parent() -> None:
         die_with_parent()
         if os.getppid() != parent.pid:  # killed already
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _poll_of(environ: Environ, location: str) -> Environ:
+    """Return the request that polls the job at a URL, made from the request that created it."""
+    dropped = ("CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_IDEMPOTENCY_KEY", "HTTP_IF_NONE_MATCH")
+    poll = {name: value for name, value in environ.items() if name not in dropped}
+    path = urlsplit(location).path
+    return poll | {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "", "wsgi.input": BytesIO()}
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -26,6 +26,7 @@ STATUS_OF = {
     "invalid_cursor": 422,
     "invalid_request": 422,
     "unknown_model": 422,
+    "unknown_format": 422,
     "license_not_admitted": 422,
     "invalid_option": 422,
     "empty_upload": 422,

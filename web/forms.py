@@ -1,11 +1,13 @@
-"""Form parsing that tolerates file names in old encodings and reports which limit a form exceeds."""
+"""Request bodies: file names in old encodings are tolerated, and the limit that a form exceeds is reported."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from flask import Request
 from werkzeug import formparser
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 from werkzeug.sansio.multipart import MultipartDecoder
 
 MAX_FIELD_BYTES = 500_000  # of a field that is not a file; it is held in memory
@@ -19,6 +21,12 @@ class FormTooLarge(RequestEntityTooLarge):
         f"A form field exceeds {MAX_FIELD_BYTES // 1000} kB, or the form has more than {MAX_PARTS} fields. "
         "Send the recording as a file, for example with curl -F file=@song.mp3."
     )
+
+
+class MalformedJson(UnprocessableEntity):
+    """A body that should be JSON and is not."""
+
+    description = "The body is not valid JSON. Send a JSON object."
 
 
 class Decoder(MultipartDecoder):
@@ -37,10 +45,14 @@ formparser.MultipartDecoder = Decoder  # type: ignore[attr-defined]
 
 
 class FormRequest(Request):
-    """A request that raises `FormTooLarge` if the fields of its form exceed their limits."""
+    """A request that raises `FormTooLarge` if the fields of its form exceed their limits, or `MalformedJson`."""
 
     max_form_memory_size = MAX_FIELD_BYTES
     max_form_parts = MAX_PARTS
+
+    def on_json_loading_failed(self, e: ValueError | None) -> Any:
+        """Raise `MalformedJson`: the default names neither the problem nor the remedy."""
+        raise MalformedJson from e
 
     def _load_form_data(self) -> None:
         try:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from apiflask.fields import UploadFile
-from pydantic import BaseModel, BeforeValidator, Field, Json, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Json, StringConstraints
 from pydantic_core import PydanticCustomError
 from werkzeug.datastructures import FileStorage
 
+from mt3_infer.exports import FORMATS
+from shared.exports import ExportState
 from shared.jobs import ShardsProgress, eta_seconds
 from shared.kinds import Download
 from shared.logs import get_logger
@@ -29,6 +32,10 @@ def _a_file(value: object) -> object:
             "no_file", "send the recording as a file of a form, for example with curl -F file=@song.mp3"
         )
     return value
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class NewTranscription(BaseModel):
@@ -59,6 +66,7 @@ class CreateHeaders(BaseModel):
         max_length=255,
         description="A unique string for this upload. Repeating the request with it creates no second job.",
     )
+    prefer: str | None = Field(None, description="`wait=N`: respond when the job ends, after at most N seconds.")
 
 
 class ShowHeaders(BaseModel):
@@ -71,10 +79,28 @@ class ShowHeaders(BaseModel):
 class ListQuery(BaseModel):
     """The query of `GET /v1/transcriptions`."""
 
-    status: Status | None = Field(None, description="Only jobs in this state.")
+    status: Annotated[tuple[Status, ...], BeforeValidator(_split)] = Field(
+        (), description="Only jobs in these states; several with commas between them."
+    )
     model: str | None = Field(None, description="Only jobs of this model; a name or an alias.")
+    created_after: AwareDatetime | None = Field(None, description="Only jobs created after this time (RFC 3339).")
+    created_before: AwareDatetime | None = Field(None, description="Only jobs created before this time.")
+    q: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
+        None, description="Only jobs whose file name contains this text, in any case."
+    )
     limit: int = Field(20, ge=1, le=100, description="Jobs per page.")
     cursor: str | None = Field(None, description="`next_cursor` of the page before.")
+
+
+class Changes(BaseModel):
+    """The body of `PATCH /v1/transcriptions/{id}`; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
+        None, description="The new file name, which is shown and which downloads are named after."
+    )
+    metadata: Metadata | None = Field(None, description="Your own data, which replaces what was there.")
 
 
 class ArtifactQuery(BaseModel):
@@ -136,6 +162,35 @@ class ArtifactView(BaseModel):
     href: str
 
 
+class NewExport(BaseModel):
+    """The body of `POST /v1/transcriptions/{id}/exports`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Annotated[str, StringConstraints(max_length=32)] = Field(description=f"One of: {', '.join(FORMATS)}.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the format; see below.")
+
+
+class ExportView(BaseModel):
+    """A file made from the notes of a transcription."""
+
+    id: str
+    format: str
+    options: dict[str, Any] = Field(description="All options, with defaults for those that were not given.")
+    status: Literal["queued", "processing", "succeeded", "failed"]
+    fraction: float = Field(description="Progress, from 0 to 1.")
+    created_at: datetime
+    finished_at: datetime | None
+    error: ErrorView | None
+    artifact: ArtifactView | None = Field(description="The file; null until the export has succeeded.")
+
+
+class ExportList(BaseModel):
+    """All exports of a transcription, oldest first."""
+
+    items: list[ExportView]
+
+
 class ClientFields(BaseModel):
     """The fields of a request that the response repeats."""
 
@@ -144,10 +199,19 @@ class ClientFields(BaseModel):
     metadata: Metadata
 
 
+class LinksView(BaseModel):
+    """What can be done with a job now; null where its state forbids it."""
+
+    self: str
+    cancel: str | None
+    retry: str | None
+
+
 class TranscriptionView(BaseModel):
     """A job."""
 
     id: str
+    links: LinksView
     status: Status
     phase: Phase | None
     progress: ProgressView
@@ -159,6 +223,7 @@ class TranscriptionView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    expires_at: datetime | None = Field(description="When the job and its files are removed.")
     attempts: int
     note_count: int | None
     error: ErrorView | None
@@ -256,8 +321,24 @@ def _download(job: Job) -> DownloadView | None:
     return DownloadView(**job.download, eta_seconds=eta)
 
 
-def view_job(job: Job, *, position: int | None = None, shards: ShardsProgress | None = None) -> TranscriptionView:
-    """Return a job as clients see it; `shards` is the progress of its shards, if it is split."""
+def _links(job: Job) -> LinksView:
+    address = f"/v1/transcriptions/{job.id}"
+    return LinksView(
+        self=address,
+        cancel=f"{address}/cancel" if job.status in (Status.QUEUED, Status.PROCESSING) else None,
+        retry=f"{address}/retry" if job.status in (Status.FAILED, Status.CANCELED) else None,
+    )
+
+
+def view_job(
+    job: Job, *, ttl: timedelta, position: int | None = None, shards: ShardsProgress | None = None
+) -> TranscriptionView:
+    """Return a job as clients see it.
+
+    Args:
+        ttl: how long a job that has ended is kept.
+        shards: the progress of its shards, if it is split.
+    """
     seconds_done, eta = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC))
     attempts = job.attempts
     if shards is not None:
@@ -274,6 +355,7 @@ def view_job(job: Job, *, position: int | None = None, shards: ShardsProgress | 
         error = ErrorView(code=job.error_code, detail=job.error_detail or "")
     return TranscriptionView(
         id=str(job.id),
+        links=_links(job),
         status=job.status,
         phase=job.phase,
         progress=ProgressView(
@@ -293,18 +375,40 @@ def view_job(job: Job, *, position: int | None = None, shards: ShardsProgress | 
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
+        expires_at=job.finished_at and job.finished_at + ttl,
         attempts=attempts,
         note_count=job.note_count,
         error=error,
         warnings=[WarningView(**warning) for warning in job.warnings],
-        artifacts=[
-            ArtifactView(
-                name=artifact["name"],
-                content_type=artifact["content_type"],
-                size=artifact["size"],
-                sha256=artifact["sha256"],
-                href=f"/v1/transcriptions/{job.id}/artifacts/{artifact['name']}",
-            )
-            for artifact in job.artifacts
-        ],
+        artifacts=[view_artifact(job.id, artifact) for artifact in job.artifacts],
     )
+
+
+def view_artifact(job_id: UUID, artifact: dict[str, Any]) -> ArtifactView:
+    """Return a file of a job as clients see it."""
+    return ArtifactView(
+        name=artifact["name"],
+        content_type=artifact["content_type"],
+        size=artifact["size"],
+        sha256=artifact["sha256"],
+        href=f"/v1/transcriptions/{job_id}/artifacts/{artifact['name']}",
+    )
+
+
+def view_export(export: ExportState) -> dict[str, Any]:
+    """Return an export as JSON types."""
+    error = None
+    if export.error_code is not None:
+        error = ErrorView(code=export.error_code, detail=export.error_detail or "")
+    view = ExportView(
+        id=str(export.id),
+        format=export.format,
+        options=export.options,
+        status=export.status.value,  # type: ignore[arg-type]  # of the states of an item, only these occur
+        fraction=round(export.fraction, 4),
+        created_at=export.created_at,
+        finished_at=export.finished_at,
+        error=error,
+        artifact=view_artifact(export.job_id, export.artifact) if export.artifact else None,
+    )
+    return view.model_dump(mode="json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
@@ -18,8 +18,10 @@ from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
 from shared.tables import Job
+from web.errors import InvalidRequest
 from web.schemas import (
     ArtifactQuery,
+    Changes,
     CreateHeaders,
     ListQuery,
     NewTranscription,
@@ -29,13 +31,14 @@ from web.schemas import (
     show_job,
 )
 from web.services import OWNER, services
-from web.uploads import receive, resolve_model
+from web.uploads import check_metadata, display_name, receive, resolve_model
 from web.workload import Workload, works_with
 
 log = get_logger(__name__)
 blueprint = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
+METADATA = "metadata."  # query parameters that begin so filter by the value of a key
 ARTIFACT_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file.", "content": {"audio/midi": {}, "application/json": {}}},
+    200: {"description": "The file.", "content": {"audio/midi": {}, "application/json": {}, "*/*": {}}},
     303: {"description": "Redirect to a short-lived link.", "content": {}},
 }
 
@@ -44,12 +47,19 @@ ARTIFACT_RESPONSES: dict[int | str, dict[str, Any]] = {
 @blueprint.input(CreateHeaders, location="headers", arg_name="headers")
 @blueprint.input(NewTranscription, location="form_and_files", arg_name="form")
 @blueprint.output(TranscriptionView, status_code=202, description="Accepted. Poll the URL in `Location`.")
-@blueprint.doc(summary="Upload a recording for transcription", responses=[413, 503])
+@blueprint.doc(
+    summary="Upload a recording for transcription",
+    description="With `Prefer: wait=N`, the response comes when the job has ended, after at most N seconds.",
+    responses=[413, 503],
+)
 @works_with(Workload.STORAGE)
 def create(headers: CreateHeaders, form: NewTranscription) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Create a job."""
     job = receive(services(), form, idempotency_key=headers.idempotency_key)
-    return _dump(job), 202, {"Location": url_for(".show", job_id=job.id)}
+    headers_out = {"Location": url_for(".show", job_id=job.id)}
+    if job.finished_at is None:
+        headers_out["Retry-After"] = "1"
+    return _dump(job), 202, headers_out
 
 
 @blueprint.get("")
@@ -58,21 +68,23 @@ def create(headers: CreateHeaders, form: NewTranscription) -> tuple[dict[str, An
 @blueprint.doc(summary="List transcriptions, newest first")
 def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Return a page of jobs."""
-    model = resolve_model(services(), query.model) if query.model else None
+    filters = jobs.JobFilter(
+        statuses=query.status,
+        model=resolve_model(services(), query.model) if query.model else None,
+        created_after=query.created_after,
+        created_before=query.created_before,
+        name=query.q,
+        metadata=_metadata_filter(),
+    )
     with services().sessions() as session:
-        page, cursor = jobs.list_jobs(
-            session,
-            OWNER,
-            status=query.status,
-            model=model,
-            limit=query.limit,
-            cursor=query.cursor,
-        )
+        page, cursor = jobs.list_jobs(session, OWNER, filters, limit=query.limit, cursor=query.cursor)
         progress = jobs.shards_progress(session, page, datetime.now(UTC))
+        positions = {job.id: services().line.position(session, job) for job in page}
     items = []
     for job in page:
         try:
-            items.append(show_job(job, shards=progress.get(job.id)))
+            view = show_job(job, ttl=_ttl(), position=positions[job.id], shards=progress.get(job.id))
+            items.append(view)
         except Exception as error:
             log.error("job_left_out_of_list", job_id=str(job.id), error=repr(error)[:500])
     headers = {}
@@ -100,6 +112,23 @@ def show(job_id: UUID, headers: ShowHeaders) -> Response:
     if body["finished_at"] is None:
         response.headers["Retry-After"] = "1"
     return response.make_conditional(request)  # type: ignore[return-value]
+
+
+@blueprint.patch("/<uuid:job_id>")
+@blueprint.input(Changes, arg_name="changes")
+@blueprint.output(TranscriptionView)
+@blueprint.doc(summary="Rename a transcription, or replace its metadata", responses=[400, 404])
+def change(job_id: UUID, changes: Changes) -> dict[str, Any]:
+    """Change what a client may change of a job."""
+    name = None if changes.name is None else display_name(changes.name)
+    metadata = changes.metadata
+    if changes.name is not None and name is None:
+        raise InvalidRequest("name must contain a printable character.")
+    if metadata is not None:
+        check_metadata(metadata)
+    with services().sessions.begin() as session:
+        job = jobs.update_job(session, OWNER, job_id, name=name, metadata=metadata)
+    return _dump(job)
 
 
 @blueprint.post("/<uuid:job_id>/cancel")
@@ -143,7 +172,7 @@ def remove(job_id: UUID) -> tuple[str, int]:
 @blueprint.get("/<uuid:job_id>/artifacts/<name>")
 @blueprint.input(ArtifactQuery, location="query", arg_name="query")
 @blueprint.doc(
-    summary="Download a result: transcription.mid or notes.json",
+    summary="Download a result: transcription.mid, notes.json or an export",
     description="Redirects to a short-lived link if the storage provides one; `redirect=false` prevents that.",
     responses=ARTIFACT_RESPONSES,
 )
@@ -155,7 +184,7 @@ def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
     found = next((a for a in job.artifacts if a["name"] == name), None)
     if found is None:
         raise JobNotFound(f"Transcription {job_id} has no artifact {name!r}. Its status is {job.status}.")
-    filename = _download_name(job, name)
+    filename = _download_name(job, found.get("file_name", name))
     if query.redirect:
         link = services().storage.link(
             found["key"],
@@ -174,6 +203,15 @@ def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
         download_name=filename,
         etag=found["sha256"],
     )
+
+
+def _metadata_filter() -> dict[str, str]:
+    found = {
+        name.removeprefix(METADATA): value for name, value in request.args.items() if name.startswith(METADATA)
+    }
+    if any('"' in key or "\0" in key + value for key, value in found.items()):
+        raise InvalidRequest("Filters by metadata must not have quotation marks in the key, or NUL characters.")
+    return found
 
 
 def _download_name(job: Job, artifact: str) -> str:
@@ -197,4 +235,9 @@ def _dump(job: Job) -> dict[str, Any]:
 
 def _view_in(session: Session, job: Job) -> dict[str, Any]:
     progress = jobs.shards_progress(session, [job], datetime.now(UTC))
-    return show_job(job, position=services().line.position(session, job), shards=progress.get(job.id))
+    position = services().line.position(session, job)
+    return show_job(job, ttl=_ttl(), position=position, shards=progress.get(job.id))
+
+
+def _ttl() -> timedelta:
+    return timedelta(days=min(36_500, services().settings.result_ttl_days))  # more would exceed the last date

@@ -20,7 +20,7 @@ from shared.storage import StoredObject, upload_prefix
 from shared.tables import Job
 from web.client_json import check_returnable, read_object
 from web.errors import EmptyUpload, InvalidRequest, LicenseNotAdmitted, UnknownModel
-from web.schemas import ClientFields, NewTranscription
+from web.schemas import MAX_METADATA_CHARACTERS, ClientFields, NewTranscription
 from web.services import OWNER, Services
 
 log = get_logger(__name__)
@@ -74,6 +74,17 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
         return job
     services.queue.notify()
     return job
+
+
+def check_metadata(metadata: dict[str, Any]) -> None:
+    """Raise if metadata that came as JSON cannot be stored and returned.
+
+    Raises:
+        InvalidRequest: it is too long, or a value in it cannot be returned.
+    """
+    check_returnable("metadata", metadata)
+    if len(json.dumps(metadata, ensure_ascii=False)) > MAX_METADATA_CHARACTERS:
+        raise InvalidRequest(f"metadata must not be longer than {MAX_METADATA_CHARACTERS} characters of JSON.")
 
 
 def is_auto(services: Services, form: NewTranscription) -> bool:

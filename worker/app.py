@@ -67,6 +67,7 @@ def services() -> Services:
             max_audio_seconds=settings.max_audio_seconds,
             estimates=settings.estimates,
             limits=DecodeLimits(settings.probe_seconds, settings.probe_memory_bytes),
+            sound_font=settings.sound_font,
         ),
         queue=BackgroundQueue(CeleryQueue(app)),
         worker=f"{socket.gethostname()}:{os.getpid()}",

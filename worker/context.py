@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
+
+from sqlalchemy.orm import Session
 
 from checkpoints.progress import FetchProgress
 from mt3_infer.evidence.recorder import Evidence
@@ -41,13 +44,18 @@ class Deferred(Exception):  # noqa: N818 - not an error
 
 @dataclass(frozen=True)
 class Done:
-    """The outcome of an item that succeeded; see `work.complete`."""
+    """The outcome of an item that succeeded; see `work.complete`.
+
+    Attributes:
+        also: makes further changes in the transaction that completes the item.
+    """
 
     result_key: str | None = None
     then: Sequence[NewItem] = ()
     job: Mapping[str, Any] = field(default_factory=dict)
     result: Result | None = None
     unneeded: Sequence[str] = ()
+    also: Callable[[Session], None] = lambda session: None
 
 
 @dataclass(frozen=True)
@@ -98,9 +106,12 @@ class Context:
         with self.services.sessions() as session:
             return work.count_failures(session, self.claim, OUT_OF_MEMORY)
 
-    def store(self, key: str, content: bytes, content_type: str = "application/octet-stream") -> dict[str, Any]:
+    def store(
+        self, key: str, content: bytes | BinaryIO, content_type: str = "application/octet-stream"
+    ) -> dict[str, Any]:
         """Store a result and read it back; return its description, as jobs list their artifacts."""
-        stored = put_checked(self.services.storage, key, content, content_type=content_type)
+        source = io.BytesIO(content) if isinstance(content, bytes) else content
+        stored = put_checked(self.services.storage, key, source, content_type=content_type)
         return {
             "name": key.rpartition("/")[2],
             "content_type": content_type,

@@ -8,12 +8,14 @@ import threading
 import traceback
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from checkpoints.progress import ProgressCallback
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import AudioStream, DecodeLimits, open_audio
 from mt3_infer.errors import UnknownModelError
+from mt3_infer.exports.soundfont import find_sound_font
 from mt3_infer.loading import fetch_evidence_model, load_model
 from mt3_infer.model import Model, Progress
 from mt3_infer.models import MODELS
@@ -38,12 +40,14 @@ class TranscriptionEngine:
         max_audio_seconds: float,
         limits: DecodeLimits | None = None,
         estimates: bool = True,
+        sound_font: Path | None = None,
     ) -> None:
         self._store = store
         self._device = device
         self._max_audio_seconds = max_audio_seconds
         self._limits = limits
         self._estimates = estimates
+        self._sound_font = sound_font
         self._models: dict[str, Model] = {}
         self._full_batch: dict[str, int] = {}
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -57,7 +61,7 @@ class TranscriptionEngine:
         if name not in self._models:
             self._store.fetch(name, progress)
             if self._estimates:
-                fetch_evidence_model(self._store)
+                fetch_evidence_model(self._store, progress)
 
     def load(self, name: str, *, halvings: int = 0) -> Model:
         """Return the model, ready to run; it is loaded once, however many threads call this.
@@ -80,6 +84,14 @@ class TranscriptionEngine:
                 log.warning("batch_made_smaller", model=name, batch_size=smaller, full=self._full_batch[name])
                 self._models[name] = self._load(name, smaller)
             return self._models[name]
+
+    def sound_font(self) -> Path:
+        """Return the file that notes are rendered with, fetching it if it is not installed.
+
+        Raises:
+            MissingSoundFontError, CheckpointError: it is not there, or cannot be fetched.
+        """
+        return find_sound_font(self._sound_font, self._store)
 
     def make_room(self, error: Exception) -> None:
         """Free memory after an out-of-memory error: the frames that the error references, and cached blocks."""

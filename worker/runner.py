@@ -126,7 +126,7 @@ class Runner:
         """Complete the item, or raise `LeaseLost` if another attempt holds it."""
 
         def complete(session: Session) -> bool:
-            return work.complete(
+            is_complete = work.complete(
                 session,
                 claim,
                 result_key=done.result_key,
@@ -134,7 +134,10 @@ class Runner:
                 job=done.job,
                 result=done.result,
                 unneeded=done.unneeded,
-            ) or work.was_completed(session, claim)
+            )
+            if is_complete:
+                done.also(session)
+            return is_complete or work.was_completed(session, claim)
 
         if not self._commit(complete, activity):
             log.warning("stale_finish_refused")

@@ -1,8 +1,8 @@
 """The sweeper: removes expired jobs and unreferenced files.
 
 These are jobs that ended long ago; files of deleted jobs, once no worker can still be writing them; and orphans:
-uploads whose row was never written, results and shards of lost attempts, parts of unfinished writes. The database
-decides what is an orphan, not its name, and only if it is old: files that are being written are recent.
+uploads whose row was never written, results, shards and exports of lost attempts, parts of unfinished writes. The
+database decides what is an orphan, not its name, and only if it is old: files that are being written are recent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.db import Sessions
 from shared.errors import ServiceError
 from shared.locks import DatabaseLock
 from shared.logs import get_logger
-from shared.storage import ListedObject, ObjectStorage, result_prefix, shard_prefix, upload_prefix
+from shared.storage import ListedObject, ObjectStorage, export_prefix, result_prefix, shard_prefix, upload_prefix
 from worker.steps import Steps
 
 log = get_logger(__name__)
@@ -31,6 +31,13 @@ PREFIXES: dict[str, Callable[..., str]] = {
     "uploads/": upload_prefix,
     "results/": result_prefix,
     "shards/": shard_prefix,
+    "exports/": export_prefix,
+}
+FIND_KEPT = {
+    "uploads/": garbage.find_kept_results,
+    "results/": garbage.find_kept_results,
+    "shards/": garbage.find_kept_shards,
+    "exports/": garbage.find_kept_exports,
 }
 
 
@@ -104,8 +111,7 @@ class Sweeper:
             if not self.lock.hold():
                 break
             with self.sessions() as session:
-                find_kept = garbage.find_kept_shards if top == "shards/" else garbage.find_kept_results
-                kept = find_kept(session, [job_id for job_id, _ in batch])
+                kept = FIND_KEPT[top](session, [job_id for job_id, _ in batch])
             for job_id, attempt in batch:
                 if job_id not in kept or (attempt is not None and attempt not in kept[job_id]):
                     removed += self._try_remove(prefix(job_id) if attempt is None else prefix(job_id, attempt))
@@ -126,7 +132,7 @@ class Sweeper:
         self.storage.check()
 
     def _owned(self, top: str, old: datetime) -> Iterator[tuple[UUID, int | None]]:
-        """Yield job and attempt, if any, of every group of objects that are all old."""
+        """Yield job and number, if any, of every group of objects that are all old."""
         for owner, objects in groupby(self.storage.list_objects(top), _owner):
             newest = max(entry.modified for entry in objects)
             if owner is not None and newest < old:
@@ -134,7 +140,7 @@ class Sweeper:
 
 
 def _owner(entry: ListedObject) -> tuple[UUID, int | None] | None:
-    """Return the job and attempt that an object was written for; None for a foreign key."""
+    """Return the job that an object was written for, and the attempt or export; None for a foreign key."""
     top, *parts = entry.key.split("/")
     try:
         job_id = UUID(parts[0])

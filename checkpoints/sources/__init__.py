@@ -13,6 +13,7 @@ from checkpoints.files import CheckpointFile, SourceSpec
 from checkpoints.sources.git import GitSource
 from checkpoints.sources.git_lfs import GitLfsSource
 from checkpoints.sources.huggingface import HuggingFaceSource
+from checkpoints.sources.npm import NpmSource
 from checkpoints.sources.t5x import T5xSource
 from checkpoints.sources.url import UrlSource
 from checkpoints.sources.wheel import WheelSource
@@ -46,6 +47,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "git": GitSource,
     "git_lfs": GitLfsSource,
     "huggingface": HuggingFaceSource,
+    "npm": NpmSource,
     "t5x": T5xSource,
     "url": UrlSource,
     "wheel": WheelSource,

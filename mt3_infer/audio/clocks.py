@@ -13,7 +13,7 @@ from mt3_infer.audio.frames import frame_bytes, is_layer_2, is_mp3_index, skip_t
 NO_CLOCKS = frozenset(["avi", "rm"])
 """Containers that count chunks instead of keeping time."""
 COUNTED = frozenset(["aiff", "au", "caf", "voc", "wav"])
-"""Containers whose clock counts samples: of plain samples it tells nothing more."""
+"""Containers whose clock counts samples: for plain samples it adds nothing."""
 
 STREAMS = frozenset(["aac", "ac3", "dts", "dtshd", "eac3", "mp3", "truehd"])
 """Containers that are nothing but frames: their clock stops while bytes are skipped."""
@@ -38,7 +38,7 @@ MAX_SKIPPED = 4 << 20  # bytes of damage in which the next ADTS frame is looked 
 
 
 class Clock:
-    """Tells when a frame sounds on the recording's clock, and what of it its encoder put in front."""
+    """Determines when a frame sounds on the recording's clock, and how much of it is the encoder's delay."""
 
     def __init__(self, file: File, part: Part, *, names: frozenset[str], codec: str, origin: float) -> None:
         self._file = file
@@ -69,7 +69,7 @@ class Clock:
             self._first_packet = seconds_of(packet.pts, packet.time_base)
             if self._codec.startswith("mp3") and is_layer_2(
                 bytes(packet)
-            ):  # transport streams do not tell them apart
+            ):  # transport streams do not distinguish them
                 self._codec = "mp2"
             self._is_first_packet = False
         elif "mp3" in self._names and is_mp3_index(bytes(packet)):
@@ -146,7 +146,7 @@ class Clock:
         return begins, skipped
 
     def _find_delay(self, frame: AudioFrame, at: float | None) -> int:
-        """Return the usual delay of the codec where the file says nothing of it, else 0."""
+        """Return the usual delay of the codec where the file does not state it, else 0."""
         codec = self._codec
         usual = CODEC_DELAYS.get(codec, 0)
         if "asf" in self._names:

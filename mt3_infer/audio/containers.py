@@ -133,7 +133,7 @@ class OpenPart:
         return "i" if codec.startswith("pcm_s32") else None
 
     def frames(self, report: Report, limit: float) -> Iterator[tuple[float | None, Raw]]:
-        """Yield each frame with its time on the recording's clock, None where its place alone tells.
+        """Yield each frame with its time on the recording's clock, None if only its position determines it.
 
         Damaged packets are passed over while sound ones outnumber them.
         """

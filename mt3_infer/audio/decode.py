@@ -74,7 +74,7 @@ class Recording:
         self.warnings.extend(level_warnings(self._mixer, self._remover, self.seconds))
 
     def _find_divisor(self) -> float | None:
-        """Look through all samples of a file whose type does not tell their scale."""
+        """Look through all samples of a file whose type does not determine their scale."""
         kind = self._opened.raw_kind
         if kind is None:
             return None

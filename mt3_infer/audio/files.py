@@ -37,7 +37,7 @@ class Part:
         start, end: bytes of the file.
         prefix: bytes that take the place of what stands before `start`, as a header with true sizes.
         patches: bytes that take the place of the file's own, by their offset in the file.
-        missing_seconds: sound that the header states and the file does not hold, where bytes tell.
+        missing_seconds: sound that the header states and the file does not hold, if the bytes determine that.
         is_cut: whether the bytes show that the end is missing.
         stated_seconds: length that the header states, where FFmpeg takes it from what is there.
         warnings: sentences about what was read otherwise than the header states, with their codes.

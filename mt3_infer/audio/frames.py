@@ -63,7 +63,7 @@ def find_block(file: File, offset: int, end: int) -> int | None:
 
 
 def frame_bytes(codec: str, head: bytes) -> int:
-    """Return the bytes that the header of an MP3 or ADTS frame states, 0 where it tells nothing."""
+    """Return the bytes that the header of an MP3 or ADTS frame states, 0 if it states none."""
     if codec.startswith("mp3"):
         return mp3_frame_bytes(head)
     if codec.startswith("aac") and len(head) >= 6 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:

@@ -192,7 +192,7 @@ class OffsetRemover:
 
     def remove(self, waveform: Waveform, rate: int) -> Waveform:
         """Return the waveform without its offset."""
-        if len(waveform) * 2 >= rate or not self._has_begun:  # the mean of less says nothing of an offset
+        if len(waveform) * 2 >= rate or not self._has_begun:  # the mean of less does not determine an offset
             mean = float(np.mean(waveform, dtype=np.float64)) if len(waveform) else 0.0
             if abs(mean - self.offset) > OFFSET:
                 self.offset = mean if abs(mean) > OFFSET else 0.0

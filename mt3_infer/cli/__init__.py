@@ -1,4 +1,4 @@
-"""The command `mt3-infer`: transcribe, list, the commands for checkpoints, and what other packages add.
+"""The command `mt3-infer`: transcribe, export, list, the commands for checkpoints, and what other packages add.
 
 Commands of others are entry points of the group `mt3_infer.commands`, so that this package need not know them.
 Results go to files, tables to stdout, progress and errors to stderr. An error is one sentence and exit code 1, a
@@ -17,6 +17,8 @@ import click
 
 from checkpoints.cli import COMMANDS as CHECKPOINT_COMMANDS
 from checkpoints.cli import human_size
+from mt3_infer.cli.evaluating import compare_command, evaluate_command
+from mt3_infer.cli.exporting import export_command
 from mt3_infer.cli.transcribing import transcribe_command
 from mt3_infer.model import DISTRIBUTION, library_version
 
@@ -52,7 +54,7 @@ def _announced() -> dict[str, metadata.EntryPoint]:
 
 
 def _load_command(point: metadata.EntryPoint) -> click.Command:
-    """The command behind an entry point; where its packages are not installed, one that says so."""
+    """The command behind an entry point; without its packages, one that names them."""
     try:
         command = point.load()
     except ImportError as error:
@@ -79,7 +81,7 @@ def _missing_command(name: str, message: str) -> click.Command:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(library_version(), prog_name="mt3-infer")
 def main() -> None:
-    """Turn recordings into notes: MIDI files, or JSON."""
+    """Turn recordings into notes: MIDI files, tables, sound."""
 
 
 @main.command("list")
@@ -102,7 +104,7 @@ def list_command(as_json: bool) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-for _command in (transcribe_command, *CHECKPOINT_COMMANDS):
+for _command in (transcribe_command, export_command, evaluate_command, compare_command, *CHECKPOINT_COMMANDS):
     main.add_command(_command)
 
 

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import click
 
+from mt3_infer.exports import ENDINGS
+
 PIPE = "-"
 """Standard input as a recording, standard output as a result."""
 
-FORMATS = {".mid": "mid", ".midi": "mid", ".json": "json"}
-SUFFIXES = {"mid": ".mid", "json": ".json"}
+SUFFIXES = {ending[1:]: ending for ending in ENDINGS if ending not in (".midi", ".ogg")}
+"""The ending of a result's name, by the name of its format."""
+FORMATS = {".midi": "mid", ".ogg": "opus"} | {ending: name for name, ending in SUFFIXES.items()}
 
 RECORDINGS = frozenset(
     """
@@ -188,7 +191,7 @@ def _is_file_name(output: str, file_format: str | None, *, several: bool) -> boo
         return False
     if several and os.path.lexists(output):
         raise click.UsageError(f"Several recordings need a folder to be written to, and {output} is a file.")
-    wanted = SUFFIXES[file_format] if file_format else ".mid or .json"
+    wanted = SUFFIXES[file_format] if file_format else f"one of {', '.join(SUFFIXES.values())}"
     raise click.UsageError(f"The output must end in {wanted}, or in / to be a folder: {output}")
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +21,12 @@ import click
 
 from checkpoints.cli import fetch_bar
 from checkpoints.errors import CheckpointError
+from mt3_infer.cli.options import given, with_options
 from mt3_infer.cli.paths import PIPE, SUFFIXES, Recording, find_recordings, format_of, pair_with_outputs
 from mt3_infer.cli.progress import BatchBar, echo_line
 from mt3_infer.errors import MT3Error
-from mt3_infer.files import check_writable, write_whole
+from mt3_infer.exports import ENDINGS, export
+from mt3_infer.files import check_writable
 from mt3_infer.model import DEFAULT_MODEL, Model
 from mt3_infer.models import MODELS
 from mt3_infer.transcription import Transcription
@@ -101,33 +105,12 @@ class Batch:
             outcome.warnings = list(result.warnings)
             with _as_output_error(target):
                 _write(result, target, format_of(target, self.file_format))
-        except (MT3Error, OutputError, OSError) as error:
+        except (MT3Error, CheckpointError, OutputError, OSError) as error:
             outcome.fail(error)
         else:
             outcome.notes = len(result.notes)
             outcome.duration = round(result.duration, 3)
         outcome.seconds = round(time.monotonic() - started, 3)
-
-
-def _model_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of all models to a command: from the table, so that a new model brings its own."""
-    takers: dict[str, list[str]] = {}
-    for spec in MODELS.values():
-        for name in spec.options.model_fields:
-            takers.setdefault(name, []).append(spec.name)
-    for name, models in reversed(takers.items()):
-        option = MODELS[models[0]].options.model_fields[name]
-        is_flag = option.annotation is bool
-        default = "" if option.default == () else f"; default: {option.default}"
-        add = click.option(
-            f"--{name.replace('_', '-')}" + (f"/--no-{name.replace('_', '-')}" if is_flag else ""),
-            name,
-            type=option.annotation if option.annotation in (bool, int, float) else str,
-            default=None,
-            help=f"{option.description} [{', '.join(models)}{default}]",
-        )
-        function = add(function)
-    return function
 
 
 @click.command("transcribe")
@@ -149,7 +132,7 @@ def _model_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--batch-size", type=int, help="Segments worked on at once, for models that can choose.")
 @click.option("-q", "--quiet", is_flag=True, help="Show errors and warnings only.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON on standard output.")
-@_model_options
+@with_options({name: spec.options for name, spec in MODELS.items()})
 def transcribe_command(
     files: tuple[str, ...],
     output: str | None,
@@ -186,7 +169,7 @@ def transcribe_command(
         targets,
         {recording: Outcome(recording.source, _shown(targets, recording), model) for recording in recordings},
         file_format,
-        {name: value for name, value in options.items() if value is not None},
+        given(options),
     )
     for recording, outcome in batch.outcomes.items():
         if recording.problem is not None:
@@ -254,17 +237,21 @@ def _load(name: str, checkpoint: Path | None, quiet: bool, **device_options: Any
 
 
 def _write(result: Transcription, target: Path | None, file_format: str) -> None:
-    content = result.to_midi() if file_format == "mid" else result.to_json().encode()
+    name, options = ENDINGS[SUFFIXES[file_format]]
     if target is not None:
-        write_whole(target, content)
+        export(result, name, target, options)
         return
-    try:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # What is left in the buffer would be an error once more when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
+    with tempfile.TemporaryDirectory(prefix="mt3-infer-") as folder:
+        part = Path(folder, "result")
+        export(result, name, part, options)
+        try:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            # What is left in the buffer would be an error once more when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise
 
 
 def _show(outcome: Outcome, *, quiet: bool) -> None:

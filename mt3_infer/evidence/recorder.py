@@ -6,8 +6,11 @@ recording, so that a window's evidence is the same, to the byte, whichever shard
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Self
 
 import msgpack
@@ -19,10 +22,14 @@ from mt3_infer.audio.segments import SegmentGrid
 from mt3_infer.evidence.energy import MARGIN, SAMPLE_RATE, window_energies
 from mt3_infer.evidence.posteriors import quantize
 from mt3_infer.evidence.tracks import compress
+from mt3_infer.inference.engine import Engine, Request, Session, SingleStep
+from mt3_infer.inference.threads import available_cpus
 from mt3_infer.models.basic_pitch.config import EDGE_FRAMES, HOP, WINDOW_SAMPLES, Posteriors
 
 VERSION = 1
 """Of the evidence. Evidence of another version, from a worker of another release, is not used."""
+
+MOST_THREADS = 4
 
 PosteriorNetwork = Callable[[Waveform], Posteriors]
 """Takes windows of shape (N, 43844); see `BasicPitch.posteriors`."""
@@ -92,8 +99,51 @@ def windows_of(grid: SegmentGrid, first: int, stop: int, samples: int) -> tuple[
     return begin(first), count if stop >= grid.count(samples) else begin(stop)
 
 
+@dataclass(frozen=True)
+class Window:
+    """A window to compute evidence from.
+
+    Attributes:
+        samples: two seconds at `sample_rate`.
+        sample_rate: in Hz.
+        posteriors: Basic Pitch, or None to do without it.
+    """
+
+    samples: Waveform
+    sample_rate: int
+    posteriors: PosteriorNetwork | None
+
+    def compute(self) -> WindowEvidence:
+        """Return the window's energies and posteriors, compressed."""
+        resampled = soxr.resample(self.samples, self.sample_rate, SAMPLE_RATE, quality="HQ")
+        energies = compress(window_energies(resampled))
+        if self.posteriors is None:
+            return energies, None
+        begin = MARGIN - EDGE_FRAMES * HOP
+        frames, onsets = self.posteriors(resampled[np.newaxis, begin : begin + WINDOW_SAMPLES])
+        return energies, compress(quantize(frames, onsets))
+
+
+WindowEvidence = tuple[bytes, bytes | None]
+
+
+@cache
+def _engines() -> list[Engine[Window, WindowEvidence]]:
+    """Return engines that take the windows of all recordings in turn.
+
+    There are several, because a GPU transcribes faster than one CPU computes evidence; they leave half of the CPUs
+    to the decoding of audio and the network. A caller may be a daemon thread, on which no native code must run.
+    """
+    count = max(1, min(MOST_THREADS, available_cpus() // 2))
+    return [Engine(SingleStep(_compute, slots=1), add_at_once=1) for _ in range(count)]
+
+
+def _compute(windows: Sequence[Window]) -> list[WindowEvidence]:
+    return [window.compute() for window in windows]
+
+
 class EvidenceRecorder:
-    """Passes samples on, and computes the evidence of the windows that are complete.
+    """Passes samples on, while engines compute the evidence of the windows that are complete.
 
     Args:
         sample_rate: of the samples, in Hz.
@@ -108,7 +158,7 @@ class EvidenceRecorder:
         posteriors: PosteriorNetwork | None = None,
         *,
         position: int = 0,
-        windows: tuple[int, int] | None = None,
+        windows: Sequence[int] | None = None,
     ) -> None:
         self.evidence = Evidence(posteriors=None if posteriors is None else [])
         self._grid = window_grid(sample_rate)
@@ -122,29 +172,65 @@ class EvidenceRecorder:
 
     def passing(self, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
         """Yield the blocks. The evidence is complete after the last one."""
-        for block in blocks:
-            self._take(block)
-            yield block
-        stop = self._grid.count(self._position) if self._stop is None else self._stop
-        while self._next < stop:
-            window = np.zeros(self._grid.length, np.float32)
-            window[: len(self._pending)] = self._pending[: self._grid.length]
-            self._compute(window)
+        with ExitStack() as stack:
+            turns = _Turns([stack.enter_context(engine.session()) for engine in _engines()])
+            for block in blocks:
+                for window in self._complete(block):
+                    self._keep(turns.submit(window))
+                yield block
+            for window in self._last():
+                self._keep(turns.submit(window))
+            self._keep(turns.take_all())
 
-    def _take(self, block: Waveform) -> None:
+    def _complete(self, block: Waveform) -> Iterator[Window]:
+        """Yield the windows that end with a block."""
         self._position += len(block)
         skipped = min(self._skip, len(block))
         self._skip -= skipped
         self._pending = np.concatenate([self._pending, block[skipped:]])
         while len(self._pending) >= self._grid.length and (self._stop is None or self._next < self._stop):
-            self._compute(self._pending[: self._grid.length])
+            yield self._window()
 
-    def _compute(self, window: Waveform) -> None:
-        resampled = soxr.resample(window, self._grid.sample_rate, SAMPLE_RATE, quality="HQ")
-        self.evidence.energies.append(compress(window_energies(resampled)))
-        if self._network is not None and self.evidence.posteriors is not None:
-            begin = MARGIN - EDGE_FRAMES * HOP
-            frames, onsets = self._network(resampled[np.newaxis, begin : begin + WINDOW_SAMPLES])
-            self.evidence.posteriors.append(compress(quantize(frames, onsets)))
+    def _last(self) -> Iterator[Window]:
+        """Yield the windows that the recording ends in, padded with silence."""
+        stop = self._grid.count(self._position) if self._stop is None else self._stop
+        while self._next < stop:
+            self._pending = np.pad(self._pending, (0, max(0, self._grid.length - len(self._pending))))
+            yield self._window()
+
+    def _window(self) -> Window:
+        samples = self._pending[: self._grid.length]
         self._next += 1
         self._pending = self._pending[self._grid.hop :]
+        return Window(samples, self._grid.sample_rate, self._network)
+
+    def _keep(self, computed: Iterable[WindowEvidence]) -> None:
+        for energies, posteriors in computed:
+            self.evidence.energies.append(energies)
+            if self.evidence.posteriors is not None and posteriors is not None:
+                self.evidence.posteriors.append(posteriors)
+
+
+class _Turns:
+    """Several sessions that take windows in turn; at most two windows each are under way."""
+
+    def __init__(self, sessions: Sequence[Session[Window, WindowEvidence]]) -> None:
+        self._idle = deque([*sessions, *sessions])
+        self._busy: deque[Session[Window, WindowEvidence]] = deque()
+
+    def submit(self, window: Window) -> list[WindowEvidence]:
+        """Submit a window; return the evidence of an earlier one if all sessions were busy."""
+        done = [] if self._idle else [self._take()]
+        session = self._idle.popleft()
+        session.submit(Request(window))
+        self._busy.append(session)
+        return done
+
+    def take_all(self) -> list[WindowEvidence]:
+        """Return the evidence of the windows that are under way, in order."""
+        return [self._take() for _ in range(len(self._busy))]
+
+    def _take(self) -> WindowEvidence:
+        session = self._busy.popleft()
+        self._idle.append(session)
+        return session.take()

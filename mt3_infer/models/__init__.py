@@ -12,19 +12,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from mt3_infer.errors import InvalidOptionError, MissingDependencyError
+from mt3_infer.options import Options, check_options
 from mt3_infer.symbolic.instruments import Instrument
 
 if TYPE_CHECKING:
     from mt3_infer.network import Network
 
 
-class ModelOptions(BaseModel):
-    """The options that a model takes for one transcription. Unknown names and wrong values are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ModelOptions(Options):
+    """The options that a model takes for one transcription."""
 
 
 class BasicPitchOptions(ModelOptions):
@@ -105,15 +104,7 @@ class ModelSpec:
         Raises:
             InvalidOptionError: an unknown name or a value out of range.
         """
-        try:
-            return self.options.model_validate(options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                known = ", ".join(self.options.model_fields) or "none"
-                raise InvalidOptionError(f"{self.name} takes no option {name!r}; it takes: {known}.") from error
-            raise InvalidOptionError(f"Option {name} of {self.name}: {first['msg']}.") from error
+        return check_options(self.options, options, taker=self.name)
 
     def load(self, checkpoint: Path, **device_options: Any) -> Network[Any]:
         """Build the network from a checkpoint.

@@ -45,7 +45,7 @@ class _Span:
 def notes_to_midi(notes: Iterable[Note]) -> bytes:
     """Write a MIDI file.
 
-    On one track a pitch sounds once at a time, since MIDI cannot tell which of two it should end: a note
+    On one track a pitch sounds once at a time, since MIDI cannot state which of two a note-off ends: a note
     ends where the next of its pitch begins, and of two that begin at once the longer is kept. No note is
     shorter than a tick.
     """

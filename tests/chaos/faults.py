@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -188,10 +188,11 @@ def _skip_reading_back() -> None:
     from shared.errors import StorageUnavailable
     from shared.storage import ObjectStorage, StoredObject
 
-    def put_unchecked(storage: ObjectStorage, key: str, content: bytes, *, content_type: str) -> StoredObject:
+    def put_unchecked(storage: ObjectStorage, key: str, content: BinaryIO, *, content_type: str) -> StoredObject:
+        data = content.read()
         with suppress(StorageUnavailable):
-            storage.put(key, io.BytesIO(content), content_type=content_type)
-        return StoredObject(key, len(content), hashlib.sha256(content).hexdigest())
+            storage.put(key, io.BytesIO(data), content_type=content_type)
+        return StoredObject(key, len(data), hashlib.sha256(data).hexdigest())
 
     vars(worker.context)["put_checked"] = put_unchecked
 

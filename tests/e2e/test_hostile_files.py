@@ -15,9 +15,9 @@ import pytest
 from tests import servers
 from tests.chaos.runs import SCALE
 from tests.client import ServiceClient
-from tests.e2e.test_lifecycle import process_of
 from tests.fuzz.mutants import mutate
 from tests.recordings import tone, write
+from tests.servers import process_of
 from tests.unit.mt3_infer.audio.test_containers import KINDS
 from tests.unit.mt3_infer.audio.test_isolation import tagged_matroska
 

@@ -46,33 +46,13 @@ def own_service(
         yield service
 
 
-def process_of(service: servers.Service, words: str) -> psutil.Process:
-    """Return the child process whose command line contains some words."""
-    found: list[psutil.Process] = []
-
-    def is_there() -> bool:
-        children = psutil.Process(service.process.pid).children()
-        found[:] = [child for child in children if words in command_line(child)]
-        return bool(found)
-
-    servers.wait_until(is_there, what=words)
-    return found[0]
-
-
-def command_line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:  # or a zombie
-        return ""
-
-
 def test_job_of_a_killed_worker_succeeds_on_the_next_attempt(
     own_service: servers.Service, long_recording: bytes
 ) -> None:
     client = ServiceClient(own_service.url)
     job_id = client.submit(long_recording).json["id"]
     assert client.wait(job_id, until=("transcribing",))["status"] == "processing"
-    killed = process_of(own_service, "worker.app")
+    killed = servers.process_of(own_service, "worker.app")
     killed.kill()
     began = time.monotonic()
     servers.wait_until(lambda: client.job(job_id)["attempts"] == 2, seconds=30, what="another attempt")
@@ -80,7 +60,7 @@ def test_job_of_a_killed_worker_succeeds_on_the_next_attempt(
     job = client.wait(job_id)
     assert (job["status"], job["attempts"], job["error"]) == ("succeeded", 2, None)
     assert recovery < LEASE_SECONDS + 5 + 10, "lease, one look of the scheduler, and a start of the worker"
-    assert process_of(own_service, "worker.app").pid != killed.pid
+    assert servers.process_of(own_service, "worker.app").pid != killed.pid
 
 
 def test_cancel_takes_effect_within_two_seconds(own_service: servers.Service, long_recording: bytes) -> None:
@@ -102,10 +82,10 @@ def test_cancel_takes_effect_within_two_seconds(own_service: servers.Service, lo
 @pytest.mark.parametrize("words", ["-m web ", "worker.scheduler", "redis-server"])
 def test_dead_process_is_restarted(own_service: servers.Service, bach: Path, words: str) -> None:
     client = ServiceClient(own_service.url)
-    killed = process_of(own_service, words)
+    killed = servers.process_of(own_service, words)
     killed.kill()
     servers.wait_until(lambda: not killed.is_running() or killed.status() == "zombie")
-    servers.wait_until(lambda: process_of(own_service, words).pid != killed.pid, what="a new process")
+    servers.wait_until(lambda: servers.process_of(own_service, words).pid != killed.pid, what="a new process")
     servers.wait_until(lambda: servers.answers(f"{own_service.url}/readyz"), seconds=30, what="readiness")
     assert client.transcribe(bach)["status"] == "succeeded"
 
@@ -117,7 +97,7 @@ def test_hanging_worker_is_replaced_and_its_job_succeeds(
     with servers.whole_service(tmp_path, environment | {"MT3_LIVENESS_SECONDS": "5"}) as service:
         client = ServiceClient(service.url)
         assert client.transcribe(bach)["status"] == "succeeded"
-        hanging = process_of(service, "worker.app")
+        hanging = servers.process_of(service, "worker.app")
         hanging.suspend()
         job_id = client.submit(bach).json["id"]
         servers.wait_until(lambda: not hanging.is_running(), seconds=90, what="the end of the worker that hangs")

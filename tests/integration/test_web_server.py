@@ -251,9 +251,29 @@ def test_a_wait_ends_when_its_time_is_over(client: ServiceClient) -> None:
     began = time.monotonic()
     answer = client.get(f"/v1/transcriptions/{job_id}", Prefer="respond-async, wait=1")
     assert (answer.status, answer.json["status"]) == (200, "queued")
+    assert answer.headers["Preference-Applied"] == "wait=1"
     assert 1 <= time.monotonic() - began < 10
     etag = {"If_None_Match": answer.headers["ETag"]}
     assert client.get(f"/v1/transcriptions/{job_id}", Prefer="wait=1", **etag).status == 304
+
+
+def test_an_upload_waits_for_the_end_of_its_job(client: ServiceClient) -> None:
+    answer = client.submit(b"RIFF", prefer="wait=1")
+    assert (answer.status, answer.json["status"]) == (202, "queued"), "not ended in time"
+    assert answer.headers["Location"] == f"/v1/transcriptions/{answer.json['id']}"
+    assert (answer.headers["Preference-Applied"], answer.headers["Retry-After"]) == ("wait=1", "1")
+
+    def cancel_the_newest() -> None:
+        jobs = client.get("/v1/transcriptions?limit=1&status=queued").json["items"]
+        client.call("POST", f"/v1/transcriptions/{jobs[0]['id']}/cancel")
+
+    timer = threading.Timer(1.5, cancel_the_newest)
+    timer.start()
+    answer = client.submit(b"RIFF", prefer="wait=30")
+    timer.join()
+    assert (answer.status, answer.json["status"]) == (200, "canceled")
+    assert answer.headers["Location"] == f"/v1/transcriptions/{answer.json['id']}"
+    assert "Retry-After" not in answer.headers
 
 
 def test_uploads_to_a_hanging_storage_do_not_block_other_requests(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ GROUPS = ["prev_L8_g1", "prev_L8_g2", "prev_L0_g1", "v2_L8_g2"]
 
 
 class TinyMRMT3(MRMT3):
-    """Hears stored features: those that a segment's index stands for."""
+    """Takes stored features, selected by the index of the segment."""
 
     def features(self, segments: Sequence[Segment]) -> torch.Tensor:
         return torch.from_numpy(TINY["features"][[segment.index for segment in segments]])
@@ -73,15 +73,15 @@ SEGMENTS = [Segment(index, np.zeros(FRAMES * known.HOP_LENGTH, np.float32), 1) f
 
 def test_tokens_are_those_of_the_published_network(group, network):
     ours = list(network.infer(SEGMENTS, MT3Options()))
-    assert [([PAD, *said] + FRAMES * [PAD])[:FRAMES] for said in ours] == stored_tokens(group)
+    assert [([PAD, *output] + FRAMES * [PAD])[:FRAMES] for output in ours] == stored_tokens(group)
 
 
 def test_memory_is_that_of_the_published_network(group, network):
-    said = [None, *([row[1:] for row in stored_tokens(group)[:2]])]
+    output = [None, *([row[1:] for row in stored_tokens(group)[:2]])]
     theirs = TINY[f"{group}/memory"]
     if theirs.size:
-        np.testing.assert_allclose(network.remember(said).numpy(), theirs, rtol=0, atol=1e-4)
-        one_by_one = [network.remember([one])[0].numpy() for one in said]
+        np.testing.assert_allclose(network.remember(output).numpy(), theirs, rtol=0, atol=1e-4)
+        one_by_one = [network.remember([one])[0].numpy() for one in output]
         np.testing.assert_allclose(one_by_one, theirs, rtol=0, atol=1e-4)
 
 

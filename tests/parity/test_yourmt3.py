@@ -130,11 +130,11 @@ def test_what_the_channels_look_at(case):
 def test_logits(case):
     reference, tokens = case.reference("logits_first"), case.reference("greedy_tokens")
     if case.config.channels > 1:
-        rows, said = case.memory[[0, 4, 12]], tokens[0, [0, 4, 12]]
+        rows, output = case.memory[[0, 4, 12]], tokens[0, [0, 4, 12]]
     else:
-        rows, said = case.memory, tokens
+        rows, output = case.memory, tokens
     decoder, (count, steps, _) = case.network.decoder, reference.shape
-    fed = torch.from_numpy(np.concatenate([np.zeros((count, 1), np.int64), said[:, : steps - 1]], 1))
+    fed = torch.from_numpy(np.concatenate([np.zeros((count, 1), np.int64), output[:, : steps - 1]], 1))
     config = decoder.config
     kept = list(torch.zeros(config.num_decoder_layers, 2, count, config.num_heads, steps, config.d_kv))
     segment = list(decoder.segment_keys_values(rows))
@@ -144,7 +144,7 @@ def test_logits(case):
 
 
 def padded(result: list[list[list[int]]], length: int) -> list[list[list[int]]]:
-    return [[(said + [PAD] * length)[:length] for said in channels] for channels in result]
+    return [[(output + [PAD] * length)[:length] for output in channels] for channels in result]
 
 
 def test_greedy_tokens(case):
@@ -157,9 +157,9 @@ def test_ends(case):
     reference = case.reference("eosA_tokens").reshape(2, case.config.channels, -1)
     longest = 256 if case.config.channels > 1 else 160
     model = case.model(max_tokens=longest, end=6.0 * case.weights["decoder.logits.weight"][1])
-    said = list(model.tokens([AUDIO]))
-    assert padded(said, reference.shape[-1]) == reference.tolist()
-    assert max(map(len, (tokens for channels in said for tokens in channels))) <= reference.shape[-1]
+    output = list(model.tokens([AUDIO]))
+    assert padded(output, reference.shape[-1]) == reference.tolist()
+    assert max(map(len, (tokens for channels in output for tokens in channels))) <= reference.shape[-1]
 
 
 def test_end_as_likely_as_another_token(case):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from shared.kinds import ASSEMBLE, SHARD, TRANSCRIBE
+from shared.kinds import ASSEMBLE, EXPORT, SHARD, TRANSCRIBE
 from worker.context import Handler
-from worker.handlers import assemble, shard, transcribe
+from worker.handlers import assemble, export, shard, transcribe
 
 HANDLERS = {
     TRANSCRIBE: Handler(transcribe.run, transcribe.stores),
     SHARD: Handler(shard.run, shard.stores),
     ASSEMBLE: Handler(assemble.run, assemble.stores),
+    EXPORT: Handler(export.run, export.stores),
 }

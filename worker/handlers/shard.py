@@ -8,8 +8,6 @@ from contextlib import closing
 from typing import Any
 
 from mt3_infer.audio.segments import split_segments
-from mt3_infer.evidence.recorder import EvidenceRecorder
-from mt3_infer.model import Model
 from mt3_infer.symbolic.results import pack
 from shared import work
 from shared.kinds import SHARD, Claim
@@ -33,7 +31,8 @@ def run(context: Context) -> Done:
     previous = _last_result_before(context) if network.in_order and claim.number else None
     options = model.spec.check_options(claim.options)
     with context.services.storage.open(claim.input_key) as audio:
-        recorder = _recorder(claim, model)
+        plan = claim.payload.get("evidence")  # none if it was split without, or by an earlier release
+        recorder = None if plan is None else model.record_evidence(**plan)
         samples = read_samples(audio, network.grid.sample_rate)
         blocks = samples if recorder is None else recorder.passing(samples)
         segments = split_segments(blocks, network.grid, first=claim.payload["first"], stop=claim.payload["stop"])
@@ -49,14 +48,6 @@ def run(context: Context) -> Done:
     if recorder is not None:
         context.store(evidence_key(prefix + "results"), recorder.evidence.pack())
     return Done(result_key=prefix + "results")
-
-
-def _recorder(claim: Claim, model: Model) -> EvidenceRecorder | None:
-    """Return a recorder of the shard's evidence; None if its recording was split without."""
-    if "windows" not in claim.payload:
-        return None
-    first, stop = claim.payload["windows"]
-    return model.record_evidence(position=claim.payload["position"], windows=(first, stop))
 
 
 def _last_result_before(context: Context) -> Any:

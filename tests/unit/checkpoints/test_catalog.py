@@ -83,7 +83,7 @@ def test_a_sound_row_is_read(tmp_path: Path) -> None:
             '"wheel"',
             '"owl"',
             "Catalog row tiny/weights.bin: there is no source of kind 'owl'; the kinds are: "
-            "git, git_lfs, huggingface, t5x, url, wheel.",
+            "git, git_lfs, huggingface, npm, t5x, url, wheel.",
         ),
         (', member = "m"', "", "1 required positional argument: 'member'."),
         ("[{kind", "[] # [{kind", "Catalog row tiny/weights.bin: it has no sources."),

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 
 from mt3_infer import AudioWarning, Model, Transcription
 from mt3_infer.cli import main
-from mt3_infer.files import write_whole
+from mt3_infer.exports import export
 from mt3_infer.models import MODELS
 from tests.recordings import tone, write
 from tests.unit.mt3_infer.test_files import full_disk
@@ -164,14 +164,12 @@ def test_a_full_disk_is_an_error_of_the_output_and_leaves_nothing(songs: list[Pa
 def test_an_output_that_fails_later_is_named_and_the_others_are_done(
     songs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_really = write_whole
-
-    def write_all_but_a(target: Path, content: bytes) -> None:
+    def write_all_but_a(result: Transcription, name: str, target: Path, options: dict[str, str]) -> None:
         if target.name == "a.mid":
             raise OSError(errno.ENOSPC, "No space left on device", str(target))
-        write_really(target, content)
+        export(result, name, target, options)
 
-    monkeypatch.setattr("mt3_infer.cli.transcribing.write_whole", write_all_but_a)
+    monkeypatch.setattr("mt3_infer.cli.transcribing.export", write_all_but_a)
     result = run("transcribe", *songs, "--json")
     assert result.exit_code == 1
     first, second = json.loads(result.stdout)

@@ -108,7 +108,8 @@ def test_an_existing_folder_with_the_name_of_a_file_is_a_folder(music: Path) -> 
     [
         ("both.mid", r"both\.mid takes one recording, and there are 2"),
         ("-", "Standard output takes one recording, and there are 2"),
-        ("both.wav", r"must end in \.mid or \.json, or in / to be a folder"),
+        ("both.wav", r"both\.wav takes one recording, and there are 2"),
+        ("both.doc", r"must end in one of \.mid, \.json, .*, or in / to be a folder"),
         ("music/notes", "is a file"),
         ("", "empty"),
     ],

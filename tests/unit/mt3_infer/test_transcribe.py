@@ -27,7 +27,7 @@ RATE = 22050
 
 
 class CountingNetwork:
-    """Counts the segments, and hears one note, as long as the recording."""
+    """Counts the segments, and outputs one note, as long as the recording."""
 
     device = "cpu"
     grid = SegmentGrid(RATE, hop=RATE, length=RATE)
@@ -64,7 +64,7 @@ def test_a_waveform_becomes_notes_with_provenance(model: Model) -> None:
     result = transcribe(tone(2.0, 44100), 44100, model=model, onset_threshold=0.4)
 
     (note,) = result.notes
-    assert (note.onset, note.pitch, note.velocity) == (0.0, 69, 100)
+    assert (note.onset, note.pitch, note.velocity) == (0.0, 69, 65)
     assert note.offset == pytest.approx(2.0, abs=1e-3)
     assert result.duration == 2.0
     assert result.provenance.model == "basic_pitch"
@@ -129,7 +129,7 @@ def test_the_file_that_is_saved_is_of_the_kind_it_is_named(model: Model, tmp_pat
     (note,) = saved["notes"]
     assert note.items() >= {"onset": 0.0, "offset": 1.0, "pitch": 69, "program": 0, "is_drum": False}.items()
     with pytest.raises(InvalidOptionError, match=r"\.mid"):
-        result.save(tmp_path / "a.wav")
+        result.save(tmp_path / "a.xyz")
 
 
 def test_notes_json_is_read_back(model: Model) -> None:

@@ -68,7 +68,7 @@ def test_delete_removes_the_row_and_records_its_files(any_sessions: Sessions) ->
             jobs.get_job(session, "public", job_id)
         prefixes = set(session.scalars(select(Garbage.prefix)))
         assert session.scalars(select(Attempt)).all() == []
-    assert prefixes == {f"uploads/{job_id}/", f"results/{job_id}/", f"shards/{job_id}/"}
+    assert prefixes == {f"{top}/{job_id}/" for top in ("uploads", "results", "shards", "exports")}
     assert not complete(any_sessions, claimed)
 
 
@@ -97,7 +97,7 @@ def test_a_list_is_newest_first_in_pages(any_sessions: Sessions) -> None:
         rest, end = jobs.list_jobs(session, "public", limit=3, cursor=cursor)
         assert [job.id for job in rest] == [ids[1], ids[0]]
         assert end is None
-        done, _ = jobs.list_jobs(session, "public", status=Status.SUCCEEDED)
+        done, _ = jobs.list_jobs(session, "public", jobs.JobFilter([Status.SUCCEEDED]))
         assert [job.id for job in done] == [ids[1]]
         with pytest.raises(InvalidCursor):
             jobs.list_jobs(session, "public", cursor="'; drop table jobs")

@@ -70,21 +70,21 @@ def plan_of(session: Session, call: Any) -> str:
 @pytest.mark.parametrize(
     "filters",
     [
-        {"status": Status.QUEUED},
+        {"statuses": (Status.QUEUED,)},
         {"model": "yourmt3"},
-        {"model": "yourmt3", "status": Status.SUCCEEDED},
-        {"model": "basic_pitch", "status": Status.FAILED},
+        {"model": "yourmt3", "statuses": (Status.SUCCEEDED,)},
+        {"model": "basic_pitch", "statuses": (Status.FAILED,)},
     ],
 )
 def test_a_list_of_few_jobs_does_not_read_the_others(session: Session, filters: dict[str, Any]) -> None:
-    plan = plan_of(session, lambda: jobs.list_jobs(session, "public", **filters))
+    plan = plan_of(session, lambda: jobs.list_jobs(session, "public", jobs.JobFilter(**filters)))
     assert "ix_jobs_" in plan, plan
     assert not reads_all(plan), plan
 
 
-@pytest.mark.parametrize("filters", [{}, {"status": Status.SUCCEEDED}, {"model": "basic_pitch"}])
+@pytest.mark.parametrize("filters", [{}, {"statuses": (Status.SUCCEEDED,)}, {"model": "basic_pitch"}])
 def test_a_list_of_many_jobs_reads_them_in_order(session: Session, filters: dict[str, Any]) -> None:
-    plan = plan_of(session, lambda: jobs.list_jobs(session, "public", **filters))
+    plan = plan_of(session, lambda: jobs.list_jobs(session, "public", jobs.JobFilter(**filters)))
     assert "Sort" not in plan, plan
     assert "TEMP B-TREE" not in plan, plan
     assert "Seq Scan" not in plan, plan

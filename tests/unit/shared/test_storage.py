@@ -51,7 +51,7 @@ def test_stored_object_is_read_back_with_its_size_and_hash(storage: ObjectStorag
 
 
 def test_checked_object_is_stored_intact(storage: ObjectStorage) -> None:
-    stored = put_checked(storage, "results/a/1/x", b"notes", content_type="application/json")
+    stored = put_checked(storage, "results/a/1/x", io.BytesIO(b"notes"), content_type="application/json")
     assert (stored.size, stored.sha256) == (5, hashlib.sha256(b"notes").hexdigest())
 
 
@@ -71,7 +71,9 @@ def test_storage_that_altered_an_object_is_detected(storage: ObjectStorage, kept
             return storage.open(key)
 
     with pytest.raises(StorageUnavailable, match="did not keep"):
-        put_checked(cast(ObjectStorage, Careless()), "results/a/1/x", b"notes", content_type="application/json")
+        put_checked(
+            cast(ObjectStorage, Careless()), "results/a/1/x", io.BytesIO(b"notes"), content_type="application/json"
+        )
 
 
 def test_object_is_replaced_atomically(storage: ObjectStorage) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import threading
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from uuid import UUID
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import insert
+from uuid6 import uuid7
 from werkzeug.test import TestResponse
 
 from checkpoints.catalog import BUILT_IN
@@ -105,6 +107,31 @@ def test_an_accepted_recording_is_stored_queued_and_announced(
     assert queue.notified == 1
     with storage.open(f"uploads/{job['id']}/audio") as stream:
         assert stream.read() == b"RIFFsound"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "form", "words"),
+    [
+        ("POST", "/v1/transcriptions", {"metdata": "{}"}, "form field 'metdata'. Did you mean 'metadata'?"),
+        ("POST", "/v1/transcriptions", {"color": "red"}, "Known: file, metadata, model, options."),
+        ("POST", "/v1/transcriptions?wait=5", {}, "query parameter 'wait'. It takes none."),
+        ("GET", "/v1/transcriptions?state=queued", None, "query parameter 'state'"),
+        ("GET", "/v1/transcriptions?limits=3", None, "Did you mean 'limit'?"),
+        ("GET", "/v1/models?foo=1", None, "query parameter 'foo'. It takes none."),
+        ("DELETE", f"/v1/transcriptions/{UUID(int=7)}?force=1", None, "query parameter 'force'"),
+    ],
+)
+def test_unknown_parameters_and_fields_are_refused_by_name(
+    client: FlaskClient, method: str, path: str, form: dict[str, str] | None, words: str
+) -> None:
+    data = None if form is None else {"file": (io.BytesIO(b"RIFF"), "a.wav"), **form}
+    assert_problem(client.open(path, method=method, data=data), 422, "invalid_request", words)
+    assert client.get("/v1/transcriptions").json["items"] == []
+
+
+def test_a_file_in_another_field_is_refused(client: FlaskClient) -> None:
+    data = {"file": (io.BytesIO(b"RIFF"), "a.wav"), "cover": (io.BytesIO(b"PNG"), "a.png")}
+    assert_problem(client.post("/v1/transcriptions", data=data), 422, "invalid_request", "form field 'cover'")
 
 
 def test_model_can_be_chosen_by_alias(client: FlaskClient) -> None:
@@ -292,9 +319,77 @@ def test_list_is_filtered_and_paginated(client: FlaskClient, sessions: Sessions,
     assert ([job["id"] for job in succeeded["items"]], succeeded["next_cursor"]) == ([ids[0]], None)
 
 
+def test_list_is_filtered_by_time_name_and_metadata(client: FlaskClient) -> None:
+    odd = {"a b": "x", "$.path": "z", "n": 7, "o'k": "100%"}
+    first = accepted(client, name="Nocturne_Op9.wav", metadata=json.dumps(odd))
+    second = accepted(client, name="100% Étude.mp3", metadata='{"album": "Demo"}')
+
+    def found(**query: str) -> list[str]:
+        answer = client.get("/v1/transcriptions", query_string=query)
+        assert answer.status_code == 200, answer.text
+        return [job["id"] for job in answer.json["items"]]
+
+    both = [second["id"], first["id"]]
+    assert found(status="queued,processing") == found(status="failed, queued") == both
+    assert found(status="failed,canceled") == []
+    assert found(q="nocturne") == found(q="_op9") == [first["id"]]
+    assert found(q="%") == [second["id"]], "no wildcard"
+    for key, value in odd.items():
+        assert found(**{f"metadata.{key}": str(value)}) == [first["id"]], key
+    assert found(**{"metadata.album": "Demo", "metadata.n": "7"}) == found(**{"metadata.album": "demo"}) == []
+    assert found(created_before=second["created_at"]) == [first["id"]]
+    assert found(created_after=first["created_at"]) == [second["id"]]
+    assert found(created_after="2020-01-01T00:00:00+02:00") == both
+    assert found(created_after="9999-12-31T23:59:59Z") == found(created_before="0001-01-02T00:00:00Z") == []
+
+
+def test_a_job_is_renamed_and_its_metadata_replaced(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    job = accepted(client, metadata='{"album": "Demo"}')
+    address = f"/v1/transcriptions/{job['id']}"
+    assert client.patch(address, json={"name": "folder/Prelude.wav"}).json["filename"] == "Prelude.wav"
+    changed = client.patch(address, json={"metadata": {"take": 2}}).json
+    assert (changed["filename"], changed["metadata"]) == ("Prelude.wav", {"take": 2})
+    assert client.patch(address, json={}).json == changed
+    finish(sessions, storage, job["id"])
+    midi = client.get(f"{address}/artifacts/transcription.mid")
+    assert "Prelude.mid" in midi.headers["Content-Disposition"]
+    wrong: list[Any] = [{"status": "failed"}, {"name": ""}, {"name": "\x00"}, {"metadata": {"x": "\x00"}}, []]
+    for body in [*wrong, {"metadata": 3}]:
+        assert_problem(client.patch(address, json=body), 422, "invalid_request")
+    assert_problem(client.patch(address, json={"metadata": {"x": "y" * 20_000}}), 422, "invalid_request", "16384")
+    assert_problem(client.patch(f"/v1/transcriptions/{UUID(int=7)}", json={"name": "a"}), 404, "not_found")
+
+
+def test_a_job_has_links_to_what_can_be_done(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    job = accepted(client)
+    address = f"/v1/transcriptions/{job['id']}"
+    assert job["links"] == {"self": address, "cancel": f"{address}/cancel", "retry": None}
+    assert job["expires_at"] is None
+    (listed,) = client.get("/v1/transcriptions").json["items"]
+    assert listed["queue"]["position"] == 1
+    canceled = client.post(job["links"]["cancel"]).json
+    assert canceled["links"] == {"self": address, "cancel": None, "retry": f"{address}/retry"}
+    client.post(canceled["links"]["retry"])
+    finish(sessions, storage, job["id"])
+    ended = client.get(address).json
+    assert ended["links"] == {"self": address, "cancel": None, "retry": None}
+    kept = datetime.fromisoformat(ended["expires_at"]) - datetime.fromisoformat(ended["finished_at"])
+    assert kept == timedelta(days=30)
+
+
 @pytest.mark.parametrize(
     ("query", "code"),
     [
+        ("created_after=yesterday", "invalid_request"),
+        ("created_after=2026-01-01T00:00:00", "invalid_request"),
+        ("q=", "invalid_request"),
+        ("metadata.%22=1", "invalid_request"),
+        ("metadata.a=%00", "invalid_request"),
+        ("status=", "invalid_request"),
         ("status=done", "invalid_request"),
         ("limit=0", "invalid_request"),
         ("cursor=x", "invalid_cursor"),
@@ -488,6 +583,8 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/transcriptions/{job_id}/cancel",
         "/v1/transcriptions/{job_id}/retry",
         "/v1/transcriptions/{job_id}/artifacts/{name}",
+        "/v1/transcriptions/{job_id}/exports",
+        "/v1/transcriptions/{job_id}/exports/{export_id}",
         "/v1/models",
         "/v1/models/{name}",
         "/livez",
@@ -529,7 +626,7 @@ def test_responses_have_the_declared_content_types(
     requests.sort(key=lambda request: request[0] == "DELETE")
     statuses = set()
     for method, path, ids in requests:
-        response = client.open(path.format(**ids), method=method)
+        response = client.open(path.format(**ids, export_id=uuid7()), method=method)
         declared = spec["paths"][path.split("?")[0]][method.lower()]["responses"]
         assert str(response.status_code) in declared, (method, path, ids, response.text)
         content = declared[str(response.status_code)].get("content", {})

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from threading import current_thread, main_thread
 from uuid import UUID
 
@@ -116,7 +117,7 @@ def test_the_download_of_the_checkpoint_reaches_the_row_and_leaves_it(
 
     def look() -> None:
         wait_until(lambda: get(any_sessions, job_id).download, what="figures of the download")
-        seen.append(view_job(get(any_sessions, job_id)).progress.download)
+        seen.append(view_job(get(any_sessions, job_id), ttl=timedelta(days=1)).progress.download)
 
     assert make_runner(FakeEngine(on_fetch=look)).run_next() == "succeeded"
     assert seen == [

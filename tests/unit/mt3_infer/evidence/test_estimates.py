@@ -40,7 +40,7 @@ def basic_pitch(store: CheckpointStore) -> Model:
 
 @pytest.fixture(scope="module")
 def posteriors(store: CheckpointStore, basic_pitch: Model) -> PosteriorNetwork:
-    found = open_posteriors(store, fetch=False, threads=1)
+    found = open_posteriors(store, fetch=False)
     assert found is not None
     return found
 
@@ -184,10 +184,10 @@ def test_transcription_has_velocities_and_confidence(bach: Path, basic_pitch: Mo
 def test_basic_pitch_is_not_fetched_offline(
     store: CheckpointStore, tmp_path: Path, basic_pitch: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert open_posteriors(store, fetch=False, threads=1) is not None
+    assert open_posteriors(store, fetch=False) is not None
     offline = CheckpointStore(tmp_path, offline=True)
-    assert open_posteriors(offline, fetch=True, threads=1) is None
+    assert open_posteriors(offline, fetch=True) is None
     assert "without Basic Pitch" in caplog.text
     caplog.clear()
-    assert open_posteriors(offline, fetch=True, threads=1) is None
+    assert open_posteriors(offline, fetch=True) is None
     assert not caplog.text, "a failed download is not tried again"

@@ -63,7 +63,7 @@ def random_weights(config: T5Config, *, memory: bool = True, end: float = 3.0) -
 
 
 class TinyMRMT3(MRMT3):
-    """Hears features of a kind, which is what a segment's first sample says."""
+    """Takes fixed features, selected by the first sample of the segment."""
 
     def features(self, segments: Sequence[Segment]) -> torch.Tensor:
         return FEATURES[[int(segment.waveform[0]) for segment in segments]]

@@ -1,0 +1,65 @@
+"""Notes as files of notes: MIDI, notes.json and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+from mt3_infer.exports import Export
+from mt3_infer.exports.options import ExportOptions
+from mt3_infer.symbolic.instruments import program_name
+from mt3_infer.symbolic.notes import Note
+
+if TYPE_CHECKING:
+    from mt3_infer.transcription import Transcription
+
+COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "instrument", "is_drum", "confidence")
+
+
+def write_midi(export: Export[ExportOptions]) -> None:
+    """Write a MIDI file."""
+    export.path.write_bytes(export.transcription.to_midi())
+
+
+def write_json(export: Export[ExportOptions]) -> None:
+    """Write notes.json."""
+    export.path.write_text(export.transcription.to_json(), encoding="utf-8")
+
+
+def write_csv(export: Export[ExportOptions]) -> None:
+    """Write a table of notes."""
+    with export.path.open("w", encoding="utf-8", newline="") as file:
+        _write_rows(export.transcription.notes, file)
+
+
+def to_csv(transcription: Transcription) -> str:
+    """Return the notes as a table with a header."""
+    text = io.StringIO()
+    _write_rows(transcription.notes, text)
+    return text.getvalue()
+
+
+def to_columns(transcription: Transcription) -> dict[str, list[Any]]:
+    """Return the notes by column, in the order of the columns of a table."""
+    rows = [asdict(note) | {"instrument": _instrument(note)} for note in transcription.notes]
+    return {name: [row[name] for row in rows] for name in COLUMNS}
+
+
+def _write_rows(notes: Sequence[Note], file: TextIO) -> None:
+    writer = csv.writer(file, lineterminator="\r\n")  # as RFC 4180 has it
+    writer.writerow(COLUMNS)
+    writer.writerows(_rows(notes))
+
+
+def _rows(notes: Sequence[Note]) -> Iterator[list[Any]]:
+    for note in notes:
+        row = asdict(note) | {"instrument": _instrument(note), "is_drum": str(note.is_drum).lower()}
+        row |= {"onset": f"{note.onset:.6f}", "offset": f"{note.offset:.6f}"}
+        yield [row[name] for name in COLUMNS]
+
+
+def _instrument(note: Note) -> str:
+    return program_name(note.program, note.is_drum)

@@ -1,0 +1,38 @@
+"""Options of models and exports: a table of names that users may give, each with its type and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mt3_infer.errors import InvalidOptionError
+
+
+class Options(BaseModel):
+    """Base class of options. Unknown names and wrong values are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Checked = TypeVar("Checked", bound=Options)
+
+
+def check_options(kind: type[Checked], options: Mapping[str, Any], *, taker: str) -> Checked:
+    """Return options as an instance of their class.
+
+    Args:
+        taker: what takes them, for the message.
+    Raises:
+        InvalidOptionError: an unknown name or a value out of range.
+    """
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(kind.model_fields) or "none"
+            raise InvalidOptionError(f"{taker} takes no option {name!r}; it takes: {known}.") from error
+        raise InvalidOptionError(f"Option {name} of {taker}: {first['msg']}.") from error
