@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -90,8 +91,12 @@ class ObjectStorage(Protocol):
     def delete_unfinished(self, *, older_than: datetime) -> int:
         """Remove the remains of writes that began before a time and never finished; return how many."""
 
-    def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
-        """Return a short-lived URL of the object; None if the service itself must send the bytes."""
+    def link(self, key: str, *, disposition: str, content_type: str, seconds: int) -> str | None:
+        """Return a short-lived URL of the object; None if the service itself must send the bytes.
+
+        Args:
+            disposition: the Content-Disposition of the response, see `content_disposition`.
+        """
 
     def check(self) -> None:
         """Raise if storage is not usable."""
@@ -123,6 +128,14 @@ def put_checked(storage: ObjectStorage, key: str, content: BinaryIO, *, content_
     if not is_intact:
         raise StorageUnavailable(f"Storage did not keep {key} as it was sent.")
     return stored
+
+
+def content_disposition(filename: str, *, as_attachment: bool) -> str:
+    """Return the header value that names a download, also for clients that only know the plain form (RFC 6266)."""
+    kind = "attachment" if as_attachment else "inline"
+    plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
+    plain = "".join(c if c.isprintable() and c not in '"\\%' else "_" for c in plain).strip() or "download"
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 
 class _Hashing:
@@ -216,7 +229,7 @@ class LocalStorage:
                     path = Path(folder, name)
                     yield path, path.relative_to(self.root).as_posix()
 
-    def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
+    def link(self, key: str, *, disposition: str, content_type: str, seconds: int) -> str | None:
         """Return None: the web process sends the bytes itself."""
         return None
 
@@ -360,7 +373,7 @@ class S3Storage:
                         removed += 1
         return removed
 
-    def link(self, key: str, *, filename: str, content_type: str, seconds: int) -> str | None:
+    def link(self, key: str, *, disposition: str, content_type: str, seconds: int) -> str | None:
         """Return a presigned URL (signature version 4)."""
         address: str = self._link_client.generate_presigned_url(
             "get_object",
@@ -368,7 +381,7 @@ class S3Storage:
                 "Bucket": self._bucket,
                 "Key": self._prefix + key,
                 "ResponseContentType": content_type,
-                "ResponseContentDisposition": f"attachment; filename*=UTF-8''{quote(filename, safe='')}",
+                "ResponseContentDisposition": disposition,
             },
             ExpiresIn=seconds,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flask_swagger_ui
 from apiflask import APIFlask
@@ -17,6 +17,7 @@ from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
 from web import exports, health, models, transcriptions
 from web.browsers import refuse_foreign
+from web.downloads import compress
 from web.errors import register_error_handlers
 from web.forms import FormRequest
 from web.schemas import Problem
@@ -115,7 +116,7 @@ def _add_pages(app: APIFlask) -> None:
     @app.before_request
     def refuse_unknown_names() -> None:
         if request.path.startswith("/v1/") and request.endpoint is not None:
-            refuse_unknown(app.view_functions[request.endpoint], request)
+            refuse_unknown(app.view_functions[request.endpoint], cast(FormRequest, request))
 
     @app.after_request
     def add_headers(response: Response) -> Response:
@@ -123,4 +124,4 @@ def _add_pages(app: APIFlask) -> None:
         response.headers.setdefault("Content-Security-Policy", policy)
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Referrer-Policy", "same-origin")
-        return response
+        return compress(response, request)

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Request
 from werkzeug import formparser
-from werkzeug.datastructures import Headers
+from werkzeug.datastructures import FileStorage, Headers, ImmutableMultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
 from werkzeug.sansio.multipart import MultipartDecoder
 
@@ -54,10 +54,27 @@ class FormRequest(Request):
         """Raise `MalformedJson`: the default names neither the problem nor the remedy."""
         raise MalformedJson from e
 
+    @property
+    def is_recording(self) -> bool:
+        """True if the body is a recording by itself, as `curl --data-binary @song.mp3` sends it."""
+        return self.mimetype.startswith(("audio/", "video/")) or self.mimetype == "application/octet-stream"
+
     def _load_form_data(self) -> None:
+        if self.is_recording:
+            self._load_recording()
+            return
         try:
             super()._load_form_data()
         except RequestEntityTooLarge:
             if (self.content_length or 0) <= (self.max_content_length or 0):
                 raise FormTooLarge from None
             raise
+
+    def _load_recording(self) -> None:
+        """Take the body for the file of a form, and the query for its other fields."""
+        body = self.environ["wsgi.input"]  # `web.bridge` has read it into a file
+        fields = [(name, value) for name, value in self.args.items(multi=True) if name != "filename"]
+        file = FileStorage(body, filename=self.args.get("filename") or "recording", name="file")
+        self.__dict__["stream"] = body
+        self.__dict__["form"] = ImmutableMultiDict(fields)
+        self.__dict__["files"] = ImmutableMultiDict({"file": file})

@@ -6,15 +6,14 @@ from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
-from flask import Request
-
 from web.errors import InvalidRequest
+from web.forms import FormRequest
 
 PREFIXES = {"transcriptions.index": ("metadata.",)}
 """Endpoints with parameters whose names the client chooses, but for their beginning."""
 
 
-def refuse_unknown(view: Any, request: Request) -> None:
+def refuse_unknown(view: Any, request: FormRequest) -> None:
     """Raise if a request has a parameter or a field that its view does not declare.
 
     Raises:
@@ -22,9 +21,15 @@ def refuse_unknown(view: Any, request: Request) -> None:
     """
     free = PREFIXES.get(request.endpoint or "", ())
     names = [name for name in request.args if not name.startswith(free)]
+    body = set(_fields(_spec(view).get("body")))
+    if "file" in body and request.is_recording:
+        _refuse(names, (body - {"file"}) | {"filename"}, "query parameter")
+        return
     _refuse(names, _declared(view, "query"), "query parameter")
     if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        _refuse((*request.form, *request.files), set(_fields(_spec(view).get("body"))), "form field")
+        _refuse((*request.form, *request.files), body, "form field")
+    elif body and request.is_json and isinstance(content := request.get_json(), dict):
+        _refuse(content, body, "field")
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from apiflask import APIBlueprint
-from flask import Response, redirect, request, send_file, url_for
+from flask import Response, request, url_for
 from sqlalchemy.orm import Session
 
 from shared import garbage, jobs
@@ -18,6 +18,7 @@ from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
 from shared.tables import Job
+from web.downloads import send_object, sound_type
 from web.errors import InvalidRequest
 from web.schemas import (
     ArtifactQuery,
@@ -37,8 +38,9 @@ from web.workload import Workload, works_with
 log = get_logger(__name__)
 blueprint = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
 METADATA = "metadata."  # query parameters that begin so filter by the value of a key
-ARTIFACT_RESPONSES: dict[int | str, dict[str, Any]] = {
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file.", "content": {"audio/midi": {}, "application/json": {}, "*/*": {}}},
+    206: {"description": "The part that `Range` asks for.", "content": {"*/*": {}}},
     303: {"description": "Redirect to a short-lived link.", "content": {}},
 }
 
@@ -49,7 +51,9 @@ ARTIFACT_RESPONSES: dict[int | str, dict[str, Any]] = {
 @blueprint.output(TranscriptionView, status_code=202, description="Accepted. Poll the URL in `Location`.")
 @blueprint.doc(
     summary="Upload a recording for transcription",
-    description="With `Prefer: wait=N`, the response comes when the job has ended, after at most N seconds.",
+    description="Send a form, or the recording as the body with a `Content-Type` of `audio/…`, `video/…` or "
+    "`application/octet-stream` and the other fields, and `filename`, in the query. With `Prefer: wait=N`, the "
+    "response comes when the job has ended, after at most N seconds.",
     responses=[413, 503],
 )
 @works_with(Workload.STORAGE)
@@ -174,7 +178,7 @@ def remove(job_id: UUID) -> tuple[str, int]:
 @blueprint.doc(
     summary="Download a result: transcription.mid, notes.json or an export",
     description="Redirects to a short-lived link if the storage provides one; `redirect=false` prevents that.",
-    responses=ARTIFACT_RESPONSES,
+    responses=FILE_RESPONSES,
 )
 @works_with(Workload.STORAGE)
 def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
@@ -184,24 +188,36 @@ def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
     found = next((a for a in job.artifacts if a["name"] == name), None)
     if found is None:
         raise JobNotFound(f"Transcription {job_id} has no artifact {name!r}. Its status is {job.status}.")
-    filename = _download_name(job, found.get("file_name", name))
-    if query.redirect:
-        link = services().storage.link(
-            found["key"],
-            filename=filename,
-            content_type=found["content_type"],
-            seconds=services().settings.link_seconds,
-        )
-        if link is not None:
-            response = redirect(link, 303)
-            response.headers["Cache-Control"] = "no-store"
-            return response  # type: ignore[return-value]
-    return send_file(
-        services().storage.open(found["key"]),
-        mimetype=found["content_type"],
-        as_attachment=True,
-        download_name=filename,
+    return send_object(
+        found["key"],
+        content_type=found["content_type"],
+        filename=_download_name(job, found.get("file_name", name)),
         etag=found["sha256"],
+        as_attachment=True,
+        may_redirect=query.redirect,
+    )
+
+
+@blueprint.get("/<uuid:job_id>/audio")
+@blueprint.input(ArtifactQuery, location="query", arg_name="query")
+@blueprint.doc(
+    summary="Download the recording as it was uploaded",
+    description="Redirects to a short-lived link if the storage provides one; `redirect=false` prevents that. "
+    "Parts of it are sent for `Range`.",
+    responses=FILE_RESPONSES,
+)
+@works_with(Workload.STORAGE)
+def audio(job_id: UUID, query: ArtifactQuery) -> Response:
+    """Return the recording, or redirect to it."""
+    with services().sessions() as session:
+        job = jobs.get_job(session, OWNER, job_id)
+    return send_object(
+        job.upload_key,
+        content_type=sound_type(job.filename),
+        filename=job.filename or "recording",
+        etag=str(job.id),
+        as_attachment=False,
+        may_redirect=query.redirect,
     )
 
 

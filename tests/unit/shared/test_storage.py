@@ -9,13 +9,22 @@ import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, cast
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from botocore.stub import Stubber
 
 from shared.config import Settings
 from shared.errors import ObjectMissing, StorageUnavailable
-from shared.storage import LocalStorage, ObjectStorage, S3Storage, StoredObject, make_storage, put_checked
+from shared.storage import (
+    LocalStorage,
+    ObjectStorage,
+    S3Storage,
+    StoredObject,
+    content_disposition,
+    make_storage,
+    put_checked,
+)
 from tests import servers
 
 
@@ -183,15 +192,32 @@ def test_a_key_cannot_leave_the_folder(tmp_path: Path) -> None:
 def test_link_returns_the_bytes_under_the_requested_name_only_when_signed(s3_url: str, tmp_path: Path) -> None:
     storage = make_storage(s3_settings(s3_url, prefix=tmp_path.name))
     put(storage, "results/a/1/transcription.mid", b"MThd")
+    disposition = content_disposition("Müller.mid", as_attachment=True)
     link = storage.link(
-        "results/a/1/transcription.mid", filename="Müller.mid", content_type="audio/midi", seconds=60
+        "results/a/1/transcription.mid", disposition=disposition, content_type="audio/midi", seconds=60
     )
     assert link is not None
+    assert parse_qs(urlsplit(link).query)["response-content-disposition"] == [disposition]
     assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in link
     with urllib.request.urlopen(link) as response:
         assert response.read() == b"MThd"
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(link.split("?")[0]).close()
+
+
+@pytest.mark.parametrize(
+    ("filename", "plain", "encoded"),
+    [
+        ("song.mid", "song.mid", "song.mid"),
+        ("Für Elise.mid", "Fur Elise.mid", "F%C3%BCr%20Elise.mid"),
+        ("音.mid", ".mid", "%E9%9F%B3.mid"),
+        ("音", "download", "%E9%9F%B3"),
+        ('a"b\\c%d\n.mid', "a_b_c_d_.mid", "a%22b%5Cc%25d%0A.mid"),
+    ],
+)
+def test_downloads_are_named_for_old_and_new_clients(filename: str, plain: str, encoded: str) -> None:
+    expected = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"
+    assert content_disposition(filename, as_attachment=True) == expected
 
 
 @pytest.mark.integration
