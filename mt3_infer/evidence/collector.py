@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +15,8 @@ from mt3_infer.evidence.tracks import Track, compress
 from mt3_infer.models import ModelOptions, ModelSpec
 from mt3_infer.models.basic_pitch import config as basic_pitch
 from mt3_infer.network import Network, NetworkOutput
+
+WINDOW_SECONDS = window_grid(energy.SAMPLE_RATE).seconds
 
 
 @runtime_checkable
@@ -68,15 +71,7 @@ class EvidenceCollector:
         expected = window_grid(self._sample_rate).count(samples)
         if len(self._evidence.energies) != expected:
             return output
-        tracks = Tracks(
-            Track(
-                self._evidence.energies,
-                columns=energy.COLUMNS,
-                seconds=window_grid(energy.SAMPLE_RATE).seconds,
-                rate=energy.SAMPLE_RATE / energy.HOP,
-            ),
-            self._posteriors(),
-        )
+        tracks = Tracks(energy_track(self._evidence.energies), self._posteriors())
         notes = estimate(
             output.notes, tracks, family=self._spec.confidence, keep_velocities=self._spec.has_velocities
         )
@@ -84,9 +79,19 @@ class EvidenceCollector:
         return replace(output, notes=notes, estimator=f"{VERSION}/{kind}")
 
     def _posteriors(self) -> Track | None:
-        windows, seconds = self._evidence.posteriors, window_grid(energy.SAMPLE_RATE).seconds
         if self._source is not None:
-            windows, seconds = self._own_posteriors, basic_pitch.GRID.seconds
-        if windows is None:
-            return None
-        return Track(windows, columns=2 * PITCHES, seconds=seconds, rate=basic_pitch.SAMPLE_RATE / basic_pitch.HOP)
+            return posterior_track(self._own_posteriors, seconds=basic_pitch.GRID.seconds)
+        windows = self._evidence.posteriors
+        return None if windows is None else posterior_track(windows)
+
+
+def energy_track(windows: Sequence[bytes]) -> Track:
+    """Return the energies of a recording's windows as one track."""
+    rate = energy.SAMPLE_RATE / energy.HOP
+    return Track(windows, columns=energy.COLUMNS, seconds=WINDOW_SECONDS, rate=rate)
+
+
+def posterior_track(windows: Sequence[bytes], *, seconds: float = WINDOW_SECONDS) -> Track:
+    """Return posteriors as one track; `seconds` is the time from window to window."""
+    rate = basic_pitch.SAMPLE_RATE / basic_pitch.HOP
+    return Track(windows, columns=2 * PITCHES, seconds=seconds, rate=rate)

@@ -25,7 +25,7 @@ def estimate(notes: Sequence[Note], tracks: Tracks, *, family: str, keep_velocit
         family: of the coefficients; see `mt3_infer.evidence.confidence`.
         keep_velocities: True to keep the network's.
     """
-    strengths = np.array([strength(note, tracks.energies) for note in notes])
+    strengths = strengths_of(notes, tracks)
     loudness = [note.velocity for note in notes] if keep_velocities else velocities(notes, strengths)
     coefficients = read_coefficients()[family]
     pitched = coefficients["energies" if tracks.posteriors is None else "posteriors"]
@@ -34,6 +34,11 @@ def estimate(notes: Sequence[Note], tracks: Tracks, *, family: str, keep_velocit
         chosen = coefficients["drums"] if note.is_drum else pitched
         estimated.append(replace(note, velocity=velocity, confidence=confidence(features, chosen)))
     return estimated
+
+
+def strengths_of(notes: Sequence[Note], tracks: Tracks) -> Values:
+    """Return how loud each note begins, in decibels, shape (N,)."""
+    return np.array([strength(note, tracks.energies) for note in notes], float)
 
 
 def all_features(notes: Sequence[Note], tracks: Tracks, strengths: Values) -> Iterator[dict[str, float]]:

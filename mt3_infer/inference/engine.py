@@ -357,9 +357,8 @@ class Session(Generic[SegmentT, ResultT]):
 
     def take(self) -> ResultT:
         """Wait for the next result, in the order of the requests. It is raised if it is an error."""
-        result = self._engine._take(self._caller, self._submitted - self.pending)
         self.pending -= 1
-        return result
+        return self._engine._take(self._caller, self._submitted - self.pending - 1)
 
 
 @atexit.register

@@ -11,13 +11,11 @@ import pytest
 
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import Waveform, open_audio
-from mt3_infer.evidence import energy
+from mt3_infer.evidence.collector import energy_track, posterior_track
 from mt3_infer.evidence.confidence import read_coefficients
 from mt3_infer.evidence.estimates import all_features, estimate
 from mt3_infer.evidence.features import Tracks, strength
-from mt3_infer.evidence.posteriors import PITCHES
 from mt3_infer.evidence.recorder import EvidenceRecorder, PosteriorNetwork
-from mt3_infer.evidence.tracks import Track
 from mt3_infer.evidence.velocities import velocities
 from mt3_infer.loading import load_model, open_posteriors
 from mt3_infer.model import Model
@@ -48,11 +46,8 @@ def posteriors(store: CheckpointStore, basic_pitch: Model) -> PosteriorNetwork:
 def record(waveform: Waveform, recorder: EvidenceRecorder) -> Tracks:
     list(recorder.passing([waveform.astype(np.float32)]))
     found = recorder.evidence
-    posteriors = None
-    if found.posteriors is not None:
-        posteriors = Track(found.posteriors, columns=2 * PITCHES, seconds=1.64, rate=RATE / 256)
-    energies = Track(found.energies, columns=energy.COLUMNS, seconds=1.64, rate=RATE / energy.HOP)
-    return Tracks(energies, posteriors)
+    posteriors = None if found.posteriors is None else posterior_track(found.posteriors)
+    return Tracks(energy_track(found.energies), posteriors)
 
 
 def plucked(notes: list[tuple[float, int, float]], seconds: float) -> Waveform:
