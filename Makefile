@@ -44,10 +44,11 @@ migrate: .venv/serve  ## bring the database of MT3_DATABASE_URL up to date
 soak: .venv/dev  ## the long runs that are not in make test
 	.venv/bin/python -m pytest -m soak -s
 
-bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made  ## speed compared with the alternatives: see bench/README.md
+bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made .venv-peer-transkun/made  ## speed compared with the alternatives: see bench/README.md
 	.venv/bin/python bench/mt3.py
 	.venv/bin/python bench/yourmt3.py
 	.venv/bin/python bench/mr_mt3.py --segments 3
+	.venv/bin/python bench/transkun.py
 
 bench-gpu: .venv/dev  ## MT3 on CUDA, for 1, 10 and 60 minutes of audio
 	.venv/bin/python bench/mt3.py --device cuda --dtype bfloat16 --minutes 1 --minutes 10 --minutes 60
@@ -60,7 +61,7 @@ browser:
 	  else echo "no Chromium here: the browser tests will skip"; fi
 
 clean:  ## remove everything installed or built, but not ./var
-	rm -rf .venv .venv-peer .venv-peer-yourmt3 tools/types/node_modules build *.egg-info
+	rm -rf .venv .venv-peer .venv-peer-yourmt3 .venv-peer-transkun tools/types/node_modules build *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
@@ -85,6 +86,13 @@ tools/types/node_modules/made: tools/types/package-lock.json | .venv/dev
 	.venv-peer-yourmt3/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'mt3-infer==0.2.0'
 	.venv-peer-yourmt3/bin/python -m pip install --quiet --disable-pip-version-check 'transformers==4.45.1' \
 	  'torch==2.13.0' absl-py einops librosa mido mir-eval numpy pretty-midi pyyaml scipy soundfile soxr tqdm
+	@touch $@
+
+.venv-peer-transkun/made:
+	$(PYTHON) -m venv .venv-peer-transkun
+	.venv-peer-transkun/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'transkun==2.0.1'
+	.venv-peer-transkun/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0' \
+	  mir-eval numpy pretty-midi scipy
 	@touch $@
 
 .venv/serve: pyproject.toml constraints.txt | .venv/bin/python

@@ -144,7 +144,9 @@ class Model:
         seconds_taken: float,
         warnings: Iterable[AudioWarning] = (),
     ) -> Transcription:
-        """Add the provenance and the warnings to the notes of a recording that lasts `duration` seconds."""
+        """Add beats, provenance and warnings to the notes of a recording that lasts `duration` seconds."""
+        from mt3_infer.symbolic.beats import find_grid
+
         return Transcription(
             notes=output.notes,
             duration=duration,
@@ -161,6 +163,7 @@ class Model:
             ),
             warnings=tuple(warnings),
             pedals=tuple(output.pedals),
+            grid=find_grid(output.notes),
         )
 
 

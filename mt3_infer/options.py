@@ -35,4 +35,6 @@ def check_options(kind: type[Checked], options: Mapping[str, Any], *, taker: str
         if first["type"] == "extra_forbidden":
             known = ", ".join(kind.model_fields) or "none"
             raise InvalidOptionError(f"{taker} takes no option {name!r}; it takes: {known}.") from error
+        if not name:  # options that exclude each other
+            raise InvalidOptionError(f"{taker}: {first['msg'].removeprefix('Value error, ')}.") from error
         raise InvalidOptionError(f"Option {name} of {taker}: {first['msg']}.") from error

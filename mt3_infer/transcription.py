@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mt3_infer.errors import AudioWarning, InvalidOptionError, MissingDependencyError
-from mt3_infer.symbolic.grid import BeatGrid
+from mt3_infer.symbolic.grid import BeatGrid, GridCorrection
+from mt3_infer.symbolic.midi_options import MidiOptions
 from mt3_infer.symbolic.notes import Note, Pedal
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pandas
     import pretty_midi
     from numpy.typing import NDArray
+
+    from mt3_infer.exports.options import ScoreOptions
 
     Waveforms: TypeAlias = NDArray[np.float32]
 
@@ -109,11 +112,68 @@ class Transcription:
         name, options = format_of(Path(path))
         export(self, name, path, options)
 
-    def to_midi(self) -> bytes:
-        """The notes as a standard MIDI file; see `mt3_infer.symbolic.midi`."""
+    @property
+    def beats(self) -> tuple[float, ...]:
+        """The beats, in seconds; see `mt3_infer.symbolic.grid.BeatGrid` for this and the following."""
+        return self.grid.beats
+
+    @property
+    def downbeats(self) -> tuple[float, ...]:
+        """The beats that begin a bar, in seconds."""
+        return self.grid.downbeats
+
+    @property
+    def meter(self) -> str:
+        """The time signature, as "3/4"; empty if unknown."""
+        return self.grid.meter
+
+    @property
+    def tempo_bpm(self) -> float:
+        """The median tempo in beats per minute; 0 if unknown."""
+        return self.grid.tempo_bpm
+
+    @property
+    def key(self) -> str:
+        """The key, as "G major"; empty if unknown."""
+        return self.grid.key
+
+    def corrected(self, correction: GridCorrection) -> Transcription:
+        """Return the same notes with a corrected grid."""
+        return replace(self, grid=correction.apply(self.grid, self.duration))
+
+    def to_midi(self, options: MidiOptions | None = None) -> bytes:
+        """Return the notes as a standard MIDI file; see `mt3_infer.symbolic.midi`.
+
+        Raises:
+            InvalidOptionError: the options ask for several files, which `to_midi_files` returns.
+        """
         from mt3_infer.symbolic.midi import notes_to_midi
 
-        return notes_to_midi(self.notes)
+        if options is not None and options.split == "instrument":
+            raise InvalidOptionError("to_midi returns one file. Call to_midi_files for a file of each instrument.")
+        return notes_to_midi(self.notes, self.grid, options, self.pedals)
+
+    def to_midi_files(self, options: MidiOptions | None = None) -> dict[str, bytes]:
+        """Return MIDI files by name: one, or with `split="instrument"` one for each instrument."""
+        from mt3_infer.symbolic.midi import notes_to_midi_files
+
+        return notes_to_midi_files(self.notes, self.grid, options, self.pedals)
+
+    def to_musicxml(self, options: ScoreOptions | None = None) -> bytes:
+        """Return the notes as a score in MusicXML 4.0; see `mt3_infer.score`."""
+        from mt3_infer.score import to_musicxml
+
+        return to_musicxml(self, options)
+
+    def to_pdf(self, options: ScoreOptions | None = None) -> bytes:
+        """Return the notes as a score to print.
+
+        Raises:
+            ExportTooLargeError: it is too long.
+        """
+        from mt3_infer.score import to_pdf
+
+        return to_pdf(self, options)
 
     def to_json(self) -> str:
         """Return the notes, their provenance, the warnings, pedals and beats as JSON, one note a line."""

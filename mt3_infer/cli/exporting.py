@@ -48,7 +48,10 @@ def export_command(
         raise click.UsageError("Pass --format, or -o with a name that ends as the files of a format do.")
     try:
         chosen, implied = NAMES[name] if name is not None else format_of(output or Path())
-        target = output or notes.with_name(f"{notes.stem}.{_ending(get_format(chosen), implied | given(options))}")
+        ending = _ending(get_format(chosen), implied | given(options))
+        if name is None and ENDINGS.get(f".{ending}") != (chosen, implied):
+            raise click.UsageError(f"These options make a .{ending} file: name it so, and pass --format {chosen}.")
+        target = output or notes.with_name(f"{notes.stem}.{ending}")
         if target.exists() and not force:
             raise click.ClickException(f"{target} already exists: pass --force to replace it, or another -o.")
         transcription = Transcription.from_json(notes.read_bytes())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 
@@ -34,9 +35,10 @@ def _option(name: str, options: type[Options], takers: list[str]) -> Callable[[A
     field = options.model_fields[name]
     flag = name.replace("_", "-")
     default = "" if field.default in ((), None) else f"; default: {field.default}"
-    kind: Any = field.annotation if field.annotation in (bool, int, float) else str
-    if get_origin(field.annotation) is Literal:
-        kind = click.Choice(get_args(field.annotation))
+    annotation = _without_none(field.annotation)
+    kind: Any = annotation if annotation in (bool, int, float) else str
+    if get_origin(annotation) is Literal:
+        kind = click.Choice(get_args(annotation))
     return click.option(
         f"--{flag}" + (f"/--no-{flag}" if kind is bool else ""),
         name,
@@ -44,3 +46,11 @@ def _option(name: str, options: type[Options], takers: list[str]) -> Callable[[A
         default=None,
         help=f"{field.description} [{', '.join(takers)}{default}]",
     )
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return the type of an option that may be None."""
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+        return kinds[0] if len(kinds) == 1 else annotation
+    return annotation

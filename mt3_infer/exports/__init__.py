@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeAlias, TypeVar
 
 from mt3_infer.errors import InvalidOptionError, MissingDependencyError, UnknownFormatError
-from mt3_infer.exports.options import AudioOptions, ExportOptions, StemsOptions
+from mt3_infer.exports.options import (
+    AudioOptions,
+    ExportOptions,
+    GridOptions,
+    MidiExportOptions,
+    ScoreOptions,
+    StemsOptions,
+)
 from mt3_infer.files import replacing
 from mt3_infer.options import check_options
 
@@ -107,15 +114,19 @@ FORMATS: dict[str, ExportFormat] = {
     for row in (
         ExportFormat(
             "midi",
-            "A standard MIDI file.",
-            ExportOptions,
+            "A standard MIDI file whose beats and bars are those of the music, or one for each instrument.",
+            MidiExportOptions,
             "mt3_infer.exports.notes:write_midi",
-            {"": ("transcription.mid", "audio/midi")},
+            {
+                "none": ("transcription.mid", "audio/midi"),
+                "instrument": ("transcription.zip", "application/zip"),
+            },
+            chosen_by="split",
         ),
         ExportFormat(
             "notes.json",
             "All that is known of the notes, with their beats and their origin.",
-            ExportOptions,
+            GridOptions,
             "mt3_infer.exports.notes:write_json",
             {"": ("notes.json", "application/json")},
         ),
@@ -153,6 +164,27 @@ FORMATS: dict[str, ExportFormat] = {
             {"": ("peaks.json", "application/json")},
             needs_recording=True,
         ),
+        ExportFormat(
+            "musicxml",
+            "A score for notation programs.",
+            ScoreOptions,
+            "mt3_infer.exports.score:write_musicxml",
+            {"": ("score.musicxml", "application/vnd.recordare.musicxml+xml")},
+        ),
+        ExportFormat(
+            "pdf",
+            "A score to print.",
+            ScoreOptions,
+            "mt3_infer.exports.score:write_pdf",
+            {"": ("score.pdf", "application/pdf")},
+        ),
+        ExportFormat(
+            "svg",
+            "The pages of a score as SVG files, in one archive.",
+            ScoreOptions,
+            "mt3_infer.exports.score:write_svg",
+            {"": ("score.svg.zip", "application/zip")},
+        ),
     )
 }
 
@@ -165,6 +197,9 @@ ENDINGS: dict[str, tuple[str, dict[str, str]]] = {
     ".mp3": ("audio", {"encoding": "mp3"}),
     ".opus": ("audio", {"encoding": "opus"}),
     ".ogg": ("audio", {"encoding": "opus"}),
+    ".musicxml": ("musicxml", {}),
+    ".xml": ("musicxml", {}),
+    ".pdf": ("pdf", {}),
 }
 """Format and options by the ending of a file's name."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mt3_infer.exports import Export
-from mt3_infer.exports.options import ExportOptions
+from mt3_infer.exports.options import ExportOptions, GridOptions, MidiExportOptions
 from mt3_infer.symbolic.instruments import program_name
 from mt3_infer.symbolic.notes import Note
 
@@ -19,14 +20,20 @@ if TYPE_CHECKING:
 COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "instrument", "is_drum", "confidence")
 
 
-def write_midi(export: Export[ExportOptions]) -> None:
-    """Write a MIDI file."""
-    export.path.write_bytes(export.transcription.to_midi())
+def write_midi(export: Export[MidiExportOptions]) -> None:
+    """Write a MIDI file, or an archive with one for each instrument."""
+    transcription = export.transcription.corrected(export.options)
+    if export.options.split == "none":
+        export.path.write_bytes(transcription.to_midi(export.options))
+        return
+    with zipfile.ZipFile(export.path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in transcription.to_midi_files(export.options).items():
+            archive.writestr(name, content)
 
 
-def write_json(export: Export[ExportOptions]) -> None:
+def write_json(export: Export[GridOptions]) -> None:
     """Write notes.json."""
-    export.path.write_text(export.transcription.to_json(), encoding="utf-8")
+    export.path.write_text(export.transcription.corrected(export.options).to_json(), encoding="utf-8")
 
 
 def write_csv(export: Export[ExportOptions]) -> None:

@@ -7,10 +7,20 @@ from typing import Literal
 from pydantic import Field
 
 from mt3_infer.options import Options
+from mt3_infer.symbolic.grid import GridCorrection
+from mt3_infer.symbolic.midi_options import MidiOptions
 
 
 class ExportOptions(Options):
     """No options."""
+
+
+class GridOptions(ExportOptions, GridCorrection):
+    """Corrections of the beats."""
+
+
+class MidiExportOptions(GridOptions, MidiOptions):
+    """How notes are written as MIDI, and corrections of the beats that its tempo follows."""
 
 
 class AudioOptions(ExportOptions):
@@ -21,9 +31,25 @@ class AudioOptions(ExportOptions):
     )
 
 
-class StemsOptions(ExportOptions):
+class StemsOptions(GridOptions):
     """The files of each instrument."""
 
     sound: Literal["wav", "opus", "none"] = Field(
         "wav", description="Encoding of each instrument's sound; none for MIDI files only."
+    )
+
+
+class ScoreOptions(GridOptions):
+    """Options of MusicXML, SVG and PDF."""
+
+    title: str = Field(default="", max_length=200, description="Printed above the first page, and in the file.")
+    page_size: Literal["a4", "letter"] = Field(default="a4", description="Paper of the PDF and of the SVG pages.")
+    swing: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Write off-beats on two thirds of the beat as straight eighths, with the word: "
+        "`auto` if the whole piece swings.",
+    )
+    pitch: Literal["written", "concert"] = Field(
+        default="written",
+        description="Write transposing instruments as their players read them, or every part as it sounds.",
     )

@@ -25,7 +25,7 @@ def write_stems(export: Export[StemsOptions]) -> None:
     Raises:
         ExportTooLargeError: the instruments together sound for too long.
     """
-    transcription, sound = export.transcription, export.options.sound
+    transcription, sound = export.transcription.corrected(export.options), export.options.sound
     stems = by_instrument(transcription.notes)
     length = length_of(transcription.notes, transcription.duration)
     if sound != "none" and len(stems) * length > MAX_SECONDS[sound]:

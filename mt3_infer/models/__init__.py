@@ -71,6 +71,15 @@ class YourMT3Options(ModelOptions):
     """No options."""
 
 
+class TranskunOptions(ModelOptions):
+    """Where notes end under the sustain pedal."""
+
+    extend_to_pedal: bool = Field(
+        False,
+        description="Let notes whose keys are released under the sustain pedal last until the pedal is released.",
+    )
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """One row of the table.
@@ -210,6 +219,16 @@ MODELS: dict[str, ModelSpec] = {
             "YMT3+",
             "MT3's network, trained as YourMT3+ was; all instruments in one sequence.",
             "load_plus",
+        ),
+        ModelSpec(
+            name="transkun",
+            title="Transkun",
+            description="Solo piano, with velocities and pedals; the most accurate one for it.",
+            sample_rate=44100,
+            options=TranskunOptions,
+            network="mt3_infer.models.transkun.network:load",
+            weight_files=("*.safetensors", "*.pt", "*.pth", "*.ckpt"),
+            has_velocities=True,
         ),
     )
 }

@@ -81,7 +81,7 @@ def find_weights(path: Path) -> Path:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a PyTorch file that holds nothing but tensors by name.
+    """Read a PyTorch file that holds nothing but tensors by name, perhaps as its `state_dict`.
 
     Raises:
         WeightsError: the file is cut off or damaged, or it holds other objects, which could run code.
@@ -95,6 +95,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{path} is cut off or damaged: fetch it again.") from error
+    if isinstance(weights, Mapping):
+        weights = weights.get("state_dict", weights)
     if not isinstance(weights, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):

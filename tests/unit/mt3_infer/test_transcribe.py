@@ -152,6 +152,13 @@ def test_text_that_is_no_notes_json_is_refused(text: str | bytes) -> None:
         Transcription.from_json(text)
 
 
+def test_notes_json_with_beats_that_make_no_sense_is_refused(model: Model) -> None:
+    content = json.loads(model.transcribe(tone(1.0), RATE).to_json())
+    for wrong in ({"beats": [2.0, 1.0]}, {"beats": ["a", "b"]}, {"meter": "x"}, {"key": "H"}):
+        with pytest.raises(InvalidOptionError, match=r"not a notes\.json"):
+            Transcription.from_json(json.dumps(content | wrong))
+
+
 def test_notes_json_of_a_later_version_is_refused(model: Model) -> None:
     later = model.transcribe(tone(1.0), RATE).to_json().replace('"version": 2', '"version": 3')
     with pytest.raises(InvalidOptionError, match="newer"):

@@ -25,7 +25,7 @@ from shared.errors import StorageUnavailable
 from shared.jobs import NewJob
 from shared.locks import DatabaseLock
 from shared.queue import InMemoryQueue
-from shared.storage import ObjectStorage, make_storage, upload_prefix
+from shared.storage import ObjectStorage, content_disposition, make_storage, upload_prefix
 from shared.tables import WorkItem, WorkStatus
 from tests.fakes import FakeEngine
 from tests.sound_fonts import write_sound_font
@@ -138,7 +138,7 @@ def test_every_format_is_made_downloaded_and_made_once(
         row = FORMATS[format]
         file_name = row.file_name(row.check_options({}))
         expected = "song.mid" if file_name.endswith(".mid") else f"song.{file_name}"
-        assert answer.headers["Content-Disposition"] == f"attachment; filename={expected}"
+        assert answer.headers["Content-Disposition"] == content_disposition(expected, as_attachment=True)
     shown = client.get(f"/v1/transcriptions/{job}").json
     assert shown["status"] == "succeeded"
     assert [a["name"] for a in shown["artifacts"]] == ["transcription.mid", "notes.json", name]

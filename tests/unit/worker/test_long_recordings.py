@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable
@@ -156,9 +157,22 @@ class Bench:
 
     def notes(self, job_id: UUID) -> bytes:
         """Return the notes in notes.json, without the provenance before them."""
+        return self.notes_json(job_id).split(b"\n", 1)[1]
+
+    def pedals(self, job_id: UUID) -> list[Any]:
+        """Return the pedals in notes.json."""
+        pedals: list[Any] = json.loads(self.notes_json(job_id))["pedals"]
+        return pedals
+
+    def grid(self, job_id: UUID) -> dict[str, Any]:
+        """Return beats, bars, tempo, meter and key in notes.json."""
+        content = json.loads(self.notes_json(job_id))
+        return {name: content[name] for name in ("beats", "downbeats", "meter", "tempo_bpm", "key", "confidence")}
+
+    def notes_json(self, job_id: UUID) -> bytes:
         keys = {artifact["name"]: artifact["key"] for artifact in self.job(job_id).artifacts}
         with self.storage.open(keys["notes.json"]) as file:
-            return file.read().split(b"\n", 1)[1]
+            return file.read()
 
     def attempts(self) -> list[int]:
         """Return the attempt number of each shard."""
@@ -266,6 +280,23 @@ def test_basic_pitch_in_shards_gives_identical_bytes(bench: Bench, bach: Path, c
     assert outcomes == ["succeeded"] * 8, "split, six shards, and the assembly"
     assert bench.notes(sharded) == bench.notes(whole)
     assert bench.notes(whole).count(b"onset") > 100
+    assert bench.grid(sharded) == bench.grid(whole)
+    assert len(bench.grid(whole)["beats"]) > 20
+
+
+def test_transkun_in_shards_gives_identical_bytes(bench: Bench, checkpoint_dir: Path) -> None:
+    """Each shard has one window, which overlaps the next; notes and pedals go on from one to the other."""
+    recording = (ROOT / "tests" / "parity" / "data" / "piano_joplin.mp3").read_bytes()
+    engine = TranscriptionEngine(CheckpointStore(checkpoint_dir), device="cpu", max_audio_seconds=3600)
+    load_model("transkun", store=CheckpointStore(checkpoint_dir))
+    whole, sharded = (bench.add(recording, model="transkun") for _ in range(2))
+    assert bench.worker(None, engine=engine, shard_seconds=0).run_next() == "succeeded"
+    outcomes = bench.run_all(None, engine=engine, shard_seconds=5)
+    assert outcomes == ["succeeded"] * 5, "split, three shards, and the assembly"
+    assert bench.notes(sharded) == bench.notes(whole)
+    assert bench.notes(whole).count(b"onset") > 100
+    assert bench.pedals(sharded) == bench.pedals(whole)
+    assert len(bench.pedals(whole)) > 10
 
 
 @pytest.mark.weights

@@ -66,7 +66,12 @@ def test_choices_of_a_format_are_those_of_its_option() -> None:
 def test_endings_stand_for_formats_and_options_that_there_are() -> None:
     for ending, (name, options) in ENDINGS.items():
         row = get_format(name)
-        assert row.file_name(row.check_options(options)).partition(".")[2] in (ending[1:], "mid", "opus")
+        assert row.file_name(row.check_options(options)).partition(".")[2] in (
+            ending[1:],
+            "mid",
+            "opus",
+            "musicxml",
+        )
 
 
 @pytest.mark.parametrize("ending", sorted(ENDINGS))

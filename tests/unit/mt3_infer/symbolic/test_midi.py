@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt3_infer import Note
-from mt3_infer.symbolic.midi import SECONDS_PER_BEAT, TICKS_PER_BEAT, notes_to_midi
+from mt3_infer.symbolic.midi import notes_to_midi
+from mt3_infer.symbolic.tempo_map import SECONDS_PER_QUARTER, TICKS_PER_QUARTER
 
-TICK = SECONDS_PER_BEAT / TICKS_PER_BEAT
+TICK = SECONDS_PER_QUARTER / TICKS_PER_QUARTER
 
 
 def read(midi: bytes) -> list[Note]:

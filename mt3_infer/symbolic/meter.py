@@ -1,0 +1,173 @@
+"""Pulses → the beats and bars that fit best.
+
+A hypothesis is a pulse, two or three parts to its beat, two to four beats to its bar, and which beat begins a
+bar. A small network (one hidden layer) scores each from the numbers of `metrical_features`; its coefficients,
+in `grid_weights.json`, are from performances with known beats (`docs/decisions/0010-beats-from-the-notes.md`).
+Long music is scored in parts of about half a minute, and the best sequence of hypotheses is found that changes
+rarely: so bars stay right after an irregular one, and a medley has several meters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from itertools import pairwise
+
+import numpy as np
+
+from mt3_infer.symbolic.metrical_features import (
+    METERS,
+    Harmony,
+    Measured,
+    level_features,
+    measure,
+    meter_features,
+)
+from mt3_infer.symbolic.pulse import Accents, Floats
+
+DIVISIONS = (2, 3)  # parts of a beat
+ONE_PART_SECONDS, PART_SECONDS = 60.0, 30.0
+PHASE_COST, METER_COST, PULSE_COST = 4.0, 5.0, 6.0  # of a change from one part to the next, in nats
+IMPOSSIBLE = -30.0  # log-probability of a pulse in a part where it has no beats
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A reading of the music; `phase` is the index of a beat of the pulse that begins a bar, modulo `beats`."""
+
+    pulse: int
+    division: int
+    beats: int
+    phase: int
+
+    @property
+    def meter(self) -> str:
+        """The time signature: quarters where beats have two parts, eighths where they have three."""
+        return f"{self.beats}/4" if self.division == 2 else f"{3 * self.beats}/8"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of music, from `start` to `stop` seconds, with its reading and how likely aspects of that are."""
+
+    start: float
+    stop: float
+    chosen: Hypothesis
+    level_probability: float
+    meter_probability: float
+    probability: float
+
+
+@cache
+def coefficients() -> dict[str, Floats]:
+    """Return the coefficients of the models of meter and key."""
+    text = (resources.files("mt3_infer.symbolic") / "grid_weights.json").read_text()
+    return {name: np.array(values, float) for name, values in json.loads(text)["weights"].items()}
+
+
+def choose(pulses: Sequence[Floats], accents: Accents, harmony: Harmony) -> list[Part]:
+    """Return the most likely reading of the music, part by part."""
+    measured = [measure(pulse, accents, harmony) for pulse in pulses]
+    hypotheses = list_hypotheses(len(pulses))
+    edges = edges_of_parts(accents)
+    scores = np.full((len(edges) - 1, len(hypotheses)), IMPOSSIBLE)
+    for part, (start, stop) in enumerate(pairwise(edges)):
+        columns, rows = describe(hypotheses, measured, accents, start, stop)
+        if columns:
+            scores[part, columns] = _log_probabilities(_score(rows))
+    path = _best_path(scores, _change_costs(hypotheses))
+    return [
+        _part(start, stop, hypotheses, int(choice), np.exp(score))
+        for start, stop, choice, score in zip(edges[:-1], edges[1:], path, scores, strict=True)
+    ]
+
+
+def list_hypotheses(pulses: int) -> list[Hypothesis]:
+    """Return every reading of a number of pulses."""
+    return [
+        Hypothesis(pulse, division, beats, phase)
+        for pulse in range(pulses)
+        for division in DIVISIONS
+        for beats in METERS
+        for phase in range(beats)
+    ]
+
+
+def describe(
+    hypotheses: Sequence[Hypothesis], measured: Sequence[Measured], accents: Accents, start: float, stop: float
+) -> tuple[list[int], Floats]:
+    """Return the indices of hypotheses with beats between two times, and a row of numbers for each of them."""
+    rows, columns = [], []
+    for index, pulse in enumerate(measured):
+        first, last = np.searchsorted(pulse.beats, (start, stop))
+        if last - first < 2:
+            continue
+        level = level_features(pulse, accents, start, stop)
+        meters = meter_features(pulse, accents, start, stop)
+        for column, one in enumerate(hypotheses):
+            if one.pulse == index:
+                kind = [one.division == 3, *(one.beats == beats for beats in METERS)]
+                rows.append(np.concatenate([kind, level, meters[one.beats, one.phase]]))
+                columns.append(column)
+    return columns, np.array(rows, float)
+
+
+def edges_of_parts(accents: Accents) -> list[float]:
+    """Return the times at which parts begin, and the end of the last one."""
+    start, stop = float(accents.times[0]) - 0.1, float(accents.times[-1]) + 0.1
+    count = 1 if stop - start <= ONE_PART_SECONDS else round((stop - start) / PART_SECONDS)
+    return [float(edge) for edge in np.linspace(start, stop, count + 1)]
+
+
+def _score(rows: Floats) -> Floats:
+    """Return the network's output for each row of numbers."""
+    weights = coefficients()
+    inputs = np.clip((rows - weights["mean"]) / weights["deviation"], -5, 5)
+    hidden = np.maximum(inputs @ weights["hidden"].T + weights["hidden_bias"], 0)
+    return np.asarray(hidden @ weights["output"])
+
+
+def _log_probabilities(scores: Floats) -> Floats:
+    scores = scores - scores.max()
+    return np.asarray(scores - np.log(np.exp(scores).sum()))
+
+
+def _change_costs(hypotheses: Sequence[Hypothesis]) -> Floats:
+    """Return what it costs to go from one hypothesis to another, (from, to)."""
+    table = np.array([(one.pulse, one.division, one.beats, one.phase) for one in hypotheses])
+    same = table[:, None, :] == table[None, :, :]
+    same_pulse, same_meter = same[..., 0], same[..., 1] & same[..., 2]
+    costs = np.where(same_pulse, np.where(same_meter, PHASE_COST, METER_COST), PULSE_COST)
+    np.fill_diagonal(costs, 0)
+    return np.asarray(costs)
+
+
+def _best_path(scores: Floats, costs: Floats) -> list[int]:
+    """Return the hypothesis of each part, by Viterbi's algorithm."""
+    total = scores[0]
+    back = []
+    for score in scores[1:]:
+        options = total[:, None] - costs
+        back.append(options.argmax(axis=0))
+        total = options.max(axis=0) + score
+    path = [int(total.argmax())]
+    for choices in reversed(back):
+        path.append(int(choices[path[-1]]))
+    return path[::-1]
+
+
+def _part(start: float, stop: float, hypotheses: Sequence[Hypothesis], choice: int, probability: Floats) -> Part:
+    chosen = hypotheses[choice]
+    level = [one.pulse == chosen.pulse for one in hypotheses]
+    meter = [(one.pulse, one.meter) == (chosen.pulse, chosen.meter) for one in hypotheses]
+    return Part(
+        start,
+        stop,
+        chosen,
+        float(probability[level].sum()),
+        float(probability[meter].sum()),
+        float(probability[choice]),
+    )
