@@ -11,10 +11,10 @@ INSTALL_SOUND = $(PIP_INSTALL) --no-deps tinysoundfont && { command -v npm >/dev
 WITH_NODE = PATH="$$PATH:$(CURDIR)/.venv/bin"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types migrate soak bench bench-gpu browser clean
+.PHONY: help setup run test lint format types migrate soak bench bench-gpu bench-accuracy browser clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: .venv/dev  ## install everything for developing into .venv
 
@@ -52,6 +52,9 @@ bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made .venv-peer-transkun/mad
 
 bench-gpu: .venv/dev  ## MT3 on CUDA, for 1, 10 and 60 minutes of audio
 	.venv/bin/python bench/mt3.py --device cuda --dtype bfloat16 --minutes 1 --minutes 10 --minutes 60
+
+bench-accuracy: .venv/dev  ## how right each model is: make bench-accuracy ARGUMENTS="--checkpoint mt3_pytorch=PATH [DIRECTORY]"
+	.venv/bin/python bench/accuracy.py --plot docs/images/accuracy.svg $(ARGUMENTS)
 
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || \

@@ -20,6 +20,8 @@ from performing import Performance, perform, seeded
 from pieces import PIECES, Piece, written
 from rendering import SUSTAIN, channels, events, render, write_flac
 
+from mt3_infer.exports.soundfont import find_sound_font
+
 SEED = 1
 TICKS = 960  # of a quarter at 120 a minute: half a millisecond
 
@@ -115,10 +117,11 @@ def make(piece: Piece, directory: Path, font: Path, seed: int = SEED) -> None:
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--only", multiple=True, type=click.Choice(list(PIECES)), help="Render this clip; may be repeated.")
 @click.option("--half", "which", type=click.Choice(["tune", "judge"]), help="Render one half of the clips.")
-@click.option("--font", required=True, type=click.Path(path_type=Path, exists=True), help="The sound font.")
+@click.option("--font", type=click.Path(path_type=Path, exists=True), help="Instead of the library's sound font.")
 @click.option("--seed", default=SEED, show_default=True, help="Seed of the rule that plays.")
-def main(directory: Path, only: tuple[str, ...], which: str | None, font: Path, seed: int) -> None:
+def main(directory: Path, only: tuple[str, ...], which: str | None, font: Path | None, seed: int) -> None:
     """Render the clips into DIRECTORY."""
+    font = find_sound_font(font)
     directory.mkdir(parents=True, exist_ok=True)
     for name, piece in PIECES.items():
         if (only and name not in only) or (which and half(name) != which):

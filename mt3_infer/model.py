@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 from mt3_infer.errors import AudioWarning, InvalidOptionError
 from mt3_infer.models import ModelOptions, ModelSpec
 from mt3_infer.network import Network, NetworkOutput
+from mt3_infer.symbolic.notes import play_alone
 from mt3_infer.transcription import Provenance, Transcription
 
 if TYPE_CHECKING:
@@ -144,11 +145,16 @@ class Model:
         seconds_taken: float,
         warnings: Iterable[AudioWarning] = (),
     ) -> Transcription:
-        """Add beats, provenance and warnings to the notes of a recording that lasts `duration` seconds."""
+        """Add beats, provenance and warnings to the notes of a recording that lasts `duration` seconds.
+
+        If the options name a single instrument, all notes are given to it.
+        """
         from mt3_infer.symbolic.beats import find_grid
 
+        program = options.single_program
+        notes = output.notes if program is None else play_alone(output.notes, program)
         return Transcription(
-            notes=output.notes,
+            notes=notes,
             duration=duration,
             provenance=Provenance(
                 model=self.spec.name,
@@ -163,7 +169,7 @@ class Model:
             ),
             warnings=tuple(warnings),
             pedals=tuple(output.pedals),
-            grid=find_grid(output.notes),
+            grid=find_grid(notes),
         )
 
 

@@ -20,7 +20,7 @@ def with_options(takers: Mapping[str, type[Options]]) -> Callable[[Callable[...,
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         for name, who in reversed(names.items()):
-            function = _option(name, takers[who[0]], who)(function)
+            function = _option(name, takers[who[0]], who if len(who) < len(takers) else ["all"])(function)
         return function
 
     return decorate

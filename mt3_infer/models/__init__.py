@@ -12,31 +12,61 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, WithJsonSchema, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic_core import PydanticCustomError
 
 from mt3_infer.errors import InvalidOptionError, MissingDependencyError
 from mt3_infer.options import Options, check_options
-from mt3_infer.symbolic.instruments import Instrument
+from mt3_infer.symbolic.instruments import PROGRAM_NAMES, Instrument, Selection, select
 
 if TYPE_CHECKING:
     from mt3_infer.network import Network
 
 
+def _known_instrument(name: str) -> str:
+    try:
+        select([name])
+    except ValueError as error:
+        raise PydanticCustomError("unknown_instrument", "{reason}", {"reason": str(error)}) from error
+    return name
+
+
+def _one_instrument(name: str | None) -> str | None:
+    if name is not None and not select([_known_instrument(name)]).programs:
+        raise PydanticCustomError(
+            "no_program",
+            "Drums are a kit, not one instrument: leave it out, or restrict a model to instruments=drums",
+        )
+    return name
+
+
 class ModelOptions(Options):
-    """The options that a model takes for one transcription."""
+    """The options that every model takes for one transcription."""
+
+    single_instrument: Annotated[str | None, AfterValidator(_one_instrument)] = Field(
+        default=None,
+        description="If one instrument plays, its name, such as violin: every note is given to it.",
+        examples=[name.lower() for name in PROGRAM_NAMES],
+    )
+
+    @property
+    def single_program(self) -> int | None:
+        """The program of the single instrument, the most likely one of a family; None without one."""
+        return None if self.single_instrument is None else select([self.single_instrument]).programs[0]
 
 
 class BasicPitchOptions(ModelOptions):
-    """Note creation after Bittner et al. (ICASSP 2022), with the published defaults.
+    """Note creation after Bittner et al. (ICASSP 2022).
 
-    The minimum of the thresholds is above 0, at which every frame would be active and no note would end.
+    The published onset threshold is 0.5; docs/decisions/0009-basic-pitch-threshold.md has the reason for ours. The
+    minimum of the thresholds is above 0, at which every frame would be active and no note would end.
     """
 
     onset_threshold: float = Field(
-        0.5,
+        0.6,
         ge=0.05,
         le=1.0,
-        description="Minimum confidence for the start of a note; lower finds more notes (0.05-1).",
+        description="Minimum confidence for the start of a note; lower finds more notes (0.05-1; published: 0.5).",
     )
     frame_threshold: float = Field(
         0.3,
@@ -49,15 +79,31 @@ class BasicPitchOptions(ModelOptions):
     )
 
 
+InstrumentName = Annotated[
+    str,
+    AfterValidator(_known_instrument),
+    # The families are in the schema itself, for pages that build a form from it.
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": [*Instrument]},
+                {
+                    "type": "string",
+                    "description": "A General MIDI instrument, such as violin.",
+                    "examples": ["violin"],
+                },
+            ]
+        }
+    ),
+]
+
+
 class MT3Options(ModelOptions):
     """Options that restrict the tokens that the network may choose."""
 
-    # The names are in the schema itself, for pages that build a form from it.
-    instruments: tuple[Annotated[Instrument, WithJsonSchema({"type": "string", "enum": [*Instrument]})], ...] = (
-        Field(
-            default=(),
-            description="Restrict the transcription to these instruments; none selected means all.",
-        )
+    instruments: tuple[InstrumentName, ...] = Field(
+        default=(),
+        description="Restrict the transcription to these instruments or families; none selected means all.",
     )
 
     @field_validator("instruments", mode="before")
@@ -66,9 +112,21 @@ class MT3Options(ModelOptions):
         """Accept the names as one text with commas too, as they come on a command line."""
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
+    @field_validator("instruments")
+    @classmethod
+    def _not_both(cls, value: tuple[str, ...], others: ValidationInfo) -> tuple[str, ...]:
+        if value and others.data.get("single_instrument") is not None:
+            raise PydanticCustomError("conflict", "Pass either instruments or single_instrument, not both")
+        return value
+
+    @property
+    def selection(self) -> Selection | None:
+        """The instruments that may play; None for all."""
+        return select(self.instruments) if self.instruments else None
+
 
 class YourMT3Options(ModelOptions):
-    """No options."""
+    """The options of every model."""
 
 
 class TranskunOptions(ModelOptions):

@@ -7,6 +7,9 @@ they appear on the tracks of a file and the staves of a score.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 
 PROGRAMS = 128
@@ -165,6 +168,51 @@ def find_programs(name: str) -> tuple[int, ...]:
     return _BY_NAME.get(_normalize(name), ())
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Instruments that may play: programs, the most likely one first, and whether the drum kit is among them."""
+
+    programs: tuple[int, ...]
+    drums: bool = False
+
+    @property
+    def family_programs(self) -> frozenset[int]:
+        """All programs of the families that have a selected one."""
+        return frozenset(program for chosen in self.programs for program in family_of(chosen).programs)
+
+    def nearest(self, program: int) -> int:
+        """Return the program itself if it is selected, else the first selected one of its family."""
+        of_family = (chosen for chosen in self.programs if family_of(chosen) is family_of(program))
+        return program if program in self.programs else next(of_family, program)
+
+
+def select(names: Iterable[str]) -> Selection:
+    """Return the instruments of these names, as `find_programs` knows them; a family's name means its programs.
+
+    Raises:
+        ValueError: an unknown name; the message says which names there are.
+    """
+    programs: dict[int, None] = {}
+    drums = False
+    for name in names:
+        family = _FAMILIES.get(_normalize(name))
+        found = find_programs(name) if family is None else tuple(family.programs)
+        if not found and family is not Instrument.DRUMS:
+            raise ValueError(_unknown(name))
+        drums |= family is Instrument.DRUMS
+        programs |= dict.fromkeys(found)
+    return Selection(tuple(programs), drums)
+
+
+def _unknown(name: str) -> str:
+    near = get_close_matches(_normalize(name), _BY_NAME, n=1)
+    meant = f" Did you mean {program_name(_BY_NAME[near[0]][0])}?" if near else ""
+    families = ", ".join(Instrument)
+    return (
+        f"{name!r} is not an instrument.{meant} Pass the name of a General MIDI instrument or family ({families})"
+    )
+
+
 def _normalize(name: str) -> str:
     words = re.findall(r"[a-z0-9]+", name.lower())
     return " ".join(word if word.isdigit() else word.removesuffix("s") for word in words)
@@ -182,3 +230,4 @@ def _table() -> dict[str, tuple[int, ...]]:
 
 
 _BY_NAME = _table()
+_FAMILIES = {_normalize(instrument.value): instrument for instrument in Instrument}

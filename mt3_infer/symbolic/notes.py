@@ -6,8 +6,8 @@ an event on a segment's edge falls on the same side every time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from mt3_infer.symbolic.vocabulary import (
     MT3_CODEC,
@@ -50,6 +50,39 @@ class Pedal:
 def sort_notes(notes: Iterable[Note]) -> list[Note]:
     """Sort notes in the order in which they are stored and written: onset, then track, then pitch."""
     return sorted(notes, key=lambda n: (n.onset, n.is_drum, n.program, n.pitch, n.offset))
+
+
+SAME_ONSET = 0.05
+"""Seconds within which two notes of one pitch begin together: the tolerance of onsets in MIREX's evaluation."""
+
+
+def play_alone(notes: Iterable[Note], program: int) -> list[Note]:
+    """Give all notes to one instrument; leave out the drums."""
+    return change_programs((note for note in notes if not note.is_drum), lambda _: program)
+
+
+def change_programs(notes: Iterable[Note], new: Callable[[int], int]) -> list[Note]:
+    """Give notes to other programs, of which each sounds a pitch once at a time; drums stay.
+
+    Of notes of one program and pitch that begin together, which several instruments shared, one is left, as long
+    as the longest; any other ends where the next one begins.
+    """
+    sounding: dict[tuple[int, int], Note] = {}
+    changed: list[Note] = []
+    for note in sort_notes(notes):
+        if note.is_drum:
+            changed.append(note)
+            continue
+        key = (new(note.program), note.pitch)
+        before = sounding.get(key)
+        if before is not None and note.onset - before.onset <= SAME_ONSET:
+            longest, loudest = max(before.offset, note.offset), max(before.velocity, note.velocity)
+            sounding[key] = replace(before, offset=longest, velocity=loudest)
+            continue
+        if before is not None:
+            changed.append(replace(before, offset=min(before.offset, note.onset)))
+        sounding[key] = replace(note, program=key[0])
+    return sort_notes([*changed, *sounding.values()])
 
 
 SHORTEST = 1

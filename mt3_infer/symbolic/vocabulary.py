@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mt3_infer.symbolic.instruments import Instrument
+from mt3_infer.symbolic.instruments import Selection
 
 PAD = 0
 """Also what the decoder is started with."""
@@ -134,18 +134,14 @@ def until_end(token_ids: Iterable[int]) -> list[int]:
     return kept
 
 
-def allowed_token_ids(codec: Codec, instruments: Iterable[Instrument]) -> list[int]:
-    """Return the token ids that are left when only some instruments may play, the end among them."""
-    wanted = set(instruments)
-    programs = [program for instrument in wanted for program in instrument.programs]
+def allowed_token_ids(codec: Codec, selection: Selection) -> list[int]:
+    """Return the token ids that are left when only some instruments may play, the end among them.
+
+    Of the programs, those of whole families are left: networks were trained with a few programs of each.
+    """
     types = {EventType.SHIFT, EventType.VELOCITY, EventType.TIE}
-    types |= {EventType.PITCH} if programs else set()
-    types |= {EventType.DRUM} if Instrument.DRUMS in wanted else set()
+    types |= {EventType.PITCH} if selection.programs else set()
+    types |= {EventType.DRUM} if selection.drums else set()
     allowed = {END} | {token_id for event_type in types for token_id in codec.token_ids(event_type)}
-    allowed |= {codec.encode(Event(EventType.PROGRAM, program)) for program in programs}
+    allowed |= {codec.encode(Event(EventType.PROGRAM, program)) for program in selection.family_programs}
     return sorted(allowed)
-
-
-def first_program(instruments: Iterable[Instrument]) -> int:
-    """Return the program of a pitch that comes before any program event: the lowest allowed, or the piano's."""
-    return min((program for instrument in instruments for program in instrument.programs), default=0)

@@ -129,7 +129,7 @@ def test_changed_options_are_sent_with_the_upload(open_tab: OpenTab, bach: Path)
     tab.page.get_by_text("Options", exact=True).click()
     slider = tab.page.get_by_role("slider", name="Onset threshold")
     field = tab.page.get_by_role("spinbutton", name="Onset threshold")
-    expect(field).to_have_value("0.5")
+    expect(field).to_have_value("0.6")
     slider.fill("0")
     expect(field).to_have_value(field.get_attribute("min") or "")
     field.fill("0.8")
@@ -168,9 +168,21 @@ def test_checked_instruments_are_sent_with_the_upload(open_tab: OpenTab, bach: P
     assert '{"instruments":["bass"]}' in sent[0]
 
 
+def test_single_instrument_is_suggested_and_given_to_every_note(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab()
+    tab.page.locator("#model").select_option("basic_pitch")
+    tab.page.get_by_text("Options", exact=True).click()
+    field = tab.page.get_by_label("Single instrument", exact=True)
+    suggestions = tab.page.locator(f"#{field.get_attribute('list')} option")
+    expect(suggestions).to_have_count(128)
+    field.fill(" violin ")
+    tab.transcribe(bach)
+    expect(tab.page.locator(".job-meta")).to_contain_text("single instrument violin")
+
+
 def test_variants_of_a_model_are_grouped(open_tab: OpenTab) -> None:
     choice = open_tab().page.locator("#model")
-    expect(choice.locator("> option")).to_have_text(["Basic Pitch", "MT3", "MR-MT3", "YourMT3+"])
+    expect(choice.locator("> option")).to_have_text(["Basic Pitch", "MT3", "MR-MT3", "YourMT3+", "Transkun"])
     expect(choice.locator("> optgroup")).to_have_attribute("label", "Variants of YourMT3+")
     expect(choice.locator("> optgroup > option")).to_have_count(4)
 

@@ -158,10 +158,10 @@ class MT3:
 
     def _logit_bias(self, options: ModelOptions) -> Tensor | None:
         assert isinstance(options, MT3Options)
-        if not options.instruments:
+        if options.selection is None:
             return None
         bias = torch.full((self.network.config.vocabulary_size,), -torch.inf)
-        bias[allowed_token_ids(MT3_CODEC, options.instruments)] = 0.0
+        bias[allowed_token_ids(MT3_CODEC, options.selection)] = 0.0
         return bias
 
 

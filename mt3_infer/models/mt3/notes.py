@@ -5,15 +5,18 @@ from __future__ import annotations
 from mt3_infer.models import MT3Options
 from mt3_infer.models.mt3.config import GRID
 from mt3_infer.network import NetworkOutput
-from mt3_infer.symbolic.notes import NoteDecoder, sort_notes
-from mt3_infer.symbolic.vocabulary import END, STEPS_PER_SECOND, first_program
+from mt3_infer.symbolic.notes import NoteDecoder, change_programs, sort_notes
+from mt3_infer.symbolic.vocabulary import END, STEPS_PER_SECOND
 
 
 class MT3Collector:
     """Token ids of the segments of a recording → notes."""
 
     def __init__(self, options: MT3Options) -> None:
-        self._decoder = NoteDecoder(program=first_program(options.instruments))
+        self._selection = options.selection
+        # A pitch that comes before any program event gets the most likely program, the piano's if all are allowed.
+        programs = self._selection.programs if self._selection else ()
+        self._decoder = NoteDecoder(program=programs[0] if programs else 0)
         self._unfinished = 0
         self._segments = 0
         self._newest: list[int] = []
@@ -29,8 +32,11 @@ class MT3Collector:
     def finish(self, samples: int) -> NetworkOutput:
         """Return the notes of the recording."""
         self._decode_newest(limit=None)
+        notes = sort_notes(self._decoder.finish())
+        if self._selection is not None:
+            notes = change_programs(notes, self._selection.nearest)
         return NetworkOutput(
-            notes=sort_notes(self._decoder.finish()),
+            notes=notes,
             counters={
                 "invalid_tokens": self._decoder.invalid_tokens,
                 "dropped_tokens": self._decoder.dropped_tokens,

@@ -274,7 +274,7 @@ def test_stdout_has_nothing_but_the_result_and_may_be_closed(bach: Path, checkpo
             timeout=120,
         )
         assert len(mido.MidiFile(file=BytesIO(done.stdout)).tracks) == 2
-        assert done.stderr.splitlines()[-1] == b"-: 182 notes"
+        assert done.stderr.splitlines()[-1] == b"-: 175 notes"
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "wb") as closed:
@@ -326,7 +326,7 @@ def test_list_shows_every_model() -> None:
     assert [row["name"] for row in rows] == list(MODELS)
     assert all(name in table for name in MODELS)
     assert rows[0]["installed"] is False
-    assert rows[0]["options"]["onset_threshold"]["default"] == 0.5
+    assert rows[0]["options"]["onset_threshold"]["default"] == 0.6
 
 
 def test_download_wants_names_or_all() -> None:

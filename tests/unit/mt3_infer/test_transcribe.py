@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Generator, Iterable, Iterator
@@ -163,6 +164,27 @@ def test_notes_json_of_a_later_version_is_refused(model: Model) -> None:
     later = model.transcribe(tone(1.0), RATE).to_json().replace('"version": 2', '"version": 3')
     with pytest.raises(InvalidOptionError, match="newer"):
         Transcription.from_json(later)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_gives_all_notes_to_a_single_instrument(name: str) -> None:
+    model = Model(MODELS[name], CountingNetwork(), "ab" * 32, "Apache-2.0")
+    result = model.transcribe(tone(1.0), RATE, single_instrument="Violins")
+    assert [(note.pitch, note.program) for note in result.notes] == [(69, 40)]
+    assert model.transcribe(tone(1.0), RATE).notes[0].program == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vioiln", "'vioiln' is not an instrument. Did you mean Violin?"),
+        ("drums", "Drums are a kit"),
+        (40, "string"),
+    ],
+)
+def test_unusable_single_instrument_is_refused(model: Model, name: Any, message: str) -> None:
+    with pytest.raises(InvalidOptionError, match=re.escape(message)):
+        model.transcribe(tone(1.0), RATE, single_instrument=name)
 
 
 def test_pretty_midi_has_the_notes(model: Model) -> None:

@@ -18,7 +18,7 @@
  * @typedef {boolean | number | string | string[] | null} OptionValue
  * @typedef {{ type?: string, default?: OptionValue, minimum?: number, maximum?: number, multipleOf?: number,
  *             enum?: string[], title?: string, description?: string, anyOf?: OptionSchema[],
- *             items?: OptionSchema }} OptionSchema
+ *             items?: OptionSchema, examples?: string[] }} OptionSchema
  * @typedef {{ name: string, title: string, description: string, license: string, size: number,
  *             installed: boolean, download: Download | null, error: string | null, default: boolean, variant_of: string | null, options: Record<string, OptionSchema>,
  *             realtime_factor: number | null }} Model

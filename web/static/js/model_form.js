@@ -75,12 +75,12 @@ export class ModelForm {
   get choice() {
     /** @type {Record<string, unknown>} */
     const options = {};
-    const model = this.#current();
+    const schemas = this.#schemas();
     for (const [name, field] of this.#fields) {
       const value = field.value();
-      if (value !== null && !same(value, schemaOf(model?.options[name] ?? {}).default)) options[name] = value;
+      if (value !== null && !same(value, schemaOf(schemas[name] ?? {}).default)) options[name] = value;
     }
-    return { model: model?.name ?? null, options };
+    return { model: this.#current()?.name ?? null, options };
   }
 
   /** The chosen model; undefined if the service chooses. */
@@ -90,6 +90,15 @@ export class ModelForm {
 
   #preferredModel() {
     return this.#models.find((model) => model.name === this.#preferred);
+  }
+
+  /** The options of the chosen model; if the service chooses, those of each model that it may choose. */
+  #schemas() {
+    const model = this.#current();
+    if (model) return model.options;
+    const preferred = this.#preferredModel()?.options ?? {};
+    const now = this.#models.find((each) => each.default)?.options ?? {};
+    return Object.fromEntries(Object.entries(now).filter(([name]) => name in preferred));
   }
 
   #describe() {
@@ -102,7 +111,7 @@ export class ModelForm {
   #choose(name) {
     remember(name);
     this.#describe();
-    const entries = Object.entries(this.#current()?.options ?? {});
+    const entries = Object.entries(this.#schemas());
     this.#fields = new Map(entries.map(([option, schema]) => [option, field(option, schemaOf(schema))]));
     this.options.hidden = entries.length === 0;
     const reset = element("button", { type: "button", className: "button small" }, "Reset to defaults");
@@ -160,7 +169,7 @@ function same(a, b) {
 function field(name, schema) {
   if (schema.type === "boolean") return checkbox(name, schema);
   if (schema.enum) return choice(name, schema);
-  if (schema.type === "array" && schema.items?.enum) return severalOf(name, schema);
+  if (schema.type === "array" && schemaOf(schema.items ?? {}).enum) return severalOf(name, schema);
   if (schema.type === "number" || schema.type === "integer") return number(name, schema);
   return text(name, schema);
 }
@@ -191,7 +200,7 @@ function choice(name, schema) {
 
 /** A checkbox for each value of a list. @returns {Field} */
 function severalOf(/** @type {string} */ name, /** @type {OptionSchema} */ schema) {
-  const boxes = (schema.items?.enum ?? []).map((value) => element("input", { type: "checkbox", value }));
+  const boxes = (schemaOf(schema.items ?? {}).enum ?? []).map((value) => element("input", { type: "checkbox", value }));
   const hint = element("p", { className: "hint", id: `hint-${name}` }, schema.description ?? "");
   const node = element(
     "fieldset",
@@ -206,12 +215,15 @@ function severalOf(/** @type {string} */ name, /** @type {OptionSchema} */ schem
   return { node, value: () => boxes.filter((box) => box.checked).map((box) => box.value), reset };
 }
 
-/** @param {string} name @param {OptionSchema} schema @returns {Field} */
-function text(name, schema) {
+/** A text field; the schema's examples are suggested. @returns {Field} */
+function text(/** @type {string} */ name, /** @type {OptionSchema} */ schema) {
   const input = element("input", { type: "text", id: `option-${name}` });
+  const examples = element("datalist", { id: `examples-${name}` });
+  examples.append(...(schema.examples ?? []).map((value) => element("option", { value: String(value) })));
+  input.setAttribute("list", examples.id);
   const reset = () => (input.value = String(schema.default ?? ""));
   reset();
-  return { node: labeled(name, schema, input), value: () => input.value || null, reset };
+  return { node: labeled(name, schema, input, examples), value: () => input.value.trim() || null, reset };
 }
 
 /** A number field, with a slider if the range is known. @returns {Field} */

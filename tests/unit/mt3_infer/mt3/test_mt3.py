@@ -18,7 +18,7 @@ from mt3_infer.models.mt3.config import GRID
 from mt3_infer.models.mt3.network import MT3, load, real_frames
 from mt3_infer.models.mt3.notes import start_step
 from mt3_infer.models.t5 import T5Config
-from mt3_infer.symbolic.instruments import Instrument
+from mt3_infer.symbolic.instruments import Instrument, select
 from mt3_infer.symbolic.vocabulary import MT3_CODEC, EventType
 from tests.unit.mt3_infer.published import mt3_shapes
 
@@ -94,36 +94,45 @@ def test_frames_of_the_last_segment_end_with_the_recording():
     assert frames(2 * 32_768 + 1_000) == [256, 256, 8]
 
 
-@pytest.mark.parametrize("instruments", [["bass"], ["piano", "drums"], ["drums"]])
+@pytest.mark.parametrize("instruments", [["bass"], ["piano", "drums"], ["drums"], ["violin", "voice"]])
 def test_forbidden_instruments_never_occur(model, instruments):
     options = MT3Options(instruments=instruments)
-    programs = {program for instrument in options.instruments for program in instrument.programs}
+    selection = select(instruments)
     for token_ids in model.tokens([WAVEFORM], options):
         for event in map(MT3_CODEC.decode, token_ids):
             if event is None:
                 continue
             if event.type is EventType.PROGRAM:
-                assert event.value in programs
+                assert event.value in selection.family_programs
             assert (event.type is EventType.DRUM) <= ("drums" in instruments)
-            assert (event.type is EventType.PITCH) <= bool(programs)
+            assert (event.type is EventType.PITCH) <= bool(selection.programs)
     notes = whole(model).transcribe(WAVEFORM, 16_000, instruments=instruments).notes
-    assert {note.program for note in notes if not note.is_drum} <= programs
+    assert {note.program for note in notes if not note.is_drum} <= set(selection.programs)
 
 
 def test_instruments_come_as_a_list_or_as_one_text():
     def instruments(value: Any) -> Any:
         return MODELS["mt3_pytorch"].check_options({"instruments": value}).model_dump()["instruments"]
 
-    expected = (Instrument.PIANO, Instrument.BASS)
-    assert instruments(["piano", "bass"]) == expected
-    assert instruments("piano, bass") == expected
-    with pytest.raises(InvalidOptionError, match=r"instruments\.0"):
-        instruments(["kazoo"])
+    assert (
+        instruments(["piano", "electric bass"])
+        == instruments("piano, electric bass")
+        == ("piano", "electric bass")
+    )
+    with pytest.raises(
+        InvalidOptionError, match=r"Option instruments\.1 of mt3_pytorch: 'kazoo' is not an instrument"
+    ):
+        instruments(["piano", "kazoo"])
 
 
-def test_schema_names_the_instruments_and_refers_to_nothing_else():
+def test_instruments_and_a_single_instrument_exclude_each_other():
+    with pytest.raises(InvalidOptionError, match="either instruments or single_instrument"):
+        MODELS["mt3_pytorch"].check_options({"instruments": "piano", "single_instrument": "violin"})
+
+
+def test_schema_names_the_families_and_refers_to_nothing_else():
     schema = MT3Options.model_json_schema()["properties"]["instruments"]
-    assert schema["items"]["enum"] == [instrument.value for instrument in Instrument]
+    assert schema["items"]["anyOf"][0]["enum"] == [instrument.value for instrument in Instrument]
     assert "$ref" not in json.dumps(schema)
 
 

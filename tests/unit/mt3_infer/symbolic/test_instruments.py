@@ -12,10 +12,12 @@ from mt3_infer.symbolic.instruments import (
     DRUM_NAMES,
     PROGRAM_NAMES,
     Instrument,
+    Selection,
     drum_name,
     family_of,
     find_programs,
     program_name,
+    select,
 )
 from mt3_infer.symbolic.midi import notes_to_midi
 
@@ -66,6 +68,33 @@ def test_names_in_use_and_families_are_found(name, first):
 
 def test_unknown_names_and_drums_have_no_program():
     assert find_programs("gramophone") == find_programs("") == find_programs("drums") == ()
+
+
+@pytest.mark.parametrize("instrument", Instrument)
+def test_family_is_selected_with_all_its_programs_and_no_others(instrument):
+    name = instrument.value.replace("_", " ").title()
+    assert select([name]) == Selection(tuple(instrument.programs), drums=instrument is Instrument.DRUMS)
+
+
+@pytest.mark.parametrize(
+    ("names", "programs"),
+    [
+        (["violin"], (40,)),
+        (["Voice"], (53, 52, 54)),
+        (["saxophones", "Flutes", "sax"], (65, 66, 64, 67, 73)),
+        ([], ()),
+    ],
+)
+def test_single_instruments_are_selected_the_most_likely_one_first(names, programs):
+    assert select(names) == Selection(programs)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("vioiln", "Violin"), ("trumpett", "Trumpet"), ("stings", "Violin")]
+)
+def test_unknown_instrument_is_refused_with_the_nearest_name(name, nearest):
+    with pytest.raises(ValueError, match=rf"'{name}' is not an instrument\. Did you mean {nearest}\?"):
+        select(["piano", name])
 
 
 def test_tracks_of_a_midi_file_bear_the_instruments_names():

@@ -344,7 +344,12 @@ def test_html_page_instead_of_weights(tmp_path):
         read_weights(tmp_path)
 
 
-@pytest.mark.parametrize("content", [[torch.zeros(2)], {"state_dict": {"a": torch.zeros(2)}}])
+def test_a_state_dict_may_lie_under_its_name(tmp_path):
+    torch.save({"state_dict": {"a": torch.ones(2)}}, tmp_path / "mt3.pth")
+    assert read_weights(tmp_path)["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], {"state_dict": [torch.zeros(2)]}, {"epoch": 3}])
 def test_file_that_is_no_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "mt3.pth")
     with pytest.raises(WeightsError, match="is no state dict"):
