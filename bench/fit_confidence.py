@@ -1,6 +1,6 @@
 """Fit the coefficients that confidence is estimated with, to performances with truth.
 
-    python bench/performances.py RENDERED --font FONT [--half tune --seed N]
+    python bench/performances.py RENDERED [--half tune --seed N]
     python bench/fit_confidence.py RENDERED...      print how well they do
         --write                                     write them into the package
         --judge OTHERS                              more clips to measure on
@@ -8,8 +8,8 @@
         --notes DIRECTORY                           keep the notes, so that the next run need not transcribe
 
 It transcribes each clip with the model that stands for each family, and fits ridge-regularized logistic models of
-"this note is right" to the clips that `performances.py` tunes on. Every clip counts the same, however many notes
-it has. The rows that it prints are of clips that the coefficients were not fitted to. See bench/README.md.
+"this note is right" to the clips that `performances.py` tunes on. Every clip counts the same, unless it has
+very few notes. The rows that it prints are of clips that the coefficients were not fitted to. See bench/README.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mt3_infer.evaluation.music import DOUBLING_SECONDS, without_doublings
 from mt3_infer.evidence import confidence
 from mt3_infer.evidence.collector import energy_track, posterior_track
 from mt3_infer.evidence.estimates import all_features, strengths_of
-from mt3_infer.evidence.features import Tracks
+from mt3_infer.evidence.features import DRUM_FEATURES, NOTE_FEATURES, POSTERIOR_FEATURES, Tracks
 from mt3_infer.evidence.recorder import VERSION, EvidenceRecorder
 from mt3_infer.loading import load_model, open_posteriors
 from mt3_infer.symbolic.notes import Note, sort_notes
@@ -43,12 +43,9 @@ MODELS = {"mt3": "mt3_pytorch", "basic_pitch": "basic_pitch"}
 """By family, the model that stands for it."""
 
 FEATURES = {
-    "posteriors": (
-        *("strength", "rise", "short", "polyphony", "repeated"),
-        *("onset", "frames", "onset_below", "frames_below", "onset_above"),
-    ),
-    "energies": ("strength", "rise", "peak", "duration", "short", "polyphony", "repeated", "octave_below"),
-    "drums": ("strength", "rise", "broad_rise", "share", "repeated", "chord"),
+    "posteriors": (*NOTE_FEATURES, *POSTERIOR_FEATURES),
+    "energies": NOTE_FEATURES,
+    "drums": DRUM_FEATURES,
 }
 
 HEADER = """\
@@ -56,6 +53,7 @@ HEADER = """\
 |---|---|---|---|---|---|---|"""
 
 CLIP_WEIGHT = 100.0  # notes that each clip counts as
+FEWEST_NOTES = 80  # in a clip with fewer, each counts as in one with so many
 RIDGE = 3.0
 DROPPED_BELOW = 0.15
 """The confidence below which a note would be left out."""
@@ -130,7 +128,9 @@ def fit(clips: Sequence[Judged], kind: str) -> dict[str, float]:
     tables = [table for clip in clips if len((table := clip.table(kind, names))[1])]
     features = np.concatenate([rows for rows, _ in tables])
     right = np.concatenate([right for _, right in tables])
-    weights = np.concatenate([np.full(len(right), CLIP_WEIGHT / len(right)) for _, right in tables])
+    weights = np.concatenate(
+        [np.full(len(right), CLIP_WEIGHT / max(FEWEST_NOTES, len(right))) for _, right in tables]
+    )
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
     design = np.column_stack([np.ones(len(features)), (features - mean) / deviation])
     ridge = np.diag([1e-9, *[RIDGE] * len(names)])

@@ -36,7 +36,7 @@ NOTE_FEATURES = (
     *("octave_below", "octave_above", "polyphony", "chord", "share", "repeated", "doubled"),
 )
 POSTERIOR_FEATURES = ("onset", "frames", "attack", "neighbors", "onset_below", "frames_below", "onset_above")
-DRUM_FEATURES = ("strength", "rise", "broad_rise", "share", "repeated", "chord")
+DRUM_FEATURES = ("rise", "share", "repeated")
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,14 @@ def test_transcription_has_velocities_and_confidence(bach: Path, basic_pitch: Mo
     assert times == [(note.onset, note.offset, note.pitch) for note in found.notes]
 
 
+def test_velocities_of_the_network_are_kept_if_they_are_better(bach: Path, basic_pitch: Model) -> None:
+    plain = basic_pitch.transcribe(bach, estimates=False).notes
+    found = replace(basic_pitch, spec=replace(basic_pitch.spec, has_velocities=True)).transcribe(bach).notes
+    assert [note.velocity for note in found] == [note.velocity for note in plain]
+    assert all(note.confidence is not None for note in found)
+    assert [name for name, spec in MODELS.items() if spec.has_velocities] == ["transkun"]
+
+
 def test_basic_pitch_is_not_fetched_offline(
     store: CheckpointStore, tmp_path: Path, basic_pitch: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
