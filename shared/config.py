@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -29,7 +30,9 @@ class Settings(BaseSettings):
     s3_access_key_id: str | None = None
     s3_secret_access_key: SecretStr | None = None
     s3_region: str = "us-east-1"
+    auth: Literal["none", "keys"] = "none"
     allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
+    allowed_networks: Annotated[frozenset[str], NoDecode] = frozenset()
     link_seconds: Annotated[int, Field(gt=0, le=300)] = 300
 
     checkpoint_dir: Path | None = None
@@ -110,6 +113,22 @@ class Settings(BaseSettings):
         for name in found:
             if not HOST_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a host name: write names without scheme and port, or *")
+        return found
+
+    @field_validator("allowed_networks", mode="before")
+    @classmethod
+    def _split_allowed_networks(cls, entries: object) -> object:
+        if not isinstance(entries, str):
+            return entries
+        found = frozenset(entry.strip().lower() for entry in entries.split(",") if entry.strip())
+        for entry in found:
+            try:
+                ip_network(entry)
+            except ValueError:
+                if "/" in entry or "*" in entry or not HOST_NAME.fullmatch(entry):
+                    raise ValueError(
+                        f"{entry!r} is neither a network such as 10.2.0.0/16 nor a host name"
+                    ) from None
         return found
 
     @field_validator("checkpoint_mirror")

@@ -5,6 +5,7 @@ ServiceError
 ├── StateConflict          state_conflict          the job's state does not allow the request
 ├── IdempotencyConflict    idempotency_conflict    the key was used before, for another request
 ├── InvalidCursor          invalid_cursor
+├── KeyNotFound            key_not_found           there is no API key of that id
 └── Unavailable            unavailable             database, queue or storage is unavailable: try again
     ├── StorageUnavailable
     └── DatabaseUnavailable
@@ -49,6 +50,12 @@ class InvalidCursor(ServiceError):  # noqa: N818
     """The cursor was not made by this service."""
 
     code = "invalid_cursor"
+
+
+class KeyNotFound(ServiceError):  # noqa: N818
+    """There is no API key of that id."""
+
+    code = "key_not_found"
 
 
 class Unavailable(ServiceError):  # noqa: N818

@@ -49,6 +49,19 @@ class WorkStatus(StrEnum):
     CANCELED = "canceled"
 
 
+class Scope(StrEnum):
+    """What a key allows. Each scope includes those before it."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+    def includes(self, other: Scope) -> bool:
+        """Return True if a key of this scope may do what needs the other one."""
+        order = list(Scope)
+        return order.index(self) >= order.index(other)
+
+
 class Phase(StrEnum):
     """The step of a job that is processing."""
 
@@ -194,6 +207,45 @@ class Export(Base):
     options_hash: Mapped[str] = mapped_column(String(64))  # of format and options
     artifact: Mapped[str] = mapped_column(String(128))  # its name among the job's artifacts, once it is made
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ApiKey(Base):
+    """A key of a client. Only the hash is stored: the key itself is shown once, when it is made."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(100))
+    owner: Mapped[str] = mapped_column(String(64), index=True)  # of its jobs: the key itself, or shared by keys
+    scope: Mapped[Scope] = mapped_column(_as_text(Scope, 16))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # to the minute
+
+
+class Login(Base):
+    """A browser that is logged in with a key, until it logs out, the log-in expires or the key ends."""
+
+    __tablename__ = "logins"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)  # of the cookie's value
+    key_id: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class Share(Base):
+    """A link by which a job can be read without a key. It is deleted with its job."""
+
+    __tablename__ = "shares"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class ModelReport(Base):

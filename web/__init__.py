@@ -16,7 +16,9 @@ from shared.fairness import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
 from web import exports, health, models, transcriptions
+from web.access import SECURITY_SCHEMES, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
+from web.credentials import Credentials
 from web.downloads import compress
 from web.errors import register_error_handlers
 from web.forms import FormRequest
@@ -59,6 +61,7 @@ def create_app(
         LICENSE={"name": "Apache-2.0"},
         AUTO_SERVERS=False,
         AUTO_OPERATION_ID=True,
+        SECURITY_SCHEMES=SECURITY_SCHEMES,
         HTTP_ERROR_SCHEMA=Problem.model_json_schema(),
         VALIDATION_ERROR_SCHEMA=Problem.model_json_schema(),
         SWAGGER_UI_CSS="/docs/assets/swagger-ui.css",
@@ -68,13 +71,15 @@ def create_app(
     )
     app.request_class = FormRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]  # keep the order of the schemas
+    sessions = sessions or make_sessions(make_engine(settings))
     app.extensions[EXTENSION] = Services(
         settings=settings,
-        sessions=sessions or make_sessions(make_engine(settings)),
+        sessions=sessions,
         storage=storage or make_storage(settings),
         queue=queue or BackgroundQueue(CeleryQueue(make_celery(settings))),
         catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
         line=WaitingLine(),
+        credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
     for module in (transcriptions, exports, models, health):
@@ -88,6 +93,7 @@ def create_app(
 def _declare_problems(spec: dict[str, Any] | str) -> dict[str, Any] | str:
     """Declare the content type of errors in OpenAPI: APIFlask takes every response for `application/json`."""
     assert isinstance(spec, dict)
+    declare_access(spec)
     problems = [{"$ref": f"#/components/schemas/{name}"} for name in ("HTTPError", "ValidationError")]
     for path in spec["paths"].values():
         for operation in path.values():
@@ -101,17 +107,23 @@ def _declare_problems(spec: dict[str, Any] | str) -> dict[str, Any] | str:
 def _add_pages(app: APIFlask) -> None:
     @app.get("/")
     @app.doc(hide=True)
+    @needs(None)
     def page() -> Response:
         return send_from_directory(str(app.static_folder), "index.html", max_age=0)
 
     @app.get("/docs/assets/<path:name>")
     @app.doc(hide=True)
+    @needs(None)
     def docs_asset(name: str) -> Response:
         return send_from_directory(SWAGGER_FILES, name)
 
     @app.before_request
     def refuse_other_sites() -> Response | None:
         return refuse_foreign(request, app.extensions[EXTENSION].settings)
+
+    @app.before_request
+    def check_access() -> Response | None:
+        return refuse_without_key(app, request)
 
     @app.before_request
     def refuse_unknown_names() -> None:

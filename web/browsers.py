@@ -1,8 +1,9 @@
 """Protection against pages of other sites that use a visitor's browser to reach this service.
 
 There are two attacks: cross-site requests, and DNS rebinding, where a name of the attacker's resolves to the
-address of this service and makes the attacker's page same-site. There is no built-in authentication: every client
-that reaches the service may use it, so a browser inside the network is all that an attacker needs.
+address of this service and makes the attacker's page same-site. Without keys (MT3_AUTH=none), every client that
+reaches the service may use it, so a browser inside the network is all that an attacker needs. With keys, it is a
+browser that is logged in.
 """
 
 from __future__ import annotations
@@ -71,6 +72,13 @@ def is_cross_site(request: Request) -> bool:
         return site.strip().lower() not in ("same-origin", "none")
     origin = request.headers.get("Origin")
     return origin is not None and not is_same_host(origin, request.headers.get("Host", ""))
+
+
+def is_from_own_page(request: Request) -> bool:
+    """Return True if a browser says that a page of this origin sent the request; False if nothing says so."""
+    says_so = "Sec-Fetch-Site" in request.headers or "Origin" in request.headers
+    is_typed = request.headers.get("Sec-Fetch-Site", "").strip().lower() == "none"
+    return says_so and not is_typed and not is_cross_site(request)
 
 
 def is_same_host(origin: str, host: str) -> bool:

@@ -24,12 +24,14 @@ STATUS_OF = {
     "state_conflict": 409,
     "idempotency_conflict": 422,
     "invalid_cursor": 422,
+    "key_not_found": 404,
     "invalid_request": 422,
     "unknown_model": 422,
     "unknown_format": 422,
     "license_not_admitted": 422,
     "invalid_option": 422,
     "empty_upload": 422,
+    "address_refused": 422,
     "unavailable": 503,
 }
 CODE_OF = {

@@ -11,9 +11,10 @@ from flask import url_for
 from mt3_infer.exports import FORMATS, get_format
 from shared import exports, jobs
 from shared.tables import Status, WorkStatus
+from web.access import current_owner
 from web.client_json import check_returnable
 from web.schemas import ExportList, ExportView, NewExport, view_export
-from web.services import OWNER, services
+from web.services import services
 from web.workload import Workload, works_with
 
 blueprint = APIBlueprint("exports", __name__, url_prefix="/v1/transcriptions/<uuid:job_id>/exports", tag="Exports")
@@ -56,7 +57,7 @@ def create(job_id: UUID, body: NewExport) -> tuple[dict[str, Any], int, dict[str
         artifact=f"{stem}-{digest[:12]}.{suffix}",
     )
     with services().sessions.begin() as session:
-        state = exports.request_export(session, OWNER, job_id, new)
+        state = exports.request_export(session, current_owner(), job_id, new)
     if state.status is WorkStatus.QUEUED:
         services().queue.notify()
     location = url_for(".show", job_id=job_id, export_id=state.id)
@@ -71,7 +72,7 @@ def create(job_id: UUID, body: NewExport) -> tuple[dict[str, Any], int, dict[str
 def index(job_id: UUID) -> dict[str, Any]:
     """Return all exports of a job."""
     with services().sessions() as session:
-        return {"items": [view_export(state) for state in exports.list_exports(session, OWNER, job_id)]}
+        return {"items": [view_export(state) for state in exports.list_exports(session, current_owner(), job_id)]}
 
 
 @blueprint.get("/<uuid:export_id>")
@@ -84,7 +85,7 @@ def index(job_id: UUID) -> dict[str, Any]:
 def show(job_id: UUID, export_id: UUID) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Return an export."""
     with services().sessions() as session:
-        state = exports.get_export(session, OWNER, job_id, export_id)
+        state = exports.get_export(session, current_owner(), job_id, export_id)
     has_ended = state.status in (WorkStatus.SUCCEEDED, WorkStatus.FAILED)
     return view_export(state), 200, {} if has_ended else {"Retry-After": "1"}
 
@@ -96,6 +97,6 @@ def _require_recording(job_id: UUID) -> None:
         JobNotFound, ObjectMissing
     """
     with services().sessions() as session:
-        job = jobs.get_job(session, OWNER, job_id)
+        job = jobs.get_job(session, current_owner(), job_id)
     if job.status is Status.SUCCEEDED:
         services().storage.size(job.upload_key)

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from shared import startup, worker_registry
 from shared.logs import get_logger
+from web.access import needs
 from web.schemas import Readiness
 from web.services import services
 from web.workload import Workload, works_with
@@ -27,6 +28,7 @@ blueprint = APIBlueprint("health", __name__, tag="Health")
 @blueprint.get("/livez")
 @blueprint.doc(summary="Liveness probe", description="Responds as long as the process runs.")
 @works_with(Workload.LIVENESS)
+@needs(None)
 def livez() -> dict[str, str]:
     """Respond."""
     return {"status": "alive"}
@@ -40,6 +42,7 @@ def livez() -> dict[str, str]:
     responses=NOT_READY,
 )
 @works_with(Workload.READINESS)
+@needs(None)
 def readyz() -> tuple[dict[str, Any], int]:
     """Check every dependency. Without workers the service is ready: jobs wait in the database."""
     checks = {"database": _check(_database), "queue": _check(_redis), "storage": _check(_storage)}

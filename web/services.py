@@ -13,9 +13,9 @@ from shared.db import Sessions
 from shared.fairness import WaitingLine
 from shared.queue import JobQueue
 from shared.storage import ObjectStorage
+from web.credentials import Credentials
 
 EXTENSION = "mt3"
-OWNER = "public"  # of every job, as long as there is no authentication
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Services:
     queue: JobQueue
     catalog: Catalog
     line: WaitingLine
+    credentials: Credentials
 
 
 def services() -> Services:

@@ -18,6 +18,7 @@ from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
 from shared.tables import Job
+from web.access import current_owner
 from web.downloads import send_object, sound_type
 from web.errors import InvalidRequest
 from web.schemas import (
@@ -31,7 +32,7 @@ from web.schemas import (
     TranscriptionView,
     show_job,
 )
-from web.services import OWNER, services
+from web.services import services
 from web.uploads import check_metadata, display_name, receive, resolve_model
 from web.workload import Workload, works_with
 
@@ -81,7 +82,7 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
         metadata=_metadata_filter(),
     )
     with services().sessions() as session:
-        page, cursor = jobs.list_jobs(session, OWNER, filters, limit=query.limit, cursor=query.cursor)
+        page, cursor = jobs.list_jobs(session, current_owner(), filters, limit=query.limit, cursor=query.cursor)
         progress = jobs.shards_progress(session, page, datetime.now(UTC))
         positions = {job.id: services().line.position(session, job) for job in page}
     items = []
@@ -131,7 +132,7 @@ def change(job_id: UUID, changes: Changes) -> dict[str, Any]:
     if metadata is not None:
         check_metadata(metadata)
     with services().sessions.begin() as session:
-        job = jobs.update_job(session, OWNER, job_id, name=name, metadata=metadata)
+        job = jobs.update_job(session, current_owner(), job_id, name=name, metadata=metadata)
     return _dump(job)
 
 
@@ -141,7 +142,7 @@ def change(job_id: UUID, changes: Changes) -> dict[str, Any]:
 def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Cancel a job. Its worker stops within a second or two."""
     with services().sessions.begin() as session:
-        job = jobs.cancel_job(session, OWNER, job_id)
+        job = jobs.cancel_job(session, current_owner(), job_id)
     return _dump(job), 202
 
 
@@ -151,7 +152,7 @@ def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
 def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Queue a job again."""
     with services().sessions.begin() as session:
-        job = jobs.retry_job(session, OWNER, job_id)
+        job = jobs.retry_job(session, current_owner(), job_id)
     services().queue.notify()
     return _dump(job), 202
 
@@ -163,7 +164,7 @@ def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
 def remove(job_id: UUID) -> tuple[str, int]:
     """Delete a job. If storage fails now, the scheduler deletes the files later."""
     with services().sessions.begin() as session:
-        jobs.delete_job(session, OWNER, job_id)
+        jobs.delete_job(session, current_owner(), job_id)
     for prefix in garbage.all_prefixes([job_id]):
         try:
             services().storage.delete_prefix(prefix)
@@ -184,7 +185,7 @@ def remove(job_id: UUID) -> tuple[str, int]:
 def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
     """Return a result, or redirect to it."""
     with services().sessions() as session:
-        job = jobs.get_job(session, OWNER, job_id)
+        job = jobs.get_job(session, current_owner(), job_id)
     found = next((a for a in job.artifacts if a["name"] == name), None)
     if found is None:
         raise JobNotFound(f"Transcription {job_id} has no artifact {name!r}. Its status is {job.status}.")
@@ -210,7 +211,7 @@ def artifact(job_id: UUID, name: str, query: ArtifactQuery) -> Response:
 def audio(job_id: UUID, query: ArtifactQuery) -> Response:
     """Return the recording, or redirect to it."""
     with services().sessions() as session:
-        job = jobs.get_job(session, OWNER, job_id)
+        job = jobs.get_job(session, current_owner(), job_id)
     return send_object(
         job.upload_key,
         content_type=sound_type(job.filename),
@@ -240,7 +241,7 @@ def _download_name(job: Job, artifact: str) -> str:
 
 def _load(job_id: UUID) -> dict[str, Any]:
     with reading(services().sessions) as session:
-        job = jobs.get_job(session, OWNER, job_id)
+        job = jobs.get_job(session, current_owner(), job_id)
         return _view_in(session, job)
 
 

@@ -18,10 +18,11 @@ from shared.jobs import NewJob, create_job
 from shared.logs import get_logger
 from shared.storage import StoredObject, upload_prefix
 from shared.tables import Job
+from web.access import current_owner
 from web.client_json import check_returnable, read_object
 from web.errors import EmptyUpload, InvalidRequest, LicenseNotAdmitted, UnknownModel
 from web.schemas import MAX_METADATA_CHARACTERS, ClientFields, NewTranscription
-from web.services import OWNER, Services
+from web.services import Services
 
 log = get_logger(__name__)
 
@@ -53,7 +54,7 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
     )
     new = NewJob(
         id=job_id,
-        owner=OWNER,
+        owner=current_owner(),
         model=model,
         options=options,
         client_metadata=metadata,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mt3_infer.loading import ModelInfo
 
 COMMANDS = "mt3_infer.commands"
+EXTRA = "serve"  # of the distribution, with the packages that they need
 
 
 class _Group(click.Group):
@@ -58,7 +59,7 @@ def _load_command(point: metadata.EntryPoint) -> click.Command:
     try:
         command = point.load()
     except ImportError as error:
-        message = f"{point.name} needs more packages ({error}): pip install '{DISTRIBUTION}[{point.name}]'"
+        message = f"{point.name} needs more packages ({error}): pip install '{DISTRIBUTION}[{EXTRA}]'"
 
         return _missing_command(point.name, message)
     assert isinstance(command, click.Command)
@@ -68,7 +69,7 @@ def _load_command(point: metadata.EntryPoint) -> click.Command:
 def _missing_command(name: str, message: str) -> click.Command:
     @click.command(
         name,
-        help=f"Not installed: pip install '{DISTRIBUTION}[{name}]'",
+        help=f"Not installed: pip install '{DISTRIBUTION}[{EXTRA}]'",
         context_settings={"ignore_unknown_options": True},
     )
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

@@ -157,6 +157,13 @@ FORMATS: dict[str, ExportFormat] = {
             {"": ("stems.zip", "application/zip")},
         ),
         ExportFormat(
+            "sounds",
+            "Samples of the instruments, for a player of the notes: Opus files in one archive.",
+            ExportOptions,
+            "mt3_infer.exports.sounds:write_sounds",
+            {"": ("sounds.zip", "application/zip")},
+        ),
+        ExportFormat(
             "peaks",
             "The waveform of the recording, as minima and maxima at several zoom levels.",
             ExportOptions,

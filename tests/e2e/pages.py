@@ -6,7 +6,7 @@ import base64
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,8 @@ FLAGS = [
 # Read at import: a fixture clears MT3_ settings of the shell before each test.
 SCREENSHOTS = os.environ.get("MT3_SCREENSHOTS")
 PAINT_SECONDS = 10
+DESKTOP = {"width": 1360, "height": 860}
+PHONE = {"width": 390, "height": 844}
 PATIENCE_MS = 120_000  # the first job may download its model
 
 WATCH_SCRIPT = """
@@ -137,3 +139,6 @@ class ServicePage:
         if SCREENSHOTS:
             self.page.wait_for_timeout(400)  # transitions end
             self.page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}.png"))
+
+
+OpenTab = Callable[..., ServicePage]

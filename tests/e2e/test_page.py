@@ -6,7 +6,6 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +13,11 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright's Python package is not installed")
 
-from playwright.sync_api import Browser, FilePayload, Route, expect
+from playwright.sync_api import FilePayload, Route, expect
 
-from tests.e2e.pages import PATIENCE_MS, ServicePage, find_browser, launch
+from tests.e2e.pages import DESKTOP, PATIENCE_MS, PHONE, OpenTab
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
-
-DESKTOP = {"width": 1360, "height": 860}
-PHONE = {"width": 390, "height": 844}
-NETWORK_COMPLAINT = "Failed to load resource"
-
-OpenTab = Callable[..., ServicePage]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    executable = find_browser()
-    if executable is None:
-        pytest.skip("no Chromium on this machine")
-    with launch(executable) as browser:
-        yield browser
-
-
-@pytest.fixture
-def open_tab(browser: Browser, service: Any) -> Iterator[OpenTab]:
-    """Open tabs on the service. None may have logged errors or violated the content policy by the end."""
-    tabs: list[tuple[ServicePage, bool]] = []
-
-    def open_tab(*, allow_network_errors: bool = False, **options: Any) -> ServicePage:
-        context = browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **options})
-        tab = ServicePage(context.new_page(), service.url)
-        tabs.append((tab, allow_network_errors))
-        tab.open()
-        return tab
-
-    yield open_tab
-    for tab, allowed in tabs:
-        complaints = [c for c in tab.complaints if not (allowed and c.startswith(NETWORK_COMPLAINT))]
-        complaints += tab.page.evaluate("window.violations")
-        tab.page.context.close()
-        assert complaints == []
 
 
 def test_dropped_recording_becomes_notes_and_midi(open_tab: OpenTab, bach: Path) -> None:
@@ -246,10 +210,11 @@ def test_notes_play_and_a_click_seeks(open_tab: OpenTab, bach: Path) -> None:
     clock = tab.page.locator("#time")
     expect(clock).to_have_text("0:00 / 0:24")
 
+    tab.page.get_by_role("button", name="Fit the whole recording").click()
     roll = tab.page.locator(".roll-stage")
     box = roll.bounding_box()
     assert box
-    roll.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    roll.click(position={"x": box["width"] / 2, "y": 10})
     expect(clock).to_have_text(re.compile(r"0:1[1-3] / 0:24"))
 
     tab.page.get_by_role("button", name="Play").click()
@@ -272,8 +237,9 @@ def test_note_under_the_pointer_is_described(open_tab: OpenTab, bach: Path) -> N
     box = tab.page.locator(".roll-stage").bounding_box()
     assert box
     tip = tab.page.locator(".roll-tip")
+    middle = box["x"] + box["width"] / 2
     for step in range(1, 40):
-        tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * step / 40)
+        tab.page.mouse.move(middle, box["y"] + box["height"] * step / 40)
         tab.page.wait_for_timeout(50)
         if tip.is_visible():
             break

@@ -23,8 +23,12 @@
  *             installed: boolean, download: Download | null, error: string | null, default: boolean, variant_of: string | null, options: Record<string, OptionSchema>,
  *             realtime_factor: number | null }} Model
  * @typedef {{ items: Model[], default: string, preferred: string }} ModelList
- * @typedef {{ onset: number, offset: number, pitch: number, velocity: number, program: number, is_drum: boolean }} Note
- * @typedef {{ duration?: number, notes?: Note[] }} NotesFile the fields of notes.json that the page reads
+ * @typedef {{ onset: number, offset: number, pitch: number, velocity: number, program: number, is_drum: boolean,
+ *             confidence?: number | null }} Note
+ * @typedef {{ duration?: number, notes?: Note[], beats?: number[], downbeats?: number[], meter?: string,
+ *             tempo_bpm?: number, key?: string }} NotesFile the fields of notes.json that the page reads
+ * @typedef {{ id: string, format: string, status: string, fraction: number,
+ *             error: { code: string, detail: string } | null, artifact: Artifact | null }} Export
  */
 
 const ROOT = "/v1";
@@ -97,16 +101,22 @@ function secondsOf(header) {
 
 /**
  * @param {string} path
- * @param {{ method?: string, etag?: string | null, signal?: AbortSignal, timeout?: number }} [options]
+ * @param {{ method?: string, body?: unknown, etag?: string | null, signal?: AbortSignal, timeout?: number }} [options]
+ *        body: sent as JSON
  */
-async function request(path, { method = "GET", etag = null, signal, timeout = TIMEOUT_MS } = {}) {
+async function request(path, { method = "GET", body, etag = null, signal, timeout = TIMEOUT_MS } = {}) {
   const limit = AbortSignal.timeout(timeout);
   let response;
   try {
     response = await fetch(path, {
       method,
       cache: "no-store", // the page revalidates by itself and has to see the 304
-      headers: { Accept: "application/json", ...(etag ? { "If-None-Match": etag } : {}) },
+      headers: {
+        Accept: "application/json",
+        ...(etag ? { "If-None-Match": etag } : {}),
+        ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       signal: signal ? AbortSignal.any([signal, limit]) : limit,
     });
   } catch (error) {
@@ -170,6 +180,33 @@ export async function retryJob(id) {
 /** @param {string} id */
 export async function deleteJob(id) {
   await request(jobPath(id), { method: "DELETE" });
+}
+
+/** Return the address of a job's recording, of the same origin as the page. @param {string} id */
+export function recordingAddress(id) {
+  return `${jobPath(id)}/audio?redirect=false`;
+}
+
+/**
+ * Ask for a file made from the notes; the same request again returns the same export.
+ * @param {string} id @param {import("./exports.js").Wanted} wanted @param {AbortSignal} signal @returns {Promise<Export>}
+ */
+export async function requestExport(id, wanted, signal) {
+  return jsonOf(await request(`${jobPath(id)}/exports`, { method: "POST", body: wanted, signal }));
+}
+
+/** @param {string} id @param {string} exportId @param {AbortSignal} signal @returns {Promise<Export>} */
+export async function getExport(id, exportId, signal) {
+  return jsonOf(await request(`${jobPath(id)}/exports/${encodeURIComponent(exportId)}`, { signal }));
+}
+
+/**
+ * Fetch a file, without the redirect to the storage, which is another origin.
+ * @param {string} href @param {AbortSignal} signal
+ */
+export async function fetchBytes(href, signal) {
+  const response = await request(`${href}?redirect=false`, { signal, timeout: NOTES_TIMEOUT_MS });
+  return response.arrayBuffer();
 }
 
 /**

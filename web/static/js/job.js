@@ -217,16 +217,16 @@ export class JobView {
       this.result.hide();
     } else if (this.#notesOf !== notes.sha256) {
       this.#notesOf = notes.sha256;
-      this.#loadNotes(notes.href);
+      this.#loadNotes(notes.href, job.id);
     }
   }
 
-  /** @param {string} href */
-  #loadNotes(href) {
+  /** @param {string} href @param {string} id */
+  #loadNotes(href, id) {
     this.#notesLoader.stop();
     const step = async (/** @type {AbortSignal} */ signal) => {
       const json = await fetchNotes(href, signal);
-      if (!signal.aborted) this.result.show(json);
+      if (!signal.aborted) this.result.show(json, id);
       return null;
     };
     const onError = (/** @type {Error} */ error) => {

@@ -10,16 +10,20 @@ export class NoteSequence {
   /** @param {import("./api.js").NotesFile} json notes.json */
   constructor(json) {
     const notes = [...(json.notes ?? [])].sort((a, b) => a.onset - b.onset || a.pitch - b.pitch);
+    this.notes = notes;
     this.count = notes.length;
     this.onsets = Float64Array.from(notes, (note) => note.onset); // (N,) s
     this.offsets = Float64Array.from(notes, (note) => note.offset); // (N,) s
     this.pitches = Uint8Array.from(notes, (note) => note.pitch); // (N,)
     this.velocities = Uint8Array.from(notes, (note) => note.velocity); // (N,) 0-127
+    this.confidences = Float32Array.from(notes, (note) => note.confidence ?? NaN); // (N,) 0-1; NaN: unknown
+    this.hasConfidence = notes.some((note) => typeof note.confidence === "number");
     /** Largest offset of notes 0…n. It never decreases: a binary search finds the first note that may still sound. */
     this.reach = runningMaximum(this.offsets);
     this.tracks = tracksOf(notes);
     this.trackOf = trackIndices(notes, this.tracks); // (N,) index into tracks
-    this.duration = Math.max(json.duration ?? 0, this.reach.at(-1) ?? 0);
+    this.recorded = json.duration ?? 0; // s of the recording
+    this.duration = Math.max(this.recorded, this.reach.at(-1) ?? 0);
   }
 
   /** Return the notes that may sound within [from, to]: indices first … end - 1. @param {number} from @param {number} to */

@@ -1,77 +1,110 @@
-/** The result of a job: the piano roll with its tools, the legend and the player. */
+/** The result of a job: the piano roll with its tools, what is heard, and the instruments. */
 
+import { fetchBytes, recordingAddress } from "./api.js";
 import { element, setText } from "./dom.js";
+import { exported } from "./exports.js";
 import { clock, counted } from "./format.js";
+import { Grid } from "./grid.js";
+import { Legend } from "./legend.js";
+import { ListenBar } from "./listen_bar.js";
+import { NoteCard } from "./note_card.js";
 import { NoteSequence } from "./notes.js";
 import { PianoRoll } from "./piano_roll.js";
-import { Player } from "./player.js";
-import { trackClass } from "./roll_painter.js";
+import { bindKeys, KeysHelp, listeningKeys } from "./roll_keys.js";
+import { RollTools } from "./roll_tools.js";
+import { Sounds } from "./sounds.js";
+import { Transport } from "./transport.js";
 
 export class ResultView {
   #sequence = new NoteSequence({ notes: [] });
-  /** @type {Set<number>} */
-  #hidden = new Set();
+  #grid = new Grid();
+  #picked = -1;
+  #id = "";
   #animation = 0;
+  #loading = new AbortController();
+  /** @type {Promise<void> | null} */
+  #sounds = null;
 
   constructor() {
-    this.player = new Player();
+    this.transport = new Transport();
     this.roll = new PianoRoll();
+    this.bar = new ListenBar(this.transport);
+    this.legend = new Legend();
+    this.card = new NoteCard(() => this.pick(-1));
+    this.keys = new KeysHelp();
     this.playButton = element("button", { type: "button", className: "play", id: "play" });
     this.time = element("p", { className: "time", id: "time" });
+    this.place = element("p", { className: "place" });
     this.count = element("p", { className: "note-count", id: "note-count" });
-    this.legend = element("ul", { className: "legend", "aria-label": "Instruments" });
+    this.facts = element("p", { className: "facts" });
     this.none = element(
       "p",
       { className: "empty", hidden: true },
       "No notes were found in this recording. Try another model, or lower the thresholds under Options.",
     );
-    const words = element("div", { className: "roll-words" }, this.time, this.count);
-    const tools = element("div", { className: "roll-tools" }, this.playButton, words, this.#zoomTools());
-    this.frame = element("div", { className: "roll-frame" }, tools, this.roll.node);
-    this.node = element("div", { className: "result", hidden: true }, this.none, this.frame, this.legend);
+    this.frame = element("div", { className: "roll-frame" });
+    this.tools = new RollTools(this.roll, this.frame, this.keys.button);
+    const words = element("div", { className: "roll-words" }, this.time, this.place, this.count, this.facts);
+    const head = element("div", { className: "roll-tools" }, this.playButton, words);
+    this.frame.append(head, this.bar.node, this.roll.node, this.card.node, this.tools.node);
+    this.node = element("div", { className: "result", hidden: true }, this.none, this.frame, this.legend.node, this.keys.node);
     this.#connect();
   }
 
-  #zoomTools() {
-    const tool = (/** @type {string} */ sign, /** @type {string} */ name, /** @type {() => void} */ act) => {
-      const node = element("button", { type: "button", className: "tool", "aria-label": name, title: name }, sign);
-      node.addEventListener("click", act);
-      return node;
-    };
-    return element(
-      "div",
-      { className: "zoom-tools", role: "group", "aria-label": "Zoom" },
-      tool("−", "Zoom out", () => this.roll.zoomOut()),
-      tool("+", "Zoom in", () => this.roll.zoomIn()),
-      tool("Fit", "Fit the whole recording", () => this.roll.fit()),
-    );
-  }
-
   #connect() {
-    this.playButton.addEventListener("click", () => this.player.toggle());
-    this.player.addEventListener("change", () => this.#showPlayer());
-    this.roll.onSeek = (time) => this.player.seek(time);
-    this.roll.moving.addEventListener("keydown", (event) => {
-      if (event.key !== " ") return;
-      event.preventDefault();
-      this.player.toggle();
-    });
+    const { transport, roll } = this;
+    this.playButton.addEventListener("click", () => transport.toggle());
+    transport.addEventListener("change", () => this.#showTransport());
+    roll.onSeek = (time) => transport.seek(this.tools.snaps ? this.#grid.snap(time) : time);
+    roll.overview.onSeek = (time) => transport.seek(time);
+    roll.onLoop = (loop) => transport.setLoop(loop);
+    roll.onPick = (n) => {
+      this.pick(n);
+      if (n >= 0 && !transport.playing) {
+        transport.audition(this.#sequence.tracks[this.#sequence.trackOf[n]], this.#sequence.pitches[n]);
+      }
+    };
+    this.legend.addEventListener("change", () => this.#showTracks());
+    bindKeys(roll.moving, () => this.#bindings());
+    bindKeys(roll.overview.node, () => listeningKeys(transport, roll, this.#grid));
   }
 
-  /** @param {import("./api.js").NotesFile} json notes.json */
-  show(json) {
+  /** @returns {import("./roll_keys.js").Bindings} */
+  #bindings() {
+    return {
+      ...listeningKeys(this.transport, this.roll, this.#grid),
+      l: () => this.bar.loop.toggle(),
+      n: () => this.#pickNext(1),
+      "Shift+n": () => this.#pickNext(-1),
+      Escape: () => this.pick(-1),
+      "?": () => this.keys.open(),
+    };
+  }
+
+  /** @param {import("./api.js").NotesFile} json notes.json @param {string} id of the job */
+  show(json, id) {
+    this.#loading.abort();
+    this.#loading = new AbortController();
+    this.#id = id;
+    this.#sounds = null;
     const sequence = new NoteSequence(json);
+    const grid = new Grid(json);
     this.#sequence = sequence;
-    this.#hidden = new Set();
+    this.#grid = grid;
     this.node.hidden = false;
     this.none.hidden = sequence.count > 0;
     this.frame.hidden = sequence.count === 0;
     setText(this.count, counted(sequence.count, "note"));
-    this.player.muted = this.#hidden;
-    this.player.load(sequence);
-    this.roll.show(sequence);
-    this.#showLegend();
-    this.#showPlayer();
+    setText(this.facts, grid.words);
+    this.transport.load(sequence, grid, sequence.count ? recordingAddress(id) : null);
+    this.legend.show(sequence);
+    this.tools.load(grid);
+    this.bar.load(grid);
+    this.roll.show(sequence, grid);
+    this.pick(-1);
+    this.#showTracks();
+    this.#showTransport();
+    if (sequence.count) this.#loadWaveform();
   }
 
   hide() {
@@ -80,39 +113,82 @@ export class ResultView {
   }
 
   stop() {
-    this.player.pause();
+    this.#loading.abort();
+    this.transport.pause();
   }
 
-  #showLegend() {
-    const { tracks } = this.#sequence;
-    this.legend.replaceChildren(...tracks.map((_, n) => element("li", {}, this.#legendEntry(n))));
-    this.legend.hidden = tracks.length === 0;
+  /** @param {number} n a note; -1: none */
+  pick(n) {
+    this.#picked = n;
+    this.roll.pick(n);
+    this.card.show(this.#sequence, this.#grid, n);
   }
 
-  /** @param {number} n */
-  #legendEntry(n) {
-    const track = this.#sequence.tracks[n];
-    const swatch = element("span", { className: `swatch ${trackClass(this.#sequence, n)}` });
-    const count = element("span", { className: "legend-count" }, track.count.toLocaleString("en"));
-    const node = element("button", { type: "button", className: "legend-entry", "aria-pressed": "true" });
-    node.title = "Show and play this instrument, or hide and mute it";
-    node.append(swatch, track.name, count);
-    node.addEventListener("click", () => {
-      if (!this.#hidden.delete(n)) this.#hidden.add(n);
-      node.setAttribute("aria-pressed", String(!this.#hidden.has(n)));
-      this.roll.hideTracks(this.#hidden);
-    });
-    return node;
+  /** Select the next note that is shown, or from the playhead if none is selected. @param {1 | -1} step */
+  #pickNext(step) {
+    const { hidden } = this.legend;
+    const from = this.#picked >= 0 ? this.#picked + step : this.#sequence.range(this.transport.position, Infinity).first;
+    for (let n = from; n >= 0 && n < this.#sequence.count; n += step) {
+      if (hidden.has(this.#sequence.trackOf[n])) continue;
+      this.roll.onPick(n);
+      return;
+    }
   }
 
-  #showPlayer() {
-    const { playing, position } = this.player;
+  #showTracks() {
+    const { hidden } = this.legend;
+    this.roll.hideTracks(hidden);
+    this.transport.isAudible = (track) => !hidden.has(track);
+  }
+
+  #showTransport() {
+    const { transport } = this;
+    const { playing } = transport;
+    const position = Math.min(transport.position, transport.duration);
     this.playButton.classList.toggle("playing", playing);
     this.playButton.setAttribute("aria-label", playing ? "Pause" : "Play");
     this.playButton.title = playing ? "Pause" : "Play";
-    this.roll.setPosition(Math.min(position, this.#sequence.duration), playing);
-    setText(this.time, `${clock(Math.min(position, this.#sequence.duration))} / ${clock(this.#sequence.duration)}`);
+    this.#showPosition(position);
+    this.bar.show();
+    if (transport.balance > 0) this.#sounds ??= this.#loadSounds();
     cancelAnimationFrame(this.#animation);
-    if (playing) this.#animation = requestAnimationFrame(() => this.#showPlayer());
+    if (playing) this.#animation = requestAnimationFrame(() => this.#animate());
+  }
+
+  #animate() {
+    this.#showPosition(Math.min(this.transport.position, this.transport.duration));
+    if (this.transport.playing) this.#animation = requestAnimationFrame(() => this.#animate());
+  }
+
+  /** @param {number} position s */
+  #showPosition(position) {
+    this.roll.follow({ position, playing: this.transport.playing, loop: this.transport.loop });
+    setText(this.time, `${clock(position)} / ${clock(this.transport.duration)}`);
+    setText(this.place, this.#grid.placeWords(position));
+  }
+
+  /** Load the sounds of the instruments; until then, and if there are none, simple tones are played. */
+  async #loadSounds() {
+    const { signal } = this.#loading;
+    try {
+      const artifact = await exported(this.#id, { format: "sounds" }, { signal });
+      const bytes = await fetchBytes(artifact.href, signal);
+      const sounds = await Sounds.read(bytes, this.transport.studio.context);
+      if (!signal.aborted) this.transport.useSounds(sounds);
+    } catch {
+      // The notes are played with simple tones.
+    }
+  }
+
+  async #loadWaveform() {
+    const { signal } = this.#loading;
+    this.roll.overview.showWaveform([]);
+    try {
+      const artifact = await exported(this.#id, { format: "peaks" }, { signal });
+      const peaks = JSON.parse(new TextDecoder().decode(await fetchBytes(artifact.href, signal)));
+      if (!signal.aborted) this.roll.overview.showWaveform(peaks.levels);
+    } catch {
+      // The overview shows the notes alone.
+    }
   }
 }

@@ -1,12 +1,13 @@
 /** The geometry of the roll: seconds ↔ x, pitch ↔ y, in CSS pixels. Pure arithmetic. */
 
 export const KEYS_WIDTH = 46;
-export const AXIS_HEIGHT = 30;
+export const AXIS_HEIGHT = 44;
 
 const MOST_PIXELS_PER_SECOND = 800;
 const LEAST_ROWS = 26;
-const FIRST_VIEW_SECONDS = 60;
-const FIT_WHOLE_SECONDS = 100;
+const FIRST_VIEW = { wide: { bars: 8, seconds: 16 }, narrow: { bars: 4, seconds: 8 } };
+const NARROW = 640; // px
+const LEAST_BAR_PIXELS = 46; // between bars that are numbered
 const TICKS = [0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600]; // s
 const LEAST_TICK_PIXELS = 70;
 
@@ -72,10 +73,13 @@ export class RollLayout {
     this.pixelsPerSecond = this.#fitScale;
   }
 
-  /** Show all of a short piece, or the first minute of a long one. */
-  firstView() {
+  /** Show the first bars, or the first seconds where no bars are known. @param {import("./grid.js").Grid} grid */
+  firstView(grid) {
     this.fit();
-    if (this.duration > FIT_WHOLE_SECONDS) this.pixelsPerSecond = this.plotWidth / FIRST_VIEW_SECONDS;
+    const { bars, seconds } = this.width < NARROW ? FIRST_VIEW.narrow : FIRST_VIEW.wide;
+    const shown = grid.known ? grid.barOf(bars).end : seconds;
+    this.pixelsPerSecond = this.plotWidth / Math.min(Math.max(2, shown), this.duration);
+    this.#clamp();
   }
 
   /** @param {number} factor @param {number} [x] the point that stays in place, by default the middle */
@@ -130,5 +134,16 @@ export class RollLayout {
   /** Seconds between labeled lines: the smallest step that leaves room for the labels. */
   get tick() {
     return TICKS.find((tick) => tick * this.pixelsPerSecond >= LEAST_TICK_PIXELS) ?? TICKS[TICKS.length - 1];
+  }
+
+  /** Bars between numbered ones: 1, 2, 4 and so on. @param {import("./grid.js").Grid} grid */
+  barStep(grid) {
+    const pixels = grid.beatLength(this.start) * grid.beatsInBar * this.pixelsPerSecond;
+    return 2 ** Math.max(0, Math.ceil(Math.log2(LEAST_BAR_PIXELS / pixels)));
+  }
+
+  /** @param {number} time s */
+  shows(time) {
+    return time >= this.start && time <= this.end;
   }
 }
