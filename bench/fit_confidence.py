@@ -215,6 +215,7 @@ def main(
             for name, clips in held_out.items():
                 if clips:
                     click.echo(f"| {family}, {kind} | {name} | {report(clips, kind, families[family][kind])}")
+        families[family].setdefault("drums", families["mt3"]["drums"])  # where an option makes its notes drums
     if write:
         file = Path(confidence.__file__).with_name("coefficients.json")
         file.write_text(json.dumps({"version": VERSION, "families": families}, indent=2) + "\n")
