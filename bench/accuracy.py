@@ -120,6 +120,22 @@ def read_clip(truth: Path) -> Clip:
     )
 
 
+def truth_files(directory: Path, half: str | None = None) -> list[Path]:
+    """Return the truths of a directory's clips, all or those of one half.
+
+    Raises:
+        click.UsageError: there are none.
+    """
+    truths = sorted(directory.glob("*.json"))
+    if half:
+        truths = [truth for truth in truths if json.loads(truth.read_text()).get("half") == half]
+    if not truths:
+        raise click.UsageError(
+            f"{directory} has no clips: NAME.flac with NAME.json, as performances.py makes them."
+        )
+    return truths
+
+
 def rendered_clips() -> Path:
     """Return the directory of the clips of performances.py; render those that are not there."""
     from performances import PIECES, make  # music21 takes seconds to load
@@ -140,14 +156,14 @@ def _rendering_code() -> list[Path]:
 
 
 def contestants(models: Sequence[ModelInfo], checkpoints: dict[str, Path]) -> Iterator[Contestant]:
-    """Yield the models, Basic Pitch also with the published threshold, some also told what plays."""
+    """Yield the models, Basic Pitch also with the published threshold, some also with the instruments given."""
     for info in models:
         weights = checkpoints.get(info.name)
         yield Contestant(info.name, info.name, weights)
         if info.options is BasicPitchOptions:
             yield Contestant(f"{info.name}, as published", info.name, weights, _as_published)
         if "instruments" in info.options.model_fields:
-            yield Contestant(f"{info.name}, told what plays", info.name, weights, _what_plays)
+            yield Contestant(f"{info.name}, instruments given", info.name, weights, _instruments)
 
 
 def _is_at_hand(info: ModelInfo, checkpoints: dict[str, Path]) -> bool:
@@ -158,7 +174,7 @@ def _as_published(clip: Clip) -> dict[str, Any]:
     return {"onset_threshold": PUBLISHED_ONSET_THRESHOLD}
 
 
-def _what_plays(clip: Clip) -> dict[str, Any]:
+def _instruments(clip: Clip) -> dict[str, Any]:
     only = clip.instruments[0] if len(clip.instruments) == 1 else None
     return {"single_instrument": only} if only else {"instruments": clip.instruments}
 
@@ -286,14 +302,7 @@ def main(
     if not models:
         sys.exit(1)
     for number, directory in enumerate(directories or [rendered_clips()]):
-        truths = sorted(directory.glob("*.json"))
-        if half:
-            truths = [truth for truth in truths if json.loads(truth.read_text()).get("half") == half]
-        if not truths:
-            raise click.UsageError(
-                f"{directory} has no clips: NAME.flac with NAME.json, as performances.py makes them."
-            )
-        clips = [read_clip(truth) for truth in truths]
+        clips = [read_clip(truth) for truth in truth_files(directory, half)]
         results = {one.label: measure(one, clips) for one in contestants(models, checkpoints)}
         seconds = sum(clip.seconds for clip in clips)
         name = directory.name if directories else "Rendered performances"

@@ -27,7 +27,12 @@ from redis.exceptions import RedisError
 
 from launcher.supervisor import Child, Supervisor
 from shared.config import read_settings
+from shared.errors import ServiceError
+from shared.exposure import check_exposure
+from shared.logs import configure_logs, get_logger, show_warning
 from shared.processes import die_with_parent
+
+log = get_logger(__name__)
 
 START_SECONDS = 60.0
 
@@ -42,19 +47,24 @@ START_SECONDS = 60.0
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for database, recordings, results and checkpoints.",
 )
-def serve(host: str, port: int, var: Path) -> None:
+@click.option("--insecure", is_flag=True, help="Listen on an address that others reach, without MT3_AUTH=keys.")
+def serve(host: str, port: int, var: Path, insecure: bool) -> None:
     """Run the whole service on this machine: web page, API, worker and queue.
 
     All data is kept in one folder, so jobs survive a restart. Press Ctrl-C to stop the service.
     Settings (MT3_...) are read from the environment; .env.example lists them.
     """
+    configure_logs(read_settings())
+    warning = _check_exposure(host, insecure)
     var = var.resolve()
     var.mkdir(parents=True, exist_ok=True)
     lock = _hold_folder(var)
     _check_port(host, port)
     supervisor = Supervisor(_say)
     try:
-        _start_all(supervisor, host, port, var)
+        _start_all(supervisor, host, port, var, insecure=insecure)
+        if warning:
+            show_warning(warning)
         supervisor.watch()
     finally:
         _say("stopping…")
@@ -62,11 +72,20 @@ def serve(host: str, port: int, var: Path) -> None:
         lock.close()
 
 
-def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
+def _check_exposure(host: str, insecure: bool) -> str | None:
+    try:
+        warning = check_exposure(read_settings(), host, is_accepted=insecure)
+    except ServiceError as error:
+        raise click.ClickException(str(error)) from None
+    return warning
+
+
+def _start_all(supervisor: Supervisor, host: str, port: int, var: Path, *, insecure: bool) -> None:
     environment = {
         "MT3_DATABASE_URL": f"sqlite:///{var / 'mt3.sqlite3'}",
         "MT3_STORAGE_URL": (var / "storage").as_uri(),
         "MT3_CHECKPOINT_DIR": str(var / "checkpoints"),
+        "MT3_ACCESS_LOG": "0",
     }
     environment = {name: value for name, value in environment.items() if not os.environ.get(name)}
     if not os.environ.get("MT3_REDIS_URL"):
@@ -79,7 +98,8 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path) -> None:
         return
 
     python = sys.executable
-    supervisor.start(Child("web", [python, "-m", "web", "--host", host, "--port", str(port)], {}))
+    web = [python, "-m", "web", "--host", host, "--port", str(port), *(["--insecure"] if insecure else [])]
+    supervisor.start(Child("web", web, {}))
     supervisor.start(Child("scheduler", [python, "-m", "worker.scheduler"], {}))
     quiet = ["-W", "ignore:You're running the worker with superuser"]  # running as root is the user's choice
     celery = [python, *quiet, "-m", "celery", "--quiet", "--app", "worker.app", "worker"]
@@ -123,7 +143,7 @@ def _start_redis(supervisor: Supervisor, var: Path) -> str:
     lines = [f"port {port}", "bind 127.0.0.1", f"requirepass {password}", 'save ""', "appendonly no"]
     lines += [f'dir "{var}"', 'logfile "redis.log"', "maxmemory-policy noeviction"]
     # Passed on standard input, so that the password is not visible in the list of processes.
-    supervisor.start(Child("redis", [program, "-"], {}, stdin="\n".join(lines).encode()))
+    supervisor.start(Child("redis", [program, "-"], {}, stdin="\n".join(lines).encode(), is_quiet=True))
     url = f"redis://:{password}@127.0.0.1:{port}/0"
     if not supervisor.wait_until(lambda: _pings(url), seconds=10) and not supervisor.is_stopping:
         raise click.ClickException(f"the private Redis ({program}) does not answer")
@@ -190,4 +210,7 @@ def _pings(url: str) -> bool:
 
 
 def _say(message: str) -> None:
-    click.echo(f"mt3-infer: {message}", err=True)
+    if os.environ.get("MT3_LOG_FORMAT", "").lower() == "json":
+        log.info("service", message=message)
+    else:
+        click.echo(f"mt3-infer: {message}", err=True)

@@ -23,7 +23,7 @@ STABLE_SECONDS = 30.0  # after a process has run this long, the next pause is sh
 
 @dataclass
 class Child:
-    """One supervised process. `stdin` is passed to it at each start.
+    """One supervised process. `stdin` is passed to it at each start; with `is_quiet` its stdout is dropped.
 
     A child with a liveness file is considered hanging when it has not touched the file for `patience_seconds`.
     """
@@ -34,6 +34,7 @@ class Child:
     stdin: bytes = b""
     liveness_file: Path | None = None
     patience_seconds: float = 60.0
+    is_quiet: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     started: float = field(default=0.0, init=False)
     failures: int = field(default=0, init=False)
@@ -45,6 +46,7 @@ class Child:
             self.command,
             env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL if self.is_quiet else None,
             start_new_session=True,
             preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )

@@ -23,7 +23,7 @@ def main() -> None:
     try:
         wait_for("database", lambda: upgrade(settings), only=(OperationalError,))
     except UnsuitableDatabase as error:
-        sys.stderr.write(f"mt3-infer: {error}\n")
+        log.error("unsuitable_database", error=str(error))
         sys.exit(1)
     log.info("database_is_up_to_date")
 

@@ -46,6 +46,14 @@ class Provenance:
     counters: dict[str, int]
     estimator: str = ""
 
+    @property
+    def summary(self) -> str:
+        """A line for the metadata of a file: the model, the license of its weights and their SHA-256."""
+        return (
+            f"Transcribed by {self.model} (license of the weights: {self.license}; SHA-256: {self.weights_sha256})"
+            f" with mt3-infer-service {self.library_version}"
+        )
+
 
 @dataclass(frozen=True)
 class Transcription:
@@ -151,13 +159,13 @@ class Transcription:
 
         if options is not None and options.split == "instrument":
             raise InvalidOptionError("to_midi returns one file. Call to_midi_files for a file of each instrument.")
-        return notes_to_midi(self.notes, self.grid, options, self.pedals)
+        return notes_to_midi(self.notes, self.grid, options, self.pedals, self.provenance.summary)
 
     def to_midi_files(self, options: MidiOptions | None = None) -> dict[str, bytes]:
         """Return MIDI files by name: one, or with `split="instrument"` one for each instrument."""
         from mt3_infer.symbolic.midi import notes_to_midi_files
 
-        return notes_to_midi_files(self.notes, self.grid, options, self.pedals)
+        return notes_to_midi_files(self.notes, self.grid, options, self.pedals, self.provenance.summary)
 
     def to_musicxml(self, options: ScoreOptions | None = None) -> bytes:
         """Return the notes as a score in MusicXML 4.0; see `mt3_infer.score`."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import sys
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +16,8 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 HOST_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+(\.[0-9.]+)?")
+ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+RATE_LIMIT = re.compile(r"[1-9]\d{0,8} ?/ ?(second|minute|hour|day)")
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -31,6 +36,12 @@ class Settings(BaseSettings):
     s3_secret_access_key: SecretStr | None = None
     s3_region: str = "us-east-1"
     auth: Literal["none", "keys"] = "none"
+    rate_limit_read: str = ""
+    rate_limit_write: str = ""
+    quota_jobs: Annotated[int, Field(ge=0)] | None = None
+    quota_audio_seconds: Annotated[float, Field(ge=0)] | None = None
+    quota_stored_bytes: Annotated[int, Field(ge=0)] | None = None
+    cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
     allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()
     allowed_networks: Annotated[frozenset[str], NoDecode] = frozenset()
     link_seconds: Annotated[int, Field(gt=0, le=300)] = 300
@@ -46,6 +57,9 @@ class Settings(BaseSettings):
     estimates: bool = True
 
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    max_recording_bytes: Annotated[int, Field(gt=0)] = 5 * 1024**3
+    upload_part_bytes: Annotated[int, Field(ge=16 * 1024, le=1024**3)] = 5 * 1024**2
+    upload_hours: Seconds = 72
     slow_client_seconds: Annotated[float, Field(ge=1, le=60)] = 25
     max_audio_seconds: Seconds = 3 * 3600 + 600
     probe_seconds: Annotated[float, Field(ge=1)] = 3
@@ -66,6 +80,9 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
+    access_log: bool = True
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
 
     @field_validator("database_url")
     @classmethod
@@ -131,6 +148,27 @@ class Settings(BaseSettings):
                     ) from None
         return found
 
+    @field_validator("rate_limit_read", "rate_limit_write")
+    @classmethod
+    def _rate_limits_are_known(cls, limits: str) -> str:
+        for limit in filter(None, (limit.strip() for limit in limits.split(";"))):
+            if not RATE_LIMIT.fullmatch(limit):
+                raise ValueError(f"{limit!r} is not a rate: write 10/second or 600/minute, several with ; between")
+        return limits
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_cors_origins(cls, origins: object, info: ValidationInfo) -> object:
+        if not isinstance(origins, str):
+            return origins
+        found = frozenset(origin.strip().lower() for origin in origins.split(",") if origin.strip())
+        for origin in found:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin: write https://app.example.org without a path")
+        if "*" in found and info.data.get("auth") != "keys":
+            raise ValueError("* needs MT3_AUTH=keys: any page on the web could use the service")
+        return found
+
     @field_validator("checkpoint_mirror")
     @classmethod
     def _checkpoint_mirror_is_known(cls, url: str | None) -> str | None:
@@ -147,5 +185,15 @@ def read_settings() -> Settings:
         for problem in error.errors(include_url=False, include_input=False):
             name = "MT3_" + "_".join(str(part) for part in problem["loc"]).upper()
             message = problem["msg"].removeprefix("Value error, ")
-            sys.stderr.write(f"mt3-infer: {name} is wrong: {message}\n")
+            _report(f"{name} is wrong: {message}")
         raise SystemExit(2) from None
+
+
+def _report(message: str) -> None:
+    """Write a line to stderr, in the shape of the log if that is JSON: it cannot be configured yet."""
+    if os.environ.get("MT3_LOG_FORMAT", "").lower() == "json":
+        line = {"event": "invalid_settings", "level": "critical", "logger": __name__, "message": message}
+        message = json.dumps({**line, "timestamp": datetime.now(UTC).isoformat()})
+    else:
+        message = f"mt3-infer: {message}"
+    sys.stderr.write(f"{message}\n")

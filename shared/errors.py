@@ -6,6 +6,9 @@ ServiceError
 ├── IdempotencyConflict    idempotency_conflict    the key was used before, for another request
 ├── InvalidCursor          invalid_cursor
 ├── KeyNotFound            key_not_found           there is no API key of that id
+├── Exposed                exposed                 the service would be open to a network without keys
+├── QuotaExceeded          quota_exceeded          the owner has as much queued or stored as it may
+├── ShareNotFound          share_not_found         the share link is unknown, expired or revoked
 └── Unavailable            unavailable             database, queue or storage is unavailable: try again
     ├── StorageUnavailable
     └── DatabaseUnavailable
@@ -56,6 +59,36 @@ class KeyNotFound(ServiceError):  # noqa: N818
     """There is no API key of that id."""
 
     code = "key_not_found"
+
+
+class Exposed(ServiceError):  # noqa: N818
+    """The service would be open to everybody in a network."""
+
+    code = "exposed"
+
+
+class QuotaExceeded(ServiceError):  # noqa: N818
+    """The owner has as much queued or stored as it may.
+
+    Attributes:
+        quota: the name of the quota: `jobs`, `audio` or `stored`.
+        limit: its value.
+        may_wait: True if the same request may succeed later without the client doing anything.
+    """
+
+    code = "quota_exceeded"
+
+    def __init__(self, quota: str, limit: float, message: str, *, may_wait: bool) -> None:
+        super().__init__(message)
+        self.quota = quota
+        self.limit = limit
+        self.may_wait = may_wait
+
+
+class ShareNotFound(ServiceError):  # noqa: N818
+    """The share link is unknown, expired or revoked."""
+
+    code = "share_not_found"
 
 
 class Unavailable(ServiceError):  # noqa: N818

@@ -6,8 +6,9 @@ the export's; it changes nothing of the job but adds an artifact. It is deleted 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,10 @@ from shared.jobs import queue_again
 from shared.kinds import EXPORT, NewItem
 from shared.tables import Export, Job, Status, WorkItem, WorkStatus
 
-NOTES = "notes.json"  # the artifact that exports are made from
+NOTES = "notes.json"
+CORRECTIONS = "corrections.json"
+ORIGINAL, CORRECTED = "original", "corrected"
+SOURCES = {ORIGINAL: NOTES, CORRECTED: CORRECTIONS}  # the artifacts that exports are made from
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,22 @@ class NewExport:
     Attributes:
         options_hash: of format and options: what makes two requests equal.
         artifact: the name of the file among the job's artifacts.
+        source: the notes that it is made from: those of the transcription, or their corrected version.
     """
 
     format: str
     options: Mapping[str, Any]
     options_hash: str
     artifact: str
+    source: str = ORIGINAL
+
+    def made_from(self, notes: Mapping[str, Any]) -> NewExport:
+        """Return the request with a hash and a name that change with corrected notes."""
+        if self.source == ORIGINAL:
+            return self
+        digest = hashlib.sha256(f"{self.options_hash} {notes['sha256']}".encode()).hexdigest()
+        name = self.artifact.replace(self.options_hash[:12], digest[:12])
+        return replace(self, options_hash=digest, artifact=name)
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,7 @@ class ExportState:
     job_id: UUID
     format: str
     options: dict[str, Any]
+    source: str
     status: WorkStatus
     fraction: float
     error_code: str | None
@@ -71,10 +86,12 @@ def request_export(session: Session, owner: str, job_id: UUID, new: NewExport) -
         raise JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
     if job.status is not Status.SUCCEEDED:
         raise StateConflict(f"Only a transcription that has succeeded can be exported. This one is {job.status}.")
+    notes = _notes_of(job, new.source)
+    new = new.made_from(notes)
     same = (Export.job_id == job_id, Export.options_hash == new.options_hash)
     export_id = session.scalar(select(Export.id).where(*same))
     if export_id is None:
-        export_id = _enqueue(session, job, new)
+        export_id = _enqueue(session, job, new, notes["key"])
     else:
         queue_again(session, WorkItem.id == export_id)
     return get_export(session, owner, job_id, export_id)
@@ -112,8 +129,18 @@ def add_artifact(session: Session, job_id: UUID, artifact: Mapping[str, Any]) ->
     session.execute(added, execution_options=work.UNSYNCHRONIZED)
 
 
-def _enqueue(session: Session, job: Job, new: NewExport) -> UUID:
-    notes = next(artifact["key"] for artifact in job.artifacts if artifact["name"] == NOTES)
+def _notes_of(job: Job, source: str) -> Mapping[str, Any]:
+    """Return the artifact that an export is made from."""
+    name = SOURCES[source]
+    found = next((artifact for artifact in job.artifacts if artifact["name"] == name), None)
+    if found is None:
+        raise StateConflict(
+            f"Transcription {job.id} has no corrections. Export the original, or send corrections."
+        )
+    return found
+
+
+def _enqueue(session: Session, job: Job, new: NewExport, notes: str) -> UUID:
     number = select(func.coalesce(func.max(WorkItem.number), -1) + 1)
     first = select(WorkItem.id).where(WorkItem.job_id == job.id, WorkItem.parent_id.is_(None))
     item = NewItem(
@@ -126,6 +153,7 @@ def _enqueue(session: Session, job: Job, new: NewExport) -> UUID:
             "options": dict(new.options),
             "artifact": new.artifact,
             "recording": job.upload_key,
+            "source": new.source,
         },
     )
     (item_id,) = work.enqueue(session, job.id, job.owner, [item], parent_id=session.scalar(first))
@@ -157,6 +185,7 @@ def _state(export: Export, item: WorkItem, artifacts: Sequence[dict[str, Any]]) 
         job_id=export.job_id,
         format=export.format,
         options=export.options,
+        source=item.payload.get("source", ORIGINAL),  # older ones do not say
         status=item.status,
         fraction=1.0 if is_made else min(1.0, item.seconds_done / item.seconds) if item.seconds else 0.0,
         error_code=item.error_code if has_failed else None,

@@ -1,4 +1,4 @@
-"""Fair scheduling: decide which work item an idle worker claims next, and which position in the queue a job has.
+"""Fair scheduling: decide which work item an idle worker claims next. `shared.line` has the position of each job.
 
 Owners with the fewest running items come first; among their jobs, the least recently served one, counted from its
 creation if it was never served. Each completed shard moves a long recording behind the jobs that arrived in the
@@ -15,22 +15,19 @@ faster, the next candidate is tried.
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from shared import work
 from shared.db import Sessions, now_plus
 from shared.kinds import KINDS, PARTS_OF_LONG, SHORT_KINDS, Claim
-from shared.tables import Job, Status, WorkItem, WorkStatus
+from shared.tables import WorkItem, WorkStatus
 
-LINE_SECONDS = 1.0  # how old a reported queue position may be
-LINE_LENGTH = 1000  # jobs with an exact position; all later ones share the next one
 CANDIDATES = 8  # read at once: enough for several workers that claim at the same moment
 TRIES = 5
 
@@ -89,36 +86,6 @@ def candidates(
 def must_defer(session: Session, owner: str) -> bool:
     """Return True if a long recording must not be split yet, because shards of its owner are waiting."""
     return session.scalar(_owners_of_waiting_parts().where(WorkItem.owner == owner).limit(1)) is not None
-
-
-class WaitingLine:
-    """The queue positions of waiting jobs, read at most once a second however many clients poll."""
-
-    def __init__(self) -> None:
-        self._places: dict[UUID, int] = {}
-        self._next = 1  # the position of jobs that arrived since
-        self._read_at = float("-inf")
-        self._reading = threading.Lock()
-
-    def position(self, session: Session, job: Job) -> int | None:
-        """Return the job's position among those of all owners, from 1; None if it is not waiting."""
-        if job.status is not Status.QUEUED:
-            return None
-        with self._reading:
-            if time.monotonic() - self._read_at > LINE_SECONDS:
-                self._read_at = time.monotonic()  # first: during an outage only one client waits for the database
-                line = _read_line(session)
-                self._places = {job_id: place for place, job_id in enumerate(line, start=1)}
-                self._next = len(line) + 1
-            return self._places.get(job.id, self._next)
-
-
-def _read_line(session: Session) -> list[UUID]:
-    """Return the jobs with waiting items: first those to claim, in order, then those that wait to be split."""
-    query = select(WorkItem.job_id).where(QUEUED).group_by(WorkItem.job_id)
-    is_last = func.min(case((WorkItem.is_long, 1), else_=0))
-    ordered = query.order_by(is_last, func.min(WorkItem.served_at), WorkItem.job_id).limit(LINE_LENGTH)
-    return list(session.scalars(ordered))
 
 
 def _count_running(session: Session) -> dict[str, int]:

@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import CursorResult, and_, delete, insert, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from shared.db import now_plus
 from shared.storage import export_prefix, result_prefix, shard_prefix, upload_prefix
-from shared.tables import Export, Garbage, Job, Status, WorkItem
+from shared.tables import Export, Garbage, Job, Status, Upload, WorkItem
 
 _UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
 
 
-def all_prefixes(job_ids: Sequence[UUID]) -> list[str]:
-    """Return every prefix under which these jobs may have objects in storage."""
-    prefixes = (upload_prefix, result_prefix, shard_prefix, export_prefix)
+def job_prefixes(job_ids: Sequence[UUID]) -> list[str]:
+    """Return every prefix under which these jobs may have objects of their own in storage."""
+    prefixes = (result_prefix, shard_prefix, export_prefix)
     return [prefix(job_id) for job_id in job_ids for prefix in prefixes]
+
+
+def unused_recordings(session: Session, recording_ids: Sequence[UUID]) -> list[str]:
+    """Return the prefixes of those recordings that no job and no upload uses any more.
+
+    Call it after the deletion of rows that used them, in the same transaction. Whoever begins to use a recording
+    locks a row that uses it (`hold_recording`), so that it is not deleted in between.
+    """
+    used = find_recordings(session, recording_ids)
+    return [upload_prefix(recording_id) for recording_id in recording_ids if recording_id not in used]
+
+
+def hold_recording(session: Session, owner: str, recording_id: UUID) -> bool:
+    """Keep a recording of this owner from being deleted in this transaction; return False if it is gone."""
+    used = or_(Job.recording_id == recording_id, and_(Job.id == recording_id, Job.recording_id.is_(None)))
+    for statement in (
+        update(Upload).where(Upload.id == recording_id, Upload.owner == owner).values(owner=owner),
+        update(Job).where(used, Job.owner == owner).values(owner=owner),
+    ):
+        found = cast("CursorResult[Any]", session.execute(statement, execution_options=_UNSYNCHRONIZED))
+        if found.rowcount:
+            return True
+    return False
+
+
+def find_recordings(session: Session, recording_ids: Sequence[UUID]) -> dict[UUID, set[int]]:
+    """Return which of these recordings are in use, as `find_kept_results` does for jobs."""
+    own = select(Job.id).where(Job.id.in_(recording_ids), Job.recording_id.is_(None))
+    shared = select(Job.recording_id).where(Job.recording_id.in_(recording_ids))
+    sent = select(Upload.id).where(Upload.id.in_(recording_ids))
+    return {found: set() for found in session.scalars(union(own, shared, sent))}
 
 
 def note(session: Session, prefixes: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from shared.db import Sessions, is_unavailable, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
 from shared.kinds import PARTS_OF_LONG, SHARD, TRANSCRIBE, NewItem
 from shared.logs import get_logger
+from shared.quotas import Quotas, check_queued, check_stored, lock_owner
 from shared.storage import shard_prefix
 from shared.tables import Job, Status, WorkItem, WorkStatus
 
@@ -71,21 +72,31 @@ class JobFilter:
 
 @dataclass(frozen=True)
 class ShardsProgress:
-    """Progress of a long recording; `attempts` is the highest number of attempts of any of its items."""
+    """Progress of a long recording.
+
+    Attributes:
+        attempts: the highest number of attempts of any of its items.
+        running: how many of its items workers hold.
+        last_error: code and detail of the last attempt that failed, if its item was not completed since.
+    """
 
     done: int
     total: int
     seconds_done: float
     eta_seconds: float | None
     attempts: int
+    running: int = 0
+    last_error: tuple[str, str] | None = None
 
 
-def create_job(sessions: Sessions, new: NewJob) -> tuple[Job, bool]:
+def create_job(sessions: Sessions, new: NewJob, quotas: Quotas | None = None) -> tuple[Job, bool]:
     """Insert a job and its first work item in a transaction; return the job, and True if it is new.
 
     Raises:
         IdempotencyConflict: the key was used for another request.
+        QuotaExceeded: the owner may not have that much queued or stored.
     """
+    quotas = quotas or Quotas()
     job = Job(
         id=new.id,
         owner=new.owner,
@@ -106,8 +117,11 @@ def create_job(sessions: Sessions, new: NewJob) -> tuple[Job, bool]:
     )
     try:
         with sessions.begin() as session:
+            lock_owner(session, new.owner, quotas)
             session.add(job)
             session.flush()
+            check_queued(session, new.owner, quotas, new.id)
+            check_stored(session, new.owner, quotas, added=0)
             work.enqueue(session, new.id, new.owner, [NewItem(TRANSCRIBE, input_key=new.upload_key)])
             session.refresh(job)
         return job, True
@@ -273,12 +287,15 @@ def _cancel_items(session: Session, job_id: UUID) -> int:
     return attempts or 0
 
 
-def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
+def retry_job(session: Session, owner: str, job_id: UUID, quotas: Quotas | None = None) -> Job:
     """Queue a failed or canceled job again, with a full number of attempts. Finished shards stay finished.
 
     Raises:
         JobNotFound, StateConflict: it is waiting, running or succeeded.
+        QuotaExceeded: the owner may not have that much queued.
     """
+    quotas = quotas or Quotas()
+    lock_owner(session, owner, quotas)
     job: Job | None = session.scalar(
         update(Job)
         .where(Job.id == job_id, Job.owner == owner, Job.status.in_((Status.FAILED, Status.CANCELED)))
@@ -288,6 +305,7 @@ def retry_job(session: Session, owner: str, job_id: UUID) -> Job:
     if job is None:
         status = get_job(session, owner, job_id).status
         raise StateConflict(f"Only a failed or canceled transcription can be retried. This one is {status}.")
+    check_queued(session, owner, quotas, job_id)
     queue_again(session, WorkItem.job_id == job_id)
     return job
 
@@ -307,16 +325,16 @@ def queue_again(session: Session, which: ColumnElement[bool]) -> None:
     session.execute(again, execution_options=work.UNSYNCHRONIZED)
 
 
-def delete_job(session: Session, owner: str, job_id: UUID) -> None:
-    """Delete a job in any state, and record its files as garbage.
+def delete_job(session: Session, owner: str, job_id: UUID) -> list[str]:
+    """Delete a job in any state, and record its files as garbage; return their prefixes.
 
     Raises:
         JobNotFound
     """
-    deleted = delete(Job).where(Job.id == job_id, Job.owner == owner).returning(Job.id)
-    if session.scalar(deleted) is None:
+    _, prefixes = _delete_jobs(session, Job.id == job_id, Job.owner == owner)
+    if not prefixes:
         raise JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
-    garbage.note(session, garbage.all_prefixes([job_id]))
+    return prefixes
 
 
 def expire_jobs(session: Session, *, ttl_days: float, limit: int = 500) -> list[UUID]:
@@ -324,10 +342,19 @@ def expire_jobs(session: Session, *, ttl_days: float, limit: int = 500) -> list[
     # A subquery is evaluated once; a call of the volatile clock function would rule out the index.
     end = select(now_plus(-ttl_days * 86400)).scalar_subquery()
     old = select(Job.id).where(Job.finished_at < end).order_by(Job.finished_at).limit(limit)
-    deleted = delete(Job).where(Job.id.in_(old)).returning(Job.id)
-    expired = list(session.scalars(deleted.execution_options(synchronize_session=False)))
-    garbage.note(session, garbage.all_prefixes(expired))
+    expired, _ = _delete_jobs(session, Job.id.in_(old))
     return expired
+
+
+def _delete_jobs(session: Session, *which: ColumnElement[bool]) -> tuple[list[UUID], list[str]]:
+    """Delete jobs; return their ids, and the prefixes of their files, which are recorded as garbage."""
+    deleted = delete(Job).where(*which).returning(Job.id, Job.recording_id)
+    gone = session.execute(deleted, execution_options=work.UNSYNCHRONIZED).all()
+    ids = [job_id for job_id, _ in gone]
+    recordings = list(dict.fromkeys(recording_id or job_id for job_id, recording_id in gone))
+    prefixes = [*garbage.unused_recordings(session, recordings), *garbage.job_prefixes(ids)]
+    garbage.note(session, prefixes)
+    return ids, prefixes
 
 
 def eta_seconds(job: Job, now: datetime) -> float | None:
@@ -368,10 +395,13 @@ def _progress(items: Sequence[WorkItem], now: datetime) -> ShardsProgress:
     )
     left = sum(shard.seconds or 0.0 for shard in shards) - seconds_done
     is_known = elapsed > 0 and seconds_done > 0
+    errors = [(item.run_after, item.error_code, item.error_detail or "") for item in items if item.error_code]
     return ShardsProgress(
         done=sum(shard.status is WorkStatus.SUCCEEDED for shard in shards),
         total=len(shards),
         seconds_done=seconds_done,
         eta_seconds=round(left * elapsed / seconds_done / max(1, running), 1) if is_known else None,
         attempts=max(item.attempt for item in items),
+        running=sum(item.status is WorkStatus.PROCESSING for item in items),
+        last_error=max(errors)[1:] if errors else None,
     )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
+from types import TracebackType
 from typing import Any
 
+import click
 import structlog
 
 from shared.config import Settings
@@ -29,7 +33,11 @@ def configure_logs(settings: Settings) -> None:
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -46,9 +54,36 @@ def configure_logs(settings: Settings) -> None:
     root.setLevel(settings.log_level)
     for chatty in CHATTY:
         logging.getLogger(chatty).setLevel("WARNING")
+    if not settings.access_log:
+        logging.getLogger("web.request_log").setLevel("WARNING")
+    logging.captureWarnings(True)
+    if settings.log_format == "json":
+        sys.excepthook = _log_uncaught
+        threading.excepthook = _log_uncaught_of_thread
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log an exception that ends a process or a thread, where a traceback would be many lines that are no JSON."""
+    if not issubclass(kind, KeyboardInterrupt):
+        log = get_logger(__name__)
+        log.critical("uncaught_exception", exc_info=(kind, error, trace))
+
+
+def _log_uncaught_of_thread(hook: threading.ExceptHookArgs) -> None:
+    if hook.exc_value is not None:
+        _log_uncaught(hook.exc_type, hook.exc_value, hook.exc_traceback)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return the logger of a module."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger
+
+
+def show_warning(text: str) -> None:
+    """Show a warning to the person who starts a process; in a log that is JSON, as one of its lines."""
+    if os.environ.get("MT3_LOG_FORMAT", "").lower() == "json":
+        log = get_logger(__name__)
+        log.warning("insecure", message=" ".join(text.split()))
+    else:
+        click.secho(text, err=True, fg="red", bold=True)

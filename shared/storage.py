@@ -1,8 +1,8 @@
 """Object storage for recordings and results: a folder or an S3 bucket, behind one protocol.
 
-The service alone makes the keys: `uploads/{job}/audio`, `results/{job}/{attempt}/{name}`, of a long recording
-also `shards/{job}/{attempt}/{shard}/…`, and `exports/{job}/{number}/{attempt}/{name}`. No name that a client has
-chosen is used as a path or key. An object is either complete under its key or absent.
+The service alone makes the keys: `uploads/{job or upload}/audio`, `results/{job}/{attempt}/{name}`, of a long
+recording also `shards/{job}/{attempt}/{shard}/…`, and `exports/{job}/{number}/{attempt}/{name}`. No name that a
+client has chosen is used as a path or key. An object is either complete under its key or absent.
 """
 
 from __future__ import annotations
@@ -12,20 +12,17 @@ import os
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 from shared.config import Settings
 from shared.errors import ObjectMissing, StorageUnavailable
-from shared.logs import get_logger
-
-log = get_logger(__name__)
 
 
 def upload_prefix(job_id: UUID) -> str:
@@ -50,6 +47,11 @@ def shard_prefix(job_id: UUID, *parts: int) -> str:
 def export_prefix(job_id: UUID, *parts: int) -> str:
     """Return the prefix of a job's exports; `parts`: number of the work item, attempt at it."""
     return "/".join(["exports", str(job_id), *map(str, parts), ""])
+
+
+def corrections_prefix(job_id: UUID, version: UUID) -> str:
+    """Return the prefix of one version of a job's corrected notes."""
+    return f"{export_prefix(job_id)}corrections/{version}/"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class ObjectStorage(Protocol):
     def open(self, key: str) -> BinaryIO:
         """Open an object as a seekable stream; the caller closes it."""
 
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Yield an object in pieces, without a copy on disk."""
+
     def size(self, key: str) -> int:
         """Return the size of an object in bytes."""
 
@@ -88,8 +93,12 @@ class ObjectStorage(Protocol):
     def list_objects(self, prefix: str) -> Iterator[ListedObject]:
         """Yield all objects under a prefix, in the order of their keys."""
 
-    def delete_unfinished(self, *, older_than: datetime) -> int:
-        """Remove the remains of writes that began before a time and never finished; return how many."""
+    def delete_unfinished(self, *, older_than: datetime, keep: Collection[str] = ()) -> int:
+        """Remove the remains of writes that began before a time and never finished; return how many.
+
+        Args:
+            keep: keys of objects that clients still send in parts.
+        """
 
     def link(self, key: str, *, disposition: str, content_type: str, seconds: int) -> str | None:
         """Return a short-lived URL of the object; None if the service itself must send the bytes.
@@ -107,6 +116,8 @@ def make_storage(settings: Settings) -> ObjectStorage:
     parts = urlsplit(settings.storage_url)
     if parts.scheme == "file":
         return LocalStorage(Path(unquote(parts.path)))
+    from shared.s3_storage import S3Storage
+
     return S3Storage(settings, bucket=parts.netloc, prefix=parts.path.strip("/"))
 
 
@@ -119,8 +130,8 @@ def put_checked(storage: ObjectStorage, key: str, content: BinaryIO, *, content_
     stored = storage.put(key, content, content_type=content_type)
     try:
         with storage.open(key) as kept:
-            hashing = _Hashing(kept)
-            while hashing.read(1024 * 1024):
+            hashing = HashingReader(kept)
+            while hashing.read(PIECE_BYTES):
                 pass
             is_intact = hashing.sha256 == stored.sha256
     except ObjectMissing:
@@ -138,7 +149,7 @@ def content_disposition(filename: str, *, as_attachment: bool) -> str:
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 
-class _Hashing:
+class HashingReader:
     """A read-only stream that counts and hashes the bytes read through it."""
 
     def __init__(self, source: BinaryIO) -> None:
@@ -147,6 +158,7 @@ class _Hashing:
         self.size = 0
 
     def read(self, size: int = -1) -> bytes:
+        """Return the next bytes; all of the rest without a size."""
         data = self._source.read(size)
         self._sha256.update(data)
         self.size += len(data)
@@ -154,10 +166,12 @@ class _Hashing:
 
     @property
     def sha256(self) -> str:
+        """Return the hash of what has been read, in hex."""
         return self._sha256.hexdigest()
 
 
 PART = ".part-"
+PIECE_BYTES = 1024 * 1024
 
 
 class LocalStorage:
@@ -169,12 +183,12 @@ class LocalStorage:
     def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
         """See `ObjectStorage`."""
         path = self._path(key)
-        hashing = _Hashing(source)
+        hashing = HashingReader(source)
         with _local_errors(key):
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PART, delete=False) as part:
                 try:
-                    shutil.copyfileobj(hashing, part, 1024 * 1024)
+                    shutil.copyfileobj(hashing, part, PIECE_BYTES)
                     part.flush()
                     os.fsync(part.fileno())
                     Path(part.name).replace(path)
@@ -189,6 +203,12 @@ class LocalStorage:
         """See `ObjectStorage`."""
         with _local_errors(key):
             return self._path(key).open("rb")
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """See `ObjectStorage`."""
+        with _local_errors(key), self._path(key).open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
 
     def size(self, key: str) -> int:
         """See `ObjectStorage`."""
@@ -209,7 +229,7 @@ class LocalStorage:
                     stat = path.stat()
                     yield ListedObject(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 
-    def delete_unfinished(self, *, older_than: datetime) -> int:
+    def delete_unfinished(self, *, older_than: datetime, keep: Collection[str] = ()) -> int:
         """See `ObjectStorage`: removes temporary files that have not been written to since."""
         removed = 0
         for path, key in self._files(""):
@@ -255,184 +275,3 @@ def _local_errors(key: str) -> Iterator[None]:
         raise ObjectMissing(f"There is no object {key}.") from None
     except OSError as error:
         raise StorageUnavailable(f"Storage failed: {error.strerror or error}.") from error
-
-
-# Statuses with which S3-compatible servers reject DeleteObjects: they require a Content-MD5, which botocore no
-# longer sends, or do not implement the call.
-REFUSALS = (400, 403, 404, 405, 411, 415, 501)
-
-
-class S3Storage:
-    """Storage in a bucket of any S3-compatible server."""
-
-    def __init__(self, settings: Settings, *, bucket: str, prefix: str) -> None:
-        self._bucket = bucket
-        self._prefix = f"{prefix}/" if prefix else ""
-        self._client = _s3_client(settings, settings.s3_endpoint_url)
-        self._deletes_many = True  # until the server refuses it
-        self._has_deleted = False
-        # Clients open the links, and may reach the server under another address than the service does.
-        public = settings.s3_public_endpoint_url
-        self._link_client = _s3_client(settings, public) if public else self._client
-
-    def put(self, key: str, source: BinaryIO, *, content_type: str) -> StoredObject:
-        """See `ObjectStorage`. Large objects are uploaded in parts; the key appears when all have arrived."""
-        hashing = _Hashing(source)
-        with self._errors(key):
-            self._client.upload_fileobj(
-                hashing, self._bucket, self._prefix + key, ExtraArgs={"ContentType": content_type}
-            )
-        try:
-            kept = self.size(key)
-        except ObjectMissing:
-            kept = 0
-        if kept != hashing.size:
-            raise StorageUnavailable(f"Storage kept {kept} of {hashing.size} bytes of {key}.")
-        return StoredObject(key, hashing.size, hashing.sha256)
-
-    def open(self, key: str) -> BinaryIO:
-        """See `ObjectStorage`. Copies to an unnamed file, whose space is freed even if this process is killed."""
-        copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
-        try:
-            with self._errors(key):
-                self._client.download_fileobj(self._bucket, self._prefix + key, copy)
-        except BaseException:
-            copy.close()
-            raise
-        copy.seek(0)
-        return copy
-
-    def size(self, key: str) -> int:
-        """See `ObjectStorage`."""
-        with self._errors(key):
-            head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
-            return int(head["ContentLength"])
-
-    def delete_prefix(self, prefix: str) -> None:
-        """See `ObjectStorage`."""
-        with self._errors(prefix):
-            pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                self._delete([item["Key"] for item in page.get("Contents", [])])
-
-    def _delete(self, keys: list[str]) -> None:
-        """Delete objects with one request, or one by one if the server rejects that."""
-        from botocore.parsers import ResponseParserError
-
-        if keys and self._deletes_many:
-            try:
-                keys = self._delete_many(keys)
-            except (self._client.exceptions.ClientError, ResponseParserError) as error:
-                answer = getattr(error, "response", {})
-                if answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 400) not in REFUSALS:
-                    raise
-                log.warning("storage_refuses_batches", error=str(error)[:200])
-                self._deletes_many = False
-        for key in keys:
-            self._delete_one(key)
-
-    def _delete_many(self, keys: list[str]) -> list[str]:
-        """Delete objects with one request; return those that the response does not mention."""
-        objects = {"Objects": [{"Key": key} for key in keys]}
-        answer = self._client.delete_objects(Bucket=self._bucket, Delete=objects)
-        for error in answer.get("Errors", []):  # the status of the response is a success all the same
-            if "Key" in error:
-                raise StorageUnavailable(f"Storage did not delete {error['Key']}: {error.get('Code')}.")
-        deleted = {item.get("Key") for item in answer.get("Deleted", [])}
-        return [key for key in keys if key not in deleted]
-
-    def _delete_one(self, key: str) -> None:
-        """Delete an object that may be gone; some servers answer with an error then."""
-        with suppress(ObjectMissing), self._errors(key):
-            self._client.delete_object(Bucket=self._bucket, Key=key)
-
-    def list_objects(self, prefix: str) -> Iterator[ListedObject]:
-        """See `ObjectStorage`."""
-        with self._errors(prefix):
-            pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                for item in page.get("Contents", []):
-                    yield ListedObject(
-                        item["Key"].removeprefix(self._prefix), int(item["Size"]), item["LastModified"]
-                    )
-
-    def delete_unfinished(self, *, older_than: datetime) -> int:
-        """See `ObjectStorage`: aborts unfinished multipart uploads, whose parts occupy storage."""
-        removed = 0
-        with (
-            self._errors(""),
-            suppress(self._client.exceptions.NoSuchUpload),
-        ):  # some servers raise this for an empty list
-            pages = self._client.get_paginator("list_multipart_uploads")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
-                for upload in page.get("Uploads", []):
-                    if upload["Initiated"] < older_than:
-                        self._client.abort_multipart_upload(
-                            Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                        )
-                        removed += 1
-        return removed
-
-    def link(self, key: str, *, disposition: str, content_type: str, seconds: int) -> str | None:
-        """Return a presigned URL (signature version 4)."""
-        address: str = self._link_client.generate_presigned_url(
-            "get_object",
-            Params={
-                "Bucket": self._bucket,
-                "Key": self._prefix + key,
-                "ResponseContentType": content_type,
-                "ResponseContentDisposition": disposition,
-            },
-            ExpiresIn=seconds,
-        )
-        return address
-
-    def check(self) -> None:
-        """See `ObjectStorage`. Tries a deletion until one succeeds: without it, files would stay forever."""
-        with self._errors(""):
-            self._client.head_bucket(Bucket=self._bucket)
-            if not self._has_deleted:
-                self._delete_one(f"{self._prefix}.deletion-check")
-                self._has_deleted = True
-
-    @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-        from s3transfer.exceptions import RetriesExceededError
-
-        try:
-            yield
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            if key and code in ("404", "NoSuchKey"):
-                raise ObjectMissing(f"There is no object {key} in bucket {self._bucket}.") from error
-            raise StorageUnavailable(f"Storage answered {code or error}.") from error
-        except (BotoCoreError, Boto3Error, RetriesExceededError, OSError) as error:
-            raise StorageUnavailable(f"Storage does not answer: {error}") from error
-
-
-def _s3_client(settings: Settings, endpoint_url: str | None) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    secret = settings.s3_secret_access_key
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint_url,
-        region_name=settings.s3_region,
-        # Without configured keys, boto3 uses its default chain: environment, profile, instance role.
-        aws_access_key_id=settings.s3_access_key_id,
-        aws_secret_access_key=secret.get_secret_value() if secret else None,
-        config=Config(
-            signature_version="s3v4",
-            max_pool_connections=32,  # the web process has 24 threads
-            connect_timeout=5,
-            read_timeout=30,
-            retries={"max_attempts": 4, "mode": "standard"},
-            s3={"addressing_style": "path" if endpoint_url else "auto"},
-            # Not every compatible server supports these checksums; sizes and hashes are checked above.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )

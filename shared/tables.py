@@ -65,6 +65,7 @@ class Scope(StrEnum):
 class Phase(StrEnum):
     """The step of a job that is processing."""
 
+    FETCHING_SOURCE = "fetching_source"
     FETCHING_CHECKPOINT = "fetching_checkpoint"
     DECODING_AUDIO = "decoding_audio"
     LOADING_MODEL = "loading_model"
@@ -101,6 +102,7 @@ class Job(Base):
         Index("ix_jobs_owner_model_id", "owner", "model", "id"),
         Index("ix_jobs_owner_model_status_id", "owner", "model", "status", "id"),
         Index("ix_jobs_finished_at", "finished_at"),
+        Index("ix_jobs_recording_id", "recording_id"),
     )
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)  # version 7: sorts by creation
@@ -113,7 +115,9 @@ class Job(Base):
     client_metadata: Mapped[dict[str, Any]] = mapped_column(JSON)
     filename: Mapped[str | None] = mapped_column(String(255))  # for display, never used as a path
     upload_key: Mapped[str] = mapped_column(String(255))
-    upload_bytes: Mapped[int] = mapped_column(BigInteger)
+    upload_bytes: Mapped[int] = mapped_column(BigInteger)  # 0 until a recording is fetched from its URL
+    # the upload or job under whose id the recording is stored; None: under this job's own
+    recording_id: Mapped[UUID | None] = mapped_column(Uuid)
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_hash: Mapped[str | None] = mapped_column(String(64))
 
@@ -182,6 +186,7 @@ class Attempt(Base):
     """One try at a work item: which worker, when, and how it ended."""
 
     __tablename__ = "attempts"
+    __table_args__ = (Index("ix_attempts_finished_at", "finished_at"),)
 
     item_id: Mapped[UUID] = mapped_column(ForeignKey("work_items.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -192,6 +197,26 @@ class Attempt(Base):
     outcome: Mapped[str | None] = mapped_column(String(16))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(String(1000))
+
+
+class Upload(Base):
+    """A file that a client sends in parts, or has sent; see `shared.uploads`."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index("ix_uploads_expires_at", "expires_at"),)
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)  # version 7
+    owner: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str | None] = mapped_column(String(255))  # for display, never used as a path
+    content_type: Mapped[str] = mapped_column(String(128))
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str | None] = mapped_column(String(64))  # as the client stated it, or as it was computed
+    part_size: Mapped[int]
+    token: Mapped[str | None] = mapped_column(String(2048))  # of the bucket's multipart upload, while there is one
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)  # moved on by each request
+    verifying_until: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the verifying process's lease
+    completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class Export(Base):
@@ -288,3 +313,4 @@ class Worker(Base):
 
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    threads: Mapped[int | None]  # how many items it runs at a time

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from shared.db import now_plus
@@ -15,11 +16,11 @@ PRESENT_SECONDS = 4 * REGISTER_SECONDS  # workers not seen for longer do not cou
 FORGET_SECONDS = 24 * 3600.0
 
 
-def register(session: Session, name: str) -> None:
-    """Record that a worker is alive."""
-    seen = update(Worker).where(Worker.name == name).values(seen_at=now_plus())
+def register(session: Session, name: str, *, threads: int = 1) -> None:
+    """Record that a worker is alive, and how many items it runs at a time."""
+    seen = update(Worker).where(Worker.name == name).values(seen_at=now_plus(), threads=threads)
     if session.execute(seen).rowcount == 0:  # type: ignore[attr-defined]
-        session.execute(insert(Worker).values(name=name, seen_at=now_plus()))
+        session.execute(insert(Worker).values(name=name, seen_at=now_plus(), threads=threads))
 
 
 def unregister(session: Session, name: str) -> None:
@@ -29,9 +30,16 @@ def unregister(session: Session, name: str) -> None:
 
 def count_workers(session: Session) -> tuple[int, datetime | None]:
     """Return how many workers were seen recently, and when the latest one was seen, if ever."""
-    present = func.count().filter(Worker.seen_at >= now_plus(-PRESENT_SECONDS))
+    present, _ = capacity()
     count, last = session.execute(select(present, func.max(Worker.seen_at))).one()
     return count, last
+
+
+def capacity() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """Return columns to select: how many workers were seen recently, and how many items they run at a time."""
+    is_present = Worker.seen_at >= now_plus(-PRESENT_SECONDS)
+    threads = func.coalesce(Worker.threads, 1)  # of a worker of an earlier release
+    return func.count().filter(is_present), func.sum(threads).filter(is_present)
 
 
 def forget_workers(session: Session) -> None:

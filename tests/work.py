@@ -136,7 +136,9 @@ def rescue(
     return [(held.kind, held.number) for held in requeued], [(held.kind, held.number) for held in failed]
 
 
-def split(sessions: Sessions, claimed: Claim, *, count: int = 3, in_order: bool = False) -> bool:
+def split(
+    sessions: Sessions, claimed: Claim, *, count: int = 3, in_order: bool = False, seconds: float = 8.0
+) -> bool:
     """Complete an item as the handler does that finds a recording long."""
     shards = [
         NewItem(
@@ -144,14 +146,14 @@ def split(sessions: Sessions, claimed: Claim, *, count: int = 3, in_order: bool 
             number,
             blocked_by=number - 1 if in_order and number else None,
             input_key=f"shards/{claimed.job_id}/{claimed.attempt}/{number}/audio",
-            seconds=8.0,
+            seconds=seconds,
             payload={"first": 4 * number, "stop": 4 * number + 4},
         )
         for number in range(count)
     ]
-    payload = {"samples": 8000 * count, "seconds": 8.0 * count, "split_by_attempt": claimed.attempt}
+    payload = {"samples": 8000 * count, "seconds": seconds * count, "split_by_attempt": claimed.attempt}
     assembly = NewItem(ASSEMBLE, count, blocked_by=count - 1, payload=payload)
-    job = {"shards_total": count, "audio_seconds_total": 8.0 * count}
+    job = {"shards_total": count, "audio_seconds_total": seconds * count}
     with sessions.begin() as session:
         return work.complete(session, claimed, then=[*shards, assembly], job=job)
 

@@ -7,21 +7,25 @@ from typing import Any, cast
 
 import flask_swagger_ui
 from apiflask import APIFlask
-from flask import Response, request, send_from_directory
+from flask import Response, g, request, send_from_directory
+from structlog.contextvars import unbind_contextvars
 
 from checkpoints.catalog import BUILT_IN, load_catalog
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
-from shared.fairness import WaitingLine
+from shared.errors import QuotaExceeded
+from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import exports, health, models, transcriptions
-from web.access import SECURITY_SCHEMES, declare_access, needs, refuse_without_key
+from web import corrections, cors, exports, health, login, metrics, models, resumable, shares, transcriptions
+from web.access import SECURITY_SCHEMES, current_owner, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
 from web.credentials import Credentials
 from web.downloads import compress
-from web.errors import register_error_handlers
+from web.errors import json_too_large, register_error_handlers
 from web.forms import FormRequest
+from web.limits import limit_requests, refuse_over_quota
+from web.log_context import log_owner
 from web.schemas import Problem
 from web.services import EXTENSION, Services
 from web.strict import refuse_unknown
@@ -33,6 +37,7 @@ CONTENT_POLICY = (
 )
 # The page of Swagger UI contains inline scripts and styles.
 DOCS_POLICY = CONTENT_POLICY + "; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'"
+MAX_JSON_BYTES = 64 * 1024**2
 SWAGGER_FILES = Path(flask_swagger_ui.__file__).parent / "dist"
 
 
@@ -78,13 +83,16 @@ def create_app(
         storage=storage or make_storage(settings),
         queue=queue or BackgroundQueue(CeleryQueue(make_celery(settings))),
         catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
-        line=WaitingLine(),
+        line=WaitingLine(shard_seconds=settings.shard_seconds),
         credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, exports, models, health):
+    for module in (transcriptions, resumable, exports, corrections, shares, models, login, health, metrics):
         app.register_blueprint(module.blueprint)
+    app.register_blueprint(shares.shared_blueprint)
+    app.register_blueprint(shares.page_blueprint)
     register_error_handlers(app)
+    app.register_error_handler(QuotaExceeded, refuse_over_quota)
     app.spec_processor(_declare_problems)
     _add_pages(app)
     return app
@@ -119,16 +127,29 @@ def _add_pages(app: APIFlask) -> None:
 
     @app.before_request
     def refuse_other_sites() -> Response | None:
-        return refuse_foreign(request, app.extensions[EXTENSION].settings)
+        settings = app.extensions[EXTENSION].settings
+        return refuse_foreign(request, settings) or cors.answer_preflight(request, settings)
 
     @app.before_request
     def check_access() -> Response | None:
-        return refuse_without_key(app, request)
+        refusal = refuse_without_key(app, request)
+        if "access" in g:
+            log_owner(request.environ, current_owner())
+        return refusal
+
+    @app.teardown_request
+    def end_log_context(_error: BaseException | None) -> None:
+        unbind_contextvars("owner")
+
+    limit_requests(app)
 
     @app.before_request
-    def refuse_unknown_names() -> None:
+    def refuse_unknown_names() -> Response | None:
+        if request.is_json and (request.content_length or 0) > MAX_JSON_BYTES:
+            return json_too_large(MAX_JSON_BYTES)  # it would be held in memory
         if request.path.startswith("/v1/") and request.endpoint is not None:
             refuse_unknown(app.view_functions[request.endpoint], cast(FormRequest, request))
+        return None
 
     @app.after_request
     def add_headers(response: Response) -> Response:
@@ -136,4 +157,5 @@ def _add_pages(app: APIFlask) -> None:
         response.headers.setdefault("Content-Security-Policy", policy)
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Referrer-Policy", "same-origin")
+        cors.add_headers(response, request, app.extensions[EXTENSION].settings)
         return compress(response, request)

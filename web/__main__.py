@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from tempfile import TemporaryDirectory
+
 import click
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
-from shared.config import read_settings
+from shared.config import Settings, read_settings
 from shared.errors import ServiceError
+from shared.exposure import check_exposure
+from shared.logs import configure_logs, show_warning
 from web import create_app
 
 GRACE_SECONDS = 10  # for requests in progress at shutdown
@@ -28,13 +33,23 @@ CONNECTIONS = 2048  # per worker; slow clients are disconnected before there are
     help="Number of worker processes (WEB_CONCURRENCY).",
 )
 @click.option("--app", default="web.asgi:app", show_default=True, help="ASGI application to serve.")
-def main(host: str, port: int, workers: int, app: str) -> None:
+@click.option("--insecure", is_flag=True, help="Listen on an address that others reach, without MT3_AUTH=keys.")
+def main(host: str, port: int, workers: int, app: str, insecure: bool) -> None:
     """Serve the web page and the API."""
     settings = read_settings()  # report a wrong setting once, not once per worker
+    configure_logs(settings)
     try:
+        if warning := check_exposure(settings, host, is_accepted=insecure):
+            show_warning(warning)
         create_app(settings)  # fail here rather than in every worker, again and again
     except ServiceError as error:
         raise click.ClickException(str(error)) from None
+    with TemporaryDirectory(prefix="mt3-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)  # before a process imports prometheus_client
+        _serve(settings, host, port, workers, app)
+
+
+def _serve(settings: Settings, host: str, port: int, workers: int, app: str) -> None:
     Server(
         app,
         address=host,
@@ -51,6 +66,7 @@ def main(host: str, port: int, workers: int, app: str) -> None:
         respawn_interval=0.2,
         workers_kill_timeout=GRACE_SECONDS,
         log_level=LogLevels.warning,
+        log_dictconfig={"handlers": {}, "loggers": {"_granian": {"propagate": True}}},  # to ours: `shared.logs`
     ).serve()
 
 

@@ -14,13 +14,19 @@ from uuid import UUID
 
 from flask import Flask, Request, Response, g
 
+from shared.errors import ShareNotFound
+from shared.exposure import is_loopback
 from shared.keys import PUBLIC, Identity
+from shared.logs import get_logger
 from shared.tables import Scope
 from web.browsers import SAFE_METHODS, is_from_own_page
 from web.errors import problem
 from web.services import services
 
+log = get_logger(__name__)
+
 COOKIE = "mt3_login"
+SHARED = "shared"  # the blueprint of views that a share link opens
 REALM = "mt3-infer"
 SECURITY_SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": "A key that `mt3-infer keys create` made: mt3_…"},
@@ -28,7 +34,8 @@ SECURITY_SCHEMES = {
 }
 REFUSALS = {
     "401": "A valid key is needed.",
-    "403": "The scope of the key does not allow this, or a page of another site sent the request.",
+    "403": "The scope of the key or a quota does not allow this, or a page of another site sent the request.",
+    "429": "Too many requests, or too much is queued; see `Retry-After`.",
 }
 # Views of libraries, which cannot be marked.
 OPEN_ENDPOINTS = ("static", "openapi.spec", "openapi.docs")
@@ -45,6 +52,7 @@ class Access:
     Attributes:
         key_id: None as long as the service has no keys.
         secret: the key, or the value of the cookie.
+        share: the token of the share link by which the request came.
     """
 
     owner: str
@@ -53,6 +61,7 @@ class Access:
     name: str | None = None
     secret: str | None = None
     is_cookie: bool = False
+    share: str | None = None
 
 
 EVERYBODY = Access(PUBLIC, Scope.ADMIN)
@@ -86,6 +95,12 @@ def current_owner() -> str:
     return current_access().owner
 
 
+def job_address(job_id: UUID) -> str:
+    """Return the path under which the current request may read a job."""
+    share = current_access().share
+    return f"/v1/shared/{share}" if share else f"/v1/transcriptions/{job_id}"
+
+
 def refuse_without_key(app: Flask, request: Request) -> Response | None:
     """Return a problem unless the request may call its view; otherwise set `current_access`."""
     if request.endpoint is None:
@@ -93,13 +108,19 @@ def refuse_without_key(app: Flask, request: Request) -> Response | None:
     scope = scope_of(request.endpoint, app.view_functions[request.endpoint], request.method)
     if scope is None:
         return None
+    if request.blueprint == SHARED:
+        _follow_share_link(request)
+        return None
     if services().settings.auth == "none":
+        _note_exposure(request.environ["SERVER_NAME"])
         g.access = EVERYBODY
         return None
     secret, is_cookie = _secret_of(request)
     identity = services().credentials.identify(secret) if secret else None
     if identity is None:
-        return _unauthorized(is_wrong=secret is not None)
+        text = "The key is invalid, expired or revoked." if secret else "A key is needed."
+        text += " Send a valid one as Authorization: Bearer mt3_…, or log in."
+        return unauthorized(text, is_wrong=secret is not None)
     if is_cookie and request.method not in SAFE_METHODS and not is_from_own_page(request):
         text = "A log-in is accepted only from this service's own pages. Send a key in the header Authorization."
         return problem(403, "cross_site", text)
@@ -107,6 +128,14 @@ def refuse_without_key(app: Flask, request: Request) -> Response | None:
         return _forbidden(scope, identity)
     g.access = Access(identity.owner, identity.scope, identity.key_id, identity.name, secret, is_cookie)
     return None
+
+
+def _note_exposure(listens_on: str) -> None:
+    """Log once that everybody may use the service, whatever server runs it."""
+    if services().is_exposure_noted.is_set() or is_loopback(listens_on):
+        return
+    services().is_exposure_noted.set()
+    log.warning("open_to_everybody", address=listens_on, hint="Set MT3_AUTH=keys to require keys.")
 
 
 def declare_access(spec: dict[str, Any]) -> None:
@@ -131,9 +160,28 @@ def _secret_of(request: Request) -> tuple[str | None, bool]:
     return (value.strip() if kind.lower() == "bearer" else ""), False
 
 
-def _unauthorized(*, is_wrong: bool) -> Response:
-    text = "The key is invalid, expired or revoked." if is_wrong else "A key is needed."
-    response = problem(401, "unauthorized", f"{text} Send a valid one as Authorization: Bearer mt3_…, or log in.")
+def _follow_share_link(request: Request) -> None:
+    """Let a request under `/v1/shared/{token}` read the job of that link, and no other.
+
+    Raises:
+        ShareNotFound
+    """
+    arguments = request.view_args or {}
+    token = arguments.pop("token")
+    shared = services().credentials.find_shared_job(token)
+    if shared is None:
+        raise ShareNotFound("This share link does not exist. It may have expired or been revoked.")
+    arguments["job_id"] = shared.job_id
+    g.access = Access(shared.owner, Scope.READ, share=token)
+
+
+def unauthorized(text: str, *, is_wrong: bool = True) -> Response:
+    """Return the response to a request without a valid key.
+
+    Args:
+        is_wrong: a key was sent.
+    """
+    response = problem(401, "unauthorized", text)
     error = ', error="invalid_token"' if is_wrong else ""
     response.headers["WWW-Authenticate"] = f'Bearer realm="{REALM}"{error}'
     return response

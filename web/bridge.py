@@ -24,14 +24,18 @@ from types import FrameType
 from typing import IO, Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from flask import Flask, Response
+from flask import Flask, Response, request
+from structlog.contextvars import bound_contextvars
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_options_header
 
 from shared.errors import is_disk_full
 from shared.logs import get_logger
 from shared.processes import die_with_parent
+from web.access import refuse_without_key
 from web.errors import no_room, problem, upload_too_large
+from web.limits import REPEATED
+from web.request_log import REQUEST_ID, ROUTE, Exchange
 from web.workload import Workload, workload_of
 
 Message = dict[str, Any]
@@ -129,6 +133,7 @@ class AsgiApp:
 
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         environ = make_environ(scope)
+        exchange = Exchange(environ)
         is_chunked = "HTTP_TRANSFER_ENCODING" in environ
         body = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - closing it may fail, see below
         try:
@@ -137,17 +142,22 @@ class AsgiApp:
                 # The server drops a Content-Length beside it. A proxy that relied on the length may have sent
                 # bytes that would now be read as a request of their own (RFC 9112, 6.3).
                 answer.headers.append(("Connection", "close"))
-            await self._send(answer, send)
+            answer.headers.append((REQUEST_ID, exchange.request_id))
+            exchange.status = answer.status
+            await self._send(answer, exchange.counting(send))
         finally:
+            exchange.end()
             with suppress(OSError):  # closing writes again what a full disk refused
                 body.close()
 
     async def _make_answer(self, environ: Environ, receive: Receive, body: IO[bytes]) -> Answer:
         try:
+            await self._check_access(environ)
             await self._read_body(environ, receive, body)
         except Refused as refused:
             response = refused.response
             response.headers["Connection"] = "close"  # the rest of the body is not read
+            self._workload(environ)  # names the route
             return Answer(response.status_code, list(response.headers), response.data)
         answer = await self._run(environ)
         if seconds := wait_seconds(environ.get("HTTP_PREFER")):
@@ -160,6 +170,27 @@ class AsgiApp:
         return answer
 
     # --- the request ---------------------------------------------------------------------------------------
+
+    async def _check_access(self, environ: Environ) -> None:
+        """Refuse a client without a key before it sends a long body.
+
+        Raises:
+            Refused
+        """
+        if "HTTP_TRANSFER_ENCODING" in environ or int(environ.get("CONTENT_LENGTH") or 0) > IN_MEMORY_BYTES:
+            pool = self._pools[Workload.DATABASE]
+            response = await self._in_thread(pool, self._preprocess, environ | {"wsgi.input": BytesIO()})
+            if response is not None:
+                raise Refused(response)
+
+    def _preprocess(self, environ: Environ) -> Response | None:
+        """Return a response that refuses a request for its headers; None if there is no reason to."""
+        with self._flask.request_context(environ):
+            try:
+                response = refuse_without_key(self._flask, request)
+            except Exception:
+                return None  # the view will meet it again
+            return self._flask.process_response(response) if response is not None else None
 
     async def _read_body(self, environ: Environ, receive: Receive, body: IO[bytes]) -> None:
         """Copy the body into a file, and add the file and its length to the WSGI environment.
@@ -220,16 +251,18 @@ class AsgiApp:
     # --- the view ------------------------------------------------------------------------------------------
 
     async def _run(self, environ: Environ) -> Answer:
-        pool = self._pools[self._workload(environ["REQUEST_METHOD"], environ["PATH_INFO"])]
+        pool = self._pools[self._workload(environ)]
         answer: Answer = await self._in_thread(pool, self._call_flask, dict(environ))
         return answer
 
-    def _workload(self, method: str, path: str) -> Workload:
+    def _workload(self, environ: Environ) -> Workload:
+        path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
         try:
-            endpoint, _ = self._urls.match(path.encode("latin-1").decode(errors="replace"), method)
+            rule, _ = self._urls.match(path, environ["REQUEST_METHOD"], return_rule=True)
         except HTTPException:
             return Workload.DATABASE
-        return workload_of(self._flask.view_functions.get(endpoint))
+        environ.setdefault(ROUTE, rule.rule)
+        return workload_of(self._flask.view_functions.get(rule.endpoint))
 
     def _call_flask(self, environ: Environ) -> Answer:
         started: list[Any] = []
@@ -237,7 +270,8 @@ class AsgiApp:
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             started[:] = [int(status.split(" ", 1)[0]), headers]
 
-        body: Iterable[bytes] = self._flask.wsgi_app(environ, start_response)
+        with bound_contextvars(request_id=environ["HTTP_X_REQUEST_ID"]):
+            body: Iterable[bytes] = self._flask.wsgi_app(environ, start_response)
         rest = iter(body)
         start, is_done = _read(rest)
         close = getattr(body, "close", None)
@@ -260,7 +294,7 @@ class AsgiApp:
                 )
                 if done:
                     break
-                answer = await self._run(environ)
+                answer = await self._run(environ | {REPEATED: True})
         finally:
             self._waiting -= 1
             gone.cancel()

@@ -8,7 +8,6 @@ browser that is logged in.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from urllib.parse import urlsplit
@@ -16,10 +15,12 @@ from urllib.parse import urlsplit
 from flask import Request, Response
 
 from shared.config import Settings
+from shared.exposure import is_loopback, parse_address
+from web import cors
 from web.errors import problem
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-PROBES = ("/livez", "/readyz")  # requested by address or by internal name; they reveal nothing
+PROBES = ("/livez", "/readyz", "/metrics")  # requested by address or internal name; they reveal no content
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?")  # the host names of RFC 3986, with a port
 
@@ -30,7 +31,8 @@ def refuse_foreign(request: Request, settings: Settings) -> Response | None:
     if request.path not in PROBES and not is_served(host, settings.allowed_hosts, request.environ["SERVER_NAME"]):
         text = f"The host name {host[:255]!r} is not allowed. Add it to MT3_ALLOWED_HOSTS."
         return problem(421, "host_not_allowed", text)
-    if request.method not in SAFE_METHODS and is_cross_site(request):
+    is_unsafe = request.method not in SAFE_METHODS
+    if is_unsafe and is_cross_site(request) and not cors.is_allowed(request, settings):
         return problem(
             403,
             "cross_site",
@@ -52,14 +54,14 @@ def is_served(host: str, allowed: frozenset[str], listens_on: str) -> bool:
     if match is None:
         return False
     name = match[1].strip("[]").removesuffix(".")
-    if _is_loopback(name) or "*" in allowed or name in allowed:
+    if is_loopback(name) or "*" in allowed or name in allowed:
         return True
     if any(pattern.startswith(".") and name.endswith(pattern) for pattern in allowed):
         return True
-    if allowed or _is_loopback(listens_on):
+    if allowed or is_loopback(listens_on):
         return False
     own = socket.gethostname().lower()
-    return "." not in name or _address(name) is not None or name in (own, f"{own}.local")
+    return "." not in name or parse_address(name) is not None or name in (own, f"{own}.local")
 
 
 def is_cross_site(request: Request) -> bool:
@@ -93,17 +95,3 @@ def is_same_host(origin: str, host: str) -> bool:
         return False
     default = DEFAULT_PORTS[url.scheme]
     return page[1] == served[1] and (page[2] or default) == (served[2] or default)
-
-
-def _is_loopback(name: str) -> bool:
-    address = _address(name)
-    if address is not None:
-        return address.is_loopback
-    return name == "localhost" or name.endswith(".localhost")
-
-
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        return None

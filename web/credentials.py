@@ -1,6 +1,6 @@
-"""Looks up keys and log-ins, and keeps what it found for a few seconds, so that polls cost no further query.
+"""Looks up keys, log-ins and share links, and remembers them for seconds, so that polls need no query for it.
 
-A key that is revoked therefore stays valid for that long, in processes that have seen it.
+A key or link that is revoked therefore stays valid for that long, in processes that have seen it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 from uuid import UUID
 
-from shared import keys
+from shared import keys, shares
 from shared.db import Sessions, reading
 from shared.keys import Identity
 from shared.logs import get_logger
+from shared.shares import SharedJob
 
 log = get_logger(__name__)
 
@@ -31,16 +32,22 @@ class Credentials:
 
     def __init__(self, sessions: Sessions, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._sessions = sessions
-        self._cache: SecretCache[Identity] = SecretCache(clock)
+        self._identities: SecretCache[Identity] = SecretCache(clock)
+        self._shares: SecretCache[SharedJob] = SecretCache(clock)
         self._recorder = ThreadPoolExecutor(1, "keys")  # a request must not wait for a write
 
     def identify(self, secret: str) -> Identity | None:
         """Return what a key or the cookie of a log-in stands for; None if it is not valid."""
-        return self._cache.get(secret, self._find)
+        return self._identities.get(secret, self._find)
+
+    def find_shared_job(self, token: str) -> SharedJob | None:
+        """Return the job that a share link shows; None if the link is not valid."""
+        return self._shares.get(token, self._find_share)
 
     def forget(self, secret: str) -> None:
         """Look up a secret again when it is used next."""
-        self._cache.forget(secret)
+        self._identities.forget(secret)
+        self._shares.forget(secret)
 
     def close(self) -> None:
         """Wait until every use of a key is recorded."""
@@ -52,6 +59,10 @@ class Credentials:
         if identity is not None and not identity.is_use_recorded:
             self._recorder.submit(self._record, identity.key_id)
         return identity
+
+    def _find_share(self, token: str) -> SharedJob | None:
+        with reading(self._sessions) as session:
+            return shares.find_shared_job(session, token)
 
     def _record(self, key_id: UUID) -> None:
         try:

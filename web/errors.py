@@ -25,6 +25,7 @@ STATUS_OF = {
     "idempotency_conflict": 422,
     "invalid_cursor": 422,
     "key_not_found": 404,
+    "share_not_found": 404,
     "invalid_request": 422,
     "unknown_model": 422,
     "unknown_format": 422,
@@ -32,6 +33,8 @@ STATUS_OF = {
     "invalid_option": 422,
     "empty_upload": 422,
     "address_refused": 422,
+    "upload_incomplete": 409,
+    "checksum_mismatch": 422,
     "unavailable": 503,
 }
 CODE_OF = {
@@ -91,6 +94,11 @@ def upload_too_large(limit: int) -> Response:
     """Return the response to an upload over the limit."""
     text = f"The upload exceeds the limit of {limit / 1e6:,.0f} MB. Send a shorter or more compressed recording."
     return problem(413, "upload_too_large", text)
+
+
+def json_too_large(limit: int) -> Response:
+    """Return the response to a JSON body over the limit."""
+    return problem(413, "body_too_large", f"The JSON body exceeds the limit of {limit / 1e6:,.0f} MB. Send less.")
 
 
 def no_room() -> Response:

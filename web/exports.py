@@ -10,6 +10,7 @@ from flask import url_for
 
 from mt3_infer.exports import FORMATS, get_format
 from shared import exports, jobs
+from shared.quotas import check_stored, quotas_of
 from shared.tables import Status, WorkStatus
 from web.access import current_owner
 from web.client_json import check_returnable
@@ -55,8 +56,10 @@ def create(job_id: UUID, body: NewExport) -> tuple[dict[str, Any], int, dict[str
         options=options.model_dump(mode="json"),
         options_hash=digest,
         artifact=f"{stem}-{digest[:12]}.{suffix}",
+        source=body.source,
     )
     with services().sessions.begin() as session:
+        check_stored(session, current_owner(), quotas_of(services().settings), added=0)
         state = exports.request_export(session, current_owner(), job_id, new)
     if state.status is WorkStatus.QUEUED:
         services().queue.notify()

@@ -51,7 +51,9 @@ class FormRequest(Request):
     max_form_parts = MAX_PARTS
 
     def on_json_loading_failed(self, e: ValueError | None) -> Any:
-        """Raise `MalformedJson`: the default names neither the problem nor the remedy."""
+        """Raise `MalformedJson`, which names the remedy; a request without a body is an empty object."""
+        if not self.content_length:
+            return {}
         raise MalformedJson from e
 
     @property

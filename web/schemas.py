@@ -14,10 +14,12 @@ from werkzeug.datastructures import FileStorage
 
 from mt3_infer.exports import FORMATS
 from shared.exports import ExportState
-from shared.jobs import ShardsProgress, eta_seconds
+from shared.jobs import eta_seconds
 from shared.kinds import Download
 from shared.logs import get_logger
 from shared.tables import Job, Phase, Status
+from web.access import current_access, job_address
+from web.job_state import UNKNOWN, JobState
 
 log = get_logger(__name__)
 
@@ -135,7 +137,10 @@ class QueueView(BaseModel):
     """The place of a queued job."""
 
     position: int = Field(description="1 is next. All jobs after the first thousand have position 1001.")
-    eta_seconds: float | None = Field(default=None, description="Estimated time until the job starts.")
+    eta_seconds: float | None = Field(
+        description="Estimated seconds until the job starts, by the measured speed of what is before it; null "
+        "while no worker is present or no speed is measured, and after the first thousand jobs."
+    )
 
 
 class ErrorView(BaseModel):
@@ -169,6 +174,9 @@ class NewExport(BaseModel):
 
     format: Annotated[str, StringConstraints(max_length=32)] = Field(description=f"One of: {', '.join(FORMATS)}.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the format; see below.")
+    source: Literal["original", "corrected"] = Field(
+        "original", description="The notes to export: those that were transcribed, or their corrected version."
+    )
 
 
 class ExportView(BaseModel):
@@ -177,6 +185,7 @@ class ExportView(BaseModel):
     id: str
     format: str
     options: dict[str, Any] = Field(description="All options, with defaults for those that were not given.")
+    source: Literal["original", "corrected"]
     status: Literal["queued", "processing", "succeeded", "failed"]
     fraction: float = Field(description="Progress, from 0 to 1.")
     created_at: datetime
@@ -226,7 +235,11 @@ class TranscriptionView(BaseModel):
     expires_at: datetime | None = Field(description="When the job and its files are removed.")
     attempts: int
     note_count: int | None
-    error: ErrorView | None
+    error: ErrorView | None = Field(description="Why the job failed.")
+    last_error: ErrorView | None = Field(
+        description="Why the last attempt failed, while the job waits for the next one or is in it."
+    )
+    hint: str | None = Field(description="Why the job cannot go on at the moment, for users.")
     warnings: list[WarningView] = Field(
         description="Defects of the recording that were repaired or skipped, such as damage; also in notes.json."
     )
@@ -322,7 +335,9 @@ def _download(job: Job) -> DownloadView | None:
 
 
 def _links(job: Job) -> LinksView:
-    address = f"/v1/transcriptions/{job.id}"
+    address = job_address(job.id)
+    if current_access().share:
+        return LinksView(self=address, cancel=None, retry=None)
     return LinksView(
         self=address,
         cancel=f"{address}/cancel" if job.status in (Status.QUEUED, Status.PROCESSING) else None,
@@ -330,15 +345,27 @@ def _links(job: Job) -> LinksView:
     )
 
 
-def view_job(
-    job: Job, *, ttl: timedelta, position: int | None = None, shards: ShardsProgress | None = None
-) -> TranscriptionView:
+def _error(error: tuple[str, str] | None) -> ErrorView | None:
+    return None if error is None else ErrorView(code=error[0], detail=error[1])
+
+
+def _queue(state: JobState) -> QueueView | None:
+    """Return the place of a queued job; the time is rounded to what the estimate is worth."""
+    if state.place is None:
+        return None
+    eta = state.place.eta_seconds
+    return QueueView(
+        position=state.place.position, eta_seconds=None if eta is None else round(eta, 1 if eta < 10 else 0)
+    )
+
+
+def view_job(job: Job, *, ttl: timedelta, state: JobState = UNKNOWN) -> TranscriptionView:
     """Return a job as clients see it.
 
     Args:
         ttl: how long a job that has ended is kept.
-        shards: the progress of its shards, if it is split.
     """
+    shards = state.shards
     seconds_done, eta = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC))
     attempts = job.attempts
     if shards is not None:
@@ -352,7 +379,7 @@ def view_job(
         fraction = round(min(1.0, seconds_done / job.audio_seconds_total), 4)
     error = None
     if job.status is Status.FAILED and job.error_code:
-        error = ErrorView(code=job.error_code, detail=job.error_detail or "")
+        error = _error((job.error_code, job.error_detail or ""))
     return TranscriptionView(
         id=str(job.id),
         links=_links(job),
@@ -367,11 +394,11 @@ def view_job(
             shards_done=shards.done if shards else None,
             shards_total=shards.total if shards else None,
         ),
-        queue=QueueView(position=position) if position else None,
+        queue=_queue(state),
         model=job.model,
         options=job.options,
         filename=job.filename,
-        metadata=job.client_metadata,
+        metadata={} if current_access().share else job.client_metadata,  # the client's own
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
@@ -379,6 +406,8 @@ def view_job(
         attempts=attempts,
         note_count=job.note_count,
         error=error,
+        last_error=_error(state.last_error(job)),
+        hint=state.hint(job),
         warnings=[WarningView(**warning) for warning in job.warnings],
         artifacts=[view_artifact(job.id, artifact) for artifact in job.artifacts],
     )
@@ -391,7 +420,7 @@ def view_artifact(job_id: UUID, artifact: dict[str, Any]) -> ArtifactView:
         content_type=artifact["content_type"],
         size=artifact["size"],
         sha256=artifact["sha256"],
-        href=f"/v1/transcriptions/{job_id}/artifacts/{artifact['name']}",
+        href=f"{job_address(job_id)}/artifacts/{artifact['name']}",
     )
 
 
@@ -404,6 +433,7 @@ def view_export(export: ExportState) -> dict[str, Any]:
         id=str(export.id),
         format=export.format,
         options=export.options,
+        source=export.source,  # type: ignore[arg-type]
         status=export.status.value,  # type: ignore[arg-type]  # of the states of an item, only these occur
         fraction=round(export.fraction, 4),
         created_at=export.created_at,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app
@@ -10,7 +11,7 @@ from flask import current_app
 from checkpoints.catalog import Catalog
 from shared.config import Settings
 from shared.db import Sessions
-from shared.fairness import WaitingLine
+from shared.line import WaitingLine
 from shared.queue import JobQueue
 from shared.storage import ObjectStorage
 from web.credentials import Credentials
@@ -29,6 +30,7 @@ class Services:
     catalog: Catalog
     line: WaitingLine
     credentials: Credentials
+    is_exposure_noted: threading.Event = field(default_factory=threading.Event)
 
 
 def services() -> Services:

@@ -26,6 +26,8 @@ def refuse_unknown(view: Any, request: FormRequest) -> None:
         _refuse(names, (body - {"file"}) | {"filename"}, "query parameter")
         return
     _refuse(names, _declared(view, "query"), "query parameter")
+    if request.method == "PUT":
+        return  # its body is bytes, whatever its type
     if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
         _refuse((*request.form, *request.files), body, "form field")
     elif body and request.is_json and isinstance(content := request.get_json(), dict):

@@ -13,14 +13,16 @@ from apiflask import APIBlueprint
 from flask import Response, request, url_for
 from sqlalchemy.orm import Session
 
-from shared import garbage, jobs
+from shared import jobs
 from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
-from shared.tables import Job
+from shared.quotas import quotas_of
+from shared.tables import Job, Status
 from web.access import current_owner
 from web.downloads import send_object, sound_type
 from web.errors import InvalidRequest
+from web.job_state import JobState
 from web.schemas import (
     ArtifactQuery,
     Changes,
@@ -84,12 +86,11 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     with services().sessions() as session:
         page, cursor = jobs.list_jobs(session, current_owner(), filters, limit=query.limit, cursor=query.cursor)
         progress = jobs.shards_progress(session, page, datetime.now(UTC))
-        positions = {job.id: services().line.position(session, job) for job in page}
+        shown = [(job, _state(session, job, progress.get(job.id))) for job in page]
     items = []
-    for job in page:
+    for job, state in shown:
         try:
-            view = show_job(job, ttl=_ttl(), position=positions[job.id], shards=progress.get(job.id))
-            items.append(view)
+            items.append(show_job(job, ttl=_ttl(), state=state))
         except Exception as error:
             log.error("job_left_out_of_list", job_id=str(job.id), error=repr(error)[:500])
     headers = {}
@@ -152,7 +153,7 @@ def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
 def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Queue a job again."""
     with services().sessions.begin() as session:
-        job = jobs.retry_job(session, current_owner(), job_id)
+        job = jobs.retry_job(session, current_owner(), job_id, quotas_of(services().settings))
     services().queue.notify()
     return _dump(job), 202
 
@@ -164,8 +165,8 @@ def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
 def remove(job_id: UUID) -> tuple[str, int]:
     """Delete a job. If storage fails now, the scheduler deletes the files later."""
     with services().sessions.begin() as session:
-        jobs.delete_job(session, current_owner(), job_id)
-    for prefix in garbage.all_prefixes([job_id]):
+        prefixes = jobs.delete_job(session, current_owner(), job_id)
+    for prefix in prefixes:
         try:
             services().storage.delete_prefix(prefix)
         except ServiceError as error:
@@ -252,8 +253,15 @@ def _dump(job: Job) -> dict[str, Any]:
 
 def _view_in(session: Session, job: Job) -> dict[str, Any]:
     progress = jobs.shards_progress(session, [job], datetime.now(UTC))
-    position = services().line.position(session, job)
-    return show_job(job, ttl=_ttl(), position=position, shards=progress.get(job.id))
+    return show_job(job, ttl=_ttl(), state=_state(session, job, progress.get(job.id)))
+
+
+def _state(session: Session, job: Job, shards: jobs.ShardsProgress | None) -> JobState:
+    line = services().line
+    place = line.place(session, job)
+    is_paused = job.status is Status.PROCESSING and shards is not None and not shards.running
+    workers = place.workers if place else line.count_workers(session) if is_paused else None
+    return JobState(place, shards, workers)
 
 
 def _ttl() -> timedelta:

@@ -13,9 +13,10 @@ from werkzeug.datastructures import FileStorage
 
 from mt3_infer.models import MODELS
 from shared.default_model import AUTO, PREFERENCE, choose
-from shared.errors import IdempotencyConflict, ServiceError
+from shared.errors import IdempotencyConflict, QuotaExceeded, ServiceError
 from shared.jobs import NewJob, create_job
 from shared.logs import get_logger
+from shared.quotas import quotas_of
 from shared.storage import StoredObject, upload_prefix
 from shared.tables import Job
 from web.access import current_owner
@@ -33,6 +34,7 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
     Raises:
         UnknownModel, LicenseNotAdmitted, InvalidOptionError, InvalidRequest, EmptyUpload, IdempotencyConflict:
             the request is wrong.
+        QuotaExceeded: the owner may not have that much queued or stored.
         StorageUnavailable, OperationalError: nothing was accepted; a retry is safe.
     """
     model = resolve_model(services, form.model)
@@ -65,8 +67,8 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
         request_hash=request_hash(stored, AUTO if is_auto(services, form) else model, options, metadata),
     )
     try:
-        job, created = create_job(services.sessions, new)
-    except IdempotencyConflict:
+        job, created = create_job(services.sessions, new, quotas_of(services.settings))
+    except (IdempotencyConflict, QuotaExceeded):
         discard(services, job_id)
         raise
     # After any other error the upload stays: a commit that appears to have failed may have succeeded.

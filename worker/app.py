@@ -9,6 +9,7 @@ import warnings
 from functools import cache
 from typing import Any
 
+from celery.apps import worker as celery_worker
 from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
@@ -22,6 +23,7 @@ from shared.config import read_settings
 from shared.db import make_engine, make_sessions
 from shared.default_model import AUTO, PREFERENCE
 from shared.logs import configure_logs, get_logger
+from shared.metrics import serve_metrics
 from shared.model_reports import report_installed
 from shared.queue import WAKE_TASK, BackgroundQueue, CeleryQueue, make_celery
 from shared.storage import make_storage
@@ -30,6 +32,7 @@ from worker.context import Services
 from worker.engine import TranscriptionEngine
 from worker.liveness import Liveness, Registration, Watchdog, loop_step
 from worker.liveness_file import liveness_file
+from worker.metrics import EngineCollector
 from worker.runner import Runner
 
 # Emitted whenever Redis disconnects, about a setting that `make_celery` sets explicitly.
@@ -79,7 +82,7 @@ def services() -> Services:
 @cache
 def registration() -> Registration:
     """Return this worker's entry in the registry, created on first use."""
-    return Registration(services().sessions, services().worker)
+    return Registration(services().sessions, services().worker, threads=settings.worker_concurrency)
 
 
 @app.task(name=WAKE_TASK)  # type: ignore[untyped-decorator]
@@ -91,6 +94,7 @@ def wake() -> None:
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _setup_logging(**_: Any) -> None:
     configure_logs(settings)
+    celery_worker.safe_say = lambda *_: None  # it writes lines of its own to stderr, which are not in our format
 
 
 @worker_init.connect  # type: ignore[untyped-decorator]
@@ -110,6 +114,8 @@ def _begin(**_: Any) -> None:
     except Exception as error:
         log.warning("model_report_failed", error=str(error))
     registration().start()
+    engine = services().engine
+    serve_metrics(settings, EngineCollector(engine, engine.checkpoint_dir))
     if settings.default_model == AUTO:
         BackgroundFetch(
             services().engine,

@@ -24,6 +24,7 @@ from shared.model_reports import report_model
 from shared.queue import JobQueue
 from shared.storage import ObjectStorage, put_checked
 from shared.tables import Phase
+from worker import metrics
 from worker.engine import TranscriptionEngine
 from worker.errors import OUT_OF_MEMORY
 from worker.heartbeat import Heartbeat
@@ -133,8 +134,9 @@ class Context:
         except ObjectMissing:
             return None
 
-    def report_speed(self, audio_seconds: float, elapsed: float) -> None:
+    def report_speed(self, device: str, audio_seconds: float, elapsed: float) -> None:
         """Record how fast the model ran; a failure to do so is only logged."""
+        metrics.measure_speed(self.claim.model, device, audio_seconds, elapsed)
         try:
             with self.services.sessions.begin() as session:
                 speed = audio_seconds / max(elapsed, 1e-6)

@@ -16,11 +16,13 @@ from checkpoints.store import CheckpointStore
 from mt3_infer.audio import AudioStream, DecodeLimits, open_audio
 from mt3_infer.errors import UnknownModelError
 from mt3_infer.exports.soundfont import find_sound_font
+from mt3_infer.inference.engine import Occupancy, occupancy_of
 from mt3_infer.loading import fetch_evidence_model, load_model
 from mt3_infer.model import Model, Progress
 from mt3_infer.models import MODELS
 from mt3_infer.transcription import Transcription
 from shared.logs import get_logger
+from worker import metrics
 from worker.errors import SilentAudioError, is_out_of_memory
 
 log = get_logger(__name__)
@@ -56,10 +58,20 @@ class TranscriptionEngine:
         """Return for each model whether its weights are installed and verified on this machine."""
         return {name: self._store.is_installed(name) for name in MODELS if name in self._store.catalog.entries}
 
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Return the folder of the weights."""
+        return self._store.root
+
+    def occupancy(self) -> dict[str, Occupancy]:
+        """Return how full the batches of each loaded network were."""
+        found = {name: occupancy_of(model.network) for name, model in list(self._models.items())}
+        return {name: occupancy for name, occupancy in found.items() if occupancy is not None}
+
     def fetch(self, name: str, progress: ProgressCallback) -> None:
         """Make sure that a model's weights are installed; `progress` is called as bytes arrive, and may raise."""
         if name not in self._models:
-            self._store.fetch(name, progress)
+            metrics.measure_fetch(name, progress, lambda counted: self._store.fetch(name, counted))
             if self._estimates:
                 fetch_evidence_model(self._store, progress)
 

@@ -133,9 +133,10 @@ class Watchdog:
 class Registration:
     """Keeps this worker in the registry, from its own thread because the database may hang."""
 
-    def __init__(self, sessions: Sessions, worker: str) -> None:
+    def __init__(self, sessions: Sessions, worker: str, *, threads: int) -> None:
         self._sessions = sessions
         self._worker = worker
+        self._threads = threads
         self._steps = Steps()
         self._ended = threading.Event()
 
@@ -155,7 +156,7 @@ class Registration:
 
     def _register(self) -> None:
         with self._sessions.begin() as session:
-            worker_registry.register(session, self._worker)
+            worker_registry.register(session, self._worker, threads=self._threads)
 
     def _unregister(self) -> None:
         with self._sessions.begin() as session:

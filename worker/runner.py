@@ -24,6 +24,7 @@ from shared.errors import ServiceError
 from shared.fairness import claim_next
 from shared.kinds import Claim
 from shared.logs import get_logger
+from worker import metrics
 from worker.context import Context, Deferred, Done, Services
 from worker.errors import OUT_OF_MEMORY, Failure, classify
 from worker.handlers import HANDLERS
@@ -75,12 +76,24 @@ class Runner:
 
     def run(self, claim: Claim) -> Outcome:
         """Run an item that this worker has claimed."""
-        known = {"job_id": str(claim.job_id), "kind": claim.kind, "number": claim.number, "attempt": claim.attempt}
-        with structlog.contextvars.bound_contextvars(**known), self.services.liveness.attempt() as activity:
+        known = {
+            "job_id": str(claim.job_id),
+            "owner": claim.owner,
+            "kind": claim.kind,
+            "number": claim.number,
+            "attempt": claim.attempt,
+        }
+        with (
+            structlog.contextvars.bound_contextvars(**known),
+            metrics.running(claim),
+            self.services.liveness.attempt() as activity,
+        ):
             log.info("attempt_started", model=claim.model)
             started = time.monotonic()
             outcome = self._attempt(claim, activity)
             log.info("attempt_ended", outcome=outcome, seconds=round(time.monotonic() - started, 2))
+            if outcome is not Outcome.FAILED:  # those are counted with their code
+                metrics.count_attempt(claim, outcome)
             return outcome
 
     def _claim(self, max_attempts: int, *, short_for: float | None = None) -> Claim | None:
@@ -147,6 +160,7 @@ class Runner:
         failure = classify(error)
         trace = error if failure.code == "internal_error" else None
         log.warning("attempt_failed", code=failure.code, detail=str(error), exc_info=trace)
+        metrics.count_attempt(claim, Outcome.FAILED, failure.code)
         if failure.code == OUT_OF_MEMORY:
             self.services.engine.make_room(error)
         if self._commit(lambda session: self._write_failure(session, claim, failure), activity):

@@ -23,8 +23,10 @@ from shared.config import Settings, read_settings
 from shared.db import Sessions, make_engine, make_sessions
 from shared.locks import DatabaseLock
 from shared.logs import configure_logs, get_logger
+from shared.metrics import serve_metrics
 from shared.queue import QUEUE_NAME, CeleryQueue, JobQueue, make_celery
 from shared.storage import make_storage
+from worker.scheduler_metrics import ATTEMPTS_EXHAUSTED, LEASES_EXPIRED, QueueCollector
 from worker.steps import Steps
 from worker.sweeper import Sweeper
 
@@ -62,8 +64,10 @@ class Scheduler:
             stall_seconds=self.settings.stall_seconds,
         )
         for item in requeued:
+            LEASES_EXPIRED.labels(item.kind).inc()
             log.warning("lease_expired", job_id=str(item.job_id), kind=item.kind, number=item.number)
         for item in failed:
+            ATTEMPTS_EXHAUSTED.labels(item.kind).inc()
             log.error("attempts_exhausted", job_id=str(item.job_id), kind=item.kind, number=item.number)
 
     def announce(self) -> None:
@@ -118,6 +122,7 @@ def main() -> None:
         lock=DatabaseLock(sessions, "sweeper", holder=holder, lease_seconds=SWEEPER_LOCK_SECONDS),
     )
     log.info("scheduler_started")
+    serve_metrics(settings, QueueCollector(settings, sessions))
     if not startup.wait_for("database", lambda: startup.check_database(sessions), stopping):
         return
     # Redis may start later: items are rescued without it, and announced once it is available.

@@ -1,8 +1,8 @@
 """The sweeper: removes expired jobs and unreferenced files.
 
 These are jobs that ended long ago; files of deleted jobs, once no worker can still be writing them; and orphans:
-uploads whose row was never written, results, shards and exports of lost attempts, parts of unfinished writes. The
-database decides what is an orphan, not its name, and only if it is old: files that are being written are recent.
+recordings whose row was never written, results, shards and exports of lost attempts, parts of unfinished writes.
+The database decides what is an orphan, not its name, and only if it is old: what is being written is recent.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 from uuid import UUID
 
-from shared import garbage, jobs, worker_registry
+from shared import garbage, jobs, uploads, worker_registry
 from shared.config import Settings
 from shared.db import Sessions
 from shared.errors import ServiceError
 from shared.locks import DatabaseLock
 from shared.logs import get_logger
+from shared.parts import make_parts, parts_prefix
 from shared.storage import ListedObject, ObjectStorage, export_prefix, result_prefix, shard_prefix, upload_prefix
 from worker.steps import Steps
 
@@ -32,12 +33,14 @@ PREFIXES: dict[str, Callable[..., str]] = {
     "results/": result_prefix,
     "shards/": shard_prefix,
     "exports/": export_prefix,
+    "parts/": parts_prefix,
 }
 FIND_KEPT = {
-    "uploads/": garbage.find_kept_results,
+    "uploads/": garbage.find_recordings,
     "results/": garbage.find_kept_results,
     "shards/": garbage.find_kept_shards,
     "exports/": garbage.find_kept_exports,
+    "parts/": uploads.find_open,
 }
 
 
@@ -60,6 +63,7 @@ class Sweeper:
         if not self.lock.hold():
             return
         self.expire_jobs()
+        self.expire_uploads()
         self.remove_garbage()
         if time.monotonic() - self._searched >= ORPHANS_SECONDS:
             self.remove_orphans()
@@ -73,6 +77,18 @@ class Sweeper:
             log.info("jobs_expired", count=len(expired))
         with self.sessions.begin() as session:
             worker_registry.forget_workers(session)
+
+    def expire_uploads(self) -> None:
+        """Delete uploads that were abandoned, with their parts, or whose time to be used has passed."""
+        with self.sessions.begin() as session:
+            expired = uploads.expire_uploads(session)
+        for parts in expired:
+            try:
+                make_parts(self.storage).drop(parts)
+            except ServiceError as error:  # `remove_orphans` tries again
+                self._go_on_after(f"parts of {parts.key}", error)
+        if expired:
+            log.info("uploads_expired", count=len(expired))
 
     def remove_garbage(self) -> None:
         """Remove files of deleted jobs."""
@@ -93,7 +109,9 @@ class Sweeper:
         old = datetime.now(UTC) - timedelta(hours=self.settings.orphan_hours)
         removed = 0
         try:
-            removed += self.storage.delete_unfinished(older_than=old)
+            with self.sessions() as session:
+                keys = {parts.key for parts in uploads.list_open(session)}
+            removed += self.storage.delete_unfinished(older_than=old, keep=keys)
         except ServiceError as error:
             self._go_on_after("unfinished uploads", error)
         for top in PREFIXES:

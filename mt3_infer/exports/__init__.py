@@ -122,6 +122,7 @@ FORMATS: dict[str, ExportFormat] = {
                 "instrument": ("transcription.zip", "application/zip"),
             },
             chosen_by="split",
+            version=2,
         ),
         ExportFormat(
             "notes.json",
@@ -148,6 +149,7 @@ FORMATS: dict[str, ExportFormat] = {
                 "wav": ("preview.wav", "audio/wav"),
             },
             chosen_by="encoding",
+            version=2,
         ),
         ExportFormat(
             "stems.zip",
@@ -155,6 +157,7 @@ FORMATS: dict[str, ExportFormat] = {
             StemsOptions,
             "mt3_infer.exports.stems:write_stems",
             {"": ("stems.zip", "application/zip")},
+            version=2,
         ),
         ExportFormat(
             "sounds",
@@ -184,13 +187,15 @@ FORMATS: dict[str, ExportFormat] = {
             ScoreOptions,
             "mt3_infer.exports.score:write_pdf",
             {"": ("score.pdf", "application/pdf")},
+            version=2,
         ),
         ExportFormat(
             "svg",
-            "The pages of a score as SVG files, in one archive.",
+            "The pages of a score as SVG files, in one archive with the times of its measures.",
             ScoreOptions,
             "mt3_infer.exports.score:write_svg",
             {"": ("score.svg.zip", "application/zip")},
+            version=2,
         ),
     )
 }

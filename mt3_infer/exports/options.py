@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mt3_infer.options import Options
 from mt3_infer.symbolic.grid import GridCorrection
 from mt3_infer.symbolic.midi_options import MidiOptions
+
+DRUMS = 128
+"""The drum kit, among programs."""
 
 
 class ExportOptions(Options):
@@ -49,7 +52,23 @@ class ScoreOptions(GridOptions):
         description="Write off-beats on two thirds of the beat as straight eighths, with the word: "
         "`auto` if the whole piece swings.",
     )
-    pitch: Literal["written", "concert"] = Field(
+    pitch: Literal["written", "concert", "b_flat", "e_flat", "f"] = Field(
         default="written",
-        description="Write transposing instruments as their players read them, or every part as it sounds.",
+        description="Write transposing instruments as their players read them, or every part as it sounds, or "
+        "every part for an instrument in B flat, E flat or F.",
     )
+    programs: tuple[Annotated[int, Field(ge=0, le=DRUMS)], ...] = Field(
+        default=(),
+        max_length=DRUMS + 1,
+        description="Only these instruments: General MIDI programs from 0, and 128 for the drums. All if empty.",
+    )
+
+    @field_validator("programs", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("programs")
+    @classmethod
+    def _sorted(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(value)))  # the same choice is the same export

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,6 @@ from mt3_infer.exports import Export
 from mt3_infer.exports.options import AudioOptions
 from mt3_infer.exports.soundfont import find_sound_font
 from mt3_infer.symbolic.notes import Note, Pedal
-
-if TYPE_CHECKING:
-    from mt3_infer.transcription import Transcription
 
 Stereo: TypeAlias = NDArray[np.float32]
 """Samples of both channels, shape (S, 2), in [-1, 1]."""
@@ -54,7 +51,7 @@ def write_audio(export: Export[AudioOptions]) -> None:
         render(transcription.notes, rate, export.sound_font(), transcription.pedals, length), export
     )
     with export.path.open("wb") as file:
-        encode(blocks, file, encoding, comment_on(transcription))
+        encode(blocks, file, encoding, transcription.provenance.summary)
 
 
 def length_of(notes: Sequence[Note], duration: float) -> float:
@@ -68,12 +65,6 @@ def with_progress(blocks: Iterable[Stereo], export: Export[Any]) -> Iterator[Ste
     for number, block in enumerate(blocks, start=1):
         export.progress(min(1.0, number * BLOCK_SECONDS / length))
         yield block
-
-
-def comment_on(transcription: Transcription) -> str:
-    """Return a line about the origin of the sound, for a file's metadata."""
-    origin = transcription.provenance
-    return f"Transcribed by {origin.model} ({origin.license}), mt3-infer {origin.library_version}; rendered"
 
 
 def render(

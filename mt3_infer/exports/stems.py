@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 from mt3_infer.errors import ExportTooLargeError
 from mt3_infer.exports import Export
 from mt3_infer.exports.options import StemsOptions
-from mt3_infer.exports.sound import ENCODINGS, Stereo, by_instrument, comment_on, encode, length_of, render
+from mt3_infer.exports.sound import ENCODINGS, Stereo, by_instrument, encode, length_of, render
 from mt3_infer.symbolic.instruments import program_name
 
 MAX_SECONDS = {"wav": 6 * 3600.0, "opus": 24 * 3600.0}
@@ -47,7 +47,7 @@ def write_stems(export: Export[StemsOptions]) -> None:
             blocks = _reporting(render(notes, rate, font, pedals, length), report, length)
             # Through a file: a WAV header is written last, and a member of an archive cannot be rewound.
             with tempfile.TemporaryFile(dir=export.path.parent) as file:
-                encode(blocks, cast(BinaryIO, file), sound, comment_on(transcription))
+                encode(blocks, cast(BinaryIO, file), sound, transcription.provenance.summary)
                 file.seek(0)
                 with archive.open(f"{name}.{sound}", "w", force_zip64=True) as member:
                     shutil.copyfileobj(file, member, 1 << 20)

@@ -158,6 +158,21 @@ class SingleStep(Generic[SegmentT, ResultT]):
         return aborted
 
 
+@dataclass(frozen=True)
+class Occupancy:
+    """How full the batches of a network were: `slot_steps / steps` of `slots` segments, on average."""
+
+    slots: int
+    steps: int
+    slot_steps: int
+
+
+def occupancy_of(network: object) -> Occupancy | None:
+    """Return the occupancy of the engine of a network, since that was loaded; None if it has no engine."""
+    engines = [value for value in vars(network).values() if isinstance(value, Engine)]
+    return engines[0].occupancy if engines else None
+
+
 class Engine(Generic[SegmentT, ResultT]):
     """Runs a network for any number of threads.
 
@@ -180,7 +195,13 @@ class Engine(Generic[SegmentT, ResultT]):
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._steps = self._slot_steps = 0
         _engines.add(self)
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """Return the number of steps so far, and of slots that they advanced."""
+        return Occupancy(self._network.slots, self._steps, self._slot_steps)
 
     def generate(
         self, requests: Iterable[Request[SegmentT, ResultT]], *, in_order: bool = False
@@ -322,6 +343,8 @@ class Engine(Generic[SegmentT, ResultT]):
 
     def _step(self) -> None:
         """Take one step of all slots. If that fails every request under way has failed."""
+        self._steps += 1
+        self._slot_steps += self._network.active
         try:
             self._deliver(self._network.step())
         except Exception as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mt3_infer.exports.options import ScoreOptions
+from mt3_infer.exports.options import DRUMS, ScoreOptions
 
 if TYPE_CHECKING:
+    from mt3_infer.score.arrange import Score
     from mt3_infer.transcription import Transcription
 
-__all__ = ["ScoreOptions", "to_musicxml", "to_pdf", "to_svg_pages"]
+__all__ = ["ScoreOptions", "to_musicxml", "to_pdf", "to_svg_pages", "to_svg_score"]
 
 
 def to_musicxml(transcription: Transcription, options: ScoreOptions | None = None) -> bytes:
@@ -22,15 +23,7 @@ def to_musicxml(transcription: Transcription, options: ScoreOptions | None = Non
     Raises:
         InvalidOptionError: the notes span more than a day.
     """
-    from mt3_infer.score.arrange import arrange
-    from mt3_infer.score.musicxml import write
-
-    options = options or ScoreOptions()
-    grid = options.apply(transcription.grid, transcription.duration)
-    score = arrange(transcription.notes, grid, options)
-    source = transcription.provenance
-    origin = {"model": source.model, "weights-sha256": source.weights_sha256, "license-of-weights": source.license}
-    return write(score, options.title, origin, concert=options.pitch == "concert")
+    return _musicxml_of(_arranged(transcription, options), transcription, options)
 
 
 def to_svg_pages(transcription: Transcription, options: ScoreOptions | None = None) -> list[bytes]:
@@ -39,10 +32,25 @@ def to_svg_pages(transcription: Transcription, options: ScoreOptions | None = No
     Raises:
         ExportTooLargeError: the score is too long to be engraved.
     """
+    return to_svg_score(transcription, options)[0]
+
+
+def to_svg_score(
+    transcription: Transcription, options: ScoreOptions | None = None
+) -> tuple[list[bytes], list[tuple[float, float]]]:
+    """Return the pages as SVG documents, and when each measure begins and ends, in seconds.
+
+    The measures are in the order of the pages' elements of class `measure`.
+
+    Raises:
+        ExportTooLargeError: the score is too long to be engraved.
+    """
     from mt3_infer.score.engrave import svg_pages
 
     options = options or ScoreOptions()
-    return svg_pages(to_musicxml(transcription, options), options.page_size)
+    score = _arranged(transcription, options)
+    musicxml = _musicxml_of(score, transcription, options)
+    return svg_pages(musicxml, options.page_size, transcription.provenance.summary), score.times
 
 
 def to_pdf(transcription: Transcription, options: ScoreOptions | None = None) -> bytes:
@@ -54,4 +62,26 @@ def to_pdf(transcription: Transcription, options: ScoreOptions | None = None) ->
     from mt3_infer.score.engrave import pdf
 
     options = options or ScoreOptions()
-    return pdf(to_musicxml(transcription, options), options.page_size, options.title)
+    return pdf(
+        to_musicxml(transcription, options), options.page_size, options.title, transcription.provenance.summary
+    )
+
+
+def _arranged(transcription: Transcription, options: ScoreOptions | None) -> Score:
+    from mt3_infer.score.arrange import arrange
+
+    options = options or ScoreOptions()
+    chosen = set(options.programs)
+    notes = [
+        note for note in transcription.notes if not chosen or (DRUMS if note.is_drum else note.program) in chosen
+    ]
+    return arrange(notes, options.apply(transcription.grid, transcription.duration), options)
+
+
+def _musicxml_of(score: Score, transcription: Transcription, options: ScoreOptions | None) -> bytes:
+    from mt3_infer.score.musicxml import write
+
+    options = options or ScoreOptions()
+    source = transcription.provenance
+    origin = {"model": source.model, "weights-sha256": source.weights_sha256, "license-of-weights": source.license}
+    return write(score, options.title, origin, pitch=options.pitch)

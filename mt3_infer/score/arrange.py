@@ -46,6 +46,7 @@ class Score:
         beats_per_minute: 0 if unknown.
         swing: eighths are to be swung.
         placed: every note of the transcription that is written, in order of time.
+        times: when each bar begins and ends, in seconds.
     """
 
     parts: list[ScorePart]
@@ -55,6 +56,7 @@ class Score:
     beats_per_minute: float
     swing: bool
     placed: list[Placed]
+    times: list[tuple[float, float]]
 
 
 def arrange(notes: list[Note], grid: BeatGrid, options: ScoreOptions) -> Score:
@@ -78,7 +80,10 @@ def arrange(notes: list[Note], grid: BeatGrid, options: ScoreOptions) -> Score:
     key = spelling.best_enharmonic(key, [one.pitch for one in pitched])
     spelling.spell(pitched, key)
     parts = [_score_part(part, grids) for part in _parts(placed)]
-    return Score(parts, _bars(timeline, grids, parts), timeline.meter, key, _tempo(grid, timeline), swung, placed)
+    bars = _bars(timeline, grids, parts)
+    starts, ends_of_bars = (timeline.seconds(ticks) for ticks in ([b.start for b in bars], [b.end for b in bars]))
+    times = list(zip(starts, ends_of_bars, strict=True))
+    return Score(parts, bars, timeline.meter, key, _tempo(grid, timeline), swung, placed, times)
 
 
 def _tempo(grid: BeatGrid, timeline: Timeline) -> float:

@@ -32,37 +32,41 @@ SECONDS = 300.0
 ADVICE = "Export MusicXML, which has no limit, or a shorter recording."
 
 
-def svg_pages(musicxml: bytes, page_size: PageSize) -> list[bytes]:
+def svg_pages(musicxml: bytes, page_size: PageSize, origin: str) -> list[bytes]:
     """Return the pages of a score, each as an SVG document.
 
+    Args:
+        origin: a line for the description of each page.
     Raises:
         ExportTooLargeError: the score is too long.
         MissingDependencyError: verovio is not installed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        _run(musicxml, Path(folder), page_size, title="", pdf=False)
+        _run(musicxml, Path(folder), page_size, title="", origin=origin, pdf=False)
         return [page.read_bytes() for page in sorted(Path(folder).glob("page-*.svg"))]
 
 
-def pdf(musicxml: bytes, page_size: PageSize, title: str) -> bytes:
+def pdf(musicxml: bytes, page_size: PageSize, title: str, origin: str) -> bytes:
     """Return a score as a PDF document.
 
+    Args:
+        origin: a line for the document's subject.
     Raises:
         ExportTooLargeError: the score is too long.
         MissingDependencyError: verovio, typst or fonttools is not installed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        _run(musicxml, Path(folder), page_size, title=title, pdf=True)
+        _run(musicxml, Path(folder), page_size, title=title, origin=origin, pdf=True)
         return (Path(folder) / "score.pdf").read_bytes()
 
 
-def _run(musicxml: bytes, folder: Path, page_size: PageSize, *, title: str, pdf: bool) -> None:
+def _run(musicxml: bytes, folder: Path, page_size: PageSize, *, title: str, origin: str, pdf: bool) -> None:
     if len(musicxml) > MOST_BYTES:
         raise ExportTooLargeError(
             f"This score is too long for SVG and PDF, which have {MOST_PAGES} pages at most. {ADVICE}"
         )
     (folder / "score.musicxml").write_bytes(musicxml)
-    request = {"folder": str(folder), "page_size": page_size, "title": title, "pdf": pdf}
+    request = {"folder": str(folder), "page_size": page_size, "title": title, "origin": origin, "pdf": pdf}
     request |= {"most_pages": MOST_PAGES, "memory_bytes": MEMORY_GB * 1024**3}
     program = f"import sys; sys.path[:] = {sys.path!r}; from mt3_infer.score.engraver import main; main()"
     try:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 SIZES = {"a4": (2100, 2970), "letter": (2159, 2794)}
 """Width and height of a page, in tenths of a millimeter."""
@@ -22,7 +23,7 @@ MARGIN = 150
 """Around a page, in tenths of a millimeter."""
 
 PAGE_OF_PDF = """
-#set document(title: sys.inputs.title, date: none)
+#set document(title: sys.inputs.title, description: sys.inputs.origin, date: none)
 #set page(width: {width}mm, height: {height}mm, margin: 0mm)
 #for number in range({pages}) {{
   image("page-" + ("000" + str(number + 1)).slice(-4) + ".svg", width: {width}mm)
@@ -43,7 +44,7 @@ def main() -> None:
     print(json.dumps(answer))  # noqa: T201  the answer to the parent
 
 
-def _engrave(folder: str, page_size: str, title: str, pdf: bool, most_pages: int) -> int:
+def _engrave(folder: str, page_size: str, title: str, origin: str, pdf: bool, most_pages: int) -> int:
     """Write the pages, and the PDF of them; return how many there are, which may be too many to be written."""
     import verovio
 
@@ -72,9 +73,11 @@ def _engrave(folder: str, page_size: str, title: str, pdf: bool, most_pages: int
         return pages
     for number in range(1, pages + 1):
         svg: str = toolkit.renderToSVG(number)
-        (target / f"page-{number:04}.svg").write_text(_for_pdf(svg) if pdf else svg, encoding="utf-8")
+        (target / f"page-{number:04}.svg").write_text(
+            _for_pdf(svg) if pdf else _described(svg, origin), encoding="utf-8"
+        )
     if pdf:
-        _write_pdf(target, pages, title, width / 10, height / 10)
+        _write_pdf(target, pages, title, origin, width / 10, height / 10)
     return pages
 
 
@@ -83,12 +86,20 @@ _TITLE = re.compile(
 )
 
 
+_DESCRIPTION = re.compile("(?<=<desc>)[^<]*(?=</desc>)")
+
+
+def _described(svg: str, origin: str) -> str:
+    """Return a page whose description begins with a line of ours."""
+    return _DESCRIPTION.sub(lambda found: f"{escape(origin)}. {found[0]}", svg, count=1)
+
+
 def _for_pdf(svg: str) -> str:
     """Return a page without what the PDF writer would misplace: a title whose place stands in a nested element."""
     return _TITLE.sub(r'<text font-size="0px" x="\2" y="\3" text-anchor="middle"><tspan \1>', svg)
 
 
-def _write_pdf(folder: Path, pages: int, title: str, width: float, height: float) -> None:
+def _write_pdf(folder: Path, pages: int, title: str, origin: str, width: float, height: float) -> None:
     import typst
     import verovio
 
@@ -100,7 +111,7 @@ def _write_pdf(folder: Path, pages: int, title: str, width: float, height: float
         str(folder / "score.typ"),
         output=str(folder / "score.pdf"),
         font_paths=[str(folder)],
-        sys_inputs={"title": title},
+        sys_inputs={"title": title, "origin": origin},
     )
 
 

@@ -128,6 +128,12 @@ class Timeline:
         ticks: np.ndarray = np.interp(np.asarray(seconds, dtype=float), self.beats, count * float(TICKS))
         return ticks
 
+    def seconds(self, ticks: Sequence[int]) -> list[float]:
+        """Return the times of positions in ticks."""
+        count = (np.arange(len(self.beats)) - self._zero) * float(TICKS)
+        times: list[float] = np.interp(np.asarray(ticks, dtype=float), count, self.beats).tolist()
+        return times
+
     def beat_seconds(self, beats: np.ndarray) -> np.ndarray:
         """Return how long each beat lasts, in seconds, by the number of the beat."""
         gaps = np.diff(self.beats)

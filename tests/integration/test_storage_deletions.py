@@ -18,7 +18,8 @@ from shared.db import Sessions
 from shared.errors import StorageUnavailable
 from shared.locks import DatabaseLock
 from shared.queue import InMemoryQueue
-from shared.storage import S3Storage, make_storage
+from shared.s3_storage import S3Storage
+from shared.storage import make_storage
 from tests import servers
 from tests.chaos.s3_proxy import S3Proxy
 from web import create_app

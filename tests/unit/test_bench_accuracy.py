@@ -112,7 +112,7 @@ def test_plot_names_models_and_kinds_and_is_the_same_each_time(
     assert plots[1].read_text() == drawn
 
 
-def test_models_that_take_instruments_are_told_what_plays(accuracy: ModuleType, clips: Path) -> None:
+def test_models_that_take_instruments_are_measured_with_them_too(accuracy: ModuleType, clips: Path) -> None:
     known = accuracy.read_clip(clips / "piano_bach.json")
     models = [info for info in accuracy.list_models() if info.name in ("basic_pitch", "mt3_pytorch")]
     options = {one.label: one.options(known) for one in accuracy.contestants(models, {})}
@@ -120,7 +120,7 @@ def test_models_that_take_instruments_are_told_what_plays(accuracy: ModuleType, 
         "basic_pitch": {},
         "basic_pitch, as published": {"onset_threshold": 0.5},
         "mt3_pytorch": {},
-        "mt3_pytorch, told what plays": {"single_instrument": "Acoustic Grand Piano"},
+        "mt3_pytorch, instruments given": {"single_instrument": "Acoustic Grand Piano"},
     }
 
 

@@ -15,7 +15,9 @@ from shared.tables import Phase, Status, WorkStatus
 from worker.runner import Outcome
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "THIRD_PARTY.md", "CHANGELOG.md")]
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "THIRD_PARTY.md", "CHANGELOG.md", "SECURITY.md")
+]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 
 

@@ -42,7 +42,7 @@ def run(context: Context) -> Done:
                 done = min(len(collected) * network.grid.seconds, claim.seconds)
                 context.heartbeat.report(Phase.TRANSCRIBING, done=done, total=claim.seconds)
                 context.preempt()
-    context.report_speed(claim.seconds, time.monotonic() - began - context.preempt.seconds)
+    context.report_speed(network.device, claim.seconds, time.monotonic() - began - context.preempt.seconds)
     (prefix,) = stores(claim)
     context.store(prefix + "results", pack(collected))
     if recorder is not None:

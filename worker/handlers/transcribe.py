@@ -59,7 +59,8 @@ def run(context: Context) -> Done:
             context.heartbeat.report(Phase.TRANSCRIBING, done=at.seconds_done, total=at.seconds_total)
 
         transcription = services.engine.transcribe(model, audio, claim.options, progress)
-    context.report_speed(transcription.duration, time.monotonic() - began)
+    device = transcription.provenance.device
+    context.report_speed(device, transcription.duration, time.monotonic() - began)
     return Done(result=store_results(context, transcription, result_prefix(claim.job_id, claim.attempt)))
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import insert, text, update
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 from uuid6 import uuid7
 
 from shared import work
 from shared.db import Sessions, now_plus
-from shared.fairness import WaitingLine, candidates, claim_next, must_defer
+from shared.fairness import candidates, claim_next, must_defer
 from shared.kinds import ASSEMBLE, SHARD, Claim
 from shared.tables import Job, Status, WorkItem, WorkStatus
 from tests.work import (
@@ -27,7 +24,6 @@ from tests.work import (
     complete,
     defer,
     fail,
-    get,
     item,
     must_claim,
     release,
@@ -172,65 +168,6 @@ def test_worker_paused_during_a_claim_blocks_no_other(postgres_sessions: Session
         stopped.rollback()
     assert claimed is not None
     assert (claimed.kind, claimed.number) == (SHARD, 1)
-
-
-def test_position_counts_the_jobs_ahead(any_sessions: Sessions) -> None:
-    ids = [add_job(any_sessions) for _ in range(3)]
-    must_claim(any_sessions, ids[0])
-    line = WaitingLine()
-    with any_sessions() as session:
-        assert [line.position(session, get(any_sessions, job_id)) for job_id in ids] == [None, 1, 2]
-
-
-def test_position_follows_the_order_of_claims(any_sessions: Sessions) -> None:
-    long = add_split_job(any_sessions, count=3)
-    early, late = add_job(any_sessions), add_job(any_sessions)
-    age(any_sessions, early, long, late)
-    with any_sessions() as session:
-        positions = [WaitingLine().position(session, get(any_sessions, job_id)) for job_id in (early, late, long)]
-    assert positions == [1, 3, None]
-
-
-def test_deferred_job_is_positioned_behind_the_work_it_waits_for(any_sessions: Sessions) -> None:
-    cut = add_split_job(any_sessions, count=3)
-    uncut, short = add_job(any_sessions), add_job(any_sessions)
-    age(any_sessions, uncut, cut, short)
-    put_back(any_sessions, take_next(any_sessions))
-    with any_sessions() as session:
-        positions = [WaitingLine().position(session, get(any_sessions, job_id)) for job_id in (short, uncut)]
-    assert positions == [2, 3]
-
-
-def test_positions_are_read_once_a_second(any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = add_job(any_sessions), add_job(any_sessions)
-    line = WaitingLine()
-    with any_sessions() as session:
-        assert line.position(session, get(any_sessions, second)) == 2
-        must_claim(any_sessions, first)
-        assert line.position(session, get(any_sessions, second)) == 2
-        monkeypatch.setattr("shared.fairness.LINE_SECONDS", 0)
-        assert line.position(session, get(any_sessions, second)) == 1
-    late = add_job(any_sessions)
-    with any_sessions() as session:
-        assert line.position(session, get(any_sessions, late)) == 2, (
-            "who came since is behind those that were there"
-        )
-
-
-def test_during_an_outage_only_one_client_waits_for_the_database(any_sessions: Sessions) -> None:
-    job_id, line = add_job(any_sessions), WaitingLine()
-    asked = []
-
-    class Away(Session):
-        def scalars(self, *_: Any, **__: Any) -> Any:
-            asked.append(1)
-            raise OperationalError("SELECT", None, Exception("timeout"))
-
-    job = get(any_sessions, job_id)
-    with pytest.raises(OperationalError):
-        line.position(Away(), job)
-    assert line.position(Away(), job) == 1
-    assert len(asked) == 1
 
 
 def fill(sessions: Sessions, count: int) -> None:

@@ -16,10 +16,10 @@ from botocore.stub import Stubber
 
 from shared.config import Settings
 from shared.errors import ObjectMissing, StorageUnavailable
+from shared.s3_storage import S3Storage
 from shared.storage import (
     LocalStorage,
     ObjectStorage,
-    S3Storage,
     StoredObject,
     content_disposition,
     make_storage,
@@ -129,8 +129,8 @@ def begin_upload(storage: ObjectStorage) -> None:
     else:
         assert isinstance(storage, S3Storage)
         key = f"{storage._prefix}uploads/half/audio"
-        upload = storage._client.create_multipart_upload(Bucket=storage._bucket, Key=key)
-        storage._client.upload_part(
+        upload = storage.client.create_multipart_upload(Bucket=storage._bucket, Key=key)
+        storage.client.upload_part(
             Bucket=storage._bucket, Key=key, UploadId=upload["UploadId"], PartNumber=1, Body=b"half"
         )
 
@@ -176,7 +176,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 def test_undeleted_object_is_an_error_despite_a_success_status() -> None:
     storage = make_storage(s3_settings("http://127.0.0.1:1", prefix="p"))
     assert isinstance(storage, S3Storage)
-    with Stubber(storage._client) as stubbed:
+    with Stubber(storage.client) as stubbed:
         stubbed.add_response("list_objects_v2", {"Contents": [{"Key": "p/results/a/1/x"}], "IsTruncated": False})
         stubbed.add_response("delete_objects", {"Errors": [{"Key": "p/results/a/1/x", "Code": "AccessDenied"}]})
         with pytest.raises(StorageUnavailable, match="AccessDenied"):

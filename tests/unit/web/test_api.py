@@ -28,9 +28,10 @@ from shared.model_reports import report_model
 from shared.queue import InMemoryQueue
 from shared.storage import ObjectStorage, make_storage, result_prefix
 from shared.tables import Worker
-from tests.work import must_claim
+from tests.work import add_split_job, complete, fail, must_claim
 from web import create_app
 from web.errors import LicenseNotAdmitted, UnknownModel
+from web.job_state import NO_WEIGHTS, NO_WORKER, PAUSED
 from web.uploads import display_name
 
 
@@ -516,6 +517,63 @@ def test_failed_job_has_an_error(client: FlaskClient, sessions: Sessions) -> Non
     assert (job["status"], job["error"]) == ("failed", {"code": "undecodable_audio", "detail": "No."})
 
 
+def test_a_job_says_why_its_last_attempt_failed_until_it_ends(
+    client: FlaskClient, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.line.LINE_SECONDS", 0)
+    job_id = accepted(client)["id"]
+    error = {"code": "out_of_memory", "detail": "The worker ran out of memory."}
+    claim = must_claim(sessions, UUID(job_id))
+    with sessions.begin() as session:
+        worker_registry.register(session, "host:1")
+        code, detail = error.values()
+        work.fail(session, claim, code=code, detail=detail, retry_after_seconds=0, max_attempts=3)
+    job = client.get(f"/v1/transcriptions/{job_id}").json
+    assert (job["status"], job["error"], job["last_error"], job["hint"]) == ("queued", None, error, None)
+    assert client.get("/v1/transcriptions").json["items"][0]["last_error"] == error
+    again = must_claim(sessions, UUID(job_id))
+    assert client.get(f"/v1/transcriptions/{job_id}").json["last_error"] == error
+    with sessions.begin() as session:
+        work.complete(session, again, result=Result([], note_count=0, audio_seconds=1))
+    assert client.get(f"/v1/transcriptions/{job_id}").json["last_error"] is None
+
+
+def test_a_part_of_a_long_recording_says_why_its_last_attempt_failed(
+    client: FlaskClient, sessions: Sessions
+) -> None:
+    job_id = add_split_job(sessions)
+    for number in (0, 1):
+        complete(sessions, must_claim(sessions, job_id, "shard", number))
+    fail(sessions, must_claim(sessions, job_id, "shard", 2), retry_after=30)
+    job = client.get(f"/v1/transcriptions/{job_id}").json
+    assert (job["status"], job["last_error"]) == ("processing", {"code": "broken", "detail": "It broke."})
+
+
+def test_a_job_that_no_worker_can_serve_has_a_hint(
+    client: FlaskClient, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.line.LINE_SECONDS", 0)
+    queued, split = UUID(accepted(client)["id"]), add_split_job(sessions)
+
+    def hint(job_id: UUID) -> str | None:
+        text: str | None = client.get(f"/v1/transcriptions/{job_id}").json["hint"]
+        return text
+
+    assert hint(queued) == hint(split) == NO_WORKER
+    with sessions.begin() as session:
+        worker_registry.register(session, "host:1")
+    assert (hint(queued), hint(split)) == (None, PAUSED)
+    must_claim(sessions, split, "shard", 0)
+    assert hint(split) is None
+    claim = must_claim(sessions, queued)
+    with sessions.begin() as session:
+        code = "checkpoint_download_failed"
+        work.fail(session, claim, code=code, detail="No.", retry_after_seconds=60, max_attempts=3)
+    assert hint(queued) == NO_WEIGHTS.format(model="basic_pitch")
+    client.post(f"/v1/transcriptions/{queued}/cancel")
+    assert hint(queued) is None
+
+
 def test_models_include_what_workers_report(client: FlaskClient, sessions: Sessions) -> None:
     (model,) = (m for m in client.get("/v1/models").json["items"] if m["name"] == "basic_pitch")
     assert (model["installed"], model["default"], model["size"]) == (False, True, 230_444)
@@ -658,16 +716,30 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
     assert set(spec["paths"]) == {
         "/v1/transcriptions",
         "/v1/transcriptions/{job_id}",
+        "/v1/transcriptions/{job_id}/corrections",
         "/v1/transcriptions/{job_id}/cancel",
         "/v1/transcriptions/{job_id}/retry",
         "/v1/transcriptions/{job_id}/artifacts/{name}",
         "/v1/transcriptions/{job_id}/audio",
         "/v1/transcriptions/{job_id}/exports",
         "/v1/transcriptions/{job_id}/exports/{export_id}",
+        "/v1/uploads",
+        "/v1/uploads/{upload_id}",
+        "/v1/uploads/{upload_id}/parts/{number}",
+        "/v1/uploads/{upload_id}/complete",
+        "/v1/transcriptions/{job_id}/shares",
+        "/v1/transcriptions/{job_id}/shares/{token}",
+        "/v1/shared/{token}",
+        "/v1/shared/{token}/artifacts/{name}",
+        "/v1/shared/{token}/audio",
+        "/v1/shared/{token}/exports",
+        "/v1/shared/{token}/exports/{export_id}",
+        "/v1/session",
         "/v1/models",
         "/v1/models/{name}",
         "/livez",
         "/readyz",
+        "/metrics",
     }
     form = spec["paths"]["/v1/transcriptions"]["post"]["requestBody"]["content"]
     assert "multipart/form-data" in form
@@ -690,14 +762,15 @@ def test_responses_have_the_declared_content_types(
     spec = client.get("/openapi.json").json
     done = accepted(client)["id"]
     finish(sessions, storage, done)
+    token = client.post(f"/v1/transcriptions/{done}/shares").json["token"]
     requests: list[tuple[str, str, dict[str, str]]] = [
         (method.upper(), path, ids)
         for path, operations in spec["paths"].items()
         for method in sorted(operations)
         for ids in (
-            {"job_id": accepted(client)["id"], "name": "light"},
-            {"job_id": done, "name": "transcription.mid"},
-            {"job_id": "01a204c3-1a0c-71ba-876d-62c31e0881c4", "name": "nonesuch"},
+            {"job_id": accepted(client)["id"], "name": "light", "token": token},
+            {"job_id": done, "name": "transcription.mid", "token": token},
+            {"job_id": "01a204c3-1a0c-71ba-876d-62c31e0881c4", "name": "nonesuch", "token": "mt3s_"},
         )
     ]
     requests += [("POST", "/v1/transcriptions/{job_id}/retry", {"job_id": accepted(client)["id"]})]
@@ -705,13 +778,13 @@ def test_responses_have_the_declared_content_types(
     requests.sort(key=lambda request: request[0] == "DELETE")
     statuses = set()
     for method, path, ids in requests:
-        response = client.open(path.format(**ids, export_id=uuid7()), method=method)
+        response = client.open(path.format(**ids, export_id=uuid7(), upload_id=uuid7(), number=1), method=method)
         declared = spec["paths"][path.split("?")[0]][method.lower()]["responses"]
         assert str(response.status_code) in declared, (method, path, ids, response.text)
         content = declared[str(response.status_code)].get("content", {})
         assert response.mimetype in content or "*/*" in content or not response.data, (method, path, ids)
         statuses.add(response.status_code)
-    assert statuses == {200, 202, 204, 404, 409, 422, 503}
+    assert statuses == {200, 201, 202, 204, 404, 409, 422, 503}
 
 
 def test_every_response_has_the_security_headers(client: FlaskClient) -> None:
@@ -728,8 +801,24 @@ def test_unknown_default_model_prevents_the_start(settings: Settings) -> None:
 
 
 def test_queued_jobs_have_positions(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.fairness.LINE_SECONDS", 0)
+    monkeypatch.setattr("shared.line.LINE_SECONDS", 0)
     ids = [accepted(client)["id"] for _ in range(3)]
     client.post(f"/v1/transcriptions/{ids[0]}/cancel")
     positions = [client.get(f"/v1/transcriptions/{i}").json["queue"] for i in ids]
     assert [p and p["position"] for p in positions] == [None, 1, 2]
+
+
+def test_queued_jobs_know_when_they_start_also_in_the_list(
+    client: FlaskClient, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.line.LINE_SECONDS", 0)
+    with sessions.begin() as session:
+        worker_registry.register(session, "host:1")
+        report_model(session, "basic_pitch", installed=True, realtime_factor=1e-8)
+    first = UUID(accepted(client)["id"])
+    must_claim(sessions, first)
+    job = client.get(f"/v1/transcriptions/{accepted(client)['id']}").json
+    (listed,) = (item for item in client.get("/v1/transcriptions").json["items"] if item["id"] == job["id"])
+    assert job["queue"]["position"] == listed["queue"]["position"] == 1
+    assert job["queue"]["eta_seconds"] > 0
+    assert listed["queue"]["eta_seconds"] > 0

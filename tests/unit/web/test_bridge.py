@@ -14,6 +14,8 @@ import pytest
 from shared.config import Settings
 from shared.db import Sessions
 from shared.queue import InMemoryQueue
+from shared.tables import Scope
+from tests.access import key_service
 from tests.integration.test_disk_full import no_room_beyond
 from web import create_app
 from web.bridge import AsgiApp, make_environ, wait_seconds
@@ -83,6 +85,23 @@ def test_client_that_disconnects_during_an_upload_leaves_no_job(app: AsgiApp, se
     request, _ = upload(FORM, bytes(1000))
     assert ask(app, request)[0] == 400
     assert ask(app, scope("GET", "/v1/transcriptions", HEADERS))[2].startswith(b'{"items":[]')
+
+
+def test_long_upload_without_a_key_is_refused_before_it_is_read(settings: Settings, sessions: Sessions) -> None:
+    with key_service(settings, sessions) as service:
+        app = AsgiApp(service.app, patience=5)
+        request, _ = upload(FORM, *[bytes(500_000)] * 8, b"\r\n--b--\r\n")
+        status, headers, body = ask(app, request)  # none of the body is there
+        assert (status, json.loads(body)["code"], headers[b"connection"]) == (401, "unauthorized", b"close")
+        assert headers[b"www-authenticate"].startswith(b"Bearer")
+        assert b"content-security-policy" in headers
+        request["headers"] = [*HEADERS, (b"transfer-encoding", b"chunked")]
+        assert ask(app, request)[0] == 401
+        for key, expected in ((service.key(scope=Scope.READ), 403), (service.key(), 400)):
+            request, _ = upload(FORM, *[bytes(500_000)] * 8, b"\r\n--b--\r\n")
+            request["headers"].append((b"authorization", f"Bearer {key}".encode()))
+            assert ask(app, request)[0] == expected  # 400: the client is gone before its body has come
+        app.close()
 
 
 def test_headers_become_a_wsgi_environment() -> None:

@@ -70,7 +70,7 @@ def test_a_worker_is_in_the_registry_until_it_ends(any_sessions: Sessions) -> No
 
     with any_sessions() as session:
         assert worker_registry.count_workers(session) == (0, None)
-    workers = [Registration(any_sessions, name) for name in ("a", "b")]
+    workers = [Registration(any_sessions, name, threads=4) for name in ("a", "b")]
     for worker in workers:
         worker.start()
     wait_until(lambda: count() == 2, what="two workers")

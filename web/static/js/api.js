@@ -13,6 +13,7 @@
  *             model: string, options: Record<string, unknown>, filename: string | null, created_at: string,
  *             started_at: string | null, finished_at: string | null, attempts: number,
  *             note_count: number | null, error: { code: string, detail: string } | null,
+ *             last_error: { code: string, detail: string } | null, hint: string | null,
  *             warnings: { code: string, detail: string }[],
  *             artifacts: Artifact[] }} Job
  * @typedef {boolean | number | string | string[] | null} OptionValue

@@ -71,3 +71,21 @@ export function oncePerFrame(draw) {
     });
   };
 }
+
+/**
+ * Create a row of choices of which one is made.
+ * @template {string} T
+ * @param {string} legend @param {Record<T, string>} choices words by name @param {(name: T) => void} onChange
+ */
+export function segments(legend, choices, onChange) {
+  const group = `${legend} ${Math.random()}`; // radio buttons of one name exclude each other
+  const inputs = /** @type {Record<T, HTMLInputElement>} */ ({});
+  const labels = /** @type {[T, string][]} */ (Object.entries(choices)).map(([name, words], n) => {
+    const input = element("input", { type: "radio", name: group, className: "visually-hidden", checked: n === 0 });
+    input.addEventListener("change", () => onChange(name));
+    inputs[name] = input;
+    return element("label", { className: "segment" }, input, element("span", {}, words));
+  });
+  const title = element("legend", { className: "visually-hidden" }, legend);
+  return { inputs, node: element("fieldset", { className: "segments" }, title, ...labels) };
+}

@@ -90,6 +90,7 @@ export function statusWord(status) {
 }
 
 const PHASE_WORDS = {
+  fetching_source: "Fetching the recording…",
   fetching_checkpoint: "Downloading the model…",
   loading_model: "Loading the model…",
   decoding_audio: "Decoding the audio…",
@@ -99,6 +100,7 @@ const PHASE_WORDS = {
 
 /** Describe the state of a job: its phase, progress or place in the queue. @param {import("./api.js").Job} job */
 export function phaseWords(job) {
+  if (job.hint) return job.hint;
   if (job.status === "queued") return queueWords(job);
   if (job.status !== "processing") return statusWord(job.status);
   const { audio_seconds_done: done, audio_seconds_total: total } = job.progress ?? {};

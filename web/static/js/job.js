@@ -200,7 +200,7 @@ export class JobView {
   #showButtons(job) {
     const midi = artifact(job, "transcription.mid");
     const notes = artifact(job, "notes.json");
-    const stem = jobName(job).replace(/\.[^.]+$/, "");
+    const stem = stemOf(job);
     showDownload(this.buttons.midi, midi?.href, `${stem}.mid`);
     showDownload(this.buttons.notes, notes?.href, `${stem}.notes.json`);
     const mayHelp = job.status === "failed" && !RECORDING_ERRORS.has(job.error?.code ?? "");
@@ -226,7 +226,7 @@ export class JobView {
     this.#notesLoader.stop();
     const step = async (/** @type {AbortSignal} */ signal) => {
       const json = await fetchNotes(href, signal);
-      if (!signal.aborted) this.result.show(json, id);
+      if (!signal.aborted) this.result.show(json, id, this.#job ? stemOf(this.#job) : "");
       return null;
     };
     const onError = (/** @type {Error} */ error) => {
@@ -280,6 +280,9 @@ function button(words, kind, onClick) {
   node.addEventListener("click", onClick);
   return node;
 }
+
+/** Return the name of a job without its ending. @param {Job} job */
+const stemOf = (job) => jobName(job).replace(/\.[^.]+$/, "");
 
 /** @param {HTMLAnchorElement} link @param {string | undefined} href @param {string} name */
 function showDownload(link, href, name) {

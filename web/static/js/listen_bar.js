@@ -1,6 +1,6 @@
 /** What is heard, and how: recording or notes, volume, speed, clicks, loop. */
 
-import { element, setText } from "./dom.js";
+import { element, segments, setText } from "./dom.js";
 import { LoopControls } from "./loop_controls.js";
 
 const SPEEDS = [50, 55, 60, 65, 70, 75, 80, 85, 90, 95, 100]; // %
@@ -18,11 +18,8 @@ export class ListenBar {
   /** @param {import("./transport.js").Transport} transport */
   constructor(transport) {
     this.transport = transport;
-    this.radios = {
-      original: radio("original", "Original"),
-      both: radio("both", "Both"),
-      transcription: radio("transcription", "Transcription"),
-    };
+    const words = { original: "Original", both: "Both", transcription: "Transcription" };
+    this.sources = segments("What you hear", words, (source) => this.choose(source));
     this.balance = slider("Balance", "More of the original at the left, more of the transcription at the right", 0.5);
     this.volume = slider("Volume", "Volume", 1);
     this.speed = element("select", { id: "speed" }, ...SPEEDS.map((each) => new Option(`${each} %`, String(each))));
@@ -35,26 +32,16 @@ export class ListenBar {
   }
 
   #layout() {
-    const segments = Object.values(this.radios).map((each) => each.label);
-    const sources = element(
-      "fieldset",
-      { className: "segments" },
-      element("legend", { className: "visually-hidden" }, "What you hear"),
-      ...segments,
-    );
     const speed = element("label", { className: "listen-field" }, "Speed", this.speed);
     const fields = element("div", { className: "practice-fields" }, speed, this.clicks, this.countIn, this.loop.node);
     const practice = element("details", { className: "practice" }, element("summary", {}, "Practice"), fields);
     practice.open = matchMedia(WIDE).matches;
-    const heard = element("div", { className: "heard" }, sources, this.balance.label, this.volume.label);
+    const heard = element("div", { className: "heard" }, this.sources.node, this.balance.label, this.volume.label);
     return element("div", { className: "listen", role: "group", "aria-label": "Listening" }, heard, practice, this.trouble);
   }
 
   #connect() {
     const { transport } = this;
-    for (const [name, { input }] of Object.entries(this.radios)) {
-      input.addEventListener("change", () => this.choose(/** @type {Source} */ (name)));
-    }
     this.balance.input.addEventListener("input", () => {
       this.#fader = Number(this.balance.input.value);
       this.choose("both");
@@ -90,7 +77,7 @@ export class ListenBar {
     const { transport } = this;
     const { state } = transport.recording;
     const source = transport.recording.usable ? this.#source : "transcription";
-    for (const [name, { input }] of Object.entries(this.radios)) {
+    for (const [name, input] of Object.entries(this.sources.inputs)) {
       input.checked = name === source;
       input.disabled = name !== "transcription" && !transport.recording.usable;
     }
@@ -105,12 +92,6 @@ export class ListenBar {
     this.trouble.hidden = !trouble;
     this.loop.show();
   }
-}
-
-/** @param {string} value @param {string} words */
-function radio(value, words) {
-  const input = element("input", { type: "radio", name: "source", value, className: "visually-hidden" });
-  return { input, label: element("label", { className: "segment" }, input, element("span", {}, words)) };
 }
 
 /** @param {string} words @param {string} title @param {number} value */

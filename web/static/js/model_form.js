@@ -6,6 +6,9 @@ import { fileSize, label } from "./format.js";
 const STORAGE_KEY = "mt3-infer.model";
 const SLIDER_STEPS = 1000;
 const AUTO = "auto";
+const QUESTION = "single_instrument"; // the option that everyone can answer stands before the others
+/** @type {Record<string, string>} */
+const CAPTIONS = { [QUESTION]: "What do you hear? (optional)" };
 
 /** @typedef {import("./api.js").Model} Model */
 /** @typedef {import("./api.js").OptionSchema} OptionSchema */
@@ -22,6 +25,7 @@ export class ModelForm {
   constructor() {
     this.select = byId("model", HTMLSelectElement);
     this.about = byId("model-about");
+    this.question = byId("question");
     this.options = byId("options");
     this.fields = byId("options-fields");
     this.select.addEventListener("change", () => this.#choose(this.select.value));
@@ -113,10 +117,13 @@ export class ModelForm {
     this.#describe();
     const entries = Object.entries(this.#schemas());
     this.#fields = new Map(entries.map(([option, schema]) => [option, field(option, schemaOf(schema))]));
-    this.options.hidden = entries.length === 0;
+    const first = this.#fields.get(QUESTION);
+    const others = [...this.#fields.values()].filter((each) => each !== first);
+    this.question.replaceChildren(...(first ? [first.node] : []));
+    this.options.hidden = others.length === 0;
     const reset = element("button", { type: "button", className: "button small" }, "Reset to defaults");
     reset.addEventListener("click", () => this.#fields.forEach((each) => each.reset()));
-    this.fields.replaceChildren(...[...this.#fields.values()].map((each) => each.node), reset);
+    this.fields.replaceChildren(...others.map((each) => each.node), reset);
   }
 }
 
@@ -178,7 +185,7 @@ function field(name, schema) {
 function labeled(name, schema, ...controls) {
   const hint = element("p", { className: "hint", id: `hint-${name}` }, schema.description ?? "");
   controls.forEach((control) => control.setAttribute("aria-describedby", hint.id));
-  const caption = element("label", { for: `option-${name}` }, label(name));
+  const caption = element("label", { for: `option-${name}` }, CAPTIONS[name] ?? label(name));
   return element("div", { className: "field" }, caption, element("div", { className: "controls" }, ...controls), hint);
 }
 

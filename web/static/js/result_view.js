@@ -1,7 +1,7 @@
 /** The result of a job: the piano roll with its tools, what is heard, and the instruments. */
 
 import { fetchBytes, recordingAddress } from "./api.js";
-import { element, setText } from "./dom.js";
+import { element, segments, setText } from "./dom.js";
 import { exported } from "./exports.js";
 import { clock, counted } from "./format.js";
 import { Grid } from "./grid.js";
@@ -12,6 +12,7 @@ import { NoteSequence } from "./notes.js";
 import { PianoRoll } from "./piano_roll.js";
 import { bindKeys, KeysHelp, listeningKeys } from "./roll_keys.js";
 import { RollTools } from "./roll_tools.js";
+import { ScoreView } from "./score_view.js";
 import { Sounds } from "./sounds.js";
 import { Transport } from "./transport.js";
 
@@ -30,6 +31,8 @@ export class ResultView {
     this.roll = new PianoRoll();
     this.bar = new ListenBar(this.transport);
     this.legend = new Legend();
+    this.score = new ScoreView();
+    this.views = segments("View", { roll: "Piano roll", score: "Score" }, (name) => this.#showView(name));
     this.card = new NoteCard(() => this.pick(-1));
     this.keys = new KeysHelp();
     this.playButton = element("button", { type: "button", className: "play", id: "play" });
@@ -45,8 +48,9 @@ export class ResultView {
     this.frame = element("div", { className: "roll-frame" });
     this.tools = new RollTools(this.roll, this.frame, this.keys.button);
     const words = element("div", { className: "roll-words" }, this.time, this.place, this.count, this.facts);
-    const head = element("div", { className: "roll-tools" }, this.playButton, words);
-    this.frame.append(head, this.bar.node, this.roll.node, this.card.node, this.tools.node);
+    const head = element("div", { className: "roll-tools" }, this.playButton, words, this.views.node);
+    this.rollPart = element("div", { className: "roll-part" }, this.roll.node, this.card.node, this.tools.node);
+    this.frame.append(head, this.bar.node, this.rollPart, this.score.node);
     this.node = element("div", { className: "result", hidden: true }, this.none, this.frame, this.legend.node, this.keys.node);
     this.#connect();
   }
@@ -57,6 +61,7 @@ export class ResultView {
     transport.addEventListener("change", () => this.#showTransport());
     roll.onSeek = (time) => transport.seek(this.tools.snaps ? this.#grid.snap(time) : time);
     roll.overview.onSeek = (time) => transport.seek(time);
+    this.score.onSeek = (time) => transport.seek(time);
     roll.onLoop = (loop) => transport.setLoop(loop);
     roll.onPick = (n) => {
       this.pick(n);
@@ -81,8 +86,15 @@ export class ResultView {
     };
   }
 
-  /** @param {import("./api.js").NotesFile} json notes.json @param {string} id of the job */
-  show(json, id) {
+  /** @param {"roll" | "score"} name */
+  #showView(name) {
+    this.rollPart.hidden = name !== "roll";
+    this.score.show(name === "score");
+    this.#showTransport();
+  }
+
+  /** @param {import("./api.js").NotesFile} json notes.json @param {string} id of the job @param {string} title */
+  show(json, id, title) {
     this.#loading.abort();
     this.#loading = new AbortController();
     this.#id = id;
@@ -100,6 +112,7 @@ export class ResultView {
     this.legend.show(sequence);
     this.tools.load(grid);
     this.bar.load(grid);
+    this.score.use(id, title, sequence.tracks, "original", "");
     this.roll.show(sequence, grid);
     this.pick(-1);
     this.#showTracks();
@@ -163,6 +176,7 @@ export class ResultView {
   /** @param {number} position s */
   #showPosition(position) {
     this.roll.follow({ position, playing: this.transport.playing, loop: this.transport.loop });
+    this.score.follow(position, this.transport.playing);
     setText(this.time, `${clock(position)} / ${clock(this.transport.duration)}`);
     setText(this.place, this.#grid.placeWords(position));
   }

@@ -16,8 +16,7 @@ from click.testing import CliRunner
 from mt3_infer import InvalidOptionError, Note, Transcription
 from mt3_infer.cli import main
 from mt3_infer.exports import FORMATS, export
-from mt3_infer.symbolic.beats import find_grid
-from mt3_infer.symbolic.grid import GridCorrection
+from mt3_infer.symbolic.grid import BeatGrid, GridCorrection
 from mt3_infer.symbolic.midi_options import MidiOptions
 from tests.fakes import transcription
 from tests.music import accompaniment, times
@@ -28,7 +27,8 @@ NOTES = [*accompaniment(BEATS, 3), *(Note(beat, beat + 0.05, 35, 90, is_drum=Tru
 
 @pytest.fixture(scope="module")
 def waltz() -> Transcription:
-    return replace(transcription(NOTES, BEATS[-1] + 1), grid=find_grid(NOTES))
+    grid = BeatGrid(tuple(BEATS), tuple(BEATS[::3]), "3/4", 100.0, "C major")
+    return replace(transcription(NOTES, BEATS[-1] + 1), grid=grid)
 
 
 def read(path: Path) -> pretty_midi.PrettyMIDI:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ET
 import zipfile
@@ -80,10 +81,22 @@ def test_scores_are_exported_and_saved(tmp_path: Path) -> None:
     score = music(8)
     export(score, "svg", tmp_path / "a.zip")
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
-        assert archive.namelist() == ["page-001.svg"]
+        assert archive.namelist() == ["page-001.svg", "measures.json"]
     export(score, "svg", tmp_path / "b.zip")
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     score.save(tmp_path / "a.pdf")
     score.save(tmp_path / "a.musicxml")
     assert len((tmp_path / "a.pdf").read_bytes()) == pytest.approx(len(score.to_pdf()), rel=0.05)
     assert (tmp_path / "a.musicxml").read_bytes() == score.to_musicxml()
+
+
+def test_archive_says_when_each_measure_begins_and_ends(tmp_path: Path) -> None:
+    score = music(80)
+    export(score, "svg", tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        measures = json.loads(archive.read("measures.json"))["measures"]
+        pages = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".svg")]
+    assert sum(page.count('class="measure"') for page in pages) == len(measures) > 10
+    starts = [measure["start"] for measure in measures]
+    assert starts[1:] == [measure["end"] for measure in measures[:-1]]
+    assert set(starts[1:]) <= set(score.grid.downbeats)

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +35,7 @@ def steady(beats: int, per_bar: int, *, bpm: float = 120, meter: str = "4/4", ke
     return BeatGrid(times, times[::per_bar], meter, bpm, key)
 
 
-def score_of(notes: list[Note], grid: BeatGrid, **options: str) -> ET.Element:
+def score_of(notes: list[Note], grid: BeatGrid, **options: Any) -> ET.Element:
     root = ET.fromstring(to_musicxml(with_grid(notes, grid), ScoreOptions.model_validate(options)))
     check(root)
     return root
@@ -135,7 +136,12 @@ def grids(draw: st.DrawFn) -> BeatGrid:
 
 
 @settings(max_examples=60, deadline=None)
-@given(NOTES, grids(), st.sampled_from(["auto", "on"]), st.sampled_from(["written", "concert"]))
+@given(
+    NOTES,
+    grids(),
+    st.sampled_from(["auto", "on"]),
+    st.sampled_from(["written", "concert", "b_flat", "e_flat", "f"]),
+)
 def test_any_notes_on_any_grid_make_a_valid_score(
     notes: list[Note], grid: BeatGrid, swing: str, pitch: str
 ) -> None:
@@ -205,6 +211,22 @@ def test_transposing_instruments_sound_as_transcribed(program: int, chromatic: s
     assert [pitch for _, pitch in sorted(sounding(root))] == list(range(60, 68))
     concert = score_of(notes, steady(9, 4), pitch="concert")
     assert concert.find("part/measure/attributes/transpose") is None
+
+
+@pytest.mark.parametrize(("pitch", "chromatic"), [("b_flat", "-2"), ("e_flat", "-9"), ("f", "-7")])
+def test_a_score_is_written_for_an_instrument_of_choice(pitch: str, chromatic: str) -> None:
+    notes = [Note(i / 2, i / 2 + 0.4, 60 + i, 80, 0) for i in range(8)]
+    root = score_of(notes, steady(9, 4), pitch=pitch)
+    assert root.findtext("part/measure/attributes/transpose/chromatic") == chromatic
+    assert [sounds for _, sounds in sorted(sounding(root))] == list(range(60, 68))
+
+
+def test_only_chosen_instruments_are_written() -> None:
+    notes = [Note(i / 2, i / 2 + 0.4, 60 + i, 80, program) for i in range(8) for program in (0, 40)]
+    notes += [Note(i / 2, i / 2 + 0.1, 38, 80, is_drum=True) for i in range(8)]
+    for programs, names in (((40,), ["Violin"]), ((128, 40), ["Violin", "Drums"]), ((7,), ["Piano"])):
+        root = score_of(notes, steady(9, 4), programs=programs)
+        assert [name.text for name in root.iter("part-name")] == names
 
 
 def test_steady_off_beats_on_two_thirds_are_written_as_swing() -> None:

@@ -1,0 +1,245 @@
+"""Forecast of the queue: when each waiting job will start, by simulating the claims of all workers.
+
+The simulation follows the rules of `shared.fairness` and of preemption in the worker: owners with the fewest
+running items first, then the least recently served job; each part of a long recording moves the others behind;
+short work runs between two segments of a long recording, for at most three quarters of the time.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import insort
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from uuid import UUID
+
+PREEMPT_AFTER = 1.0  # seconds that short work waits before it preempts a long recording
+SHARE = 3.0  # seconds of short work for each second of a long recording that it preempts
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A job with items that wait.
+
+    Attributes:
+        served_at: seconds, only compared with each other; at most 0.
+        ready: seconds from now until it may be claimed.
+        seconds: of work, for each of its pieces.
+        is_split: some of its pieces have been claimed before.
+    """
+
+    job_id: UUID
+    owner: str
+    served_at: float
+    seconds: float
+    pieces: int = 1
+    ready: float = 0.0
+    is_long: bool = False
+    is_split: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """An item that a worker holds, with the seconds that it will still take."""
+
+    job_id: UUID
+    owner: str
+    left: float
+    is_long: bool = False
+
+
+@dataclass(eq=False)
+class _Piece:
+    owner: str
+    job_id: UUID
+    end: float
+    is_long: bool
+    takes_thread: bool = True  # False if it preempts another piece
+    preempt_at: float = 0.0  # when short work may next run between two of its segments
+
+
+@dataclass(eq=False)
+class _Entry:
+    job: Waiting
+    served_at: float
+    left: int
+
+    def __lt__(self, other: _Entry) -> bool:
+        return (self.served_at, self.job.job_id) < (other.served_at, other.job.job_id)
+
+
+def forecast(waiting: Sequence[Waiting], running: Sequence[Running], *, threads: int) -> dict[UUID, float]:
+    """Return the seconds until each waiting job starts: until its next piece is claimed.
+
+    Args:
+        threads: how many items all workers together run at a time, at least 1.
+    """
+    return _Simulation(waiting, running, threads).run()
+
+
+@dataclass(eq=False)
+class _Queue:
+    """The waiting jobs of all owners; one for short work and one for long."""
+
+    running: Counter[str]
+    by_owner: defaultdict[str, list[_Entry]] = field(default_factory=lambda: defaultdict(list))
+    _heads: list[tuple[int, _Entry, str]] = field(default_factory=list)
+
+    def add(self, entry: _Entry) -> None:
+        insort(self.by_owner[entry.job.owner], entry)
+        self.touch(entry.job.owner)
+
+    def touch(self, owner: str) -> None:
+        """Note that the owner's first job, or its number of running items, has changed."""
+        if entries := self.by_owner.get(owner):
+            heapq.heappush(self._heads, (self.running[owner], entries[0], owner))
+
+    def first(self) -> tuple[int, _Entry] | None:
+        """Return what to claim next, with the running items of its owner."""
+        while self._heads:
+            running, entry, owner = self._heads[0]
+            entries = self.by_owner[owner]
+            if entries and entries[0] is entry and running == self.running[owner]:
+                return running, entry
+            heapq.heappop(self._heads)
+        return None
+
+    def pop(self, entry: _Entry) -> None:
+        self.by_owner[entry.job.owner].remove(entry)
+        self.touch(entry.job.owner)
+
+
+class _Simulation:
+    def __init__(self, waiting: Sequence[Waiting], running: Sequence[Running], threads: int) -> None:
+        self.time = 0.0
+        self.starts: dict[UUID, float] = {}
+        self.counts = Counter(item.owner for item in running)
+        self.short, self.long = _Queue(self.counts), _Queue(self.counts)
+        self.held: defaultdict[str, list[_Entry]] = defaultdict(list)  # long, behind others of their owner
+        self.delayed: list[tuple[float, int, _Entry]] = []
+        self.split: dict[UUID, _Entry] = {}  # long recordings with pieces that wait
+        self.numbers = count()
+        self.ends: list[tuple[float, int, _Piece]] = []
+        self.longs: list[_Piece] = []
+        self.free = max(0, threads - len(running))
+        extra = max(0, len(running) - threads)  # these run between the segments of others
+        for item in sorted(running, key=lambda item: (item.is_long, item.left)):
+            takes_thread = extra <= 0
+            extra -= 1
+            self._begin(_Piece(item.owner, item.job_id, item.left, item.is_long, takes_thread))
+        for job in waiting:
+            entry = _Entry(job, job.served_at, job.pieces)
+            if job.ready > 0:
+                heapq.heappush(self.delayed, (job.ready, next(self.numbers), entry))
+            else:
+                self._wait(entry)
+
+    def run(self) -> dict[UUID, float]:
+        while True:
+            while self.free and (entry := self._first()) is not None:
+                self.free -= 1
+                self._start(entry, takes_thread=True)
+            self._preempt()
+            times = list(self._next_times())
+            if not times or not self._is_anything_waiting():
+                return self.starts
+            self.time = max(self.time, min(times))
+            self._end_pieces()
+            while self.delayed and self.delayed[0][0] <= self.time:
+                self._wait(heapq.heappop(self.delayed)[2])
+
+    def _is_anything_waiting(self) -> bool:
+        has_long = self.long.first() is not None
+        return bool(has_long or self.short.first() is not None or self.delayed or any(self.held.values()))
+
+    def _next_times(self) -> Iterator[float]:
+        if self.ends:
+            yield self.ends[0][0]
+        if self.delayed:
+            yield self.delayed[0][0]
+        if self.longs and self.short.first() is not None:
+            yield max(min(piece.preempt_at for piece in self.longs), self.time + 1e-3)
+
+    def _wait(self, entry: _Entry) -> None:
+        job = entry.job
+        if not job.is_long:
+            self.short.add(entry)
+        elif job.is_split:
+            self.split[job.job_id] = entry
+            self.long.add(entry)
+        elif any(other.job.owner == job.owner for other in self.split.values()):
+            self.held[job.owner].append(entry)
+        else:
+            self.long.add(entry)
+
+    def _first(self) -> _Entry | None:
+        """Return the job whose piece is claimed next; put long recordings aside that must wait for others."""
+        while True:
+            long, short = self.long.first(), self.short.first()
+            if long is None or (short is not None and short < long):
+                return short[1] if short else None
+            entry = long[1]
+            others = (other for other in self.split.values() if other is not entry)
+            if entry.job.job_id in self.split or all(other.job.owner != entry.job.owner for other in others):
+                return entry
+            self.long.pop(entry)
+            self.held[entry.job.owner].append(entry)
+
+    def _preempt(self) -> None:
+        """Let short work run between the segments of long recordings."""
+        while (found := self.short.first()) is not None:
+            able = [piece for piece in self.longs if piece.preempt_at <= self.time]
+            if not able:
+                return
+            piece = min(able, key=lambda piece: piece.preempt_at)
+            seconds = found[1].job.seconds
+            self._start(found[1], takes_thread=False)
+            piece.end += seconds
+            piece.preempt_at = self.time + seconds * (1 + 1 / SHARE)
+
+    def _start(self, entry: _Entry, *, takes_thread: bool) -> None:
+        job = entry.job
+        self.starts.setdefault(job.job_id, self.time)
+        entry.left -= 1
+        queue = self.long if job.is_long else self.short
+        if entry.left == 0:
+            queue.pop(entry)
+            if self.split.pop(job.job_id, None) is not None:
+                self._release(job.owner)
+        elif job.is_long:
+            self.split[job.job_id] = entry
+        self.counts[job.owner] += 1
+        self._touch(job.owner)
+        self._begin(_Piece(job.owner, job.job_id, self.time + job.seconds, job.is_long, takes_thread))
+
+    def _release(self, owner: str) -> None:
+        for held in self.held.pop(owner, []):
+            self.long.add(held)
+
+    def _begin(self, piece: _Piece) -> None:
+        heapq.heappush(self.ends, (piece.end, next(self.numbers), piece))
+        if piece.is_long:
+            piece.preempt_at = self.time + PREEMPT_AFTER
+            self.longs.append(piece)
+
+    def _end_pieces(self) -> None:
+        while self.ends and self.ends[0][0] <= self.time:
+            _, _, piece = heapq.heappop(self.ends)
+            if piece.end > self.time:  # it was preempted
+                heapq.heappush(self.ends, (piece.end, next(self.numbers), piece))
+                continue
+            self.free += piece.takes_thread
+            self.counts[piece.owner] -= 1
+            if piece.is_long:
+                self.longs.remove(piece)
+                if (rest := self.split.get(piece.job_id)) is not None:
+                    self.long.pop(rest)
+                    rest.served_at = self.time
+                    self.long.add(rest)
+            self._touch(piece.owner)
+
+    def _touch(self, owner: str) -> None:
+        self.short.touch(owner)
+        self.long.touch(owner)

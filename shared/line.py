@@ -1,0 +1,140 @@
+"""The line of waiting jobs: each job's position, and when it will start, by measured speeds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from shared.estimates import Estimates, read_capacity, read_estimates, read_running, read_waiting
+from shared.forecast import Running, Waiting, forecast
+from shared.tables import Job, Status
+
+LINE_SECONDS = 1.0  # how old a reported position may be
+REST = 20.0  # forecasts for jobs that arrive in between take at most a 20th of the time
+LINE_LENGTH = 1000  # jobs with an exact position; all later ones share the next one
+PROBE = Waiting(UUID(int=0), owner="", served_at=0.0, seconds=0.0)  # a job of an owner that has no other
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a queued job stands.
+
+    Attributes:
+        position: among the waiting jobs of all owners, from 1.
+        eta_seconds: until it starts; None if no worker is present, or nothing was ever measured.
+        workers: how many are present.
+    """
+
+    position: int
+    eta_seconds: float | None
+    workers: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """The line as it was read.
+
+    Attributes:
+        starts: seconds until each job starts.
+        workers: how many are present.
+        threads: how many items they run at a time, all together.
+    """
+
+    positions: Mapping[UUID, int] = field(default_factory=dict)
+    workers: int = 0
+    threads: int = 0
+    estimates: Estimates | None = None
+    waiting: Sequence[Waiting] = ()
+    running: Sequence[Running] = ()
+    starts: Mapping[UUID, float] = field(default_factory=dict)
+
+
+class WaitingLine:
+    """The line, read at most once a second however many clients poll.
+
+    Args:
+        shard_seconds: longer recordings are split (MT3_SHARD_SECONDS); 0 if none are.
+    """
+
+    def __init__(self, *, shard_seconds: float = 0.0) -> None:
+        self._shard_seconds = shard_seconds
+        self._line = Line()
+        self._later: list[Waiting] = []  # jobs that arrived since
+        self._places: dict[UUID, tuple[int, float | None]] = {}  # of these, with the start
+        self._starts: Mapping[UUID, float] = {}
+        self._forecast_at, self._forecast_cost = float("-inf"), 0.0
+        self._read_at = float("-inf")
+        self._reading = threading.Lock()
+
+    def place(self, session: Session, job: Job) -> Place | None:
+        """Return the job's place; None if it is not waiting."""
+        if job.status is not Status.QUEUED:
+            return None
+        with self._reading:
+            self._refresh(session)
+            line = self._line
+            if job.id in line.positions:
+                position, start = line.positions[job.id], self._starts.get(job.id)
+            else:
+                if job.id not in self._places:
+                    self._places[job.id] = self._place_new(job)
+                position, start = self._places[job.id]
+            age = time.monotonic() - self._read_at
+            return Place(position, None if start is None else max(0.0, start - age), line.workers)
+
+    def count_workers(self, session: Session) -> int:
+        """Return how many workers are present."""
+        with self._reading:
+            self._refresh(session)
+            return self._line.workers
+
+    def _refresh(self, session: Session) -> None:
+        began = time.monotonic()
+        if began - self._read_at <= LINE_SECONDS:
+            return
+        self._read_at = began  # first: during an outage only one client waits for the database
+        self._line = read_line(session, self._shard_seconds)
+        self._later, self._places, self._starts = [], {}, self._line.starts
+
+    def _place_new(self, job: Job) -> tuple[int, float | None]:
+        """Return position and start of a job that came since the line was read."""
+        line = self._line
+        position = min(len(line.positions) + len(self._places), LINE_LENGTH) + 1
+        if line.estimates is None or position > LINE_LENGTH:
+            return position, None
+        self._later.append(line.estimates.new_job(job, served_at=position))
+        began, used = time.monotonic(), time.thread_time()
+        if began - self._forecast_at > REST * self._forecast_cost:
+            waiting = [*line.waiting, *self._later]
+            self._starts = forecast([*waiting, PROBE], line.running, threads=line.threads)
+            self._forecast_at, self._forecast_cost = began, time.thread_time() - used
+            return position, self._starts[job.id]
+        # As late as the last short one of its owner, or as soon as a thread is free if there is none.
+        others = [other.job_id for other in line.waiting if other.owner == job.owner and not other.is_long]
+        return position, max((self._starts[other] for other in others), default=self._starts[PROBE.job_id])
+
+
+def read_line(session: Session, shard_seconds: float) -> Line:
+    """Read the waiting jobs, and forecast when each of them starts."""
+    rows = read_waiting(session, limit=LINE_LENGTH)
+    now, workers, threads = read_capacity(session)
+    line = Line({row.job_id: place for place, row in enumerate(rows, start=1)}, workers, max(threads, workers))
+    if not workers:
+        return line
+    held = read_running(session)
+    together = line.threads / workers
+    estimates = read_estimates(session, now, held, together=together, shard_seconds=shard_seconds)
+    if estimates is None:
+        return line
+    running, waiting = [], [estimates.waiting(row) for row in rows]
+    for row in held:
+        item, rest = estimates.running(row)
+        running.append(item)
+        waiting += rest
+    starts = forecast([*waiting, PROBE], running, threads=line.threads)
+    return Line(line.positions, workers, line.threads, estimates, waiting, running, starts)

@@ -1,0 +1,97 @@
+"""Metrics and logs of real processes: the web server's processes summed, and a service's lines as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests import servers
+from tests.client import ServiceClient
+
+pytestmark = pytest.mark.integration
+
+
+def requests_counted(client: ServiceClient, route: str) -> float:
+    text = client.get("/metrics").body.decode()
+    found = re.findall(
+        rf'^mt3_http_requests_total{{method="GET",route="{re.escape(route)}",\S+ (\S+)$', text, re.M
+    )
+    return sum(map(float, found))
+
+
+def test_metrics_of_all_web_processes_are_summed_up(tmp_path: Path) -> None:
+    with servers.web_process(tmp_path, workers=2) as url:
+        client = ServiceClient(url)
+        before = requests_counted(client, "/v1/models")
+        for _ in range(40):
+            client.get("/v1/models")
+        assert requests_counted(client, "/v1/models") == before + 40
+        assert client.get("/v1/transcriptions/" + str(uuid4())).status == 404
+        text = client.get("/metrics").body.decode()
+    assert 'route="/v1/transcriptions/<uuid:job_id>",status="404"' in text
+    assert 'route="/metrics"' in text
+
+
+def test_request_id_reaches_answer_and_access_log(tmp_path: Path) -> None:
+    with servers.web_process(tmp_path, MT3_LOG_FORMAT="json") as url:
+        client = ServiceClient(url)
+        assert client.get("/v1/models", **{"X-Request-ID": "client-7"}).headers["X-Request-ID"] == "client-7"
+        made = client.get("/v1/models", **{"X-Request-ID": 'in"valid'}).headers["X-Request-ID"]
+        refused = client.call("POST", "/v1/transcriptions", data=b"x", **{"Content-Type": "text/plain"})
+    assert re.fullmatch("[0-9a-f]{32}", made)
+    lines = [json.loads(line) for line in (tmp_path / "web.log").read_text().splitlines()]
+    by_id = {line["request_id"]: line for line in lines if line["event"] == "request"}
+    assert (by_id["client-7"]["route"], by_id["client-7"]["status"]) == ("/v1/models", 200)
+    assert by_id["client-7"]["seconds"] > 0
+    assert by_id["client-7"]["owner"] == "public"
+    assert by_id["client-7"]["bytes_out"] > 100
+    assert by_id[refused.headers["X-Request-ID"]]["status"] == refused.status
+    assert not any(line.get("path") == "/livez" for line in lines), "probes fill no log"
+
+
+def test_no_access_log_where_it_is_off(tmp_path: Path) -> None:
+    with servers.web_process(tmp_path, MT3_ACCESS_LOG="0") as url:
+        ServiceClient(url).get("/v1/models")
+    assert "/v1/models" not in (tmp_path / "web.log").read_text()
+
+
+@pytest.mark.e2e
+def test_every_line_of_a_run_is_json_with_the_same_fields(tmp_path: Path, bach: Path) -> None:
+    environment = {"MT3_LOG_FORMAT": "json", "MT3_ACCESS_LOG": "1", "MT3_METRICS_PORT": str(servers.free_port())}
+    with servers.whole_service(tmp_path, environment) as service:
+        client = ServiceClient(service.url)
+        done = client.transcribe(bach)
+        assert client.submit(b"no audio").status == 202
+        service.process.send_signal(signal.SIGTERM)
+        service.process.wait(90)
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert {line["event"] for line in lines} >= {"attempt_started", "request", "scheduler_started"}
+    for line in lines:
+        assert {"event", "level", "logger", "timestamp"} <= line.keys(), line
+    of_job = [line for line in lines if line.get("job_id") == done["id"]]
+    assert {"kind", "number", "attempt", "owner"} <= of_job[0].keys()
+
+
+def test_uncaught_exception_is_one_line(tmp_path: Path) -> None:
+    code = (
+        "import threading\n"
+        "from shared.config import Settings\n"
+        "from shared.logs import configure_logs\n"
+        "configure_logs(Settings())\n"
+        "thread = threading.Thread(target=lambda: 1 / 0); thread.start(); thread.join()\n"
+        "import warnings; warnings.warn('careful')\n"
+        "raise RuntimeError('two\\nlines')\n"
+    )
+    log = tmp_path / "log"
+    with servers.running([sys.executable, "-c", code], environment={"MT3_LOG_FORMAT": "json"}, log=log) as process:
+        assert process.wait(30) == 1
+    thread, warning, process_line = [json.loads(line) for line in log.read_text().splitlines()]
+    assert "ZeroDivisionError" in thread["exception"]
+    assert "careful" in warning["event"]
+    assert "two\nlines" in process_line["exception"]

@@ -1,0 +1,207 @@
+"""Positions of waiting jobs and the forecast of their starts, on both databases."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from shared import model_reports, worker_registry
+from shared.db import Sessions, now_plus
+from shared.kinds import Progress
+from shared.line import LINE_LENGTH, Place, WaitingLine
+from shared.tables import Attempt, Job, ModelReport, Phase, WorkItem
+from tests.unit.shared.test_fairness import age, fill, put_back, take_next
+from tests.work import add_job, add_split_job, change_items, complete, get, item, must_claim, renew
+
+
+def place(sessions: Sessions, job_id: UUID, line: WaitingLine | None = None) -> Place | None:
+    with sessions() as session:
+        return (line or WaitingLine(shard_seconds=600)).place(session, get(sessions, job_id))
+
+
+def position(sessions: Sessions, job_id: UUID, line: WaitingLine | None = None) -> int | None:
+    found = place(sessions, job_id, line)
+    return found.position if found else None
+
+
+def eta(sessions: Sessions, job_id: UUID, line: WaitingLine | None = None) -> float | None:
+    found = place(sessions, job_id, line)
+    assert found is not None
+    return found.eta_seconds
+
+
+def add_worker(sessions: Sessions, name: str = "a", *, threads: int = 1) -> None:
+    with sessions.begin() as session:
+        worker_registry.register(session, name, threads=threads)
+
+
+def set_speed(sessions: Sessions, factor: float, model: str = "basic_pitch") -> None:
+    """Report a speed as a worker does: seconds of audio per second."""
+    with sessions.begin() as session:
+        model_reports.report_model(session, model, installed=True, realtime_factor=factor)
+
+
+def add_known(sessions: Sessions, seconds: float, **changes: object) -> UUID:
+    """Add a job whose length is known from an earlier attempt."""
+    job_id = add_job(sessions, **changes)
+    with sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(audio_seconds_total=seconds))
+    return job_id
+
+
+def test_position_counts_the_jobs_ahead(any_sessions: Sessions) -> None:
+    ids = [add_job(any_sessions) for _ in range(3)]
+    must_claim(any_sessions, ids[0])
+    line = WaitingLine()
+    assert [position(any_sessions, job_id, line) for job_id in ids] == [None, 1, 2]
+
+
+def test_position_follows_the_order_of_claims(any_sessions: Sessions) -> None:
+    long = add_split_job(any_sessions, count=3)
+    early, late = add_job(any_sessions), add_job(any_sessions)
+    age(any_sessions, early, long, late)
+    assert [position(any_sessions, job_id) for job_id in (early, late, long)] == [1, 3, None]
+
+
+def test_deferred_job_is_positioned_behind_the_work_it_waits_for(any_sessions: Sessions) -> None:
+    cut = add_split_job(any_sessions, count=3)
+    uncut, short = add_job(any_sessions), add_job(any_sessions)
+    age(any_sessions, uncut, cut, short)
+    put_back(any_sessions, take_next(any_sessions))
+    assert [position(any_sessions, job_id) for job_id in (short, uncut)] == [2, 3]
+
+
+def test_positions_are_read_once_a_second(any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = add_job(any_sessions), add_job(any_sessions)
+    line = WaitingLine()
+    assert position(any_sessions, second, line) == 2
+    must_claim(any_sessions, first)
+    assert position(any_sessions, second, line) == 2
+    line._read_at = float("-inf")
+    assert position(any_sessions, second, line) == 1
+    later = [add_job(any_sessions) for _ in range(2)]
+    assert [position(any_sessions, job_id, line) for job_id in later] == [2, 3], "behind those that were there"
+    assert [position(any_sessions, job_id, line) for job_id in later] == [2, 3]
+
+
+def test_jobs_after_the_first_thousand_share_a_position(any_sessions: Sessions) -> None:
+    fill(any_sessions, LINE_LENGTH + 5)
+    add_worker(any_sessions)
+    set_speed(any_sessions, 10, "m")
+    last = add_job(any_sessions)
+    assert place(any_sessions, last) == Place(LINE_LENGTH + 1, None, 1)
+
+
+def test_during_an_outage_only_one_client_waits_for_the_database(any_sessions: Sessions) -> None:
+    job_id, line = add_job(any_sessions), WaitingLine()
+    asked = []
+
+    class Away(Session):
+        def execute(self, *_: Any, **__: Any) -> Any:
+            asked.append(1)
+            raise OperationalError("SELECT", None, Exception("timeout"))
+
+    job = get(any_sessions, job_id)
+    with pytest.raises(OperationalError):
+        line.place(Away(), job)
+    assert line.place(Away(), job) == Place(1, None, 0)
+    assert len(asked) == 1
+
+
+def test_a_job_waits_for_the_work_before_it_at_the_measured_speed(any_sessions: Sessions) -> None:
+    add_worker(any_sessions)
+    set_speed(any_sessions, 10)
+    running, *waiting = [add_known(any_sessions, seconds) for seconds in (100, 200, 50, 50)]
+    claimed = must_claim(any_sessions, running)
+    renew(any_sessions, claimed, Progress(Phase.TRANSCRIBING, 60.0, 100.0))
+    assert [eta(any_sessions, job_id) for job_id in waiting] == pytest.approx([4, 24, 29], abs=0.2)
+
+
+def test_a_job_starts_at_once_if_a_worker_has_a_free_thread(any_sessions: Sessions) -> None:
+    add_worker(any_sessions, threads=2)
+    set_speed(any_sessions, 10)
+    must_claim(any_sessions, add_known(any_sessions, 100))
+    first, second = add_known(any_sessions, 100), add_known(any_sessions, 100)
+    assert eta(any_sessions, first) == 0
+    assert (eta(any_sessions, second) or 0) > 5
+
+
+def test_items_of_one_worker_slow_each_other_down_and_workers_do_not(any_sessions: Sessions) -> None:
+    set_speed(any_sessions, 10)
+    add_worker(any_sessions, threads=4)
+    jobs = [add_known(any_sessions, 100) for _ in range(5)]
+    shared = eta(any_sessions, jobs[-1])
+    add_worker(any_sessions, threads=1)
+    for name in "bcd":
+        add_worker(any_sessions, name, threads=1)
+    assert shared == pytest.approx(10 * 4**0.8, rel=0.02)
+    assert eta(any_sessions, jobs[-1]) == pytest.approx(10, rel=0.02)
+
+
+def test_nothing_is_promised_without_a_worker_or_a_measured_speed(any_sessions: Sessions) -> None:
+    job_id = add_known(any_sessions, 100)
+    set_speed(any_sessions, 10)
+    assert place(any_sessions, job_id) == Place(1, None, 0)
+    with any_sessions.begin() as session:
+        session.execute(update(ModelReport).values(realtime_factor=None))
+    add_worker(any_sessions)
+    assert place(any_sessions, job_id) == Place(1, None, 1)
+    set_speed(any_sessions, 10, "another_model")
+    assert eta(any_sessions, job_id) == 0
+
+
+def test_attempts_count_more_than_reports_and_give_the_bytes_of_a_second(any_sessions: Sessions) -> None:
+    add_worker(any_sessions)
+    set_speed(any_sessions, 1000)
+    for number in range(30):  # one after the other, so that none slows down another
+        done = add_job(any_sessions, filename="song.xyz", upload_bytes=6_000_000)
+        complete(any_sessions, must_claim(any_sessions, done))
+        times = {"started_at": now_plus(-20 - 10 * number), "finished_at": now_plus(-10 - 10 * number)}
+        with any_sessions.begin() as session:
+            session.execute(update(Job).where(Job.id == done).values(audio_seconds_total=60.0))
+            attempts = update(Attempt).where(Attempt.item_id == item(any_sessions, done).id)
+            session.execute(attempts.values(times))
+    first, second = [
+        add_job(any_sessions, filename="a.XYZ", upload_bytes=size) for size in (12_000_000, 1_000_000)
+    ]
+    must_claim(any_sessions, first)
+    assert eta(any_sessions, second) == pytest.approx(20, rel=0.05)
+
+
+def test_a_long_recording_does_not_hold_up_short_ones_and_the_next_one_waits(any_sessions: Sessions) -> None:
+    add_worker(any_sessions)
+    set_speed(any_sessions, 10)
+    long = add_split_job(any_sessions, count=3, seconds=600.0)
+    age(any_sessions, long)
+    must_claim(any_sessions, long, "shard", 0)
+    next_long, short = add_known(any_sessions, 3000), add_known(any_sessions, 60)
+    change_items(any_sessions, next_long, is_long=True)
+    assert (eta(any_sessions, short) or 99) < 2
+    assert (eta(any_sessions, next_long) or 0) > 110, "until no part of the first one waits"
+
+
+def test_owners_take_turns(any_sessions: Sessions) -> None:
+    add_worker(any_sessions, threads=2)
+    set_speed(any_sessions, 10)
+    mine = [add_known(any_sessions, 100, owner="a") for _ in range(6)]
+    for job_id in mine[:2]:
+        must_claim(any_sessions, job_id)
+    line = WaitingLine()
+    assert (eta(any_sessions, mine[-1], line) or 0) > 30
+    of_other = add_known(any_sessions, 100, owner="b")
+    for known in (line, WaitingLine()):  # as it arrives, and as it is read
+        assert eta(any_sessions, of_other, known) == pytest.approx(eta(any_sessions, mine[2], known), abs=0.2)
+
+
+def test_an_item_that_waits_after_a_failure_starts_no_sooner(any_sessions: Sessions) -> None:
+    add_worker(any_sessions)
+    set_speed(any_sessions, 10)
+    job_id = add_known(any_sessions, 100)
+    with any_sessions.begin() as session:
+        session.execute(update(WorkItem).where(WorkItem.job_id == job_id).values(run_after=now_plus(30)))
+    assert eta(any_sessions, job_id) == pytest.approx(30, abs=1)

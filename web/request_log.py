@@ -1,0 +1,101 @@
+"""The access log and the HTTP metrics: one line and one measurement for each request, with an id to find it by.
+
+The metrics of all processes of a web server are summed up by way of files in PROMETHEUS_MULTIPROC_DIR, which
+`python -m web` sets. prometheus_client reads that variable when it is imported, so only modules that
+a serving process imports may import it: this one is imported by `web.bridge`, and by no module of `create_app`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+from prometheus_client import Counter, Histogram
+
+from shared.logs import get_logger
+from shared.metrics import SECONDS
+from web.log_context import FIELDS
+
+log = get_logger(__name__)
+
+REQUEST_ID = "X-Request-ID"
+VALID_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")  # of clients and proxies; others are replaced
+ROUTE = "mt3.route"
+SECRET = re.compile(r"<[^>]*(token|secret)[^>]*>")  # in a route: its paths are not logged
+QUIET = ("/livez", "/readyz", "/metrics")  # logged only if they fail
+METHODS = (
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+)  # others share a label: clients make them up
+
+REQUESTS = Counter("mt3_http_requests", "Requests that were answered.", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram(
+    "mt3_http_request_seconds",
+    "From the request's headers to the last byte of the answer; waiting for a job included.",
+    ["method", "route"],
+    buckets=SECONDS,
+)
+
+
+class Exchange:
+    """A request and its answer, as the access log has it.
+
+    A client's X-Request-ID is kept in the environment if it is valid, and replaced by a new id otherwise.
+    """
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+        self._started = time.monotonic()
+        self._bytes = 0
+        self.status: int | None = None  # None: the client left before there was an answer
+        environ[FIELDS] = {}
+        if not VALID_ID.fullmatch(environ.get("HTTP_X_REQUEST_ID", "")):
+            environ["HTTP_X_REQUEST_ID"] = uuid4().hex
+
+    @property
+    def request_id(self) -> str:
+        """Return the id of the request."""
+        return str(self._environ["HTTP_X_REQUEST_ID"])
+
+    def counting(self, send: Callable[[dict[str, Any]], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        """Return a `send` that counts the bytes of the answer's body."""
+
+        async def counted(message: dict[str, Any]) -> None:
+            await send(message)
+            self._bytes += len(message.get("body", b""))
+
+        return counted
+
+    def end(self) -> None:
+        """Log and count the request."""
+        seconds = time.monotonic() - self._started
+        environ, status = self._environ, self.status or 499  # as nginx logs a client that left
+        route = environ.get(ROUTE, "unmatched")
+        method = environ["REQUEST_METHOD"]
+        known = method if method in METHODS else "other"
+        REQUESTS.labels(known, route, str(status)).inc()
+        REQUEST_SECONDS.labels(known, route).observe(seconds)
+        if environ["PATH_INFO"] in QUIET and status < HTTPStatus.BAD_REQUEST:
+            return
+        log.info(
+            "request",
+            request_id=self.request_id,
+            method=method,
+            route=route,
+            path=route if SECRET.search(route) else environ["PATH_INFO"],
+            status=status,
+            seconds=round(seconds, 4),
+            bytes_in=int(environ.get("CONTENT_LENGTH") or 0),
+            bytes_out=self._bytes,
+            client=environ["REMOTE_ADDR"],
+            **environ[FIELDS],
+        )
