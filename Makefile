@@ -11,7 +11,7 @@ INSTALL_SOUND = $(PIP_INSTALL) --no-deps tinysoundfont && { command -v npm >/dev
 WITH_NODE = PATH="$$PATH:$(CURDIR)/.venv/bin"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types migrate soak bench bench-gpu bench-accuracy browser clean
+.PHONY: help setup run test lint format types migrate env engine test-images soak bench bench-gpu bench-api bench-accuracy browser clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,6 +28,8 @@ lint: .venv/dev  ## style, formatting, and import contracts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports --no-cache
+	.venv/bin/hadolint web/Dockerfile worker/Dockerfile
+	POSTGRES_PASSWORD=x REDIS_PASSWORD=x MT3_S3_SECRET_ACCESS_KEY=x .venv/bin/docker-compose config --quiet
 
 types: .venv/dev tools/types/node_modules/made  ## mypy: strict on the packages, lenient on the tests; tsc on the page
 	.venv/bin/mypy
@@ -41,7 +43,19 @@ format: .venv/dev  ## fix what ruff can fix
 migrate: .venv/serve  ## bring the database of MT3_DATABASE_URL up to date
 	.venv/bin/python -m migrations
 
-soak: .venv/dev  ## the long runs that are not in make test
+env:  ## write .env with random passwords, for docker compose
+	@$(PYTHON) deploy/make_env.py
+
+test-images: .venv/dev engine  ## build both images and run the Compose file on a real engine (part of make soak)
+	.venv/bin/python -m pytest -m soak -s tests/images
+
+# As root, a Docker daemon that the tests start, and what makes base images where no registry can be reached.
+engine:
+	@docker info >/dev/null 2>&1 || command -v dockerd >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install --yes -qq docker.io debootstrap iptables; } \
+	  || echo "no container engine here: the tests of the images will skip"
+
+soak: .venv/dev engine  ## the long runs that are not in make test
 	.venv/bin/python -m pytest -m soak -s
 
 bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made .venv-peer-transkun/made  ## speed compared with the alternatives: see bench/README.md
@@ -52,6 +66,9 @@ bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made .venv-peer-transkun/mad
 
 bench-gpu: .venv/dev  ## MT3 on CUDA, for 1, 10 and 60 minutes of audio
 	.venv/bin/python bench/mt3.py --device cuda --dtype bfloat16 --minutes 1 --minutes 10 --minutes 60
+
+bench-api: .venv/dev  ## submissions and polls a second beside a bare Flask and Celery application
+	.venv/bin/python bench/api.py
 
 bench-accuracy: .venv/dev  ## how right each model is: make bench-accuracy ARGUMENTS="--checkpoint mt3_pytorch=PATH [DIRECTORY]"
 	.venv/bin/python bench/accuracy.py --plot docs/images/accuracy.svg $(ARGUMENTS)

@@ -68,11 +68,16 @@ class Model:
         sr: int | None = None,
         *,
         progress: Callable[[Progress], None] | None = None,
+        on_result: Callable[[Any], None] | None = None,
         max_seconds: float | None = None,
         estimates: bool = True,
         **options: Any,
     ) -> Transcription:
-        """Transcribe one recording; see `mt3_infer.transcribe` for arguments and errors."""
+        """Transcribe one recording; see `mt3_infer.transcribe` for arguments and errors.
+
+        Args:
+            on_result: called with the network's result for each segment, in order; see `mt3_infer.settled`.
+        """
         from mt3_infer.audio.segments import split_segments
         from mt3_infer.inputs import open_recording
 
@@ -89,6 +94,8 @@ class Model:
             with closing(self.network.infer(split_segments(blocks, grid), checked)) as results:
                 for done, result in enumerate(results, start=1):
                     collector.feed(result)
+                    if on_result is not None:
+                        on_result(result)
                     if progress is not None:
                         seconds = min(done * grid.hop, metered.samples) / grid.sample_rate
                         progress(Progress(seconds, stream.duration))

@@ -198,10 +198,10 @@ class Transcription:
                 "tempo_bpm": round(self.grid.tempo_bpm, 3),
                 "key": self.grid.key,
                 "confidence": {name: round(value, 4) for name, value in self.grid.confidence.items()},
-                "pedals": [_rounded(pedal) for pedal in self.pedals],
+                "pedals": [rounded(pedal) for pedal in self.pedals],
             }
         )
-        notes = ",\n".join(json.dumps(_rounded(note)) for note in self.notes)
+        notes = ",\n".join(json.dumps(rounded(note)) for note in self.notes)
         return f'{head[:-1]}, "notes": [\n{notes}\n]}}\n'
 
     def to_csv(self) -> str:
@@ -257,6 +257,6 @@ def _grid_from(content: dict[str, Any]) -> BeatGrid:
     return BeatGrid(**found)
 
 
-def _rounded(event: Note | Pedal) -> dict[str, Any]:
+def rounded(event: Note | Pedal) -> dict[str, Any]:
     """The event's fields, times to the microsecond: below a sample, and half as many bytes."""
     return asdict(event) | {"onset": round(event.onset, 6), "offset": round(event.offset, 6)}

@@ -60,7 +60,9 @@ class Settings(BaseSettings):
     max_recording_bytes: Annotated[int, Field(gt=0)] = 5 * 1024**3
     upload_part_bytes: Annotated[int, Field(ge=16 * 1024, le=1024**3)] = 5 * 1024**2
     upload_hours: Seconds = 72
+    fetch_seconds: Seconds = 1800
     slow_client_seconds: Annotated[float, Field(ge=1, le=60)] = 25
+    max_streams: Annotated[int, Field(ge=0)] = 200
     max_audio_seconds: Seconds = 3 * 3600 + 600
     probe_seconds: Annotated[float, Field(ge=1)] = 3
     probe_memory_bytes: Annotated[int, Field(ge=64 * 1024**2)] = 512 * 1024**2

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import CursorResult, and_, delete, insert, or_, select, union, update
+from sqlalchemy import CursorResult, and_, delete, func, insert, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from shared.db import now_plus
+from shared.kinds import TRANSCRIBE
 from shared.storage import export_prefix, result_prefix, shard_prefix, upload_prefix
 from shared.tables import Export, Garbage, Job, Status, Upload, WorkItem
 
@@ -82,7 +83,7 @@ def find_kept_results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, s
         job_id: ({attempt} if status is Status.PROCESSING else set())
         # results/{job}/{attempt}/…
         | {int(parts[2]) for artifact in artifacts if (parts := artifact["key"].split("/"))[0] == "results"}
-        for job_id, status, artifacts, attempt in _jobs_and_first_attempts(session, job_ids)
+        for job_id, status, artifacts, attempt in _jobs_and_attempts(session, job_ids)
     }
 
 
@@ -90,7 +91,7 @@ def find_kept_shards(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, se
     """Return which of these jobs exist, each with the attempt whose shards are in use or being made."""
     return {
         job_id: set() if status in (Status.SUCCEEDED, Status.CANCELED) else {attempt}
-        for job_id, status, _, attempt in _jobs_and_first_attempts(session, job_ids)
+        for job_id, status, _, attempt in _jobs_and_attempts(session, job_ids)
     }
 
 
@@ -105,13 +106,14 @@ def find_kept_exports(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, s
     return kept
 
 
-def _jobs_and_first_attempts(
+def _jobs_and_attempts(
     session: Session, job_ids: Sequence[UUID]
 ) -> Sequence[tuple[UUID, Status, list[dict[str, Any]], int]]:
-    """Return jobs with the latest attempt at their first item, after which their folders in storage are named."""
+    """Return jobs with the latest attempt at transcribing them, after which their folders in storage are named."""
+    is_theirs = and_(WorkItem.job_id == Job.id, WorkItem.kind == TRANSCRIBE)
     query = (
-        select(Job.id, Job.status, Job.artifacts, WorkItem.attempt)
-        .join(WorkItem, WorkItem.job_id == Job.id)
-        .where(Job.id.in_(job_ids), WorkItem.parent_id.is_(None))
+        select(Job.id, Job.status, Job.artifacts, func.coalesce(WorkItem.attempt, 0))
+        .outerjoin(WorkItem, is_theirs)  # a recording that is still to be fetched has none
+        .where(Job.id.in_(job_ids))
     )
     return [(*row,) for row in session.execute(query)]

@@ -18,14 +18,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, and_, cast, delete, func, select, update
+from sqlalchemy import ColumnElement, Text, and_, cast, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from shared import garbage, work
 from shared.db import Sessions, is_unavailable, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
-from shared.kinds import PARTS_OF_LONG, SHARD, TRANSCRIBE, NewItem
+from shared.kinds import FETCH_URL, PARTS_OF_LONG, SHARD, TRANSCRIBE, NewItem
 from shared.logs import get_logger
 from shared.quotas import Quotas, check_queued, check_stored, lock_owner
 from shared.storage import shard_prefix
@@ -38,7 +38,12 @@ CLOCK_ERROR = timedelta(hours=1)  # at most, between the clocks of web processes
 
 @dataclass(frozen=True)
 class NewJob:
-    """A validated request for a job, with the upload already in storage."""
+    """A validated request for a job, with the recording already in storage unless it is fetched from a URL.
+
+    Attributes:
+        recording_id: the upload or job under whose id the recording is stored, if not this one's.
+        upload_bytes: 0 for a recording that is fetched.
+    """
 
     id: UUID
     owner: str
@@ -48,6 +53,8 @@ class NewJob:
     filename: str | None
     upload_key: str
     upload_bytes: int
+    recording_id: UUID | None = None
+    source_url: str | None = None
     idempotency_key: str | None = None
     request_hash: str | None = None
 
@@ -94,9 +101,13 @@ def create_job(sessions: Sessions, new: NewJob, quotas: Quotas | None = None) ->
 
     Raises:
         IdempotencyConflict: the key was used for another request.
+        JobNotFound: the recording of another job or upload has been deleted.
         QuotaExceeded: the owner may not have that much queued or stored.
     """
     quotas = quotas or Quotas()
+    first = NewItem(TRANSCRIBE, input_key=new.upload_key)
+    if new.source_url is not None:
+        first = NewItem(FETCH_URL, payload={"url": new.source_url})
     job = Job(
         id=new.id,
         owner=new.owner,
@@ -107,6 +118,7 @@ def create_job(sessions: Sessions, new: NewJob, quotas: Quotas | None = None) ->
         filename=new.filename,
         upload_key=new.upload_key,
         upload_bytes=new.upload_bytes,
+        recording_id=new.recording_id,
         idempotency_key=new.idempotency_key,
         request_hash=new.request_hash,
         attempts=0,
@@ -118,11 +130,13 @@ def create_job(sessions: Sessions, new: NewJob, quotas: Quotas | None = None) ->
     try:
         with sessions.begin() as session:
             lock_owner(session, new.owner, quotas)
+            if new.recording_id and not garbage.hold_recording(session, new.owner, new.recording_id):
+                raise JobNotFound("The recording has been deleted. Upload it again.")
             session.add(job)
             session.flush()
             check_queued(session, new.owner, quotas, new.id)
             check_stored(session, new.owner, quotas, added=0)
-            work.enqueue(session, new.id, new.owner, [NewItem(TRANSCRIBE, input_key=new.upload_key)])
+            work.enqueue(session, new.id, new.owner, [first])
             session.refresh(job)
         return job, True
     except IntegrityError:
@@ -177,7 +191,7 @@ def list_jobs(
             raise InvalidCursor("The cursor is invalid. Leave it out to start from the first page.") from None
     ids = session.scalars(query).all()
     following = str(ids[limit - 1]) if len(ids) > limit else None
-    return _read_jobs(session, ids[:limit]), following
+    return read_jobs(session, ids[:limit]), following
 
 
 def _conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
@@ -227,7 +241,7 @@ def update_job(
     return get_job(session, owner, job_id)
 
 
-def _read_jobs(session: Session, job_ids: Sequence[UUID]) -> list[Job]:
+def read_jobs(session: Session, job_ids: Sequence[UUID]) -> list[Job]:
     """Read jobs in this order: all at once, or one by one if the content of a row makes that fail."""
     try:
         found = session.scalars(select(Job).where(Job.id.in_(job_ids)).order_by(Job.id.desc())).all()
@@ -272,17 +286,22 @@ def cancel_job(session: Session, owner: str, job_id: UUID) -> Job:
 
 
 def _cancel_items(session: Session, job_id: UUID) -> int:
-    """Take a job's items from their workers and drop all but the first; return the number of its latest attempt.
+    """Take a job's items from their workers and drop those that a retry makes again; return the latest attempt.
 
-    No later attempt at the first item may repeat an earlier number: folders of results are named after it.
+    A recording that has been fetched stays. No later attempt may repeat an earlier number: folders of results are
+    named after it.
     """
     work.close_attempts(session, work.of_job(job_id), "canceled")
     item = aliased(WorkItem)
     latest = select(func.max(item.attempt)).where(item.job_id == job_id).scalar_subquery()
-    first = update(WorkItem).where(WorkItem.job_id == job_id, WorkItem.parent_id.is_(None))
+    is_first = or_(
+        WorkItem.kind == TRANSCRIBE,
+        and_(WorkItem.kind == FETCH_URL, WorkItem.status != WorkStatus.SUCCEEDED),
+    )
+    first = update(WorkItem).where(WorkItem.job_id == job_id, is_first)
     first = first.values(**work.AT_REST, status=WorkStatus.CANCELED, attempt=latest, finished_at=now_plus())
     attempts = session.scalar(first.returning(WorkItem.attempt), execution_options=work.UNSYNCHRONIZED)
-    others = delete(WorkItem).where(WorkItem.job_id == job_id, WorkItem.parent_id.is_not(None))
+    others = delete(WorkItem).where(WorkItem.job_id == job_id, WorkItem.kind.not_in((TRANSCRIBE, FETCH_URL)))
     session.execute(others, execution_options=work.UNSYNCHRONIZED)
     return attempts or 0
 

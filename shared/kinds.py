@@ -10,6 +10,7 @@ from uuid import UUID
 from shared.tables import Phase
 
 TRANSCRIBE, SHARD, ASSEMBLE, EXPORT = "transcribe", "shard", "assemble", "export"
+FETCH_URL = "fetch_url"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Kind:
 
 
 KINDS = {
+    FETCH_URL: Kind(reports=True),  # fetch a recording from a URL, before it is transcribed
     TRANSCRIBE: Kind(reports=True, is_short=True),  # transcribe a recording, or split it if it is long
     SHARD: Kind(is_part_of_long=True),  # run the network on some segments of a long recording
     ASSEMBLE: Kind(reports=True, is_part_of_long=True),  # make notes from the results of all shards
@@ -90,7 +92,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Download:
-    """Progress of a checkpoint download; with `waiting`, another process downloads and these are its figures."""
+    """Progress of the download of a checkpoint or a recording.
+
+    Attributes:
+        bytes_total: 0 while it is unknown.
+        waiting: another process downloads, and these are its figures.
+    """
 
     bytes_done: int
     bytes_total: int

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from shared.config import Settings
 from shared.errors import QuotaExceeded
-from shared.tables import ApiKey, Job, Status
+from shared.tables import ApiKey, Job, Status, Upload
 
 UNCOMPRESSED, LOSSLESS = (".wav", ".wave", ".aif", ".aiff", ".au", ".caf"), (".flac", ".ape", ".wv")
 # Bytes per second of 16-bit stereo at 44.1 kHz, of the same compressed without loss, and at 320 kbit/s.
@@ -100,7 +100,12 @@ def check_stored(session: Session, owner: str, quotas: Quotas, *, added: int) ->
 
 def count_stored_bytes(session: Session, owner: str) -> int:
     """Return the bytes of all recordings and results of an owner."""
-    uploads = session.scalar(select(func.sum(Job.upload_bytes)).where(Job.owner == owner)) or 0
+    # Several jobs may share a recording, and use one that was uploaded in parts.
+    sizes = select(func.max(Job.upload_bytes).label("size")).where(Job.owner == owner)
+    recordings = sizes.group_by(func.coalesce(Job.recording_id, Job.id)).subquery()
+    used = select(Job.recording_id).where(Job.owner == owner, Job.recording_id.is_not(None))
+    unused = select(func.sum(Upload.size)).where(Upload.owner == owner, Upload.id.not_in(used))
+    uploads = (session.scalar(select(func.sum(recordings.c.size))) or 0) + (session.scalar(unused) or 0)
     return int(uploads) + int(session.scalar(_result_bytes(session.get_bind().dialect.name, owner)) or 0)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Enum,
     ForeignKey,
     Index,
+    LargeBinary,
     MetaData,
     String,
     UniqueConstraint,
@@ -118,6 +119,7 @@ class Job(Base):
     upload_bytes: Mapped[int] = mapped_column(BigInteger)  # 0 until a recording is fetched from its URL
     # the upload or job under whose id the recording is stored; None: under this job's own
     recording_id: Mapped[UUID | None] = mapped_column(Uuid)
+    upload_removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # after MT3_UPLOAD_TTL_DAYS
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_hash: Mapped[str | None] = mapped_column(String(64))
 
@@ -139,6 +141,7 @@ class Job(Base):
     # about the recording: code and detail, as in notes.json
     warnings: Mapped[list[dict[str, str]]] = mapped_column(JSON, server_default="[]")
     artifacts: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # name, content_type, size, sha256, key
+    notes_cursor: Mapped[int] = mapped_column(server_default="0")  # the number of its latest note event
 
 
 class WorkItem(Base):
@@ -234,6 +237,17 @@ class Export(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class NoteEvent(Base):
+    """Notes that were found, or taken back, while a job runs; see `shared.note_stream`. Removed with the job."""
+
+    __tablename__ = "note_events"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)  # 1, 2, 3, …
+    kind: Mapped[str] = mapped_column(String(16))  # notes, notes_withdrawn
+    content: Mapped[bytes] = mapped_column(LargeBinary)  # JSON, compressed
+
+
 class ApiKey(Base):
     """A key of a client. Only the hash is stored: the key itself is shown once, when it is made."""
 
@@ -306,11 +320,23 @@ class Lock(Base):
     until: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class Watch(Base):
+    """A period in which one scheduler process watched storage; see `shared.watches`."""
+
+    __tablename__ = "watches"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    until: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Worker(Base):
-    """The last heartbeat of a worker process. Informational only; no scheduling decision depends on it."""
+    """The last heartbeat of a worker process; no scheduling decision depends on it. An operator may drain it."""
 
     __tablename__ = "workers"
 
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
     threads: Mapped[int | None]  # how many items it runs at a time
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    draining_since: Mapped[datetime | None] = mapped_column(UtcDateTime)  # it claims nothing more

@@ -27,7 +27,7 @@ from uuid6 import uuid7
 
 from shared import garbage
 from shared.db import Sessions, now_plus
-from shared.kinds import KINDS, Claim, Held, NewItem, Progress, Result
+from shared.kinds import FETCH_URL, KINDS, Claim, Held, NewItem, Progress, Result
 from shared.tables import Attempt, Job, Phase, Status, WorkItem, WorkStatus
 
 INSERT_ROWS = 1000  # in one statement: databases limit the number of its parameters
@@ -78,16 +78,19 @@ def claim(
         WorkItem.attempts_counted < max_attempts,
     )
     # The first claim starts the job. Locked rows are skipped, so that a worker that is paused while it claims does
-    # not block the others (SQLite ignores this: it has one writer at a time).
+    # not block the others (SQLite ignores this: it has one writer at a time). Subqueries are scalar: a planner
+    # that does not know of a burst of queued rows yet would evaluate `IN (…)` once for each of them.
     job_of_item = select(WorkItem.job_id).where(is_due).scalar_subquery()
     waiting = select(Job.id).where(Job.id == job_of_item, Job.status == Status.QUEUED)
-    begun = update(Job).where(Job.id.in_(waiting.with_for_update(skip_locked=True)), Job.status == Status.QUEUED)
+    begun = update(Job).where(
+        Job.id == waiting.with_for_update(skip_locked=True).scalar_subquery(), Job.status == Status.QUEUED
+    )
     changed(session, begun.values(**_BEGUN))
     has_begun = exists().where(Job.id == WorkItem.job_id, Job.status != Status.QUEUED)
     free = select(WorkItem.id).where(is_due, has_begun).with_for_update(skip_locked=True, of=WorkItem)
     claimed = session.execute(
         update(WorkItem)
-        .where(WorkItem.id.in_(free), WorkItem.status == WorkStatus.QUEUED)
+        .where(WorkItem.id == free.scalar_subquery(), WorkItem.status == WorkStatus.QUEUED)
         .values(
             status=WorkStatus.PROCESSING,
             attempt=WorkItem.attempt + 1,
@@ -146,7 +149,7 @@ def complete(
         result: the job's result, which completes the job as well.
         unneeded: storage prefixes to record as garbage.
     """
-    _lock_job(session, held.job_id)
+    lock_job(session, held.job_id)
     done = (
         update(WorkItem)
         .where(*held_under(held))
@@ -206,7 +209,7 @@ def fail(
 
     An attempt that is not counted does not use up any of MT3_MAX_ATTEMPTS.
     """
-    _lock_job(session, held.job_id)
+    lock_job(session, held.job_id)
     error = {"error_code": code, "error_detail": detail[:1000]}
     if retry_after_seconds is not None:
         uncounted = 0 if is_counted else 1
@@ -219,13 +222,13 @@ def fail(
 
 def release(session: Session, held: Held) -> bool:
     """Release an item on shutdown: queue it again at its old position, without counting the attempt."""
-    _lock_job(session, held.job_id)
+    lock_job(session, held.job_id)
     return _requeue(session, held, held_under(held), "released", uncounted=1)
 
 
 def defer(session: Session, held: Held) -> bool:
     """Defer a recording that turned out to be long until no shards of its owner wait; do not count the attempt."""
-    _lock_job(session, held.job_id)
+    lock_job(session, held.job_id)
     if not _requeue(session, held, held_under(held), "deferred", uncounted=1, is_long=True):
         return False
     return changed(
@@ -281,9 +284,9 @@ def rescue(sessions: Sessions, *, max_attempts: int, stall_seconds: float) -> tu
     for held in found:
         # One transaction each: a row that a paused process has locked must not block the others.
         this = (WorkItem.id == held.id, WorkItem.attempt == held.attempt)
-        free = WorkItem.id.in_(select(WorkItem.id).where(*this).with_for_update(skip_locked=True))
+        free = WorkItem.id == select(WorkItem.id).where(*this).with_for_update(skip_locked=True).scalar_subquery()
         with sessions.begin() as session:
-            if not _lock_job(session, held.job_id, wait=False):
+            if not lock_job(session, held.job_id, wait=False):
                 continue
             # Each statement checks again: the worker may have made progress since.
             if _requeue(session, held, (*this, free, lost, has_attempts), "lost", error=error):
@@ -329,11 +332,11 @@ def changed(session: Session, statement: Executable) -> bool:
     return result.rowcount == 1
 
 
-def _lock_job(session: Session, job_id: UUID, *, wait: bool = True) -> bool:
+def lock_job(session: Session, job_id: UUID, *, wait: bool = True) -> bool:
     """Lock the job until the end of the transaction; return False if it is gone or already locked."""
     job = Job.id == job_id
     if not wait:
-        job = Job.id.in_(select(Job.id).where(job).with_for_update(skip_locked=True))
+        job = Job.id == select(Job.id).where(job).with_for_update(skip_locked=True).scalar_subquery()
     return changed(session, update(Job).where(job).values(owner=Job.owner))
 
 
@@ -348,7 +351,7 @@ def _requeue(
     error: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> bool:
-    """Queue an item again, and its job as well if none of its items has succeeded."""
+    """Queue an item again, and its job as well if none of its items has succeeded but the fetch of its source."""
     error = error or {}
     again = update(WorkItem).where(*guard)
     again = again.values(
@@ -363,7 +366,9 @@ def _requeue(
     if not changed(session, again):
         return False
     close_attempts(session, Attempt.item_id == held.id, outcome, **error)
-    is_begun = exists().where(WorkItem.job_id == held.job_id, WorkItem.status == WorkStatus.SUCCEEDED)
+    is_begun = exists().where(
+        WorkItem.job_id == held.job_id, WorkItem.status == WorkStatus.SUCCEEDED, WorkItem.kind != FETCH_URL
+    )
     waits = update(Job).where(Job.id == held.job_id, Job.status == Status.PROCESSING, ~is_begun)
     changed(session, waits.values(**JOB_QUEUED, **error))
     return True
@@ -417,7 +422,8 @@ def _move_back_in_line(session: Session, held: Held) -> None:
         WorkItem.status.in_((WorkStatus.QUEUED, WorkStatus.BLOCKED)),
     )
     now = select(now_plus()).scalar_subquery()  # the same time for all of them, so that they stay in order
-    moved = update(WorkItem).where(WorkItem.id.in_(left.with_for_update(skip_locked=True)))
+    free = WorkItem.id.in_(left.with_for_update(skip_locked=True))
+    moved = update(WorkItem).where(WorkItem.job_id == held.job_id, free)
     changed(session, moved.values(served_at=now))
 
 

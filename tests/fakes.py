@@ -69,6 +69,7 @@ class FakeEngine:
         audio: AudioStream,
         options: dict[str, Any],
         progress: Callable[[Progress], None],
+        on_result: Callable[[Any], None] | None = None,
     ) -> Transcription:
         progress(Progress(1.0, 2.0))
         self.running.set()

@@ -17,7 +17,19 @@ from shared.errors import QuotaExceeded
 from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
-from web import corrections, cors, exports, health, login, metrics, models, resumable, shares, transcriptions
+from web import (
+    corrections,
+    cors,
+    events,
+    exports,
+    health,
+    login,
+    metrics,
+    models,
+    resumable,
+    shares,
+    transcriptions,
+)
 from web.access import SECURITY_SCHEMES, current_owner, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
 from web.credentials import Credentials
@@ -28,6 +40,7 @@ from web.limits import limit_requests, refuse_over_quota
 from web.log_context import log_owner
 from web.schemas import Problem
 from web.services import EXTENSION, Services
+from web.sources import declare_json
 from web.strict import refuse_unknown
 from web.uploads import check_default_model
 
@@ -87,7 +100,18 @@ def create_app(
         credentials=Credentials(sessions),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
-    for module in (transcriptions, resumable, exports, corrections, shares, models, login, health, metrics):
+    for module in (
+        transcriptions,
+        resumable,
+        events,
+        exports,
+        corrections,
+        shares,
+        models,
+        login,
+        health,
+        metrics,
+    ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(shares.shared_blueprint)
     app.register_blueprint(shares.page_blueprint)
@@ -101,6 +125,7 @@ def create_app(
 def _declare_problems(spec: dict[str, Any] | str) -> dict[str, Any] | str:
     """Declare the content type of errors in OpenAPI: APIFlask takes every response for `application/json`."""
     assert isinstance(spec, dict)
+    declare_json(spec)
     declare_access(spec)
     problems = [{"$ref": f"#/components/schemas/{name}"} for name in ("HTTPError", "ValidationError")]
     for path in spec["paths"].values():

@@ -34,12 +34,16 @@ CONNECTIONS = 2048  # per worker; slow clients are disconnected before there are
 )
 @click.option("--app", default="web.asgi:app", show_default=True, help="ASGI application to serve.")
 @click.option("--insecure", is_flag=True, help="Listen on an address that others reach, without MT3_AUTH=keys.")
-def main(host: str, port: int, workers: int, app: str, insecure: bool) -> None:
+@click.option(
+    "--published-at", metavar="ADDRESS:PORT", help="Where clients reach it, if a container's port is mapped."
+)
+def main(host: str, port: int, workers: int, app: str, insecure: bool, published_at: str | None) -> None:
     """Serve the web page and the API."""
     settings = read_settings()  # report a wrong setting once, not once per worker
     configure_logs(settings)
     try:
-        if warning := check_exposure(settings, host, is_accepted=insecure):
+        reached_at = published_at.rpartition(":")[0].strip("[]") if published_at else host
+        if warning := check_exposure(settings, reached_at, is_accepted=insecure):
             show_warning(warning)
         create_app(settings)  # fail here rather than in every worker, again and again
     except ServiceError as error:

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from io import BytesIO
 from types import FrameType
 from typing import IO, Any
 from urllib.parse import quote, unquote_to_bytes, urlsplit
+from uuid import UUID
 
 from flask import Flask, Response, request
 from structlog.contextvars import bound_contextvars
@@ -34,8 +35,11 @@ from shared.logs import get_logger
 from shared.processes import die_with_parent
 from web.access import refuse_without_key
 from web.errors import no_room, problem, upload_too_large
+from web.events import read_news, too_many_streams
 from web.limits import REPEATED
 from web.request_log import REQUEST_ID, ROUTE, Exchange
+from web.services import EXTENSION, Services
+from web.streams import ENVIRON, News, Streams, Watch
 from web.workload import Workload, workload_of
 
 Message = dict[str, Any]
@@ -66,13 +70,14 @@ class Refused(Exception):  # noqa: N818
 
 @dataclass
 class Answer:
-    """A view's response: `start` has been read from its body, `rest` has not."""
+    """A view's response: `start` has been read from its body, `rest` has not. `watch` asks for a stream."""
 
     status: int
     headers: list[tuple[str, str]]
     start: bytes
     rest: Iterator[bytes] | None = None
     close: Callable[[], None] | None = None
+    watch: Watch | None = None
 
     @property
     def is_final(self) -> bool:
@@ -97,8 +102,12 @@ class AsgiApp:
         self._patience = patience
         self._pools = {load: ThreadPoolExecutor(count, load.value) for load, count in THREADS.items()}
         self._files = ThreadPoolExecutor(4, "files")
+        self._poller = ThreadPoolExecutor(1, "events")
         self._ending = asyncio.Event()
         self._waiting = 0
+        services: Services = flask_app.extensions[EXTENSION]
+        self._services = services
+        self._streams = Streams(self._read_news, limit=services.settings.max_streams, patience=patience)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handle one request or the server's lifespan."""
@@ -109,7 +118,7 @@ class AsgiApp:
 
     def close(self) -> None:
         """Shut down the thread pools."""
-        for pool in (*self._pools.values(), self._files):
+        for pool in (*self._pools.values(), self._files, self._poller):
             pool.shutdown()
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -126,6 +135,7 @@ class AsgiApp:
 
         def end(_number: int, _frame: FrameType | None) -> None:
             loop.call_soon_threadsafe(self._ending.set)
+            loop.call_soon_threadsafe(self._streams.close)
 
         # The server's own handler still runs: the event loop calls it through a file descriptor.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -142,9 +152,16 @@ class AsgiApp:
                 # The server drops a Content-Length beside it. A proxy that relied on the length may have sent
                 # bytes that would now be read as a request of their own (RFC 9112, 6.3).
                 answer.headers.append(("Connection", "close"))
+            if answer.watch is not None and self._streams.is_full:
+                refused = too_many_streams(environ["PATH_INFO"])
+                answer = Answer(refused.status_code, list(refused.headers), refused.data)
             answer.headers.append((REQUEST_ID, exchange.request_id))
             exchange.status = answer.status
-            await self._send(answer, exchange.counting(send))
+            counting = exchange.counting(send)
+            if answer.watch is None:
+                await self._send(answer, counting)
+            else:
+                await self._streams.serve(answer.watch, _encoded(answer.headers), receive, counting)
         finally:
             exchange.end()
             with suppress(OSError):  # closing writes again what a full disk refused
@@ -278,7 +295,16 @@ class AsgiApp:
         if is_done and close is not None:
             close()
         status, headers = started
-        return Answer(status, headers, start) if is_done else Answer(status, headers, start, rest, close)
+        watch = environ.get(ENVIRON) if environ["REQUEST_METHOD"] == "GET" else None
+        if watch is not None:
+            headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        return (
+            Answer(status, headers, start, watch=watch) if is_done else Answer(status, headers, start, rest, close)
+        )
+
+    async def _read_news(self, after: Mapping[UUID, int]) -> Mapping[UUID, News]:
+        news: Mapping[UUID, News] = await self._in_thread(self._poller, read_news, self._services, after)
+        return news
 
     async def _wait(self, environ: Environ, answer: Answer, receive: Receive, seconds: float) -> Answer:
         """Run the view repeatedly until its response is final, `seconds` have passed or the client is gone."""
@@ -315,7 +341,7 @@ class AsgiApp:
     # --- the answer ----------------------------------------------------------------------------------------
 
     async def _send(self, answer: Answer, send: Send) -> None:
-        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+        headers = _encoded(answer.headers)
         storage = self._pools[Workload.STORAGE]
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -377,6 +403,10 @@ def wait_seconds(prefer: str | None) -> float:
         with suppress(KeyError, ValueError):
             return min(MAX_WAIT_SECONDS, max(0.0, float(options["wait"])))
     return 0.0
+
+
+def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def _end_with_parent() -> None:

@@ -36,6 +36,7 @@ STATUS_OF = {
     "upload_incomplete": 409,
     "checksum_mismatch": 422,
     "unavailable": 503,
+    "notes_gone": 410,
 }
 CODE_OF = {
     400: "bad_request",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy.orm import Session
+
 from checkpoints.errors import DownloadError, LockTimeoutError
 from shared.jobs import ShardsProgress
-from shared.line import Place
+from shared.line import Place, WaitingLine
 from shared.tables import Job, Status
 
 NO_WORKER = "No worker is running: the transcription goes on as soon as one is started."
@@ -52,3 +54,11 @@ class JobState:
 
 
 UNKNOWN = JobState()
+
+
+def read_state(line: WaitingLine, session: Session, job: Job, shards: ShardsProgress | None) -> JobState:
+    """Return the state of a job, given the progress of its shards."""
+    place = line.place(session, job)
+    is_paused = job.status is Status.PROCESSING and shards is not None and not shards.running
+    workers = place.workers if place else line.count_workers(session) if is_paused else None
+    return JobState(place, shards, workers)

@@ -22,6 +22,7 @@ from shared import uploads
 from shared.errors import ObjectMissing, ServiceError
 from shared.logs import get_logger
 from shared.parts import Parts, hash_object, make_parts
+from shared.quotas import check_stored, lock_owner, quotas_of
 from shared.tables import Upload
 from shared.uploads import ChecksumMismatch, UploadIncomplete, UploadNotFound
 from web.access import current_owner
@@ -109,6 +110,9 @@ def create(body: NewUpload) -> tuple[dict[str, Any], int, dict[str, str]] | Resp
         raise EmptyUpload("The file is empty. Choose another file.")
     if body.size > settings.max_recording_bytes:
         return upload_too_large(settings.max_recording_bytes)
+    quotas = quotas_of(settings)
+    with services().sessions() as session:
+        check_stored(session, current_owner(), quotas, added=body.size)
     upload_id = UUID(str(uuid7()))
     new = uploads.NewUpload(
         id=upload_id,
@@ -121,7 +125,9 @@ def create(body: NewUpload) -> tuple[dict[str, Any], int, dict[str, str]] | Resp
         token=make_parts(services().storage).begin(upload_id, body.content_type),
     )
     with services().sessions.begin() as session:
+        lock_owner(session, current_owner(), quotas)
         upload = uploads.create_upload(session, new, hours=settings.upload_hours)
+        check_stored(session, current_owner(), quotas, added=0)
     return _view(upload, {}), 201, {"Location": url_for(".show", upload_id=upload_id)}
 
 

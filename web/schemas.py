@@ -14,7 +14,7 @@ from werkzeug.datastructures import FileStorage
 
 from mt3_infer.exports import FORMATS
 from shared.exports import ExportState
-from shared.jobs import eta_seconds
+from shared.jobs import ShardsProgress, eta_seconds
 from shared.kinds import Download
 from shared.logs import get_logger
 from shared.tables import Job, Phase, Status
@@ -349,7 +349,7 @@ def _error(error: tuple[str, str] | None) -> ErrorView | None:
     return None if error is None else ErrorView(code=error[0], detail=error[1])
 
 
-def _queue(state: JobState) -> QueueView | None:
+def view_queue(state: JobState) -> QueueView | None:
     """Return the place of a queued job; the time is rounded to what the estimate is worth."""
     if state.place is None:
         return None
@@ -366,35 +366,13 @@ def view_job(job: Job, *, ttl: timedelta, state: JobState = UNKNOWN) -> Transcri
         ttl: how long a job that has ended is kept.
     """
     shards = state.shards
-    seconds_done, eta = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC))
-    attempts = job.attempts
-    if shards is not None:
-        seconds_done = shards.seconds_done
-        eta = shards.eta_seconds if job.status is Status.PROCESSING else None
-        attempts = max(attempts, shards.attempts)
-    fraction = None
-    if job.status is Status.SUCCEEDED:
-        fraction = 1.0
-    elif job.audio_seconds_total:
-        fraction = round(min(1.0, seconds_done / job.audio_seconds_total), 4)
-    error = None
-    if job.status is Status.FAILED and job.error_code:
-        error = _error((job.error_code, job.error_detail or ""))
     return TranscriptionView(
         id=str(job.id),
         links=_links(job),
         status=job.status,
         phase=job.phase,
-        progress=ProgressView(
-            audio_seconds_done=round(seconds_done, 3),
-            audio_seconds_total=job.audio_seconds_total,
-            fraction=fraction,
-            eta_seconds=eta,
-            download=_download(job),
-            shards_done=shards.done if shards else None,
-            shards_total=shards.total if shards else None,
-        ),
-        queue=_queue(state),
+        progress=view_progress(job, shards),
+        queue=view_queue(state),
         model=job.model,
         options=job.options,
         filename=job.filename,
@@ -403,14 +381,41 @@ def view_job(job: Job, *, ttl: timedelta, state: JobState = UNKNOWN) -> Transcri
         started_at=job.started_at,
         finished_at=job.finished_at,
         expires_at=job.finished_at and job.finished_at + ttl,
-        attempts=attempts,
+        attempts=max(job.attempts, shards.attempts) if shards else job.attempts,
         note_count=job.note_count,
-        error=error,
+        error=view_error(job),
         last_error=_error(state.last_error(job)),
         hint=state.hint(job),
         warnings=[WarningView(**warning) for warning in job.warnings],
         artifacts=[view_artifact(job.id, artifact) for artifact in job.artifacts],
     )
+
+
+def view_progress(job: Job, shards: ShardsProgress | None = None) -> ProgressView:
+    """Return the progress of a job, or of its shards if it is split."""
+    seconds_done, eta = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC))
+    if shards is not None:
+        seconds_done = shards.seconds_done
+        eta = shards.eta_seconds if job.status is Status.PROCESSING else None
+    fraction = 1.0 if job.status is Status.SUCCEEDED else None
+    if fraction is None and job.audio_seconds_total:
+        fraction = round(min(1.0, seconds_done / job.audio_seconds_total), 4)
+    return ProgressView(
+        audio_seconds_done=round(seconds_done, 3),
+        audio_seconds_total=job.audio_seconds_total,
+        fraction=fraction,
+        eta_seconds=eta,
+        download=_download(job),
+        shards_done=shards.done if shards else None,
+        shards_total=shards.total if shards else None,
+    )
+
+
+def view_error(job: Job) -> ErrorView | None:
+    """Return why a job failed; None if it did not."""
+    if job.status is not Status.FAILED or not job.error_code:
+        return None
+    return _error((job.error_code, job.error_detail or ""))
 
 
 def view_artifact(job_id: UUID, artifact: dict[str, Any]) -> ArtifactView:

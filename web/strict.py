@@ -31,7 +31,8 @@ def refuse_unknown(view: Any, request: FormRequest) -> None:
     if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
         _refuse((*request.form, *request.files), body, "form field")
     elif body and request.is_json and isinstance(content := request.get_json(), dict):
-        _refuse(content, body, "field")
+        spec = _spec(view)
+        _refuse(content, set(_fields(spec.get("json_body") or spec["body"])), "field")
 
 
 def nearest(name: str, known: Collection[str]) -> str:

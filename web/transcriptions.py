@@ -18,11 +18,11 @@ from shared.db import reading
 from shared.errors import JobNotFound, ServiceError
 from shared.logs import get_logger
 from shared.quotas import quotas_of
-from shared.tables import Job, Status
+from shared.tables import Job
 from web.access import current_owner
 from web.downloads import send_object, sound_type
 from web.errors import InvalidRequest
-from web.job_state import JobState
+from web.job_state import read_state
 from web.schemas import (
     ArtifactQuery,
     Changes,
@@ -35,6 +35,7 @@ from web.schemas import (
     show_job,
 )
 from web.services import services
+from web.sources import JsonTranscription, create_from_json, or_json
 from web.uploads import check_metadata, display_name, receive, resolve_model
 from web.workload import Workload, works_with
 
@@ -50,6 +51,7 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 @blueprint.post("")
 @blueprint.input(CreateHeaders, location="headers", arg_name="headers")
+@or_json
 @blueprint.input(NewTranscription, location="form_and_files", arg_name="form")
 @blueprint.output(TranscriptionView, status_code=202, description="Accepted. Poll the URL in `Location`.")
 @blueprint.doc(
@@ -60,9 +62,14 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     responses=[413, 503],
 )
 @works_with(Workload.STORAGE)
-def create(headers: CreateHeaders, form: NewTranscription) -> tuple[dict[str, Any], int, dict[str, str]]:
+def create(
+    headers: CreateHeaders, form: NewTranscription | JsonTranscription
+) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Create a job."""
-    job = receive(services(), form, idempotency_key=headers.idempotency_key)
+    if isinstance(form, JsonTranscription):
+        job = create_from_json(services(), form, idempotency_key=headers.idempotency_key)
+    else:
+        job = receive(services(), form, idempotency_key=headers.idempotency_key)
     headers_out = {"Location": url_for(".show", job_id=job.id)}
     if job.finished_at is None:
         headers_out["Retry-After"] = "1"
@@ -86,7 +93,7 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     with services().sessions() as session:
         page, cursor = jobs.list_jobs(session, current_owner(), filters, limit=query.limit, cursor=query.cursor)
         progress = jobs.shards_progress(session, page, datetime.now(UTC))
-        shown = [(job, _state(session, job, progress.get(job.id))) for job in page]
+        shown = [(job, read_state(services().line, session, job, progress.get(job.id))) for job in page]
     items = []
     for job, state in shown:
         try:
@@ -213,6 +220,8 @@ def audio(job_id: UUID, query: ArtifactQuery) -> Response:
     """Return the recording, or redirect to it."""
     with services().sessions() as session:
         job = jobs.get_job(session, current_owner(), job_id)
+    if not job.upload_bytes:
+        raise JobNotFound(f"The recording of transcription {job_id} has not been fetched yet.")
     return send_object(
         job.upload_key,
         content_type=sound_type(job.filename),
@@ -253,15 +262,7 @@ def _dump(job: Job) -> dict[str, Any]:
 
 def _view_in(session: Session, job: Job) -> dict[str, Any]:
     progress = jobs.shards_progress(session, [job], datetime.now(UTC))
-    return show_job(job, ttl=_ttl(), state=_state(session, job, progress.get(job.id)))
-
-
-def _state(session: Session, job: Job, shards: jobs.ShardsProgress | None) -> JobState:
-    line = services().line
-    place = line.place(session, job)
-    is_paused = job.status is Status.PROCESSING and shards is not None and not shards.running
-    workers = place.workers if place else line.count_workers(session) if is_paused else None
-    return JobState(place, shards, workers)
+    return show_job(job, ttl=_ttl(), state=read_state(services().line, session, job, progress.get(job.id)))
 
 
 def _ttl() -> timedelta:

@@ -129,6 +129,7 @@ class TranscriptionEngine:
         audio: AudioStream,
         options: dict[str, Any],
         progress: Callable[[Progress], None],
+        on_result: Callable[[Any], None] | None = None,
     ) -> Transcription:
         """Return the transcription of a recording that was opened for this model.
 
@@ -136,7 +137,9 @@ class TranscriptionEngine:
             MT3Error: the recording or the options are at fault; see its `code`.
             SilentAudioError: the recording is silent.
         """
-        transcription = model.transcribe(audio, progress=progress, estimates=self._estimates, **options)
+        transcription = model.transcribe(
+            audio, progress=progress, on_result=on_result, estimates=self._estimates, **options
+        )
         refuse_silence(audio)
         return transcription
 

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from shared import backlog, worker_registry
 from shared.config import Settings
 from shared.db import Sessions
+from shared.kinds import KINDS
 from shared.logs import get_logger
 from shared.metrics import disk_metrics
 
@@ -25,7 +26,10 @@ MEASURE_SECONDS = 4.0  # scrapes in quick succession share one measurement
 LEASES_EXPIRED = Counter("mt3_leases_expired", "Items taken back from a lost or hanging worker.", ["kind"])
 ATTEMPTS_EXHAUSTED = Counter("mt3_attempts_exhausted", "Items that failed for lack of attempts.", ["kind"])
 STORED_BYTES = Gauge("mt3_stored_bytes", "Bytes in storage, by the last search of all of it.", ["folder"])
-SWEEP_STOPPED = Gauge("mt3_sweep_stopped", "1 if orphans are kept because storage is newer than the database.")
+UNKNOWN_BYTES = Gauge("mt3_unknown_bytes", "Bytes of unknown jobs, kept as the database may be older.")
+for kind in KINDS:  # so that the first one is an increase
+    LEASES_EXPIRED.labels(kind)
+    ATTEMPTS_EXHAUSTED.labels(kind)
 
 
 class QueueCollector(Collector):

@@ -3,6 +3,7 @@
 These are jobs that ended long ago; files of deleted jobs, once no worker can still be writing them; and orphans:
 recordings whose row was never written, results, shards and exports of lost attempts, parts of unfinished writes.
 The database decides what is an orphan, not its name, and only if it is old: what is being written is recent.
+Files of a time that the database does not know, as after a restore, are kept: see `shared.watches`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 from uuid import UUID
 
-from shared import garbage, jobs, uploads, worker_registry
+from shared import garbage, jobs, uploads, watches, worker_registry
 from shared.config import Settings
 from shared.db import Sessions
 from shared.errors import ServiceError
@@ -22,6 +23,8 @@ from shared.locks import DatabaseLock
 from shared.logs import get_logger
 from shared.parts import make_parts, parts_prefix
 from shared.storage import ListedObject, ObjectStorage, export_prefix, result_prefix, shard_prefix, upload_prefix
+from shared.watches import Watcher
+from worker.scheduler_metrics import STORED_BYTES, UNKNOWN_BYTES
 from worker.steps import Steps
 
 log = get_logger(__name__)
@@ -44,6 +47,37 @@ FIND_KEPT = {
 }
 
 
+@dataclass(frozen=True)
+class Group:
+    """Objects of one job, and of one of its attempts or exports."""
+
+    job_id: UUID
+    number: int | None
+    oldest: datetime
+    newest: datetime
+    size: int
+
+
+@dataclass
+class Search:
+    """A search of all of storage for orphans, and the ones that it had to keep."""
+
+    old: datetime
+    watches: list[tuple[datetime, datetime]]
+    kept: int = 0
+    kept_bytes: int = 0
+
+    def may_remove(self, orphan: Group) -> bool:
+        """Return True for an orphan that is old, and from a time of which the database knows all jobs."""
+        if orphan.newest >= self.old:
+            return False
+        if all(watches.was_watched(moment, self.watches) for moment in (orphan.oldest, orphan.newest)):
+            return True
+        self.kept += 1
+        self.kept_bytes += orphan.size
+        return False
+
+
 @dataclass
 class Sweeper:
     """Removes everything that is due at each `tick`, unless another process holds the lock."""
@@ -53,7 +87,9 @@ class Sweeper:
     storage: ObjectStorage
     lock: DatabaseLock
     _steps: Steps = field(default_factory=Steps, init=False)
+    _watcher: Watcher = field(default_factory=Watcher, init=False)
     _searched: float = field(default=float("-inf"), init=False)
+    _search: Search = field(init=False)
 
     def tick(self) -> None:
         """Remove everything that is due; retry at the next tick if a dependency is unavailable."""
@@ -62,6 +98,8 @@ class Sweeper:
     def _sweep(self) -> None:
         if not self.lock.hold():
             return
+        with self.sessions.begin() as session:
+            self._watcher.record(session)
         self.expire_jobs()
         self.expire_uploads()
         self.remove_garbage()
@@ -107,6 +145,8 @@ class Sweeper:
     def remove_orphans(self) -> None:
         """Search all of storage and remove old objects that belong to no job or to a stale attempt."""
         old = datetime.now(UTC) - timedelta(hours=self.settings.orphan_hours)
+        with self.sessions() as session:
+            self._search = Search(old, watches.list_watches(session))
         removed = 0
         try:
             with self.sessions() as session:
@@ -116,23 +156,31 @@ class Sweeper:
             self._go_on_after("unfinished uploads", error)
         for top in PREFIXES:
             try:
-                removed += self._remove_orphans_below(top, old)
+                removed += self._remove_orphans_below(top)
             except ServiceError as error:
                 self._go_on_after(top, error)
         if removed:
             log.info("orphans_removed", count=removed)
+        if self._search.kept:
+            log.warning("unknown_files_kept", count=self._search.kept, bytes=self._search.kept_bytes)
+        UNKNOWN_BYTES.set(self._search.kept_bytes)
 
-    def _remove_orphans_below(self, top: str, old: datetime) -> int:
-        removed, prefix = 0, PREFIXES[top]
-        owned = self._owned(top, old)
+    def _remove_orphans_below(self, top: str) -> int:
+        removed, stored, prefix = 0, 0, PREFIXES[top]
+        owned = self._groups(top)
         while batch := list(islice(owned, BATCH)):
             if not self.lock.hold():
                 break
             with self.sessions() as session:
-                kept = FIND_KEPT[top](session, [job_id for job_id, _ in batch])
-            for job_id, attempt in batch:
-                if job_id not in kept or (attempt is not None and attempt not in kept[job_id]):
+                kept = FIND_KEPT[top](session, [group.job_id for group in batch])
+            for group in batch:
+                job_id, attempt = group.job_id, group.number
+                stored += group.size
+                if job_id in kept and (attempt is None or attempt in kept[job_id]):
+                    continue
+                if self._search.may_remove(group):
                     removed += self._try_remove(prefix(job_id) if attempt is None else prefix(job_id, attempt))
+        STORED_BYTES.labels(top.strip("/")).set(stored)
         return removed
 
     def _try_remove(self, prefix: str) -> bool:
@@ -149,12 +197,14 @@ class Sweeper:
         log.warning("storage_refused", subject=subject, error=str(error))
         self.storage.check()
 
-    def _owned(self, top: str, old: datetime) -> Iterator[tuple[UUID, int | None]]:
-        """Yield job and number, if any, of every group of objects that are all old."""
+    def _groups(self, top: str) -> Iterator[Group]:
+        """Yield every group of objects that were written for the same job and number."""
         for owner, objects in groupby(self.storage.list_objects(top), _owner):
-            newest = max(entry.modified for entry in objects)
-            if owner is not None and newest < old:
-                yield owner
+            entries = list(objects)
+            if owner is not None:
+                newest = max(entry.modified for entry in entries)
+                oldest = min(entry.modified for entry in entries)
+                yield Group(*owner, oldest, newest, sum(entry.size for entry in entries))
 
 
 def _owner(entry: ListedObject) -> tuple[UUID, int | None] | None:

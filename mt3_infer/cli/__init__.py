@@ -19,6 +19,7 @@ from checkpoints.cli import COMMANDS as CHECKPOINT_COMMANDS
 from checkpoints.cli import human_size
 from mt3_infer.cli.evaluating import compare_command, evaluate_command
 from mt3_infer.cli.exporting import export_command
+from mt3_infer.cli.serving import jobs_group, submit_command
 from mt3_infer.cli.transcribing import transcribe_command
 from mt3_infer.model import DISTRIBUTION, library_version
 
@@ -105,7 +106,15 @@ def list_command(as_json: bool) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-for _command in (transcribe_command, export_command, evaluate_command, compare_command, *CHECKPOINT_COMMANDS):
+for _command in (
+    transcribe_command,
+    export_command,
+    evaluate_command,
+    compare_command,
+    submit_command,
+    jobs_group,
+    *CHECKPOINT_COMMANDS,
+):
     main.add_command(_command)
 
 

@@ -88,7 +88,7 @@ class Ledger:
         """Run each clip undisturbed, for its expected notes."""
         ids = [self.submit(number) for number in range(len(self.clips))]
         self.wait_for_all()
-        self.truth = [self._notes(job_id) for job_id in ids]
+        self.truth = [self.notes(job_id) for job_id in ids]
         assert len({json.dumps(notes) for notes in self.truth}) == len(self.clips), (
             "the clips have different notes"
         )
@@ -146,7 +146,7 @@ class Ledger:
             lost=len(lost),
             doubled=sum(count > (job_id in meant_to_succeed) for job_id, count in finishes.items()),
             unexpected=len(status.keys() - self.accepted.keys()),
-            wrong=sum(self._notes(job_id) != self.truth[self.accepted[job_id]] for job_id in done),
+            wrong=sum(self.notes(job_id) != self.truth[self.accepted[job_id]] for job_id in done),
             stale=stale,
             changed=len(sql("SELECT job FROM changes")),
             refused=self.stack.logged("stale_finish_refused"),
@@ -185,7 +185,8 @@ class Ledger:
             if str(worker) in killed
         ]
 
-    def _notes(self, job_id: str) -> Any:
+    def notes(self, job_id: str) -> Any:
+        """Return the notes that the service has for a job."""
         job = self.stack.client.job(job_id)
         return json.loads(self.stack.client.artifact(job, "notes.json"))["notes"]
 

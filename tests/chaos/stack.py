@@ -232,6 +232,7 @@ class Stack:
         postgres = servers.make_postgres(self.folder, self._postgres_port)
         self.postgres.command, self.postgres.user = postgres.command, postgres.user
         self.postgres.cwd = postgres.data
+        self._open_postgres(postgres)
         self._wait_for_waiting("database", ours)
         self.postgres.start()
         self.wait(postgres.answers, "PostgreSQL")
@@ -241,6 +242,9 @@ class Stack:
         self.s3.start()
         self._wait_for_waiting("redis", self.workers)
         self.redis.start()
+
+    def _open_postgres(self, postgres: servers.Postgres) -> None:
+        """Let other hosts reach PostgreSQL: there are none."""
 
     def _migrate(self) -> None:
         assert self.migrations.process is not None

@@ -7,10 +7,14 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -100,6 +104,53 @@ def test_only_shards_in_progress_are_repeated_after_a_kill(two_workers: TwoWorke
     attempts = [attempt for _, attempt, _ in two_workers.shards(job_id)]
     assert sum(attempts) - len(attempts) <= 1, "the one that the killed worker was at"
     assert two_workers.notes(job_id) == two_workers.notes(undisturbed["id"])
+
+
+def test_notes_sent_while_a_worker_dies_are_the_final_ones(two_workers: TwoWorkers, recording: bytes) -> None:
+    """One client polls the notes, one follows the events; the second worker, if it still runs, dies meanwhile."""
+    client = two_workers.client
+    job_id = client.submit(recording).json["id"]
+    events: list[tuple[str, dict[str, Any]]] = []
+    following = threading.Thread(target=follow, args=(two_workers.service.url, job_id, events))
+    following.start()
+    polled: dict[int, dict[str, Any]] = {}
+    cursor, is_complete, before_the_end = "0", False, 0
+    while not is_complete:
+        page = client.get(f"/v1/transcriptions/{job_id}/notes?after={cursor}").json
+        for note_id in page["withdrawn"]:
+            del polled[note_id]
+        polled |= {note.pop("id"): note for note in page["notes"]}
+        cursor, is_complete = page["cursor"], page["complete"]
+        if page["status"] == "processing":
+            before_the_end = max(before_the_end, len(polled))
+        if before_the_end and two_workers.second.is_running():
+            two_workers.second.kill()
+        time.sleep(0.1)
+    following.join(60)
+    followed: dict[int, dict[str, Any]] = {}
+    for kind, data in events:
+        if kind == "notes_withdrawn":
+            for note_id in data["ids"]:
+                del followed[note_id]
+        elif kind == "notes":
+            followed |= {note.pop("id"): note for note in data["notes"]}
+    final = sorted(map(str, two_workers.notes(job_id)))
+    assert before_the_end > 10
+    assert events[-1] == ("end", {"status": "succeeded", "note_count": len(final), "error": None})
+    assert {"status", "progress", "notes"} <= {kind for kind, _ in events}
+    assert sorted(map(str, polled.values())) == sorted(map(str, followed.values())) == final
+
+
+def follow(url: str, job_id: str, events: list[tuple[str, dict[str, Any]]]) -> None:
+    """Append the kind and the data of all events."""
+    with urllib.request.urlopen(f"{url}/v1/transcriptions/{job_id}/events", timeout=60) as stream:
+        kind = ""
+        for line in stream:
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            if name == "event":
+                kind = value
+            elif name == "data":
+                events.append((kind, json.loads(value)))
 
 
 def test_cancel_stops_a_shard_and_delete_leaves_no_object(two_workers: TwoWorkers, recording: bytes) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tests import servers
 from tests.client import ServiceClient
 
 ROOT = Path(__file__).parents[2]
+PASSWORDS = {"POSTGRES_PASSWORD": "pg", "REDIS_PASSWORD": "redis-secret", "MT3_S3_SECRET_ACCESS_KEY": "s3-secret"}
 SERVICES = ("migrate", "web", "scheduler", "worker")
 
 pytestmark = pytest.mark.integration
@@ -31,8 +33,9 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    """Return the file as Compose reads it with an empty .env."""
+    """Return the file as Compose reads it with an .env of passwords alone."""
     text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / "docker-compose.yml").read_text())
+    text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: PASSWORDS[match[1]], text)
     assert "${" not in text
     parsed: dict[str, Any] = yaml.safe_load(text)
     return parsed
@@ -50,7 +53,7 @@ def stack(
 
     def localized(text: str) -> str:
         for old, new in {
-            "postgresql://mt3:mt3@postgres:5432/mt3": postgres_url,
+            "postgresql://mt3:pg@postgres:5432/mt3": postgres_url,
             "redis:6379": f"127.0.0.1:{ports['redis']}",
             "s3:9000": f"127.0.0.1:{ports['s3']}",
             "0.0.0.0:9000": f"127.0.0.1:{ports['s3']}",
@@ -103,7 +106,7 @@ def test_every_setting_in_the_file_exists(compose: dict[str, Any]) -> None:
 def test_every_process_reads_the_settings_in_the_env_file(compose: dict[str, Any]) -> None:
     for name in (*SERVICES, "worker-gpu"):
         assert compose["services"][name]["env_file"] == [{"path": ".env", "required": False}]
-    named = set(re.findall(r"\$\{(\w+):-", (ROOT / "docker-compose.yml").read_text()))
+    named = set(re.findall(r"\$\{(\w+):", (ROOT / "docker-compose.yml").read_text()))
     example = set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.M))
     assert named <= example, "what the file takes from .env is explained in .env.example"
 
@@ -116,7 +119,40 @@ def test_services_start_after_what_they_need(compose: dict[str, Any]) -> None:
     for name, service in services.items():
         assert "image" in service or (ROOT / service["build"]["dockerfile"]).is_file(), name
         for volume in service.get("volumes", []):
+            if ":" not in volume:
+                continue  # one of the container's own
             assert volume.split(":")[0] in compose["volumes"]
+
+
+def test_no_password_has_a_default_and_make_env_makes_them_up(compose: dict[str, Any], tmp_path: Path) -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert set(re.findall(r"\$\{(\w+):\?", text)) == set(PASSWORDS)
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    command = [sys.executable, str(ROOT / "deploy/make_env.py")]
+    written = []
+    for _ in range(2):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        written.append((tmp_path / ".env").read_text())
+    assert "stays as it is" in done.stdout
+    assert written[0] == written[1]
+    values = dict(re.findall(r"^(\w+)=(.+)$", written[0], re.M))
+    assert len({values[name] for name in PASSWORDS}) == 3
+    assert all(len(values[name]) >= 32 for name in PASSWORDS)
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+    (tmp_path / ".env").write_text("REDIS_PASSWORD=x\n")
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "POSTGRES_PASSWORD, MT3_S3_SECRET_ACCESS_KEY" in refused.stderr
+
+
+def test_our_containers_write_nothing_but_volumes_and_pass_signals_on(compose: dict[str, Any]) -> None:
+    for name in (*SERVICES, "worker-gpu"):
+        service = compose["services"][name]
+        assert (service["init"], service["read_only"], service["cap_drop"]) == (True, True, ["ALL"]), name
+        assert "/tmp" in service["volumes"], "on the disk: recordings are larger than memory"
+    for name in ("web", "worker"):
+        assert compose["services"][name]["healthcheck"]["start_period"] == "60s"
+        assert compose["services"][name]["deploy"]["resources"]["limits"]["memory"]
 
 
 def test_gpu_worker_requests_a_gpu_and_needs_its_profile(compose: dict[str, Any]) -> None:
@@ -140,7 +176,7 @@ def test_the_image_of_the_worker_contains_no_sound_font_of_a_package() -> None:
     fonts = {font.name for font in package.rglob("*.sf*")}
     assert fonts, "pretty_midi contains a sound font under the GPL"
     layers = re.findall(r"^RUN (?:.*\\\n)*.*", (ROOT / "worker" / "Dockerfile").read_text(), re.M)
-    (installing,) = (layer for layer in layers if "[worker]" in layer)
+    (installing,) = (layer for layer in layers if "requirements.txt" in layer and "torch" in layer)
     assert set(re.findall(r"find / -xdev -name (\S+) -delete", installing)) == fonts, (
         "in the layer that installs it"
     )
@@ -198,3 +234,12 @@ def test_a_job_announced_three_times_runs_once(stack: tuple[ServiceClient, dict[
     assert (job["status"], job["attempts"]) == ("succeeded", 1)
     assert client.job(job_id) == job
     assert again["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("extra", ["web", "worker"])
+def test_the_images_install_what_the_extra_requires(extra: str) -> None:
+    command = [sys.executable, str(ROOT / "deploy/requirements.py"), extra]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    assert {"click>=8.1", "celery>=5.7"} <= set(found), "of the project, and of an extra that the extra names"
+    assert any(line.startswith("torch") for line in found) == (extra == "worker")
+    assert not any("mt3-infer" in line for line in found)

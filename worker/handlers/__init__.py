@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from shared.kinds import ASSEMBLE, EXPORT, SHARD, TRANSCRIBE
+from shared.kinds import ASSEMBLE, EXPORT, FETCH_URL, SHARD, TRANSCRIBE
 from worker.context import Handler
-from worker.handlers import assemble, export, shard, transcribe
+from worker.handlers import assemble, export, fetch_url, shard, transcribe
 
 HANDLERS = {
+    FETCH_URL: Handler(fetch_url.run, fetch_url.stores),
     TRANSCRIBE: Handler(transcribe.run, transcribe.stores),
     SHARD: Handler(shard.run, shard.stores),
     ASSEMBLE: Handler(assemble.run, assemble.stores),

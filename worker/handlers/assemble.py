@@ -10,6 +10,7 @@ from shared.kinds import SHARD, Claim
 from shared.storage import result_prefix, shard_prefix
 from shared.tables import Phase
 from worker.context import Context, Done
+from worker.live_notes import plan_ending
 from worker.results import store_results
 
 
@@ -41,4 +42,5 @@ def run(context: Context) -> Done:
     transcription = model.with_provenance(output, seconds, options, seconds_taken=seconds_taken, warnings=warnings)
     (prefix,) = stores(claim)
     result = store_results(context, transcription, prefix)
-    return Done(result=result, unneeded=[shard_prefix(claim.job_id)])
+    ending = plan_ending(context.services.sessions, claim, transcription.notes)
+    return Done(result=result, unneeded=[shard_prefix(claim.job_id)], also=ending)

@@ -13,6 +13,7 @@ from shared import work
 from shared.kinds import SHARD, Claim
 from shared.tables import Phase
 from worker.context import Context, Done, evidence_key
+from worker.live_notes import LiveNotes
 from worker.splitting import read_samples
 
 
@@ -30,18 +31,22 @@ def run(context: Context) -> Done:
     network, began, collected = model.network, time.monotonic(), []
     previous = _last_result_before(context) if network.in_order and claim.number else None
     options = model.spec.check_options(claim.options)
+    first, stop = claim.payload["first"], claim.payload["stop"]
+    live = LiveNotes(context.services.sessions, claim, model, first=first, stop=stop)
     with context.services.storage.open(claim.input_key) as audio:
         plan = claim.payload.get("evidence")  # none if it was split without, or by an earlier release
         recorder = None if plan is None else model.record_evidence(**plan)
         samples = read_samples(audio, network.grid.sample_rate)
         blocks = samples if recorder is None else recorder.passing(samples)
-        segments = split_segments(blocks, network.grid, first=claim.payload["first"], stop=claim.payload["stop"])
+        segments = split_segments(blocks, network.grid, first=first, stop=stop)
         with closing(network.infer(segments, options, previous=previous)) as results:
             for result in results:
                 collected.append(result)
+                live.feed(result)
                 done = min(len(collected) * network.grid.seconds, claim.seconds)
                 context.heartbeat.report(Phase.TRANSCRIBING, done=done, total=claim.seconds)
                 context.preempt()
+    live.publish()
     context.report_speed(network.device, claim.seconds, time.monotonic() - began - context.preempt.seconds)
     (prefix,) = stores(claim)
     context.store(prefix + "results", pack(collected))

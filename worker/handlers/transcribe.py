@@ -21,6 +21,7 @@ from shared.storage import result_prefix, shard_prefix
 from shared.tables import Phase
 from worker.context import Context, Deferred, Done
 from worker.engine import refuse_silence
+from worker.live_notes import LiveNotes, plan_ending
 from worker.results import store_results
 from worker.splitting import split_samples
 
@@ -58,10 +59,12 @@ def run(context: Context) -> Done:
         def progress(at: Progress) -> None:
             context.heartbeat.report(Phase.TRANSCRIBING, done=at.seconds_done, total=at.seconds_total)
 
-        transcription = services.engine.transcribe(model, audio, claim.options, progress)
+        live = LiveNotes(services.sessions, claim, model)
+        transcription = services.engine.transcribe(model, audio, claim.options, progress, live.feed)
     device = transcription.provenance.device
     context.report_speed(device, transcription.duration, time.monotonic() - began)
-    return Done(result=store_results(context, transcription, result_prefix(claim.job_id, claim.attempt)))
+    result = store_results(context, transcription, result_prefix(claim.job_id, claim.attempt))
+    return Done(result=result, also=plan_ending(services.sessions, claim, transcription.notes))
 
 
 def _must_wait(context: Context) -> bool:

@@ -47,6 +47,25 @@ def test_start_on_an_open_address_is_refused(command: click.Command, monkeypatch
     assert "pass --insecure" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("published", "starts"),
+    [("127.0.0.1:8000", True), ("[::1]:80", True), ("0.0.0.0:8000", False), ("10.1.2.3:80", False)],
+)
+def test_a_mapped_port_is_judged_by_where_it_is_reached(
+    published: str, starts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ReachedError(Exception):
+        pass
+
+    def start(_: object) -> None:
+        raise ReachedError
+
+    monkeypatch.setattr("web.__main__.create_app", start)
+    result = CliRunner().invoke(web, ["--host", "0.0.0.0", "--published-at", published])
+    assert isinstance(result.exception, ReachedError) == starts
+    assert ("would let everybody" in result.stderr) != starts
+
+
 def test_insecure_start_warns_and_reaches_the_web_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started = {}
     monkeypatch.setattr("launcher.serve._start_all", lambda *_, **more: started.update(more))

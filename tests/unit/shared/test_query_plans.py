@@ -14,6 +14,7 @@ from uuid6 import uuid7
 from shared import jobs
 from shared.db import Sessions
 from shared.tables import Job, Status
+from tests.work import add_job, expire_lease, must_claim, rescue
 
 ROWS = 5000
 
@@ -98,3 +99,32 @@ def test_search_for_expired_jobs_reads_only_those(session: Session) -> None:
 def reads_all(plan: str) -> bool:
     """Return True if a plan reads a whole table, or a whole index in order."""
     return any(words in plan for words in ("Seq Scan", "SCAN jobs", "using pk_jobs", "ix_jobs_owner_id"))
+
+
+def test_a_claim_in_a_burst_reads_its_own_rows_only(postgres_sessions: Sessions) -> None:
+    """Until the table is analyzed, the planner does not know of a burst, and may read all that is queued: once."""
+    ids = [add_job(postgres_sessions) for _ in range(200)]
+    seen: list[tuple[str, Any]] = []
+
+    def remember(_c: Connection, _k: Any, statement: str, values: Any, _x: Any, _m: bool) -> None:
+        seen.append((statement, values))
+
+    engine = postgres_sessions.kw["bind"]
+    event.listen(engine, "before_cursor_execute", remember)
+    held = must_claim(postgres_sessions, ids[0])
+    expire_lease(postgres_sessions, held)
+    assert rescue(postgres_sessions) == ([("transcribe", 0)], [])
+    event.remove(engine, "before_cursor_execute", remember)
+    updates = [(statement, values) for statement, values in seen if statement.startswith("UPDATE")]
+    assert len(updates) >= 4
+    for statement, values in updates:
+        with engine.connect() as connection:
+            explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
+            (plan,) = connection.exec_driver_sql(explain, values).scalar_one()
+            connection.rollback()
+        assert most_loops(plan["Plan"]) <= 5, plan
+
+
+def most_loops(node: dict[str, Any]) -> int:
+    """Return how often a part of a plan was run."""
+    return max([int(node["Actual Loops"]), *(most_loops(child) for child in node.get("Plans", []))])

@@ -511,13 +511,13 @@ def test_item_that_makes_progress_during_a_rescue_is_left_alone(
 ) -> None:
     """Its lease had expired when lost items were selected."""
     held = must_claim(any_sessions, add_job(any_sessions), lease_seconds=-1)
-    lock = work._lock_job
+    lock = work.lock_job
 
     def renew_first(*arguments: Any, **named: Any) -> bool:
         monkeypatch.undo()
         assert renew(any_sessions, held)
         return lock(*arguments, **named)
 
-    monkeypatch.setattr(work, "_lock_job", renew_first)
+    monkeypatch.setattr(work, "lock_job", renew_first)
     assert rescue(any_sessions) == ([], [])
     assert states(any_sessions, held.job_id, TRANSCRIBE) == [("processing", 1)]

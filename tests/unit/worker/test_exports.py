@@ -27,6 +27,7 @@ from shared.locks import DatabaseLock
 from shared.queue import InMemoryQueue
 from shared.storage import ObjectStorage, content_disposition, make_storage, upload_prefix
 from shared.tables import WorkItem, WorkStatus
+from shared.watches import trust_all
 from tests.fakes import FakeEngine
 from tests.sound_fonts import write_sound_font
 from tests.work import expire_lease, item, items, must_claim, rescue
@@ -197,6 +198,8 @@ def test_a_sweep_keeps_exports_and_removes_those_of_jobs_that_are_gone(
     make_runner().drain()
     gone = UUID(str(uuid7()))
     storage.put(f"exports/{gone}/0/1/notes.csv", io.BytesIO(b"x"), content_type="text/csv")
+    with sessions.begin() as session:
+        trust_all(session)
     eager = settings.model_copy(update={"orphan_hours": -1})
     Sweeper(
         eager, sessions, storage, DatabaseLock(sessions, "sweeper", holder="x", lease_seconds=60)

@@ -39,6 +39,7 @@ from shared.locks import DatabaseLock
 from shared.queue import InMemoryQueue
 from shared.storage import LocalStorage, make_storage, shard_prefix, upload_prefix
 from shared.tables import Job, Phase, Status, WorkItem
+from shared.watches import trust_all
 from tests.recordings import tone, write
 from tests.servers import wait_until
 from tests.work import change_items, item, outcomes
@@ -193,6 +194,8 @@ class Bench:
     def sweeper(self, **changes: Any) -> Sweeper:
         lock = DatabaseLock(self.sessions, "sweeper", holder="a", lease_seconds=60)
         settings = self.settings.model_copy(update=changes)
+        with self.sessions.begin() as session:
+            trust_all(session)
         return Sweeper(settings=settings, sessions=self.sessions, storage=self.storage, lock=lock)
 
 

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from threading import current_thread, main_thread
 from uuid import UUID
 
@@ -31,7 +30,7 @@ from shared.tables import Attempt, Job, ModelReport, Phase, Status, WorkItem
 from tests.fakes import FakeEngine
 from tests.servers import wait_until
 from tests.work import item, rescue
-from web.schemas import DownloadView, view_job
+from web.schemas import DownloadView, view_progress
 from worker.context import Services
 from worker.runner import Runner
 
@@ -117,7 +116,7 @@ def test_the_download_of_the_checkpoint_reaches_the_row_and_leaves_it(
 
     def look() -> None:
         wait_until(lambda: get(any_sessions, job_id).download, what="figures of the download")
-        seen.append(view_job(get(any_sessions, job_id), ttl=timedelta(days=1)).progress.download)
+        seen.append(view_progress(get(any_sessions, job_id)).download)
 
     assert make_runner(FakeEngine(on_fetch=look)).run_next() == "succeeded"
     assert seen == [

@@ -20,6 +20,7 @@ from shared.kinds import Result
 from shared.locks import DatabaseLock
 from shared.storage import LocalStorage, ObjectStorage, make_storage, result_prefix, upload_prefix
 from shared.tables import Job, Status, Worker
+from shared.watches import trust_all
 from tests.unit.shared.test_storage import s3_settings
 from tests.work import expire_lease, must_claim, rescue
 from worker.sweeper import Sweeper
@@ -33,7 +34,10 @@ def storage(settings: Settings) -> ObjectStorage:
 
 
 def make_sweeper(settings: Settings, sessions: Sessions, storage: ObjectStorage, holder: str = "a") -> Sweeper:
+    """Return a sweeper that has watched storage all the time."""
     lock = DatabaseLock(sessions, "sweeper", holder=holder, lease_seconds=60)
+    with sessions.begin() as session:
+        trust_all(session)
     return Sweeper(settings=settings, sessions=sessions, storage=storage, lock=lock)
 
 

@@ -27,7 +27,8 @@
  * @typedef {{ onset: number, offset: number, pitch: number, velocity: number, program: number, is_drum: boolean,
  *             confidence?: number | null }} Note
  * @typedef {{ duration?: number, notes?: Note[], beats?: number[], downbeats?: number[], meter?: string,
- *             tempo_bpm?: number, key?: string }} NotesFile the fields of notes.json that the page reads
+ *             tempo_bpm?: number, key?: string, format?: string, version?: number }} NotesFile the fields of
+ *             notes.json that the page reads
  * @typedef {{ id: string, format: string, status: string, fraction: number,
  *             error: { code: string, detail: string } | null, artifact: Artifact | null }} Export
  */
@@ -199,6 +200,19 @@ export async function requestExport(id, wanted, signal) {
 /** @param {string} id @param {string} exportId @param {AbortSignal} signal @returns {Promise<Export>} */
 export async function getExport(id, exportId, signal) {
   return jsonOf(await request(`${jobPath(id)}/exports/${encodeURIComponent(exportId)}`, { signal }));
+}
+
+/**
+ * Store corrected notes beside the original.
+ * @param {string} id @param {NotesFile} body a whole notes.json @returns {Promise<Artifact>}
+ */
+export async function putCorrections(id, body) {
+  return jsonOf(await request(`${jobPath(id)}/corrections`, { method: "PUT", body, timeout: NOTES_TIMEOUT_MS }));
+}
+
+/** @param {string} id */
+export async function deleteCorrections(id) {
+  await request(`${jobPath(id)}/corrections`, { method: "DELETE" });
 }
 
 /**

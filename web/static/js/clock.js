@@ -23,3 +23,24 @@ export class Clock {
     this.offset += seconds;
   }
 }
+
+const COMPARED = 5; // differences whose median is taken
+
+/** How far the recording is from the clock: single measurements are up to 10 ms off. */
+export class Drift {
+  /** @type {number[]} */
+  #differences = [];
+
+  reset() {
+    this.#differences = [];
+  }
+
+  /** Return the median of the last differences; null while there are too few. @param {number} difference s @param {boolean} now */
+  add(difference, now) {
+    this.#differences.push(difference);
+    if (this.#differences.length < COMPARED && !now) return null;
+    const sorted = this.#differences.sort((a, b) => a - b);
+    this.#differences = [];
+    return sorted[sorted.length >> 1];
+  }
+}

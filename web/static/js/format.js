@@ -76,6 +76,11 @@ export function jobName(job) {
   return job.filename || "Untitled recording";
 }
 
+/** Return the name of a job without its ending. @param {import("./api.js").Job} job */
+export function stemOf(job) {
+  return jobName(job).replace(/\.[^.]+$/, "");
+}
+
 const STATUS_WORDS = {
   queued: "Queued",
   processing: "Processing",

@@ -2,7 +2,7 @@
 
 import { ApiError, artifact, cancelJob, deleteJob, fetchNotes, getJob, isFinished, retryJob } from "./api.js";
 import { announce, byId, confirmed, element, setText } from "./dom.js";
-import { ago, clock, etaWords, jobName, label, phaseWords, span, statusWord } from "./format.js";
+import { ago, clock, etaWords, jobName, label, phaseWords, span, statusWord, stemOf } from "./format.js";
 import { MelodyProgress } from "./melody_progress.js";
 import { poll } from "./polling.js";
 import { ResultView } from "./result_view.js";
@@ -67,6 +67,8 @@ export class JobView {
     const actions = element("div", { className: "job-actions" }, ...Object.values(this.buttons));
     const names = element("div", { className: "job-names" }, this.chip, this.title, this.meta);
     const head = element("header", { className: "job-head" }, names, actions);
+    this.result.onRevert = () => this.#watch();
+    this.buttons.midi.addEventListener("click", (event) => this.result.downloadCorrected(event));
     byId("job").replaceChildren(head, this.problem, this.warnings, this.progress, this.result.node);
   }
 
@@ -211,22 +213,23 @@ export class JobView {
 
   /** @param {Job} job */
   #showNotes(job) {
-    const notes = job.status === "succeeded" ? artifact(job, "notes.json") : null;
+    const corrections = artifact(job, "corrections.json");
+    const notes = job.status === "succeeded" ? (corrections ?? artifact(job, "notes.json")) : null;
     if (!notes) {
       this.#notesOf = "";
       this.result.hide();
     } else if (this.#notesOf !== notes.sha256) {
       this.#notesOf = notes.sha256;
-      this.#loadNotes(notes.href, job.id);
+      this.#loadNotes(notes.href, job.id, corrections?.sha256 ?? "");
     }
   }
 
-  /** @param {string} href @param {string} id */
-  #loadNotes(href, id) {
+  /** @param {string} href @param {string} id @param {string} version of the corrections */
+  #loadNotes(href, id, version) {
     this.#notesLoader.stop();
     const step = async (/** @type {AbortSignal} */ signal) => {
       const json = await fetchNotes(href, signal);
-      if (!signal.aborted) this.result.show(json, id, this.#job ? stemOf(this.#job) : "");
+      if (!signal.aborted) this.result.show(json, id, this.#job ? stemOf(this.#job) : "", version);
       return null;
     };
     const onError = (/** @type {Error} */ error) => {
@@ -280,9 +283,6 @@ function button(words, kind, onClick) {
   node.addEventListener("click", onClick);
   return node;
 }
-
-/** Return the name of a job without its ending. @param {Job} job */
-const stemOf = (job) => jobName(job).replace(/\.[^.]+$/, "");
 
 /** @param {HTMLAnchorElement} link @param {string | undefined} href @param {string} name */
 function showDownload(link, href, name) {

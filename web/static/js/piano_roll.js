@@ -27,6 +27,8 @@ export class PianoRoll {
   onPick = () => {};
   /** @type {(from: Point) => ((to: Point, done: boolean) => void) | null} takes over a drag, to edit */
   onGrab = () => null;
+  /** @type {(point: Point) => boolean} a tap on the roll was taken for something else */
+  onTap = () => false;
 
   layout = new RollLayout();
   overview = new Overview();
@@ -36,7 +38,8 @@ export class PianoRoll {
   #hidden = new Set();
   /** @type {import("./palette.js").ColorBy} */
   #colorBy = "instrument";
-  #moving = { position: 0, playing: false, hovered: -1, picked: -1, loop: /** @type {any} */ (null) };
+  /** @type {import("./roll_painter.js").Moving} */
+  #moving = { position: 0, playing: false, hovered: -1, picked: -1, loop: null, ghost: null };
   #follows = true; // the view follows the playhead until it is moved away
   #fresh = true;
 
@@ -57,9 +60,10 @@ export class PianoRoll {
   show(sequence, grid) {
     this.#hidden = new Set();
     this.#grid = grid;
-    this.#moving = { position: 0, playing: false, hovered: -1, picked: -1, loop: null };
+    this.#moving = { position: 0, playing: false, hovered: -1, picked: -1, loop: null, ghost: null };
     this.#fresh = true;
     this.#follows = true;
+    this.layout.frame(sequence);
     this.replace(sequence);
     const words = `Piano roll: ${counted(sequence.count, "note")} in ${span(sequence.duration)}. `;
     this.moving.setAttribute("aria-label", `${words}Press question mark for the keys.`);
@@ -70,7 +74,7 @@ export class PianoRoll {
   replace(sequence) {
     this.#sequence = sequence;
     this.#moving.hovered = -1;
-    this.layout.frame(sequence);
+    this.layout.widen(sequence);
     this.drawAll();
   }
 
@@ -90,6 +94,12 @@ export class PianoRoll {
   pick(n) {
     this.#moving.picked = n;
     if (n >= 0 && !this.layout.shows(this.#sequence.onsets[n])) this.#scrollTo(this.#sequence.onsets[n]);
+    this.drawMoving();
+  }
+
+  /** Show where a note would be, while it is dragged. @param {import("./api.js").Note | null} note */
+  showGhost(note) {
+    this.#moving.ghost = note;
     this.drawMoving();
   }
 
@@ -168,6 +178,7 @@ export class PianoRoll {
 
   /** @param {Point} point */
   #tap(point) {
+    if (point.y >= AXIS_HEIGHT && this.onTap(point)) return;
     const n = point.y < AXIS_HEIGHT ? -1 : this.noteAt(point);
     this.onPick(n);
     if (n < 0) this.onSeek(this.layout.timeAt(point.x));

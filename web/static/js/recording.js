@@ -76,7 +76,9 @@ export class Recording extends EventTarget {
 
   start() {
     this.element.playbackRate = this.#rate;
-    this.element.play().catch(() => {}); // stopped before it started, or the error event tells
+    this.element.play().catch((error) => {
+      if (error.name !== "AbortError") this.#become("failed"); // that one: stopped before it started
+    });
   }
 
   stop() {

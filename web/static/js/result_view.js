@@ -1,24 +1,31 @@
 /** The result of a job: the piano roll with its tools, what is heard, and the instruments. */
 
 import { fetchBytes, recordingAddress } from "./api.js";
+import { Downloads } from "./downloads.js";
 import { element, segments, setText } from "./dom.js";
 import { exported } from "./exports.js";
 import { clock, counted } from "./format.js";
 import { Grid } from "./grid.js";
 import { Legend } from "./legend.js";
 import { ListenBar } from "./listen_bar.js";
+import { Mender } from "./mender.js";
 import { NoteCard } from "./note_card.js";
 import { NoteSequence } from "./notes.js";
 import { PianoRoll } from "./piano_roll.js";
-import { bindKeys, KeysHelp, listeningKeys } from "./roll_keys.js";
+import { bindKeys, editingKeys, KeysHelp, listeningKeys } from "./roll_keys.js";
 import { RollTools } from "./roll_tools.js";
 import { ScoreView } from "./score_view.js";
 import { Sounds } from "./sounds.js";
 import { Transport } from "./transport.js";
 
 export class ResultView {
+  /** The corrections were discarded. */
+  onRevert = () => {};
+
+  grid = new Grid();
   #sequence = new NoteSequence({ notes: [] });
-  #grid = new Grid();
+  #recorded = 0; // s of the recording
+  #title = "";
   #picked = -1;
   #id = "";
   #animation = 0;
@@ -47,11 +54,18 @@ export class ResultView {
     );
     this.frame = element("div", { className: "roll-frame" });
     this.tools = new RollTools(this.roll, this.frame, this.keys.button);
+    this.mender = new Mender(this);
+    const source = async () => {
+      await this.mender.flush();
+      return this.mender.corrected ? /** @type {const} */ ("corrected") : /** @type {const} */ ("original");
+    };
+    this.downloads = new Downloads({ id: () => this.#id, source });
     const words = element("div", { className: "roll-words" }, this.time, this.place, this.count, this.facts);
     const head = element("div", { className: "roll-tools" }, this.playButton, words, this.views.node);
-    this.rollPart = element("div", { className: "roll-part" }, this.roll.node, this.card.node, this.tools.node);
+    this.rollPart = element("div", { className: "roll-part" }, this.roll.node, this.card.node, this.mender.tools.node);
+    this.rollPart.append(this.tools.node);
     this.frame.append(head, this.bar.node, this.rollPart, this.score.node);
-    this.node = element("div", { className: "result", hidden: true }, this.none, this.frame, this.legend.node, this.keys.node);
+    this.node = element("div", { className: "result", hidden: true }, this.none, this.frame, this.legend.node, this.downloads.node, this.keys.node);
     this.#connect();
   }
 
@@ -59,30 +73,32 @@ export class ResultView {
     const { transport, roll } = this;
     this.playButton.addEventListener("click", () => transport.toggle());
     transport.addEventListener("change", () => this.#showTransport());
-    roll.onSeek = (time) => transport.seek(this.tools.snaps ? this.#grid.snap(time) : time);
+    roll.onSeek = (time) => transport.seek(this.tools.snaps ? this.grid.snap(time) : time);
     roll.overview.onSeek = (time) => transport.seek(time);
     this.score.onSeek = (time) => transport.seek(time);
     roll.onLoop = (loop) => transport.setLoop(loop);
     roll.onPick = (n) => {
       this.pick(n);
-      if (n >= 0 && !transport.playing) {
-        transport.audition(this.#sequence.tracks[this.#sequence.trackOf[n]], this.#sequence.pitches[n]);
-      }
+      if (this.pickedNote) this.audition(this.pickedNote);
     };
+    roll.onTap = (point) => this.mender.tap(point);
     this.legend.addEventListener("change", () => this.#showTracks());
+    this.mender.addEventListener("change", () => this.#showNotes(this.mender.editor.notes));
+    this.mender.addEventListener("save", () => this.#showScore());
     bindKeys(roll.moving, () => this.#bindings());
-    bindKeys(roll.overview.node, () => listeningKeys(transport, roll, this.#grid));
+    bindKeys(roll.overview.node, () => listeningKeys(transport, roll, this.grid));
   }
 
   /** @returns {import("./roll_keys.js").Bindings} */
   #bindings() {
     return {
-      ...listeningKeys(this.transport, this.roll, this.#grid),
+      ...listeningKeys(this.transport, this.roll, this.grid),
       l: () => this.bar.loop.toggle(),
       n: () => this.#pickNext(1),
       "Shift+n": () => this.#pickNext(-1),
       Escape: () => this.pick(-1),
       "?": () => this.keys.open(),
+      ...(this.mender.editing ? editingKeys(this.mender, this.transport, this.pickedNote !== null) : {}),
     };
   }
 
@@ -93,31 +109,50 @@ export class ResultView {
     this.#showTransport();
   }
 
-  /** @param {import("./api.js").NotesFile} json notes.json @param {string} id of the job @param {string} title */
-  show(json, id, title) {
+  /**
+   * @param {import("./api.js").NotesFile} json notes.json @param {string} id of the job @param {string} title
+   * @param {string} [version] of the corrections that these notes are; "": they are as they were transcribed
+   */
+  show(json, id, title, version = "") {
     this.#loading.abort();
     this.#loading = new AbortController();
     this.#id = id;
+    this.#title = title;
     this.#sounds = null;
+    this.#recorded = json.duration ?? 0;
+    this.grid = new Grid(json);
     const sequence = new NoteSequence(json);
-    const grid = new Grid(json);
-    this.#sequence = sequence;
-    this.#grid = grid;
     this.node.hidden = false;
     this.none.hidden = sequence.count > 0;
     this.frame.hidden = sequence.count === 0;
-    setText(this.count, counted(sequence.count, "note"));
-    setText(this.facts, grid.words);
-    this.transport.load(sequence, grid, sequence.count ? recordingAddress(id) : null);
-    this.legend.show(sequence);
-    this.tools.load(grid);
-    this.bar.load(grid);
-    this.score.use(id, title, sequence.tracks, "original", "");
-    this.roll.show(sequence, grid);
+    this.downloads.node.hidden = sequence.count === 0;
+    setText(this.facts, this.grid.words);
+    this.transport.load(sequence, this.grid, sequence.count ? recordingAddress(id) : null);
+    this.tools.load(this.grid);
+    this.bar.load(this.grid);
+    this.roll.show(sequence, this.grid);
+    this.mender.load(id, json, version);
+    this.#showNotes(json.notes ?? []);
     this.pick(-1);
-    this.#showTracks();
+    this.#showScore();
     this.#showTransport();
     if (sequence.count) this.#loadWaveform();
+  }
+
+  /** @param {import("./api.js").Note[]} notes */
+  #showNotes(notes) {
+    const sequence = new NoteSequence({ duration: this.#recorded, notes });
+    this.#sequence = sequence;
+    setText(this.count, counted(sequence.count, "note"));
+    this.transport.replace(sequence);
+    this.legend.show(sequence);
+    this.roll.replace(sequence);
+    this.#showTracks();
+  }
+
+  #showScore() {
+    const source = this.mender.corrected ? "corrected" : "original";
+    this.score.use(this.#id, this.#title, this.#sequence.tracks, source, this.mender.version);
   }
 
   hide() {
@@ -126,15 +161,44 @@ export class ResultView {
   }
 
   stop() {
+    this.mender.flush();
     this.#loading.abort();
     this.transport.pause();
+  }
+
+  /** Download the corrected notes as MIDI instead of the original, where there are any. @param {Event} event */
+  downloadCorrected(event) {
+    if (!this.mender.corrected) return;
+    event.preventDefault();
+    this.downloads.fetch("MIDI");
   }
 
   /** @param {number} n a note; -1: none */
   pick(n) {
     this.#picked = n;
     this.roll.pick(n);
-    this.card.show(this.#sequence, this.#grid, n);
+    this.card.show(this.#sequence, this.grid, n);
+    this.mender.show();
+  }
+
+  /** Select a note by itself. @param {import("./api.js").Note | null} note */
+  pickNote(note) {
+    this.pick(note ? this.#sequence.notes.indexOf(note) : -1);
+  }
+
+  get pickedNote() {
+    return this.#sequence.notes[this.#picked] ?? null;
+  }
+
+  /** A note that a new one is like: the selected one, or one near the playhead. */
+  get likelyNote() {
+    const near = Math.min(this.#sequence.count - 1, this.#sequence.range(0, this.transport.position).end);
+    return this.pickedNote ?? this.#sequence.notes[near] ?? null;
+  }
+
+  /** Play a note, unless the music plays. @param {import("./api.js").Note} note */
+  audition({ program, is_drum, pitch }) {
+    if (!this.transport.playing) this.transport.audition({ program, isDrum: is_drum }, pitch);
   }
 
   /** Select the next note that is shown, or from the playhead if none is selected. @param {1 | -1} step */
@@ -178,7 +242,7 @@ export class ResultView {
     this.roll.follow({ position, playing: this.transport.playing, loop: this.transport.loop });
     this.score.follow(position, this.transport.playing);
     setText(this.time, `${clock(position)} / ${clock(this.transport.duration)}`);
-    setText(this.place, this.#grid.placeWords(position));
+    setText(this.place, this.grid.placeWords(position));
   }
 
   /** Load the sounds of the instruments; until then, and if there are none, simple tones are played. */

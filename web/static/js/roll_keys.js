@@ -76,6 +76,38 @@ export function listeningKeys(
   };
 }
 
+/** Return what the keys do while notes are edited; arrows move the selected note, if there is one. */
+export function editingKeys(
+  /** @type {import("./mender.js").Mender} */ mender,
+  /** @type {import("./transport.js").Transport} */ transport,
+  /** @type {boolean} */ picked,
+) {
+  const run = (/** @type {import("./mend_tools.js").Command} */ command) => () => mender.run(command);
+  /** @type {Bindings} */
+  const always = {
+    "Ctrl+z": run("undo"),
+    "Ctrl+y": run("redo"),
+    "Ctrl+Shift+z": run("redo"),
+    a: () => mender.addAt(transport.position),
+  };
+  if (!picked) return always;
+  return {
+    ...always,
+    ArrowUp: run("up"),
+    ArrowDown: run("down"),
+    "Shift+ArrowUp": () => mender.transpose(12),
+    "Shift+ArrowDown": () => mender.transpose(-12),
+    ArrowLeft: run("earlier"),
+    ArrowRight: run("later"),
+    "Shift+ArrowLeft": run("shorter"),
+    "Shift+ArrowRight": run("longer"),
+    Delete: run("remove"),
+    Backspace: run("remove"),
+    s: run("split"),
+    j: run("join"),
+  };
+}
+
 /** A dialog with the list of keys. */
 export class KeysHelp {
   constructor() {

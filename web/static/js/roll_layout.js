@@ -20,19 +20,21 @@ export class RollLayout {
   lowest = 48;
   highest = 84;
 
-  /** @param {import("./notes.js").NoteSequence} sequence */
+  /** Show the pitches of some notes. @param {import("./notes.js").NoteSequence} sequence */
   frame(sequence) {
     this.duration = Math.max(0.5, sequence.duration);
-    let lowest = 127;
-    let highest = 0;
-    for (const pitch of sequence.pitches) {
-      lowest = Math.min(lowest, pitch);
-      highest = Math.max(highest, pitch);
-    }
-    if (sequence.count === 0) [lowest, highest] = [54, 78];
+    const { lowest, highest } = rangeOf(sequence);
     const missing = Math.max(4, LEAST_ROWS - (highest - lowest + 1));
     this.lowest = Math.max(0, lowest - Math.ceil(missing / 2));
     this.highest = Math.min(127, highest + Math.ceil(missing / 2));
+  }
+
+  /** Show more pitches where changed notes need them. @param {import("./notes.js").NoteSequence} sequence */
+  widen(sequence) {
+    this.duration = Math.max(0.5, sequence.duration);
+    const { lowest, highest } = rangeOf(sequence);
+    this.lowest = Math.max(0, Math.min(this.lowest, lowest - 2));
+    this.highest = Math.min(127, Math.max(this.highest, highest + 2));
   }
 
   /** @param {number} width @param {number} height */
@@ -146,4 +148,13 @@ export class RollLayout {
   shows(time) {
     return time >= this.start && time <= this.end;
   }
+}
+
+/** Return the lowest and the highest pitch. @param {import("./notes.js").NoteSequence} sequence */
+function rangeOf({ count, pitches }) {
+  if (count === 0) return { lowest: 54, highest: 78 };
+  return pitches.reduce(
+    ({ lowest, highest }, pitch) => ({ lowest: Math.min(lowest, pitch), highest: Math.max(highest, pitch) }),
+    { lowest: 127, highest: 0 },
+  );
 }

@@ -27,6 +27,7 @@ const MANY_NOTES = 4000; // above it, rounded corners are too slow
  * @property {number} hovered note, or -1
  * @property {number} picked note, or -1
  * @property {import("./transport.js").Loop | null} loop
+ * @property {import("./api.js").Note | null} ghost where a note that is dragged would be
  */
 
 /** Return the color of a note. @param {Scene} scene @param {number} n */
@@ -131,6 +132,7 @@ export function paintMoving(/** @type {Canvas} */ ctx, /** @type {Scene} */ scen
   for (const n of sounding) lightNote(ctx, scene, n);
   if (moving.hovered >= 0) outlineNote(ctx, scene, moving.hovered, 1.5);
   if (moving.picked >= 0) outlineNote(ctx, scene, moving.picked, 3);
+  if (moving.ghost) paintGhost(ctx, layout, palette, moving.ghost);
   if (layout.shows(moving.position)) paintPlayhead(ctx, layout, palette, moving.position);
   ctx.restore();
   for (const n of sounding) paintKey(ctx, layout, palette, sequence.pitches[n], colorOf(scene, n));
@@ -164,6 +166,14 @@ function outlineNote(ctx, { layout, sequence, palette }, n, line) {
   ctx.beginPath();
   ctx.roundRect(x - 1, y - 1, Math.max(3, width + 2), height + 2, Math.min(4, height / 2));
   ctx.stroke();
+}
+
+/** @type {(ctx: Canvas, layout: RollLayout, palette: Palette, note: import("./api.js").Note) => void} */
+function paintGhost(ctx, layout, palette, { onset, offset, pitch }) {
+  ctx.fillStyle = palette.playhead;
+  ctx.globalAlpha = 0.6;
+  fillRounded(ctx, layout.x(onset), layout.y(pitch), Math.max(3, (offset - onset) * layout.pixelsPerSecond), layout.rowHeight);
+  ctx.globalAlpha = 1;
 }
 
 /** @type {(ctx: Canvas, layout: RollLayout, palette: Palette, position: number) => void} */

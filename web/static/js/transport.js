@@ -5,7 +5,7 @@
  * of the audio graph, and notes and clicks are scheduled on that clock. Without a recording the clock runs alone.
  */
 
-import { Clock } from "./clock.js";
+import { Clock, Drift } from "./clock.js";
 import { Grid } from "./grid.js";
 import { NoteSequence } from "./notes.js";
 import { Recording } from "./recording.js";
@@ -16,7 +16,6 @@ const LEAD = 0.06; // s until the recording or the notes start
 const PREROLL = 0.2; // s that the recording plays in silence, until it is known where it is
 const AHEAD = 0.3; // s that are scheduled in advance
 const AHEAD_HIDDEN = 2.5; // timers of a hidden tab run once a second
-const COMPARED = 5; // positions whose median is taken
 const TOLERANCE = 0.002; // s; differences above it are corrected
 const JUMP = 0.12; // s; above it notes are scheduled anew
 const TAIL = 0.4; // s after the end
@@ -51,13 +50,12 @@ export class Transport extends EventTarget {
   #held = false; // until the recording, which is loading, goes on
   #loops = false; // at the end of the loop, if playback started before it
   #latency = FIRST_LATENCY;
-  /** @type {number[]} differences between the recording and the clock, in s */
-  #differences = [];
+  #drift = new Drift();
 
   constructor() {
     super();
     this.recording.addEventListener("change", () => {
-      if (!this.recording.usable) this.#held = false;
+      if (!this.recording.usable) this.#held = this.#starts = false;
       this.#mix();
       this.#changed();
     });
@@ -79,14 +77,14 @@ export class Transport extends EventTarget {
     if (this.#running) this.#reschedule();
   }
 
-  get duration() {
-    return this.#sequence.duration;
-  }
-
   /** The position that is audible now, in s. */
   get position() {
     if (!this.#running || !this.#studio) return this.#position;
     return Math.max(this.#clock.start, this.#clock.positionAt(this.#studio.audibleTime));
+  }
+
+  get duration() {
+    return this.#sequence.duration;
   }
 
   get rate() {
@@ -109,7 +107,7 @@ export class Transport extends EventTarget {
     this.recording.rate = rate;
     if (this.#running) {
       this.#clock = new Clock(this.studio.audibleTime, position, rate);
-      this.#differences = [];
+      this.#drift.reset();
       this.#reschedule();
     }
     this.#changed();
@@ -179,7 +177,7 @@ export class Transport extends EventTarget {
     this.studio.synth.audition(track, pitch);
   }
 
-  /** The audio graph. Created when it is first needed: browsers allow sound only after a user gesture. */
+  /** The audio graph, created when it is first needed: browsers allow sound only after a user gesture. */
   get studio() {
     if (!this.#studio) {
       this.#studio = new Studio(this.recording);
@@ -204,7 +202,7 @@ export class Transport extends EventTarget {
     let at = context.currentTime + LEAD + early / this.#rate;
     if (countsIn && this.#grid.known) at += clicks.countIn(this.#grid, position, this.#rate, at);
     this.#clock = new Clock(at, position, this.#rate);
-    this.#differences = [];
+    this.#drift.reset();
     this.#held = false;
     this.#starts = this.recording.usable && !this.recording.ended;
     if (this.#starts) {
@@ -281,11 +279,8 @@ export class Transport extends EventTarget {
   /** @param {number} measured position of the recording, in s @param {number} difference from the clock, in s */
   #compare(measured, difference) {
     const arrives = this.#starts && measured > this.#clock.start - 2 * TICK;
-    this.#differences.push(difference);
-    if (this.#differences.length < COMPARED && !arrives) return;
-    const median = this.#differences.sort((a, b) => a - b)[this.#differences.length >> 1];
-    this.#differences = [];
-    if (!this.#starts && Math.abs(median) < TOLERANCE) return;
+    const median = this.#drift.add(difference, arrives);
+    if (median === null || (!this.#starts && Math.abs(median) < TOLERANCE)) return;
     this.#clock.shift(median);
     if (this.#starts) {
       this.#starts = false;
@@ -303,7 +298,7 @@ export class Transport extends EventTarget {
     if (!usable || ended || element.paused || (late < JUMP && !this.#held)) return;
     if (!this.#held) this.studio.silence();
     this.#held = true;
-    this.#differences = [];
+    this.#drift.reset();
     this.#clock = new Clock(now, element.currentTime, this.#rate);
   }
 

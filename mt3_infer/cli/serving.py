@@ -1,0 +1,248 @@
+"""The commands `submit` and `jobs`: transcriptions on a service, here or elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from checkpoints.cli import Bar, human_size
+
+if TYPE_CHECKING:
+    from mt3_infer.client import Client, Job
+
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+MIDI = "transcription.mid"
+
+
+def _with_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name the service, and pass a client of it as the first argument."""
+
+    @click.option("--server", envvar="MT3_SERVER", default=DEFAULT_SERVER, show_default=True, metavar="URL")
+    @click.option("--api-key", envvar="MT3_API_KEY", metavar="KEY", help="A key of the service. [MT3_API_KEY]")
+    @wraps(command)
+    def connected(server: str, api_key: str | None, **arguments: Any) -> None:
+        with _client(server, api_key) as client:
+            command(client, **arguments)
+
+    return connected
+
+
+@contextmanager
+def _client(server: str, api_key: str | None) -> Iterator[Client]:
+    """Yield a client whose errors end the command with one sentence."""
+    try:
+        from mt3_infer.client import Client, ClientError
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+    if not server.startswith(("http://", "https://")):
+        raise click.UsageError(f"--server must be an address such as {DEFAULT_SERVER}, not {server!r}.")
+    try:
+        with Client(server, api_key=api_key) as client:
+            yield client
+    except (ClientError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command("submit")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_with_server
+@click.option("-m", "--model", help="Name or alias. [default: that of the service]")
+@click.option("--wait", is_flag=True, help="Wait until all have ended.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for the MIDI files; waits."
+)
+@click.option("-f", "--force", is_flag=True, help="Replace outputs that exist already.")
+@click.option("--json", "as_json", is_flag=True, help="Print the jobs as JSON.")
+def submit_command(
+    client: Client,
+    files: Sequence[Path],
+    model: str | None,
+    wait: bool,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Submit recordings to a service.
+
+    Prints the id of each job. Large recordings are sent in parts: after an interruption, the same command goes on.
+    """
+    from mt3_infer.client import JobFailedError
+
+    targets = _targets(files, output, force=force)
+    jobs: list[Job] = []
+    for number, file in enumerate(files, start=1):
+        place = f"{number} of {len(files)}, " if len(files) > 1 else ""
+        with Bar("Uploading") as bar:
+
+            def report(done: int, total: int, bar: Bar = bar, words: str = f"{place}{file.name}: ") -> None:
+                bar.show(done, total, f"{words}{human_size(done)} of {human_size(total)}")
+
+            job = client.submit(file, model=model, progress=report)
+        jobs.append(job)
+        if not as_json:
+            click.echo(f"{job.id}  {file}")
+    failures = 0
+    for number, file in enumerate(files) if wait or output else ():
+        try:
+            jobs[number] = _wait(client, jobs[number], file.name)
+        except JobFailedError as error:
+            click.echo(f"{file}: {error}", err=True)
+            failures += 1
+            jobs[number] = client.get(jobs[number].id)
+            continue
+        if file in targets:
+            client.download(jobs[number], MIDI, targets[file])
+            click.echo(f"{file} → {targets[file]}, {jobs[number].note_count} notes", err=True)
+    if as_json:
+        _print_json(jobs)
+    if failures:
+        raise SystemExit(1)
+
+
+def _targets(files: Sequence[Path], output: Path | None, *, force: bool) -> dict[Path, Path]:
+    """Return the file to write for each recording, and make the folder.
+
+    Raises:
+        click.ClickException: two would be written to one file, or one exists already.
+    """
+    targets: dict[Path, Path] = {}
+    if output is None:
+        return targets
+    for file in files:
+        target = output / f"{file.name.removesuffix(file.suffix)}.mid"
+        if target in targets.values():
+            raise click.UsageError(f"Two recordings would be written to {target}: submit them separately.")
+        if target.exists() and not force:
+            raise click.ClickException(f"{target} already exists: pass --force to replace it, or another -o.")
+        targets[file] = target
+    output.mkdir(parents=True, exist_ok=True)
+    return targets
+
+
+def _wait(client: Client, job: Job, name: str) -> Job:
+    with Bar("Transcribing") as bar:
+
+        def report(at: Job) -> None:
+            bar.show(at.progress.fraction or 0.0, 1.0, f"{name}: {_state(at)}")
+
+        return client.wait(job.id, progress=report)
+
+
+def _state(job: Job) -> str:
+    """Return one line about a job."""
+    if job.error is not None:
+        return f"failed: {job.error.detail}"
+    if job.hint is not None:
+        return job.hint
+    if job.status == "queued" and job.queue is not None:
+        eta = job.queue.eta_seconds
+        return f"position {job.queue.position}" + (f", starts in about {eta:.0f} s" if eta else "")
+    if job.status == "processing":
+        eta = job.progress.eta_seconds
+        words = (job.phase or "starting").replace("_", " ")
+        return words + (f", about {eta:.0f} s left" if eta is not None else "")
+    return f"{job.status}, {job.note_count} notes" if job.status == "succeeded" else job.status
+
+
+@click.group("jobs")
+def jobs_group() -> None:
+    """See and change the transcriptions of a service."""
+
+
+@jobs_group.command("list")
+@_with_server
+@click.option("--status", help="Only these; several with commas between them.")
+@click.option("-m", "--model", help="Only jobs of this model.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_jobs(client: Client, status: str | None, model: str | None, limit: int, as_json: bool) -> None:
+    """List transcriptions, newest first."""
+    filters = {name: value for name, value in (("status", status), ("model", model)) if value}
+    jobs = list(client.list(filters, limit=limit))
+    if as_json:
+        _print_json(jobs)
+        return
+    for job in jobs:
+        created = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        click.echo(f"{job.id}  {created}  {job.status:<10}  {job.model:<12}  {job.filename or '–'}")
+
+
+@jobs_group.command("show")
+@click.argument("job_id", metavar="ID")
+@_with_server
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def show_job(client: Client, job_id: str, as_json: bool) -> None:
+    """Show a transcription."""
+    job = client.get(job_id)
+    if as_json:
+        click.echo(job.model_dump_json(indent=2))
+        return
+    click.echo(f"{job.filename or job.id}\n{job.model}, {_state(job)}")
+    if job.last_error is not None:
+        click.echo(f"Last attempt: {job.last_error.detail}")
+    for artifact in job.artifacts:
+        click.echo(f"  {artifact.name}  {human_size(artifact.size)}")
+
+
+@jobs_group.command("cancel")
+@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
+@_with_server
+def cancel_jobs(client: Client, job_ids: Sequence[str]) -> None:
+    """Cancel transcriptions that wait or run."""
+    for job_id in job_ids:
+        click.echo(f"{job_id}: {client.cancel(job_id).status}")
+
+
+@jobs_group.command("retry")
+@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
+@_with_server
+def retry_jobs(client: Client, job_ids: Sequence[str]) -> None:
+    """Queue transcriptions again that failed or were canceled."""
+    for job_id in job_ids:
+        click.echo(f"{job_id}: {client.retry(job_id).status}")
+
+
+@jobs_group.command("delete")
+@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
+@_with_server
+def delete_jobs(client: Client, job_ids: Sequence[str]) -> None:
+    """Delete transcriptions with all their files."""
+    for job_id in job_ids:
+        client.delete(job_id)
+        click.echo(f"{job_id}: deleted")
+
+
+@jobs_group.command("download")
+@click.argument("job_id", metavar="ID")
+@click.argument("names", nargs=-1, metavar="[ARTIFACT...]")
+@_with_server
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=".", help="Folder. [default: .]"
+)
+@click.option("-f", "--force", is_flag=True, help="Replace files that exist already.")
+def download_artifacts(client: Client, job_id: str, names: Sequence[str], output: Path, force: bool) -> None:
+    """Download files of a transcription; without names, its MIDI file."""
+    job = client.get(job_id)
+    targets = {name: output / name for name in names or (MIDI,)}
+    for target in targets.values():
+        if target.exists() and not force:
+            raise click.ClickException(f"{target} already exists: pass --force to replace it, or another -o.")
+    output.mkdir(parents=True, exist_ok=True)
+    for name, target in targets.items():
+        with Bar("Downloading") as bar:
+
+            def report(done: int, total: int, bar: Bar = bar, name: str = name) -> None:
+                bar.show(done, total, f"{name}: {human_size(done)} of {human_size(total)}")
+
+            client.download(job, name, target, progress=report)
+        click.echo(str(target))
+
+
+def _print_json(jobs: Sequence[Job]) -> None:
+    click.echo(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2))

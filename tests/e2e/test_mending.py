@@ -1,0 +1,171 @@
+"""Notes are edited on the page, saved beside the original, and exported again."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import mido
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright's Python package is not installed")
+
+from playwright.sync_api import expect
+
+from tests.client import ServiceClient
+from tests.e2e.pages import PATIENCE_MS, OpenTab, ServicePage
+
+pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+
+Notes = list[dict[str, Any]]
+AXIS, KEYS = 44, 46  # pixels of the ruler and of the keyboard
+
+
+@pytest.fixture
+def job_id(client: ServiceClient, bach: Path) -> str:
+    return str(client.transcribe(bach)["id"])
+
+
+def open_job(open_tab: OpenTab, job_id: str, **options: Any) -> ServicePage:
+    tab = open_tab(**options)
+    tab.page.goto(f"{tab.url}/#/t/{job_id}")
+    tab.note_count.wait_for()
+    tab.page.get_by_role("button", name="Edit notes").click()
+    return tab
+
+
+def stored(client: ServiceClient, job_id: str, name: str) -> Notes:
+    return json.loads(client.artifact(client.job(job_id), name))["notes"]  # type: ignore[no-any-return]
+
+
+def saved(tab: ServicePage, client: ServiceClient, job_id: str) -> Notes:
+    """Wait until the corrections are stored; return their notes."""
+    expect(tab.page.locator(".mend-status")).to_have_text("Saved beside the original", timeout=15_000)
+    return stored(client, job_id, "corrections.json")
+
+
+def differences(before: Notes, after: Notes) -> tuple[Notes, Notes]:
+    def without_confidence(notes: Notes) -> Notes:
+        return [note | {"confidence": None} for note in notes]
+
+    old, new = without_confidence(before), without_confidence(after)
+    return [note for note in old if note not in new], [note for note in new if note not in old]
+
+
+def test_keys_change_notes_which_are_saved_and_exported(
+    open_tab: OpenTab, client: ServiceClient, job_id: str
+) -> None:
+    before = stored(client, job_id, "notes.json")
+    tab = open_job(open_tab, job_id)
+    roll = tab.page.get_by_role("application")
+    roll.press("n")
+    roll.press("ArrowUp")
+    roll.press("Shift+ArrowUp")
+    after = saved(tab, client, job_id)
+    removed, added = differences(before, after)
+    assert (len(removed), len(added)) == (1, 1)
+    assert added == [removed[0] | {"pitch": removed[0]["pitch"] + 13}]
+    assert stored(client, job_id, "notes.json") == before, "the original is untouched"
+
+    for key in ("Shift+ArrowRight", "ArrowRight"):
+        roll.press(key)
+    _, (moved,) = differences(before, saved(tab, client, job_id))
+    assert moved["onset"] > removed[0]["onset"]
+    assert moved["offset"] - moved["onset"] > removed[0]["offset"] - removed[0]["onset"] + 0.05
+
+    with tab.page.expect_download(timeout=PATIENCE_MS) as download:
+        tab.page.get_by_role("link", name="Download MIDI").click()
+    midi = mido.MidiFile(file=BytesIO(download.value.path().read_bytes()))
+    pitches = sorted(m.note for track in midi.tracks for m in track if m.type == "note_on" and m.velocity)
+    assert pitches == sorted([note["pitch"] for note in before if note not in removed] + [moved["pitch"]])
+
+    tab.page.reload()
+    expect(tab.page.locator(".mend-status")).to_have_text("These notes have been corrected.")
+    tab.page.get_by_role("button", name="Discard corrections").click()
+    tab.page.get_by_role("dialog").get_by_role("button", name="Discard").click()
+    expect(tab.page.locator(".mend-status")).to_have_text("")
+    assert [a["name"] for a in client.job(job_id)["artifacts"]].count("corrections.json") == 0
+
+
+def test_notes_are_deleted_and_added_and_every_step_undone(
+    open_tab: OpenTab, client: ServiceClient, job_id: str
+) -> None:
+    before = stored(client, job_id, "notes.json")
+    tab = open_job(open_tab, job_id)
+    roll = tab.page.get_by_role("application")
+    count = tab.note_count
+    roll.press("n")
+    roll.press("Delete")
+    expect(count).to_have_text(f"{len(before) - 1} notes")
+    roll.press("Control+z")
+    expect(count).to_have_text(f"{len(before)} notes")
+    roll.press("Control+y")
+    expect(count).to_have_text(f"{len(before) - 1} notes")
+    tab.page.get_by_role("button", name="Undo", exact=True).click()
+    expect(count).to_have_text(f"{len(before)} notes")
+
+    roll.press("a")  # a note at the beginning, a beat long
+    expect(count).to_have_text(f"{len(before) + 1} notes")
+    roll.press("Shift+ArrowRight")
+    roll.press("Control+z")
+    roll.press("Control+z")
+    expect(count).to_have_text(f"{len(before)} notes")
+    expect(tab.page.get_by_role("button", name="Undo", exact=True)).to_be_disabled()
+    assert differences(before, saved(tab, client, job_id)) == ([], [])
+
+
+def test_pointer_moves_lengthens_and_adds_notes(open_tab: OpenTab, client: ServiceClient, job_id: str) -> None:
+    tab = open_job(open_tab, job_id)
+    notes = [{"onset": 2.0, "offset": 4.0, "pitch": 60, "velocity": 80, "program": 40, "is_drum": False}]
+    beats = [n / 2 for n in range(17)]
+    body = {"format": "mt3-infer/notes", "version": 2, "duration": 8.0, "notes": notes}
+    body |= {"beats": beats, "downbeats": beats[::4], "meter": "4/4", "tempo_bpm": 120.0}
+    tab.page.route("**/artifacts/notes.json*", lambda route: route.fulfill(json=body))
+    tab.page.reload()
+    expect(tab.note_count).to_have_text("1 note")
+    tab.page.get_by_role("button", name="Edit notes").click()
+    tab.page.get_by_role("button", name="Fit the whole recording").click()
+    stage = tab.page.locator(".roll-stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    assert box
+    second = (box["width"] - KEYS) / 8
+    row = (box["height"] - AXIS) / 27  # the pitches from 47 to 73
+
+    def point(time: float, pitch: int) -> tuple[float, float]:
+        return box["x"] + KEYS + time * second, box["y"] + AXIS + (73.5 - pitch) * row
+
+    def drag(start: tuple[float, float], end: tuple[float, float]) -> None:
+        tab.page.mouse.move(*start)
+        tab.page.mouse.down()
+        tab.page.mouse.move(*end, steps=5)
+        tab.page.mouse.up()
+
+    drag(point(2.5, 60), point(3.55, 62))
+    (moved,) = saved(tab, client, job_id)
+    assert (moved["onset"], moved["offset"], moved["pitch"]) == (3.0, 5.0, 62), "snapped to the beats"
+    drag((point(5.0, 62)[0] - 3, point(5.0, 62)[1]), point(6.02, 62))
+    expect(tab.page.locator(".note-card")).to_contain_text("for 3.00 s")
+    tab.page.get_by_role("button", name="Add note").click()
+    tab.page.mouse.click(*point(1.03, 65))
+    expect(tab.note_count).to_have_text("2 notes")
+    added, longer = saved(tab, client, job_id)
+    assert (longer["onset"], longer["offset"]) == (3.0, 6.0)
+    assert (added["onset"], added["pitch"], added["program"]) == (1.0, 65, 40)
+
+    tab.page.get_by_role("button", name="Add note").click()
+    tab.page.mouse.click(*point(4.5, 62))
+    card = tab.page.locator(".note-card")
+    expect(card).to_contain_text("D4")
+    tab.page.get_by_role("slider", name="Position").focus()
+    for _ in range(8):
+        tab.page.keyboard.press("ArrowRight")  # by beats, to 4 s
+    tab.page.get_by_role("button", name="Split").click()
+    expect(tab.note_count).to_have_text("3 notes")
+    expect(card).to_contain_text("for 1.00 s")
+    tab.page.get_by_role("button", name="Join").click()
+    expect(tab.note_count).to_have_text("2 notes")
+    expect(card).to_contain_text("for 3.00 s")
+    tab.screenshot("mending")

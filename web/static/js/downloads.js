@@ -1,0 +1,45 @@
+/** Downloads of the notes in every format, of the corrected ones where there are corrections. */
+
+import { ApiError } from "./api.js";
+import { element, setText } from "./dom.js";
+import { exported } from "./exports.js";
+
+/** @type {Record<string, import("./exports.js").Wanted>} by the words on the button */
+const CHOICES = {
+  MIDI: { format: "midi" },
+  MusicXML: { format: "musicxml" },
+  PDF: { format: "pdf" },
+  CSV: { format: "csv" },
+  MP3: { format: "audio", options: { encoding: "mp3" } },
+  Stems: { format: "stems.zip" },
+};
+
+export class Downloads {
+  /** @param {{ id: () => string, source: () => Promise<"original" | "corrected"> }} job */
+  constructor(job) {
+    this.job = job;
+    this.status = element("p", { className: "download-status", role: "status" });
+    const buttons = Object.keys(CHOICES).map((words) => {
+      const node = element("button", { type: "button", className: "tool", "aria-label": `Export ${words}` }, words);
+      node.addEventListener("click", () => this.fetch(words));
+      return node;
+    });
+    const title = element("h2", { id: "downloads-title" }, "Export");
+    const row = element("div", { className: "download-buttons" }, ...buttons);
+    this.node = element("section", { className: "downloads", "aria-labelledby": "downloads-title" }, title, row, this.status);
+  }
+
+  /** @param {string} words a key of `CHOICES` */
+  async fetch(words) {
+    const id = this.job.id();
+    setText(this.status, `Making the ${words} file…`);
+    try {
+      const source = await this.job.source();
+      const artifact = await exported(id, { ...CHOICES[words], source }, { signal: AbortSignal.timeout(600_000) });
+      element("a", { href: artifact.href, download: "" }).click();
+      setText(this.status, source === "corrected" ? `${words} of the corrected notes` : "");
+    } catch (error) {
+      setText(this.status, error instanceof ApiError ? error.message : `The ${words} file could not be made. Try again.`);
+    }
+  }
+}
