@@ -38,9 +38,8 @@ def posteriors(windows: Waveform) -> Posteriors:
 
 
 def engine(*, has_basic_pitch: bool, estimates: bool = True) -> OneModelEngine:
-    made = OneModelEngine(FakeNetwork())
+    made = OneModelEngine(FakeNetwork(), estimates=estimates)
     object.__setattr__(made.model, "posteriors", lambda: posteriors if has_basic_pitch else None)
-    made._estimates = estimates
     return made
 
 
