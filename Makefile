@@ -11,7 +11,7 @@ INSTALL_SOUND = $(PIP_INSTALL) --no-deps tinysoundfont && { command -v npm >/dev
 WITH_NODE = PATH="$$PATH:$(CURDIR)/.venv/bin"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types migrate env engine test-images soak bench bench-gpu bench-api bench-accuracy browser clean
+.PHONY: help setup run test lint format types migrate env engine test-images soak api-docs bench bench-gpu bench-api bench-accuracy browser clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ engine:
 
 soak: .venv/dev engine  ## the long runs that are not in make test
 	.venv/bin/python -m pytest -m soak -s
+
+api-docs: .venv/dev  ## docs/api.md and docs/error-codes.md, generated from the code
+	.venv/bin/python -m tools.make_api_docs
 
 bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made .venv-peer-transkun/made  ## speed compared with the alternatives: see bench/README.md
 	.venv/bin/python bench/mt3.py
@@ -116,6 +119,7 @@ tools/types/node_modules/made: tools/types/package-lock.json | .venv/dev
 	@touch $@
 
 .venv/serve: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing the service's packages into .venv, once: about 1.5 GB on disk (more where PyTorch brings CUDA), minutes."
 	$(PIP_INSTALL) --editable '.[serve]'
 	$(INSTALL_SOUND)
 	@touch $@

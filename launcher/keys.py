@@ -70,7 +70,7 @@ def create_command(name: str, scope: str, expires_in: float | None, owner: str |
         raise click.UsageError("The name must have 1 to 100 printable characters.")
     if owner is not None and not re.fullmatch(r"[\w.@-]{1,64}", owner, re.ASCII):
         raise click.UsageError("The owner must have 1 to 64 letters, digits or the characters . _ @ -")
-    with _database() as session:
+    with open_database() as session:
         row, secret = shared_keys.create_key(
             session, name.strip(), scope=Scope(scope), expires_in=expires_in, owner=owner
         )
@@ -82,7 +82,7 @@ def create_command(name: str, scope: str, expires_in: float | None, owner: str |
 @keys.command("list")
 def list_command() -> None:
     """Show the keys, without what is secret of them."""
-    with _database() as session:
+    with open_database() as session:
         rows = [
             ("ID", "NAME", "SCOPE", "STATE", "CREATED", "EXPIRES", "LAST USED", "OWNER"),
             *(_row(key) for key in shared_keys.list_keys(session)),
@@ -96,13 +96,13 @@ def list_command() -> None:
 @click.argument("key_id", type=click.UUID, metavar="ID")
 def revoke_command(key_id: UUID) -> None:
     """Revoke the key of this ID, and end the log-ins with it. It takes effect within a few seconds."""
-    with _database() as session:
+    with open_database() as session:
         row = shared_keys.revoke_key(session, key_id)
     click.echo(f"Revoked the key of {row.name}. Its transcriptions are kept.", err=True)
 
 
 @contextmanager
-def _database() -> Iterator[Session]:
+def open_database() -> Iterator[Session]:
     """Open a transaction on the configured database; turn errors into messages of the command line."""
     settings = read_settings()
     place = HIDDEN.sub("://", settings.database_url)

@@ -25,6 +25,7 @@ import click
 from redis import Redis
 from redis.exceptions import RedisError
 
+from checkpoints.store import default_root
 from launcher.supervisor import Child, Supervisor
 from shared.config import read_settings
 from shared.errors import ServiceError
@@ -45,7 +46,7 @@ START_SECONDS = 60.0
     default="var",
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for database, recordings, results and checkpoints.",
+    help="Folder for database, recordings and results.",
 )
 @click.option("--insecure", is_flag=True, help="Listen on an address that others reach, without MT3_AUTH=keys.")
 def serve(host: str, port: int, var: Path, insecure: bool) -> None:
@@ -84,7 +85,7 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path, *, insec
     environment = {
         "MT3_DATABASE_URL": f"sqlite:///{var / 'mt3.sqlite3'}",
         "MT3_STORAGE_URL": (var / "storage").as_uri(),
-        "MT3_CHECKPOINT_DIR": str(var / "checkpoints"),
+        "MT3_CHECKPOINT_DIR": str(_checkpoint_folder(var)),
         "MT3_ACCESS_LOG": "0",
     }
     environment = {name: value for name, value in environment.items() if not os.environ.get(name)}
@@ -107,7 +108,8 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path, *, insec
         Child(
             "worker",
             [*celery, "--without-gossip", "--without-mingle"],
-            {},
+            # The scheduler has the port itself.
+            {"MT3_METRICS_PORT": str(settings.metrics_port + 1)} if settings.metrics_port else {},
             liveness_file=liveness_file,
             patience_seconds=settings.liveness_seconds,
         )
@@ -118,6 +120,12 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path, *, insec
         _say(f"ready at {address} (press Ctrl-C to stop)")
     elif not supervisor.is_stopping:
         raise click.ClickException(f"the web process did not answer at {address} within {START_SECONDS:.0f} s")
+
+
+def _checkpoint_folder(var: Path) -> Path:
+    """Return where the command keeps checkpoints, or the folder beside the data where older versions did."""
+    own = var / "checkpoints"
+    return own if own.is_dir() else default_root()
 
 
 def _migrate(supervisor: Supervisor) -> bool:

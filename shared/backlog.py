@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from shared.kinds import SHARD, TRANSCRIBE
+from shared.kinds import CLAIMED_KINDS, SHARD, TRANSCRIBE
 from shared.tables import Job, Status, WorkItem, WorkStatus
 
 LIVE = (WorkStatus.BLOCKED, WorkStatus.QUEUED, WorkStatus.PROCESSING)
@@ -39,6 +39,7 @@ def measure(session: Session) -> Backlog:
     counted = select(WorkItem.kind, WorkItem.status, func.count()).group_by(WorkItem.kind, WorkItem.status)
     items = {(kind, status.value): count for kind, status, count in session.execute(counted)}
     due = select(func.min(WorkItem.run_after)).where(WorkItem.status == WorkStatus.QUEUED)
+    due = due.where(WorkItem.kind.in_(CLAIMED_KINDS))
     waiting = select(func.min(Job.created_at)).where(Job.status == Status.QUEUED)
     return Backlog(
         items=items,

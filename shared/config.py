@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from base64 import b64decode
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
@@ -36,6 +37,7 @@ class Settings(BaseSettings):
     s3_secret_access_key: SecretStr | None = None
     s3_region: str = "us-east-1"
     auth: Literal["none", "keys"] = "none"
+    webhook_secret: SecretStr | None = None
     rate_limit_read: str = ""
     rate_limit_write: str = ""
     quota_jobs: Annotated[int, Field(ge=0)] | None = None
@@ -67,6 +69,7 @@ class Settings(BaseSettings):
     probe_seconds: Annotated[float, Field(ge=1)] = 3
     probe_memory_bytes: Annotated[int, Field(ge=64 * 1024**2)] = 512 * 1024**2
     result_ttl_days: Seconds = 30
+    upload_ttl_days: Seconds | None = None
     orphan_hours: Seconds = 24
 
     shard_seconds: Annotated[float, Field(ge=0)] = 600
@@ -133,6 +136,18 @@ class Settings(BaseSettings):
             if not HOST_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a host name: write names without scheme and port, or *")
         return found
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _webhook_secret_is_long(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            try:
+                size = len(b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True))
+            except ValueError:
+                size = 0
+            if not 24 <= size <= 64:
+                raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
+        return secret
 
     @field_validator("allowed_networks", mode="before")
     @classmethod

@@ -102,6 +102,15 @@ class StorageUnavailable(Unavailable):
     """The object storage does not answer, or answers with a server error."""
 
 
+class RecordingRemoved(ServiceError):  # noqa: N818
+    """The recording of a job was removed after MT3_UPLOAD_TTL_DAYS."""
+
+    code = "recording_removed"
+
+    def __init__(self) -> None:
+        super().__init__("The recording was removed after its time in storage. Upload it again to use it.")
+
+
 class ObjectMissing(ServiceError):  # noqa: N818
     """Storage answers but has no such object."""
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from shared import worker_registry
 from shared.db import now_plus
 from shared.forecast import Running, Waiting
-from shared.kinds import SHARD, TRANSCRIBE
+from shared.kinds import CLAIMED_KINDS, SHARD, TRANSCRIBE
 from shared.speeds import Pace, Sample, Speeds, measure, suffix_of
 from shared.tables import Attempt, Job, ModelReport, WorkItem, WorkStatus
 
@@ -126,7 +126,7 @@ def read_waiting(session: Session, *, limit: int) -> Sequence[Row[Any]]:
             func.sum(WorkItem.seconds).filter(is_shard).label("shard_seconds"),
             func.count().filter(WorkItem.kind == TRANSCRIBE).label("transcribes"),
         )
-        .where(WorkItem.status == WorkStatus.QUEUED)
+        .where(WorkItem.status == WorkStatus.QUEUED, WorkItem.kind.in_(CLAIMED_KINDS))
         .group_by(WorkItem.job_id)
         .order_by(is_long, served_at, WorkItem.job_id)
         .limit(limit)
@@ -140,7 +140,8 @@ def read_running(session: Session) -> Sequence[Row[Any]]:
     """Return the items that workers hold."""
     columns = (WorkItem.job_id, WorkItem.kind, WorkItem.seconds, WorkItem.seconds_done, WorkItem.started_at)
     query = select(*columns, WorkItem.worker, Job.owner, *_OF_JOB).join(Job, Job.id == WorkItem.job_id)
-    rows: Sequence[Any] = session.execute(query.where(WorkItem.status == WorkStatus.PROCESSING)).all()
+    held = query.where(WorkItem.status == WorkStatus.PROCESSING, WorkItem.kind.in_(CLAIMED_KINDS))
+    rows: Sequence[Any] = session.execute(held).all()
     return rows
 
 

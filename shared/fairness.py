@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from shared import work
 from shared.db import Sessions, now_plus
-from shared.kinds import KINDS, PARTS_OF_LONG, SHORT_KINDS, Claim
+from shared.kinds import CLAIMED_KINDS, PARTS_OF_LONG, SHORT_KINDS, Claim
 from shared.tables import WorkItem, WorkStatus
 
 CANDIDATES = 8  # read at once: enough for several workers that claim at the same moment
@@ -41,15 +41,17 @@ def claim_next(
     lease_seconds: float,
     max_attempts: int,
     short_for: float | None = None,
+    without: Collection[str] = (),
 ) -> Claim | None:
     """Claim the item that is first in line; None when nothing is due.
 
     Args:
         short_for: consider only short items, not known to be long, that have been due for this many seconds.
+        without: kinds that this worker has enough of.
     """
     for _ in range(TRIES):
         with sessions() as session:
-            found = candidates(session, max_attempts=max_attempts, short_for=short_for)
+            found = candidates(session, max_attempts=max_attempts, short_for=short_for, without=without)
         for item_id in found:
             with sessions.begin() as session:
                 claim = work.claim(
@@ -64,9 +66,15 @@ def claim_next(
 
 
 def candidates(
-    session: Session, *, max_attempts: int, short_for: float | None = None, limit: int = CANDIDATES
+    session: Session,
+    *,
+    max_attempts: int,
+    short_for: float | None = None,
+    limit: int = CANDIDATES,
+    without: Collection[str] = (),
 ) -> list[UUID]:
     """Return the items to claim next, best first, all of owners with the same number of running items."""
+    kinds = [kind for kind in CLAIMED_KINDS if kind not in without]
     running = _count_running(session)
     waiting = _waiting_owners(session)
     for level in sorted({running.get(owner, 0) for owner in waiting}):
@@ -74,10 +82,10 @@ def candidates(
         if short_for is not None:
             found = _first(session, owners, max_attempts, limit, SHORT_KINDS, due_for=short_for)
         else:
-            found = _first(session, owners, max_attempts, limit, list(KINDS))
+            found = _first(session, owners, max_attempts, limit, kinds)
             busy = set(session.scalars(_owners_of_waiting_parts()))
             may_split = [owner for owner in owners if owner not in busy]
-            found += _first(session, may_split, max_attempts, limit, list(KINDS), is_long=True)
+            found += _first(session, may_split, max_attempts, limit, kinds, is_long=True)
         if found:
             return [item_id for *_, item_id in sorted(found)[:limit]]
     return []
@@ -91,6 +99,7 @@ def must_defer(session: Session, owner: str) -> bool:
 def _count_running(session: Session) -> dict[str, int]:
     """Count the items of each owner that workers hold."""
     running = select(WorkItem.owner, func.count()).where(WorkItem.status == WorkStatus.PROCESSING)
+    running = running.where(WorkItem.kind.in_(CLAIMED_KINDS))
     return dict(session.execute(running.group_by(WorkItem.owner)).all())
 
 

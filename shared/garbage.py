@@ -36,9 +36,10 @@ def unused_recordings(session: Session, recording_ids: Sequence[UUID]) -> list[s
 def hold_recording(session: Session, owner: str, recording_id: UUID) -> bool:
     """Keep a recording of this owner from being deleted in this transaction; return False if it is gone."""
     used = or_(Job.recording_id == recording_id, and_(Job.id == recording_id, Job.recording_id.is_(None)))
+    kept = Job.upload_removed_at.is_(None)
     for statement in (
         update(Upload).where(Upload.id == recording_id, Upload.owner == owner).values(owner=owner),
-        update(Job).where(used, Job.owner == owner).values(owner=owner),
+        update(Job).where(used, kept, Job.owner == owner).values(owner=owner),
     ):
         found = cast("CursorResult[Any]", session.execute(statement, execution_options=_UNSYNCHRONIZED))
         if found.rowcount:
@@ -48,10 +49,27 @@ def hold_recording(session: Session, owner: str, recording_id: UUID) -> bool:
 
 def find_recordings(session: Session, recording_ids: Sequence[UUID]) -> dict[UUID, set[int]]:
     """Return which of these recordings are in use, as `find_kept_results` does for jobs."""
-    own = select(Job.id).where(Job.id.in_(recording_ids), Job.recording_id.is_(None))
-    shared = select(Job.recording_id).where(Job.recording_id.in_(recording_ids))
+    kept = Job.upload_removed_at.is_(None)
+    own = select(Job.id).where(Job.id.in_(recording_ids), Job.recording_id.is_(None), kept)
+    shared = select(Job.recording_id).where(Job.recording_id.in_(recording_ids), kept)
     sent = select(Upload.id).where(Upload.id.in_(recording_ids))
     return {found: set() for found in session.scalars(union(own, shared, sent))}
+
+
+def expire_recordings(session: Session, *, ttl_days: float, limit: int = 500) -> int:
+    """Give up recordings of jobs that ended too long ago, unless others use them; return how many jobs."""
+    old = (
+        select(Job.id)
+        .where(Job.finished_at < now_plus(-ttl_days * 86400), Job.upload_removed_at.is_(None))
+        .order_by(Job.finished_at)
+        .limit(limit)
+    )
+    ended = Job.status.in_((Status.SUCCEEDED, Status.FAILED, Status.CANCELED))
+    given_up = update(Job).where(Job.id.in_(old), ended).values(upload_removed_at=now_plus())
+    returning = given_up.returning(func.coalesce(Job.recording_id, Job.id))
+    recordings = list(session.scalars(returning.execution_options(**_UNSYNCHRONIZED)))
+    note(session, unused_recordings(session, list({*recordings})))
+    return len(recordings)
 
 
 def note(session: Session, prefixes: Sequence[str]) -> None:

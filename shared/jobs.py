@@ -22,10 +22,10 @@ from sqlalchemy import ColumnElement, Text, and_, cast, delete, func, or_, selec
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from shared import garbage, work
+from shared import garbage, webhook_events, work
 from shared.db import Sessions, is_unavailable, now_plus
-from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
-from shared.kinds import FETCH_URL, PARTS_OF_LONG, SHARD, TRANSCRIBE, NewItem
+from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, RecordingRemoved, StateConflict
+from shared.kinds import FETCH_URL, PARTS_OF_LONG, SHARD, STEPS, TRANSCRIBE, NewItem
 from shared.logs import get_logger
 from shared.quotas import Quotas, check_queued, check_stored, lock_owner
 from shared.storage import shard_prefix
@@ -57,6 +57,8 @@ class NewJob:
     source_url: str | None = None
     idempotency_key: str | None = None
     request_hash: str | None = None
+    webhook_url: str | None = None
+    webhook_events: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def create_job(sessions: Sessions, new: NewJob, quotas: Quotas | None = None) ->
         created_at=now_plus(),
         warnings=[],
         artifacts=[],
+        webhook_url=new.webhook_url,
+        webhook_events=list(new.webhook_events),
     )
     try:
         with sessions.begin() as session:
@@ -274,6 +278,7 @@ def cancel_job(session: Session, owner: str, job_id: UUID) -> Job:
     )
     if job is not None:
         attempts = _cancel_items(session, job_id)
+        webhook_events.announce(session, job_id, work.enqueue)
         # One prefix per attempt: a retry may split the recording again before these are removed.
         garbage.note(session, [shard_prefix(job_id, number + 1) for number in range(attempts)])
         return job
@@ -302,6 +307,7 @@ def _cancel_items(session: Session, job_id: UUID) -> int:
     first = first.values(**work.AT_REST, status=WorkStatus.CANCELED, attempt=latest, finished_at=now_plus())
     attempts = session.scalar(first.returning(WorkItem.attempt), execution_options=work.UNSYNCHRONIZED)
     others = delete(WorkItem).where(WorkItem.job_id == job_id, WorkItem.kind.not_in((TRANSCRIBE, FETCH_URL)))
+    others = others.where(WorkItem.kind.in_(STEPS))
     session.execute(others, execution_options=work.UNSYNCHRONIZED)
     return attempts or 0
 
@@ -312,6 +318,7 @@ def retry_job(session: Session, owner: str, job_id: UUID, quotas: Quotas | None 
     Raises:
         JobNotFound, StateConflict: it is waiting, running or succeeded.
         QuotaExceeded: the owner may not have that much queued.
+        RecordingRemoved: its recording has been removed.
     """
     quotas = quotas or Quotas()
     lock_owner(session, owner, quotas)
@@ -324,8 +331,10 @@ def retry_job(session: Session, owner: str, job_id: UUID, quotas: Quotas | None 
     if job is None:
         status = get_job(session, owner, job_id).status
         raise StateConflict(f"Only a failed or canceled transcription can be retried. This one is {status}.")
+    if job.upload_removed_at is not None:
+        raise RecordingRemoved
     check_queued(session, owner, quotas, job_id)
-    queue_again(session, WorkItem.job_id == job_id)
+    queue_again(session, and_(WorkItem.job_id == job_id, WorkItem.kind.in_(STEPS)))
     return job
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from shared.tables import Phase
 
 TRANSCRIBE, SHARD, ASSEMBLE, EXPORT = "transcribe", "shard", "assemble", "export"
-FETCH_URL = "fetch_url"
+FETCH_URL, WEBHOOK = "fetch_url", "webhook"
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,15 @@ class Kind:
         reports: no other item of the job runs at the same time, so its progress is the job's.
         is_short: it may preempt a long item, unless it turned out to be long itself.
         is_part_of_long: while one is due, no other long recording of the same owner is split.
+        is_step: the job's status follows it; without, it begins when the job has ended.
+        is_sent: threads of its own do it, beside those that transcribe: see `worker.deliveries`.
     """
 
     reports: bool = False
     is_short: bool = False
     is_part_of_long: bool = False
+    is_step: bool = True
+    is_sent: bool = False
 
 
 KINDS = {
@@ -33,8 +37,11 @@ KINDS = {
     TRANSCRIBE: Kind(reports=True, is_short=True),  # transcribe a recording, or split it if it is long
     SHARD: Kind(is_part_of_long=True),  # run the network on some segments of a long recording
     ASSEMBLE: Kind(reports=True, is_part_of_long=True),  # make notes from the results of all shards
-    EXPORT: Kind(is_short=True),  # make another file from the notes of a job that succeeded
+    EXPORT: Kind(is_short=True, is_step=False),  # make another file from the notes of a job that succeeded
+    WEBHOOK: Kind(is_step=False, is_sent=True),  # report to a client's URL that a job has ended
 }
+STEPS = [name for name, kind in KINDS.items() if kind.is_step]
+CLAIMED_KINDS = [name for name, kind in KINDS.items() if not kind.is_sent]
 SHORT_KINDS = [name for name, kind in KINDS.items() if kind.is_short]
 PARTS_OF_LONG = [name for name, kind in KINDS.items() if kind.is_part_of_long]
 

@@ -101,7 +101,8 @@ def check_stored(session: Session, owner: str, quotas: Quotas, *, added: int) ->
 def count_stored_bytes(session: Session, owner: str) -> int:
     """Return the bytes of all recordings and results of an owner."""
     # Several jobs may share a recording, and use one that was uploaded in parts.
-    sizes = select(func.max(Job.upload_bytes).label("size")).where(Job.owner == owner)
+    mine = (Job.owner == owner, Job.upload_removed_at.is_(None))
+    sizes = select(func.max(Job.upload_bytes).label("size")).where(*mine)
     recordings = sizes.group_by(func.coalesce(Job.recording_id, Job.id)).subquery()
     used = select(Job.recording_id).where(Job.owner == owner, Job.recording_id.is_not(None))
     unused = select(func.sum(Upload.size)).where(Upload.owner == owner, Upload.id.not_in(used))

@@ -141,6 +141,8 @@ class Job(Base):
     # about the recording: code and detail, as in notes.json
     warnings: Mapped[list[dict[str, str]]] = mapped_column(JSON, server_default="[]")
     artifacts: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # name, content_type, size, sha256, key
+    webhook_url: Mapped[str | None] = mapped_column(String(2000))  # of the client, to be sent its events
+    webhook_events: Mapped[list[str]] = mapped_column(JSON, server_default="[]")
     notes_cursor: Mapped[int] = mapped_column(server_default="0")  # the number of its latest note event
 
 
@@ -285,6 +287,17 @@ class Share(Base):
     hash: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class WebhookSecret(Base):
+    """What the webhooks of an owner are signed with; for a day after a change, with the previous one, too."""
+
+    __tablename__ = "webhook_secrets"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    secret: Mapped[str] = mapped_column(String(100))
+    previous: Mapped[str | None] = mapped_column(String(100))
+    rotated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class ModelReport(Base):

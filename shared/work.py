@@ -17,7 +17,6 @@ Every change is one guarded `UPDATE`, never a read followed by a write, and tran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, cast
 from uuid import UUID
 
@@ -25,10 +24,11 @@ from sqlalchemy import ColumnElement, CursorResult, Executable, and_, exists, fu
 from sqlalchemy.orm import Session, aliased
 from uuid6 import uuid7
 
-from shared import garbage
+from shared import garbage, webhook_events
 from shared.db import Sessions, now_plus
-from shared.kinds import FETCH_URL, KINDS, Claim, Held, NewItem, Progress, Result
-from shared.tables import Attempt, Job, Phase, Status, WorkItem, WorkStatus
+from shared.kinds import CLAIMED_KINDS, FETCH_URL, KINDS, STEPS, Claim, Held, NewItem, Progress, Result
+from shared.reported import reported_columns
+from shared.tables import Attempt, Job, Status, WorkItem, WorkStatus
 
 INSERT_ROWS = 1000  # in one statement: databases limit the number of its parameters
 
@@ -80,13 +80,15 @@ def claim(
     # The first claim starts the job. Locked rows are skipped, so that a worker that is paused while it claims does
     # not block the others (SQLite ignores this: it has one writer at a time). Subqueries are scalar: a planner
     # that does not know of a burst of queued rows yet would evaluate `IN (…)` once for each of them.
-    job_of_item = select(WorkItem.job_id).where(is_due).scalar_subquery()
+    job_of_item = select(WorkItem.job_id).where(is_due, WorkItem.kind.in_(STEPS)).scalar_subquery()
     waiting = select(Job.id).where(Job.id == job_of_item, Job.status == Status.QUEUED)
     begun = update(Job).where(
         Job.id == waiting.with_for_update(skip_locked=True).scalar_subquery(), Job.status == Status.QUEUED
     )
     changed(session, begun.values(**_BEGUN))
-    has_begun = exists().where(Job.id == WorkItem.job_id, Job.status != Status.QUEUED)
+    has_begun = or_(
+        WorkItem.kind.not_in(STEPS), exists().where(Job.id == WorkItem.job_id, Job.status != Status.QUEUED)
+    )
     free = select(WorkItem.id).where(is_due, has_begun).with_for_update(skip_locked=True, of=WorkItem)
     claimed = session.execute(
         update(WorkItem)
@@ -125,7 +127,7 @@ def renew(session: Session, held: Held, *, lease_seconds: float, progress: Progr
         values["seconds_done"] = progress.audio_seconds_done
         if KINDS[held.kind].reports:
             reported = update(Job).where(Job.id == held.job_id, exists().where(*held_under(held)))
-            changed(session, reported.values(_reported(progress)))
+            changed(session, reported.values(reported_columns(progress)))
     if moved:
         values["progress_at"] = now_plus()
     return changed(session, update(WorkItem).where(*held_under(held)).values(values))
@@ -185,6 +187,8 @@ def complete(
         }
     if values:
         changed(session, update(Job).where(Job.id == held.job_id).values(values))
+    if result is not None:
+        webhook_events.announce(session, held.job_id, enqueue)
     garbage.note(session, unneeded)
     return True
 
@@ -220,10 +224,10 @@ def fail(
     return _fail_for_good(session, held, held_under(held), "failed", error)
 
 
-def release(session: Session, held: Held) -> bool:
-    """Release an item on shutdown: queue it again at its old position, without counting the attempt."""
+def release(session: Session, held: Held, *, after: float = 0.0) -> bool:
+    """Release an item, as on shutdown: queue it again at its old position, without counting the attempt."""
     lock_job(session, held.job_id)
-    return _requeue(session, held, held_under(held), "released", uncounted=1)
+    return _requeue(session, held, held_under(held), "released", uncounted=1, after=after)
 
 
 def defer(session: Session, held: Held) -> bool:
@@ -253,8 +257,8 @@ def list_items(session: Session, job_id: UUID, kind: str) -> Sequence[WorkItem]:
 
 def count_due(session: Session) -> int:
     """Count the items that a worker could claim now."""
-    due = select(func.count()).select_from(WorkItem)
-    return session.scalar(due.where(WorkItem.status == WorkStatus.QUEUED, WorkItem.run_after <= now_plus())) or 0
+    due = select(func.count()).where(WorkItem.status == WorkStatus.QUEUED, WorkItem.run_after <= now_plus())
+    return session.scalar(due.where(WorkItem.kind.in_(CLAIMED_KINDS))) or 0
 
 
 def rescue(sessions: Sessions, *, max_attempts: int, stall_seconds: float) -> tuple[list[Held], list[Held]]:
@@ -366,9 +370,10 @@ def _requeue(
     if not changed(session, again):
         return False
     close_attempts(session, Attempt.item_id == held.id, outcome, **error)
-    is_begun = exists().where(
-        WorkItem.job_id == held.job_id, WorkItem.status == WorkStatus.SUCCEEDED, WorkItem.kind != FETCH_URL
-    )
+    if held.kind not in STEPS:
+        return True
+    of_job = (WorkItem.job_id == held.job_id, WorkItem.kind.in_(STEPS), WorkItem.kind != FETCH_URL)
+    is_begun = exists().where(*of_job, WorkItem.status == WorkStatus.SUCCEEDED)
     waits = update(Job).where(Job.id == held.job_id, Job.status == Status.PROCESSING, ~is_begun)
     changed(session, waits.values(**JOB_QUEUED, **error))
     return True
@@ -392,11 +397,13 @@ def _fail_for_good(
     error = {"error_code": cause.error_code, "error_detail": cause.error_detail}
     close_attempts(session, Attempt.item_id == held.id, outcome, **error)
     job = update(Job).where(Job.id == held.job_id, Job.status.in_((Status.QUEUED, Status.PROCESSING)))
-    if not changed(session, job.values(status=Status.FAILED, finished_at=now_plus(), **JOB_AT_REST, **error)):
-        return True  # the job had ended before: this item does not change its outcome
-    others = update(WorkItem).where(
-        WorkItem.job_id == held.job_id, WorkItem.status.in_((WorkStatus.QUEUED, WorkStatus.PROCESSING))
-    )
+    if held.kind not in STEPS or not changed(
+        session, job.values(status=Status.FAILED, finished_at=now_plus(), **JOB_AT_REST, **error)
+    ):
+        return True  # the job has ended before: this item does not change its outcome
+    webhook_events.announce(session, held.job_id, enqueue)
+    others = update(WorkItem).where(WorkItem.job_id == held.job_id, WorkItem.kind.in_(STEPS))
+    others = others.where(WorkItem.status.in_((WorkStatus.QUEUED, WorkStatus.PROCESSING)))
     changed(session, others.values(**AT_REST, status=WorkStatus.CANCELED, finished_at=now_plus()))
     close_attempts(session, of_job(held.job_id), "canceled")
     return True
@@ -406,6 +413,7 @@ def _unblock(session: Session, job_id: UUID) -> None:
     """Queue the items whose predecessors have all succeeded."""
     other = aliased(WorkItem)
     unfinished = select(func.min(other.number)).where(other.job_id == job_id, other.status != WorkStatus.SUCCEEDED)
+    unfinished = unfinished.where(other.kind.in_(STEPS))
     free = update(WorkItem).where(
         WorkItem.job_id == job_id,
         WorkItem.status == WorkStatus.BLOCKED,
@@ -428,24 +436,11 @@ def _move_back_in_line(session: Session, held: Held) -> None:
 
 
 def of_job(job_id: UUID) -> ColumnElement[bool]:
-    """Return the condition that an attempt belongs to an item of this job."""
-    return Attempt.item_id.in_(select(WorkItem.id).where(WorkItem.job_id == job_id))
+    """Return the condition that an attempt belongs to a step of this job."""
+    return Attempt.item_id.in_(select(WorkItem.id).where(WorkItem.job_id == job_id, WorkItem.kind.in_(STEPS)))
 
 
 def close_attempts(session: Session, which: ColumnElement[bool], outcome: str, **error: Any) -> None:
     """Record the outcome of attempts that are still open."""
     closed = update(Attempt).where(which, Attempt.outcome.is_(None))
     changed(session, closed.values(outcome=outcome, finished_at=now_plus(), **error))
-
-
-def _reported(progress: Progress) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "phase": progress.phase,
-        "audio_seconds_done": progress.audio_seconds_done,
-        "download": asdict(progress.download) if progress.download else None,
-    }
-    if progress.audio_seconds_total is not None:  # else keep that of an earlier attempt
-        values["audio_seconds_total"] = progress.audio_seconds_total
-    if progress.phase is Phase.TRANSCRIBING:
-        values["transcribing_since"] = func.coalesce(Job.transcribing_since, now_plus())
-    return values

@@ -16,11 +16,14 @@ PRESENT_SECONDS = 4 * REGISTER_SECONDS  # workers not seen for longer do not cou
 FORGET_SECONDS = 24 * 3600.0
 
 
-def register(session: Session, name: str, *, threads: int = 1) -> None:
-    """Record that a worker is alive, and how many items it runs at a time."""
+def register(session: Session, name: str, *, threads: int = 1) -> bool:
+    """Record that a worker is alive, and how many items it runs at a time; return True if it drains."""
     seen = update(Worker).where(Worker.name == name).values(seen_at=now_plus(), threads=threads)
     if session.execute(seen).rowcount == 0:  # type: ignore[attr-defined]
-        session.execute(insert(Worker).values(name=name, seen_at=now_plus(), threads=threads))
+        session.execute(
+            insert(Worker).values(name=name, seen_at=now_plus(), started_at=now_plus(), threads=threads)
+        )
+    return session.scalar(select(Worker.draining_since).where(Worker.name == name)) is not None
 
 
 def unregister(session: Session, name: str) -> None:

@@ -59,7 +59,7 @@ class FakeEngine:
         self.on_load()
         return cast(Model, None)
 
-    def open(self, name: str, recording: BinaryIO) -> AudioStream:
+    def open(self, name: str, recording: BinaryIO, sample_rate: int | None = None) -> AudioStream:
         self.recordings.append(recording.read())
         return AudioStream([], sample_rate=22050, duration=2.0)
 

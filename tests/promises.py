@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from uuid6 import uuid7
@@ -81,7 +82,7 @@ class Fleet:
             else:
                 self._run(claimed, worker)
 
-    def _claim(self, worker: int, **how: float) -> Claim | None:
+    def _claim(self, worker: int, **how: Any) -> Claim | None:
         return claim_next(
             self.sessions, worker=f"host:{worker}", lease_seconds=60, max_attempts=MAX_ATTEMPTS, **how
         )

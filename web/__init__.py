@@ -18,6 +18,7 @@ from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
 from web import (
+    contract,
     corrections,
     cors,
     events,
@@ -26,9 +27,11 @@ from web import (
     login,
     metrics,
     models,
+    reference,
     resumable,
     shares,
     transcriptions,
+    webhooks,
 )
 from web.access import SECURITY_SCHEMES, current_owner, declare_access, needs, refuse_without_key
 from web.browsers import refuse_foreign
@@ -104,6 +107,7 @@ def create_app(
         transcriptions,
         resumable,
         events,
+        webhooks,
         exports,
         corrections,
         shares,
@@ -111,29 +115,23 @@ def create_app(
         login,
         health,
         metrics,
+        reference,
     ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(shares.shared_blueprint)
     app.register_blueprint(shares.page_blueprint)
     register_error_handlers(app)
     app.register_error_handler(QuotaExceeded, refuse_over_quota)
-    app.spec_processor(_declare_problems)
+    app.spec_processor(_complete_spec)
     _add_pages(app)
     return app
 
 
-def _declare_problems(spec: dict[str, Any] | str) -> dict[str, Any] | str:
-    """Declare the content type of errors in OpenAPI: APIFlask takes every response for `application/json`."""
+def _complete_spec(spec: dict[str, Any] | str) -> dict[str, Any] | str:
     assert isinstance(spec, dict)
     declare_json(spec)
     declare_access(spec)
-    problems = [{"$ref": f"#/components/schemas/{name}"} for name in ("HTTPError", "ValidationError")]
-    for path in spec["paths"].values():
-        for operation in path.values():
-            for response in operation["responses"].values():
-                content = response.get("content", {})
-                if content.get("application/json", {}).get("schema") in problems:
-                    content["application/problem+json"] = content.pop("application/json")
+    contract.complete(spec)
     return spec
 
 

@@ -161,6 +161,7 @@ class AsgiApp:
             if answer.watch is None:
                 await self._send(answer, counting)
             else:
+                exchange.is_stream = True
                 await self._streams.serve(answer.watch, _encoded(answer.headers), receive, counting)
         finally:
             exchange.end()

@@ -16,6 +16,7 @@ from mt3_infer.errors import MT3Error
 from shared.errors import ObjectMissing, ServiceError, StorageUnavailable, is_disk_full
 from shared.logs import get_logger
 from web.forms import FormTooLarge
+from web.problem_types import problem_type
 
 log = get_logger(__name__)
 
@@ -37,6 +38,7 @@ STATUS_OF = {
     "checksum_mismatch": 422,
     "unavailable": 503,
     "notes_gone": 410,
+    "recording_removed": 410,
 }
 CODE_OF = {
     400: "bad_request",
@@ -46,6 +48,7 @@ CODE_OF = {
     408: "request_timeout",
     413: "upload_too_large",
     415: "unsupported_media_type",
+    416: "range_not_satisfiable",
     422: "invalid_request",
 }
 MISSING_IN_POSTGRESQL = ("42P01", "42703")  # undefined table or column: the migrations have not run yet
@@ -77,9 +80,10 @@ class EmptyUpload(ServiceError):  # noqa: N818
 
 def problem(status: int, code: str, detail: str, **more: Any) -> Response:
     """Return a problem document as a response."""
+    kind = problem_type(code, status)
     body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "type": kind.uri,
+        "title": kind.title,
         "status": status,
         "detail": detail,
         "code": code,

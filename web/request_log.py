@@ -57,6 +57,7 @@ class Exchange:
         self._started = time.monotonic()
         self._bytes = 0
         self.status: int | None = None  # None: the client left before there was an answer
+        self.is_stream = False  # it lasts as long as the client wants, so its duration says nothing
         environ[FIELDS] = {}
         if not VALID_ID.fullmatch(environ.get("HTTP_X_REQUEST_ID", "")):
             environ["HTTP_X_REQUEST_ID"] = uuid4().hex
@@ -83,7 +84,8 @@ class Exchange:
         method = environ["REQUEST_METHOD"]
         known = method if method in METHODS else "other"
         REQUESTS.labels(known, route, str(status)).inc()
-        REQUEST_SECONDS.labels(known, route).observe(seconds)
+        if not self.is_stream:
+            REQUEST_SECONDS.labels(known, route).observe(seconds)
         if environ["PATH_INFO"] in QUIET and status < HTTPStatus.BAD_REQUEST:
             return
         log.info(

@@ -47,7 +47,7 @@ class NewUpload(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=1024)] = Field(description="The file's name.")
-    size: int = Field(ge=0, description="Its size in bytes.")
+    size: int = Field(ge=0, description="Its size in bytes.", json_schema_extra={"minimum": 1})
     sha256: Sha256 | None = Field(None, description="Its hash in hex; it may also be sent with `complete`.")
     content_type: Annotated[str, StringConstraints(max_length=128, pattern=r"^[\w.+-]+/[\w.+-]+$")] = Field(
         "application/octet-stream", description="Its media type."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -20,6 +21,7 @@ from shared.logs import get_logger
 from shared.tables import Job, Phase, Status
 from web.access import current_access, job_address
 from web.job_state import UNKNOWN, JobState
+from web.webhook_fields import WebhookFields
 
 log = get_logger(__name__)
 
@@ -36,11 +38,21 @@ def _a_file(value: object) -> object:
     return value
 
 
+def _as_time(value: object) -> object:
+    """Refuse numbers, which pydantic takes for seconds since 1970."""
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+        raise PydanticCustomError("no_time", "send a time as of RFC 3339, for example 2026-01-31T12:00:00Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_as_time)]
+
+
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-class NewTranscription(BaseModel):
+class NewTranscription(WebhookFields):
     """The form of `POST /v1/transcriptions`."""
 
     file: Annotated[
@@ -85,13 +97,15 @@ class ListQuery(BaseModel):
         (), description="Only jobs in these states; several with commas between them."
     )
     model: str | None = Field(None, description="Only jobs of this model; a name or an alias.")
-    created_after: AwareDatetime | None = Field(None, description="Only jobs created after this time (RFC 3339).")
-    created_before: AwareDatetime | None = Field(None, description="Only jobs created before this time.")
+    created_after: Time | None = Field(None, description="Only jobs created after this time (RFC 3339).")
+    created_before: Time | None = Field(None, description="Only jobs created before this time.")
     q: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
         None, description="Only jobs whose file name contains this text, in any case."
     )
     limit: int = Field(20, ge=1, le=100, description="Jobs per page.")
-    cursor: str | None = Field(None, description="`next_cursor` of the page before.")
+    cursor: str | None = Field(
+        None, description="`next_cursor` of the page before.", json_schema_extra={"format": "uuid"}
+    )
 
 
 class Changes(BaseModel):
@@ -172,7 +186,9 @@ class NewExport(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Annotated[str, StringConstraints(max_length=32)] = Field(description=f"One of: {', '.join(FORMATS)}.")
+    format: Annotated[str, StringConstraints(max_length=32)] = Field(
+        description=f"One of: {', '.join(FORMATS)}.", json_schema_extra={"enum": list(FORMATS)}
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the format; see below.")
     source: Literal["original", "corrected"] = Field(
         "original", description="The notes to export: those that were transcribed, or their corrected version."
@@ -302,11 +318,12 @@ class Readiness(BaseModel):
 class Problem(BaseModel):
     """An error (RFC 9457) with a stable `code`."""
 
-    type: Literal["about:blank"]
-    title: str
+    type: str = Field(description="`/problems/` and the code: a page about it, at the same service.")
+    title: str = Field(description="A short summary of the type.")
     status: int
-    detail: str
-    code: str
+    detail: str = Field(description="What is wrong and what to do, for users.")
+    code: str = Field(description="Stable, for programs.")
+    errors: dict[str, list[str]] | None = Field(None, description="What is wrong with which field.")
 
 
 def show_job(job: Job, **more: Any) -> dict[str, Any]:

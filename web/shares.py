@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared import shares
 from shared.tables import Share
-from web import exports, transcriptions
+from web import events, exports, transcriptions
 from web.access import SHARED, current_owner, needs
 from web.services import services
 
@@ -119,6 +119,8 @@ for _rule, _view_function in (
     ("", transcriptions.show),
     ("/artifacts/<name>", transcriptions.artifact),
     ("/audio", transcriptions.audio),
+    ("/notes", events.notes),
+    ("/events", events.events),
     ("/exports", exports.index),
     ("/exports/<uuid:export_id>", exports.show),
 ):

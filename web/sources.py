@@ -13,7 +13,7 @@ from uuid import UUID
 
 from apiflask.schema_adapters.pydantic import PydanticAdapter
 from flask import request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 from uuid6 import uuid7
 
 from mt3_infer.models import MODELS
@@ -32,11 +32,13 @@ from web.errors import InvalidRequest
 from web.schemas import ClientFields, Metadata
 from web.services import Services
 from web.uploads import check_metadata, check_showable, display_name, resolve_model
+from web.webhook_fields import WebhookFields
+from web.webhooks import check_webhook
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-class JsonTranscription(BaseModel):
+class JsonTranscription(WebhookFields):
     """The body of `POST /v1/transcriptions` as JSON, with exactly one of the first three fields."""
 
     model_config = ConfigDict(extra="forbid")
@@ -110,6 +112,7 @@ def create_from_json(services: Services, body: JsonTranscription, *, idempotency
     check_returnable("options", body.options)
     MODELS[model].check_options(body.options)
     check_metadata(body.metadata)
+    webhook_events = check_webhook(services, body.webhook_url, body.webhook_events)
     is_auto = (body.model or services.settings.default_model) == AUTO
     request_hash = _hash_request(body, AUTO if is_auto else model)
     with services.sessions() as session:
@@ -134,6 +137,8 @@ def create_from_json(services: Services, body: JsonTranscription, *, idempotency
         source_url=source.url,
         idempotency_key=idempotency_key,
         request_hash=request_hash,
+        webhook_url=body.webhook_url,
+        webhook_events=webhook_events,
     )
     job, created = jobs.create_job(services.sessions, new, quotas_of(services.settings))
     if created:
@@ -144,6 +149,8 @@ def create_from_json(services: Services, body: JsonTranscription, *, idempotency
 def _hash_request(body: JsonTranscription, model: str) -> str:
     source = [str(part) for part in (body.upload_id, body.source_url, body.transcription_id)]
     asked = [source, body.name, model, body.options, body.metadata]
+    if body.webhook_url is not None:
+        asked.append([body.webhook_url, *(body.webhook_events or ())])
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -26,11 +26,14 @@ def refuse_unknown(view: Any, request: FormRequest) -> None:
         _refuse(names, (body - {"file"}) | {"filename"}, "query parameter")
         return
     _refuse(names, _declared(view, "query"), "query parameter")
-    if request.method == "PUT":
-        return  # its body is bytes, whatever its type
+    if request.method == "PUT" and not body:
+        return  # it takes bytes, whatever their type
     if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
         _refuse((*request.form, *request.files), body, "form field")
-    elif body and request.is_json and isinstance(content := request.get_json(), dict):
+    elif body and request.is_json and request.content_length:
+        content = request.get_json()
+        if not isinstance(content, dict):
+            raise InvalidRequest("The body must be a JSON object.")
         spec = _spec(view)
         _refuse(content, set(_fields(spec.get("json_body") or spec["body"])), "field")
 

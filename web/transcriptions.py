@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from shared import jobs
 from shared.db import reading
-from shared.errors import JobNotFound, ServiceError
+from shared.errors import JobNotFound, RecordingRemoved, ServiceError
 from shared.logs import get_logger
 from shared.quotas import quotas_of
 from shared.tables import Job
@@ -43,7 +43,7 @@ log = get_logger(__name__)
 blueprint = APIBlueprint("transcriptions", __name__, url_prefix="/v1/transcriptions", tag="Transcriptions")
 METADATA = "metadata."  # query parameters that begin so filter by the value of a key
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file.", "content": {"audio/midi": {}, "application/json": {}, "*/*": {}}},
+    200: {"description": "The file.", "content": {"*/*": {}}},
     206: {"description": "The part that `Range` asks for.", "content": {"*/*": {}}},
     303: {"description": "Redirect to a short-lived link.", "content": {}},
 }
@@ -222,6 +222,8 @@ def audio(job_id: UUID, query: ArtifactQuery) -> Response:
         job = jobs.get_job(session, current_owner(), job_id)
     if not job.upload_bytes:
         raise JobNotFound(f"The recording of transcription {job_id} has not been fetched yet.")
+    if job.upload_removed_at is not None:
+        raise RecordingRemoved
     return send_object(
         job.upload_key,
         content_type=sound_type(job.filename),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from web.client_json import check_returnable, read_object
 from web.errors import EmptyUpload, InvalidRequest, LicenseNotAdmitted, UnknownModel
 from web.schemas import MAX_METADATA_CHARACTERS, ClientFields, NewTranscription
 from web.services import Services
+from web.webhooks import check_webhook
 
 log = get_logger(__name__)
 
@@ -42,12 +44,14 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
     check_returnable("options", options)
     MODELS[model].check_options(options)
     metadata = read_object("metadata", form.metadata)
+    webhook_events = check_webhook(services, form.webhook_url, form.webhook_events)
     upload: FileStorage = form.file
     if is_empty(upload):
         raise EmptyUpload("The file is empty. Choose another file.")
     filename = display_name(upload.filename)
     check_showable(ClientFields(options=options, filename=filename, metadata=metadata))
 
+    webhook = [form.webhook_url, *webhook_events] if form.webhook_url else []
     job_id = UUID(str(uuid7()))
     stored = services.storage.put(
         upload_prefix(job_id) + "audio",
@@ -64,7 +68,9 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
         upload_key=stored.key,
         upload_bytes=stored.size,
         idempotency_key=idempotency_key,
-        request_hash=request_hash(stored, AUTO if is_auto(services, form) else model, options, metadata),
+        request_hash=request_hash(stored, AUTO if is_auto(services, form) else model, options, metadata, webhook),
+        webhook_url=form.webhook_url,
+        webhook_events=webhook_events,
     )
     try:
         job, created = create_job(services.sessions, new, quotas_of(services.settings))
@@ -179,7 +185,9 @@ def display_name(filename: str | None) -> str | None:
     return shown[:255] or None
 
 
-def request_hash(stored: StoredObject, model: str, options: dict[str, Any], metadata: dict[str, Any]) -> str:
-    """Return a hash of the recording, model, options and metadata of a request."""
-    request = [stored.sha256, model, options, metadata]
+def request_hash(
+    stored: StoredObject, model: str, options: dict[str, Any], metadata: dict[str, Any], webhook: Sequence[str]
+) -> str:
+    """Return a hash of the recording, model, options, metadata and webhook of a request."""
+    request = [stored.sha256, model, options, metadata, *webhook]
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()

@@ -29,6 +29,7 @@ from shared.queue import WAKE_TASK, BackgroundQueue, CeleryQueue, make_celery
 from shared.storage import make_storage
 from worker.background_fetch import BackgroundFetch
 from worker.context import Services
+from worker.deliveries import Deliveries
 from worker.engine import TranscriptionEngine
 from worker.liveness import Liveness, Registration, Watchdog, loop_step
 from worker.liveness_file import liveness_file
@@ -42,6 +43,7 @@ log = get_logger(__name__)
 settings = read_settings()
 app = make_celery(settings)
 stopping = threading.Event()
+draining = threading.Event()
 liveness = Liveness(
     stall_seconds=settings.stall_seconds,
     loop_seconds=settings.liveness_seconds,
@@ -75,6 +77,7 @@ def services() -> Services:
         queue=BackgroundQueue(CeleryQueue(app)),
         worker=f"{socket.gethostname()}:{os.getpid()}",
         stopping=stopping,
+        draining=draining,
         liveness=liveness,
     )
 
@@ -82,7 +85,8 @@ def services() -> Services:
 @cache
 def registration() -> Registration:
     """Return this worker's entry in the registry, created on first use."""
-    return Registration(services().sessions, services().worker, threads=settings.worker_concurrency)
+    threads = settings.worker_concurrency
+    return Registration(services().sessions, services().worker, threads=threads, draining=draining)
 
 
 @app.task(name=WAKE_TASK)  # type: ignore[untyped-decorator]
@@ -114,6 +118,7 @@ def _begin(**_: Any) -> None:
     except Exception as error:
         log.warning("model_report_failed", error=str(error))
     registration().start()
+    deliveries().start()
     engine = services().engine
     serve_metrics(settings, EngineCollector(engine, engine.checkpoint_dir))
     if settings.default_model == AUTO:
@@ -126,6 +131,12 @@ def _begin(**_: Any) -> None:
         ).start()
 
 
+@cache
+def deliveries() -> Deliveries:
+    """Return the threads that send webhooks, created on first use."""
+    return Deliveries(services())
+
+
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _stop_attempts(**_: Any) -> None:
     liveness.ending()
@@ -134,4 +145,5 @@ def _stop_attempts(**_: Any) -> None:
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _end(**_: Any) -> None:
+    deliveries().join()
     registration().end()

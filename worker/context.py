@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from shared import work
 from shared.config import Settings
 from shared.db import Sessions
 from shared.errors import ObjectMissing
-from shared.kinds import Claim, Download, NewItem, Result
+from shared.kinds import FETCH_URL, Claim, Download, NewItem, Result
 from shared.logs import get_logger
 from shared.model_reports import report_model
 from shared.queue import JobQueue
@@ -43,6 +44,14 @@ class Deferred(Exception):  # noqa: N818 - not an error
     """Raised by a handler to defer its item: it turned out to be long, and other work comes first."""
 
 
+class Postponed(Exception):  # noqa: N818 - not an error
+    """Raised by a handler to try again in some seconds: nothing was done, and it is no attempt."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"postponed for {seconds:.0f} s")
+        self.seconds = seconds
+
+
 @dataclass(frozen=True)
 class Done:
     """The outcome of an item that succeeded; see `work.complete`.
@@ -59,6 +68,26 @@ class Done:
     also: Callable[[Session], None] = lambda session: None
 
 
+@dataclass
+class Fetches:
+    """The recordings that a process is fetching from URLs: slow servers must not take all of its threads."""
+
+    count: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def counted(self, kind: str) -> Iterator[None]:
+        """Count an item while it runs, if it is a fetch."""
+        step = 1 if kind == FETCH_URL else 0
+        with self._lock:
+            self.count += step
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.count -= step
+
+
 @dataclass(frozen=True)
 class Services:
     """The dependencies that all attempts of a worker process share."""
@@ -70,7 +99,14 @@ class Services:
     queue: JobQueue
     worker: str
     stopping: threading.Event
+    draining: threading.Event = field(default_factory=threading.Event)  # claim nothing more
     liveness: Liveness = field(default_factory=lambda: Liveness(stall_seconds=900, loop_seconds=60))
+    fetches: Fetches = field(default_factory=Fetches)
+
+    def kinds_in_excess(self) -> tuple[str, ...]:
+        """Return the kinds of work that half of the threads, at least one, are busy with already."""
+        most = max(1, self.settings.worker_concurrency // 2)
+        return (FETCH_URL,) if self.fetches.count >= most else ()
 
 
 @dataclass(frozen=True)

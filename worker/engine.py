@@ -143,9 +143,11 @@ class TranscriptionEngine:
         refuse_silence(audio)
         return transcription
 
-    def open(self, name: str, recording: BinaryIO) -> AudioStream:
+    def open(self, name: str, recording: BinaryIO, sample_rate: int | None = None) -> AudioStream:
         """Open a recording at the sample rate of a model, which need not be loaded, within the service's limits.
 
+        Args:
+            sample_rate: another one, in Hz.
         Raises:
             AudioError: it is not a recording, or its header states more than MT3_MAX_AUDIO_SECONDS.
             UnknownModelError: this release has no such model.
@@ -154,7 +156,7 @@ class TranscriptionEngine:
             raise UnknownModelError(f"There is no model {name!r}; available models: {', '.join(MODELS)}.")
         return open_audio(
             recording,
-            sample_rate=MODELS[name].sample_rate,
+            sample_rate=sample_rate or MODELS[name].sample_rate,
             max_seconds=self._max_audio_seconds,
             limits=self._limits,
         )

@@ -20,18 +20,30 @@ class SilentAudioError(AudioError):
     code = "silent_audio"
 
 
+class NotDelivered(ServiceError):  # noqa: N818
+    """The receiver of a webhook did not accept it. The next attempt is after `pause`; None if there is none."""
+
+    code = "webhook_not_delivered"
+
+    def __init__(self, message: str, pause: float | None) -> None:
+        super().__init__(message)
+        self.pause = pause
+
+
 @dataclass(frozen=True)
 class Failure:
     """The error that is written into the job.
 
     `is_counted` is False if the attempt does not count towards MT3_MAX_ATTEMPTS: when a dependency of the service
-    is unavailable, the job is not to blame and waits for it.
+    is unavailable, the job is not to blame and waits for it. `pause` is the time until the next attempt in
+    seconds; without it, the time grows with the number of attempts.
     """
 
     code: str
     detail: str
     retryable: bool
     is_counted: bool = True
+    pause: float | None = None
 
 
 def classify(error: Exception) -> Failure:
@@ -45,6 +57,8 @@ def classify(error: Exception) -> Failure:
     match error:
         case Unavailable():
             return Failure(error.code, str(error), retryable=True, is_counted=False)
+        case NotDelivered():
+            return Failure(error.code, str(error), error.pause is not None, is_counted=False, pause=error.pause)
         case ServiceError():
             return Failure(error.code, str(error), retryable=error.retryable)
         case DownloadError() | LockTimeoutError():

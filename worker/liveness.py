@@ -133,7 +133,10 @@ class Watchdog:
 class Registration:
     """Keeps this worker in the registry, from its own thread because the database may hang."""
 
-    def __init__(self, sessions: Sessions, worker: str, *, threads: int) -> None:
+    def __init__(
+        self, sessions: Sessions, worker: str, *, threads: int, draining: threading.Event | None = None
+    ) -> None:
+        self._draining = draining or threading.Event()
         self._sessions = sessions
         self._worker = worker
         self._threads = threads
@@ -156,7 +159,12 @@ class Registration:
 
     def _register(self) -> None:
         with self._sessions.begin() as session:
-            worker_registry.register(session, self._worker, threads=self._threads)
+            is_draining = worker_registry.register(session, self._worker, threads=self._threads)
+        if is_draining and not self._draining.is_set():
+            log.info("worker_draining")
+            self._draining.set()
+        elif not is_draining:
+            self._draining.clear()
 
     def _unregister(self) -> None:
         with self._sessions.begin() as session:

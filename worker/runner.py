@@ -25,7 +25,7 @@ from shared.fairness import claim_next
 from shared.kinds import Claim
 from shared.logs import get_logger
 from worker import metrics
-from worker.context import Context, Deferred, Done, Services
+from worker.context import Context, Deferred, Done, Postponed, Services
 from worker.errors import OUT_OF_MEMORY, Failure, classify
 from worker.handlers import HANDLERS
 from worker.heartbeat import Heartbeat, LeaseLost, ShuttingDown
@@ -46,7 +46,7 @@ class Outcome(StrEnum):
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    DEFERRED = "deferred"  # the item is long and must wait
+    DEFERRED = "deferred"  # the item is long, or follows another one, and must wait
     RELEASED = "released"  # this worker is shutting down
     LOST = "lost"  # the item was canceled or claimed by another worker
 
@@ -68,7 +68,7 @@ class Runner:
             pass
 
     def run_next(self) -> Outcome | None:
-        """Run the item that is first in line; None if nothing is due or this worker is shutting down."""
+        """Run the item that is first in line; None if nothing is due, or this worker drains or shuts down."""
         if self.services.stopping.is_set():
             return None
         claim = self._retry_while_unavailable(lambda: self._claim(self.services.settings.max_attempts))
@@ -86,6 +86,7 @@ class Runner:
         with (
             structlog.contextvars.bound_contextvars(**known),
             metrics.running(claim),
+            self.services.fetches.counted(claim.kind),
             self.services.liveness.attempt() as activity,
         ):
             log.info("attempt_started", model=claim.model)
@@ -97,12 +98,15 @@ class Runner:
             return outcome
 
     def _claim(self, max_attempts: int, *, short_for: float | None = None) -> Claim | None:
+        if self.services.draining.is_set():
+            return None
         return claim_next(
             self.services.sessions,
             worker=self.services.worker,
             lease_seconds=self.services.settings.lease_seconds,
             max_attempts=max_attempts,
             short_for=short_for,
+            without=self.services.kinds_in_excess(),
         )
 
     def _attempt(self, claim: Claim, activity: Activity) -> Outcome:
@@ -117,6 +121,10 @@ class Runner:
                 )
                 done = HANDLERS[claim.kind].run(context)
                 self._complete(claim, done, activity)
+        except Postponed as postponed:
+            seconds = postponed.seconds
+            is_held = self._commit(lambda session: work.release(session, claim, after=seconds), activity)
+            return Outcome.DEFERRED if is_held else Outcome.LOST
         except Deferred:
             is_held = self._commit(lambda session: work.defer(session, claim), activity)
             return Outcome.DEFERRED if is_held else Outcome.LOST
@@ -169,6 +177,8 @@ class Runner:
     def _write_failure(self, session: Session, claim: Claim, failure: Failure) -> bool:
         is_counted = failure.is_counted or claim.attempt >= OUTAGE_ATTEMPTS
         pause = self._backoff(claim.attempt, longest=float("inf") if is_counted else OUTAGE_PAUSE_SECONDS)
+        if failure.pause is not None:
+            pause = failure.pause * random.uniform(0.9, 1.1)  # noqa: S311 - not security-relevant
         return work.fail(
             session,
             claim,

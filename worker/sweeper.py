@@ -113,6 +113,11 @@ class Sweeper:
             expired = jobs.expire_jobs(session, ttl_days=self.settings.result_ttl_days)
         if expired:
             log.info("jobs_expired", count=len(expired))
+        if self.settings.upload_ttl_days is not None:
+            with self.sessions.begin() as session:
+                given_up = garbage.expire_recordings(session, ttl_days=self.settings.upload_ttl_days)
+            if given_up:
+                log.info("recordings_expired", count=given_up)
         with self.sessions.begin() as session:
             worker_registry.forget_workers(session)
 

@@ -24,7 +24,9 @@ NAMES |= {ending[1:]: row for ending, row in ENDINGS.items() if ending[1:] not i
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
 @click.option("-f", "--force", is_flag=True, help="Replace an output that exists already.")
 @click.option(
-    "--audio", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The recording. [peaks]"
+    "--audio",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The recording. [peaks, recording]",
 )
 @click.option(
     "--sound-font", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="An SF2 or SF3 file."

@@ -72,6 +72,7 @@ class ExportFormat:
         files: name and content type of the file. With several rows, the key is the value of `chosen_by`.
         chosen_by: the option that decides which of them is written.
         needs_recording: it is made from the recording, too.
+        sample_rate: that the recording is opened at, in Hz; None: any.
         version: raised when the same notes and options give another file than before.
     """
 
@@ -82,6 +83,7 @@ class ExportFormat:
     files: Mapping[str, tuple[str, str]]
     chosen_by: str | None = None
     needs_recording: bool = False
+    sample_rate: int | None = None
     version: int = 1
 
     def check_options(self, options: Mapping[str, Any]) -> ExportOptions:
@@ -173,6 +175,15 @@ FORMATS: dict[str, ExportFormat] = {
             "mt3_infer.exports.peaks:write_peaks",
             {"": ("peaks.json", "application/json")},
             needs_recording=True,
+        ),
+        ExportFormat(
+            "recording",
+            "The recording as Opus, mono, for players that cannot read the file that was uploaded.",
+            ExportOptions,
+            "mt3_infer.exports.recording:write_recording",
+            {"": ("recording.opus", "audio/ogg")},
+            needs_recording=True,
+            sample_rate=48_000,
         ),
         ExportFormat(
             "musicxml",

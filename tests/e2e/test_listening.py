@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -256,13 +257,33 @@ def test_instruments_are_heard_alone_and_colored(open_tab: OpenTab, bach: Path) 
     tab.expect_color(over=100)
 
 
-def test_a_format_that_the_browser_cannot_play_leaves_the_notes(open_tab: OpenTab, bach: Path) -> None:
+def test_a_format_that_the_browser_cannot_play_is_played_from_a_copy(
+    open_tab: OpenTab, client: ServiceClient, bach: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "bach.aiff"
+    with av.open(str(bach)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream("pcm_s16be", rate=source.streams.audio[0].rate)
+        for frame in source.decode(audio=0):
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    job_id = client.transcribe(path)["id"]
     tab = open_tab()
-    tab.page.route(
-        "**/audio?redirect=false", lambda route: route.fulfill(content_type="audio/x-unknown", body="?")
-    )
+    with tab.page.expect_response(re.compile("artifacts/recording")):
+        tab.page.goto(f"{tab.url}/#/t/{job_id}")
+    original = tab.page.get_by_role("radio", name="Original")
+    expect(original).to_be_checked(timeout=20_000)
+    expect(original).to_be_enabled()
+    tab.page.get_by_role("button", name="Play").click()
+    expect(tab.page.locator("#time")).to_have_text(re.compile("0:0[1-3] / 0:24"), timeout=20_000)
+
+
+def test_notes_play_alone_where_there_is_no_recording(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab(allow_network_errors=True)
+    gone = {"type": "about:blank", "title": "Gone", "status": 410, "detail": "Gone.", "code": "object_missing"}
+    tab.page.route("**/audio?redirect=false", lambda route: route.fulfill(status=410, json=gone))
+    tab.page.route("**/exports", lambda route: route.fulfill(status=410, json=gone))
     tab.transcribe(bach)
     expect(tab.page.get_by_role("radio", name="Original")).to_be_disabled()
     expect(tab.page.get_by_role("radio", name="Transcription")).to_be_checked()
     tab.page.get_by_role("button", name="Play").click()
-    expect(tab.page.locator("#time")).to_have_text(re.compile("0:0[1-2] / 0:24"))
+    expect(tab.page.locator("#time")).to_have_text(re.compile("0:0[1-3] / 0:24"))

@@ -72,6 +72,6 @@ def test_score_is_transposed_and_printed_alone(open_tab: OpenTab, bach: Path) ->
     tab.page.emulate_media(media="screen")
 
     with tab.page.expect_download(timeout=PATIENCE_MS) as download:
-        tab.page.get_by_role("button", name="PDF").click()
+        tab.page.get_by_role("button", name="PDF", exact=True).click()
     assert download.value.suggested_filename == "bach_piano.score.pdf"
     assert download.value.path().read_bytes().startswith(b"%PDF")

@@ -68,6 +68,9 @@ def test_every_line_of_a_run_is_json_with_the_same_fields(tmp_path: Path, bach: 
         client = ServiceClient(service.url)
         done = client.transcribe(bach)
         assert client.submit(b"no audio").status == 202
+        for offset, metric in ((0, b"mt3_workers"), (1, b"mt3_attempt_seconds")):
+            port = int(environment["MT3_METRICS_PORT"]) + offset
+            assert metric in client.get(f"http://127.0.0.1:{port}/metrics").body
         service.process.send_signal(signal.SIGTERM)
         service.process.wait(90)
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]

@@ -50,7 +50,7 @@ def run(context: Context) -> Done:
             row.name,
             path,
             claim.payload["options"],
-            audio=_open_recording(context, stack) if row.needs_recording else None,
+            audio=_open_recording(context, stack, row.sample_rate) if row.needs_recording else None,
             sound_font=context.services.engine.sound_font,
             progress=progress,
         )
@@ -65,7 +65,7 @@ def run(context: Context) -> Done:
     )
 
 
-def _open_recording(context: Context, stack: ExitStack) -> AudioStream:
+def _open_recording(context: Context, stack: ExitStack, sample_rate: int | None) -> AudioStream:
     """Open the job's recording until the stack is closed."""
     recording = stack.enter_context(context.services.storage.open(context.claim.payload["recording"]))
-    return stack.enter_context(context.services.engine.open(context.claim.model, recording))
+    return stack.enter_context(context.services.engine.open(context.claim.model, recording, sample_rate))

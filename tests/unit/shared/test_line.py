@@ -11,10 +11,12 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from shared import model_reports, worker_registry
+from shared.backlog import measure
 from shared.db import Sessions, now_plus
-from shared.kinds import Progress
+from shared.kinds import WEBHOOK, Progress
 from shared.line import LINE_LENGTH, Place, WaitingLine
 from shared.tables import Attempt, Job, ModelReport, Phase, WorkItem
+from shared.webhook_events import EVENTS
 from tests.unit.shared.test_fairness import age, fill, put_back, take_next
 from tests.work import add_job, add_split_job, change_items, complete, get, item, must_claim, renew
 
@@ -74,6 +76,23 @@ def test_deferred_job_is_positioned_behind_the_work_it_waits_for(any_sessions: S
     age(any_sessions, uncut, cut, short)
     put_back(any_sessions, take_next(any_sessions))
     assert [position(any_sessions, job_id) for job_id in (short, uncut)] == [2, 3]
+
+
+def test_webhooks_of_jobs_that_have_ended_are_not_in_line(any_sessions: Sessions) -> None:
+    add_worker(any_sessions)
+    set_speed(any_sessions, 10)
+    for _ in range(2):
+        ended = add_job(any_sessions, webhook_url="https://a.example", webhook_events=EVENTS)
+        assert complete(any_sessions, must_claim(any_sessions, ended))
+    must_claim(any_sessions, ended, WEBHOOK)
+    waiting = add_job(any_sessions)
+    assert position(any_sessions, waiting) == 1
+    assert eta(any_sessions, waiting) == pytest.approx(0, abs=0.1)
+    with any_sessions() as session:
+        oldest = measure(session).oldest_due
+        assert oldest < 60
+        session.execute(update(WorkItem).where(WorkItem.kind == WEBHOOK).values(run_after=now_plus(-900)))
+        assert measure(session).oldest_due < 60
 
 
 def test_positions_are_read_once_a_second(any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:

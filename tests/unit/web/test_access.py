@@ -26,6 +26,9 @@ OPEN = {
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
     ("GET", "/docs/assets/<path:name>"),
+    ("GET", "/llms.txt"),
+    ("GET", "/problems/"),
+    ("GET", "/problems/<code>"),
     ("GET", "/s/<token>"),  # the page; what it shows needs the token
     ("POST", "/v1/session"),  # checks the key in its body
     ("DELETE", "/v1/session"),  # ends the log-in of its cookie
@@ -110,6 +113,40 @@ def test_foreign_job_is_like_one_that_does_not_exist_on_every_route(service: Key
     assert service.call(theirs, "GET", f"/v1/transcriptions?q=song&cursor={missing}").json["items"] == []
 
 
+def test_foreign_upload_is_like_one_that_does_not_exist_on_every_route(service: KeyService) -> None:
+    mine, theirs, missing = service.key(), service.key(), str(uuid4())
+    body = {"name": "a.wav", "size": 4}
+    upload = service.call(mine, "POST", "/v1/uploads", json=body).json
+    tried = 0
+    for method, rule, _ in routes(service.app):
+        if "upload_id" not in rule:
+            continue
+        for which in (upload["id"], missing):
+            path = rule.replace("<uuid:upload_id>", which).replace("<int:number>", "1")
+            answer = service.call(theirs, method, path, data=b"RIFF" if method == "PUT" else None)
+            assert answer.status_code == 404, (method, rule, answer.text)
+        tried += 1
+    assert tried >= 4
+    assert service.call(mine, "GET", f"/v1/uploads/{upload['id']}").json["status"] == "uploading"
+
+
+def test_recordings_of_others_are_no_source_of_a_job(service: KeyService) -> None:
+    mine, theirs = service.key(), service.key()
+    upload = service.call(mine, "POST", "/v1/uploads", json={"name": "a.wav", "size": 4}).json
+    for name, own in (("upload_id", upload["id"]), ("transcription_id", service.finished_job(mine))):
+        answers = [
+            service.call(theirs, "POST", "/v1/transcriptions", json={name: which}) for which in (own, str(uuid4()))
+        ]
+        assert [answer.status_code for answer in answers] == [404, 404]
+        assert answers[0].json["code"] == answers[1].json["code"]
+
+
+def test_every_kind_of_id_is_tried_above(service: KeyService) -> None:
+    others = [rule for rule in service.app.url_map.iter_rules() if "job_id" not in rule.arguments]
+    others = [rule for rule in others if not rule.rule.startswith(BY_LINK)]
+    assert {name for rule in others for name in rule.arguments if name.endswith("_id")} == {"upload_id"}
+
+
 @pytest.mark.parametrize("scope", list(Scope))
 def test_every_route_needs_its_scope(service: KeyService, scope: Scope) -> None:
     key = service.key(scope=scope)
@@ -120,7 +157,8 @@ def test_every_route_needs_its_scope(service: KeyService, scope: Scope) -> None:
             key, method, address(service.app, endpoint, str(uuid4())), **BODIES.get(endpoint, {})
         )
         assert answer.status_code != 401
-        needed = Scope.READ if method == "GET" else Scope.WRITE
+        is_secret = rule == "/v1/webhook-secret"  # with it, anybody could sign as the service does
+        needed = Scope.READ if method == "GET" and not is_secret else Scope.WRITE
         if (method, rule) in NEEDS_ADMIN:
             needed = Scope.ADMIN
         if not scope.includes(needed):

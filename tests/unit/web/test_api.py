@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from uuid6 import uuid7
 from werkzeug.test import TestResponse
 
@@ -27,7 +27,7 @@ from shared.kinds import Result
 from shared.model_reports import report_model
 from shared.queue import InMemoryQueue
 from shared.storage import ObjectStorage, make_storage, result_prefix
-from shared.tables import Worker
+from shared.tables import Job, Worker
 from tests.work import add_split_job, complete, fail, must_claim
 from web import create_app
 from web.errors import LicenseNotAdmitted, UnknownModel
@@ -79,7 +79,7 @@ def assert_problem(response: TestResponse, status: int, code: str, message: str 
     assert response.content_type == "application/problem+json"
     problem = json.loads(response.text)
     assert (response.status_code, problem["status"], problem["code"]) == (status, status, code)
-    assert problem["type"] == "about:blank"
+    assert problem["type"] == f"/problems/{code}"
     assert message in problem["detail"]
 
 
@@ -115,7 +115,12 @@ def test_an_accepted_recording_is_stored_queued_and_announced(
     ("method", "path", "form", "words"),
     [
         ("POST", "/v1/transcriptions", {"metdata": "{}"}, "form field 'metdata'. Did you mean 'metadata'?"),
-        ("POST", "/v1/transcriptions", {"color": "red"}, "Known: file, metadata, model, options."),
+        (
+            "POST",
+            "/v1/transcriptions",
+            {"color": "red"},
+            "Known: file, metadata, model, options, webhook_events, webhook_url.",
+        ),
         ("POST", "/v1/transcriptions?wait=5", {}, "query parameter 'wait'. It takes none."),
         ("GET", "/v1/transcriptions?state=queued", None, "query parameter 'state'"),
         ("GET", "/v1/transcriptions?limits=3", None, "Did you mean 'limit'?"),
@@ -721,6 +726,10 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/transcriptions/{job_id}/artifacts/{name}",
         "/v1/transcriptions/{job_id}/audio",
         "/v1/transcriptions/{job_id}/events",
+        "/v1/transcriptions/{job_id}/deliveries",
+        "/v1/transcriptions/{job_id}/deliveries/{delivery_id}/redeliver",
+        "/v1/webhook-secret",
+        "/v1/webhook-secret/rotate",
         "/v1/transcriptions/{job_id}/notes",
         "/v1/transcriptions/{job_id}/exports",
         "/v1/transcriptions/{job_id}/exports/{export_id}",
@@ -733,8 +742,10 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/shared/{token}",
         "/v1/shared/{token}/artifacts/{name}",
         "/v1/shared/{token}/audio",
+        "/v1/shared/{token}/events",
         "/v1/shared/{token}/exports",
         "/v1/shared/{token}/exports/{export_id}",
+        "/v1/shared/{token}/notes",
         "/v1/session",
         "/v1/models",
         "/v1/models/{name}",
@@ -750,7 +761,7 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
             assert call["summary"]
     references = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(spec)))
     assert references <= set(spec["components"]["schemas"])
-    assert spec["components"]["schemas"]["HTTPError"]["required"] == ["type", "title", "status", "detail", "code"]
+    assert spec["components"]["schemas"]["Problem"]["required"] == ["type", "title", "status", "detail", "code"]
     docs = client.get("/docs").text
     for address in re.findall(r'(?:src|href)="([^"]+)"', docs):
         assert address.startswith("/")
@@ -779,10 +790,15 @@ def test_responses_have_the_declared_content_types(
     requests.sort(key=lambda request: request[0] == "DELETE")
     statuses = set()
     for method, path, ids in requests:
-        response = client.open(path.format(**ids, export_id=uuid7(), upload_id=uuid7(), number=1), method=method)
+        response = client.open(
+            path.format(**ids, export_id=uuid7(), delivery_id=uuid7(), upload_id=uuid7(), number=1), method=method
+        )
         declared = spec["paths"][path.split("?")[0]][method.lower()]["responses"]
         assert str(response.status_code) in declared, (method, path, ids, response.text)
-        content = declared[str(response.status_code)].get("content", {})
+        answer = declared[str(response.status_code)]
+        if "$ref" in answer:
+            answer = spec["components"]["responses"][answer["$ref"].rpartition("/")[2]]
+        content = answer.get("content", {})
         assert response.mimetype in content or "*/*" in content or not response.data, (method, path, ids)
         statuses.add(response.status_code)
     assert statuses == {200, 201, 202, 204, 404, 409, 410, 422, 503}
@@ -823,3 +839,16 @@ def test_queued_jobs_know_when_they_start_also_in_the_list(
     assert job["queue"]["position"] == listed["queue"]["position"] == 1
     assert job["queue"]["eta_seconds"] > 0
     assert listed["queue"]["eta_seconds"] > 0
+
+
+def test_recording_that_was_removed_early_is_a_410_and_its_results_stay(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage
+) -> None:
+    job_id = accepted(client)["id"]
+    finish(sessions, storage, job_id)
+    with sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == UUID(job_id)).values(upload_removed_at=now_plus()))
+    answer = client.get(f"/v1/transcriptions/{job_id}/audio")
+    assert (answer.status_code, answer.json["code"]) == (410, "recording_removed")
+    assert "Upload it again" in answer.json["detail"]
+    assert client.get(f"/v1/transcriptions/{job_id}/artifacts/transcription.mid").status_code == 200

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 from flask.testing import FlaskClient
+from prometheus_client import REGISTRY
 from sqlalchemy import update
 
 from shared import jobs, note_stream, work
@@ -238,6 +240,25 @@ def test_stream_from_the_queue_to_the_end(app: AsgiApp, sessions: Sessions) -> N
         assert (await again.start())[0] == 204
 
     asyncio.run(follow())
+
+
+def test_duration_of_a_stream_is_no_latency(app: AsgiApp, sessions: Sessions) -> None:
+    job_id = add_job(sessions)
+    fail(sessions, must_claim(sessions, job_id), retry_after=None)
+    labels = {"method": "GET", "route": "/v1/transcriptions/<uuid:job_id>/events"}
+
+    async def follow() -> None:
+        client = Connection(app, events_of(job_id))
+        await client.start()
+        await client.until("event: end")
+        await client.task
+
+    counted, measured = (
+        partial(REGISTRY.get_sample_value, f"mt3_http_request{s}") for s in ("s_total", "_seconds_count")
+    )
+    before = counted({**labels, "status": "200"}) or 0, measured(labels)
+    asyncio.run(follow())
+    assert (counted({**labels, "status": "200"}), measured(labels)) == (before[0] + 1, before[1])
 
 
 @pytest.mark.parametrize("by", ["header", "query"])

@@ -55,6 +55,14 @@ def test_link_shows_one_job_with_all_its_files(service: KeyService) -> None:
     assert again.status_code == 304
 
 
+def test_link_follows_a_job_that_runs(service: KeyService) -> None:
+    key = service.key()
+    path = share(service, key, service.job(key))["api_url"]
+    notes = service.call(None, "GET", f"{path}/notes")
+    assert (notes.json["status"], notes.json["notes"], notes.json["complete"]) == ("queued", [], False)
+    assert service.call(None, "GET", f"{path}/events").content_type == "text/event-stream"
+
+
 def test_link_lists_exports_that_were_made_and_makes_none(service: KeyService) -> None:
     key = service.key()
     job_id = service.finished_job(key)

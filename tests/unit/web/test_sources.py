@@ -260,7 +260,7 @@ def test_retry_does_not_fetch_again_what_is_there(
 def test_openapi_declares_both_kinds_of_body(client: FlaskClient) -> None:
     spec = client.get("/openapi.json").json
     content = spec["paths"]["/v1/transcriptions"]["post"]["requestBody"]["content"]
-    assert set(content) == {"multipart/form-data", "application/json"}
+    assert set(content) == {"multipart/form-data", "application/json", "application/octet-stream"}
     name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
     assert "upload_id" in spec["components"]["schemas"][name]["properties"]
 

@@ -51,9 +51,9 @@ class ExportEngine(FakeEngine):
     def fetch(self, name: str, progress: object) -> None:
         raise AssertionError("An export needs no weights.")
 
-    def open(self, name: str, recording: object) -> AudioStream:
+    def open(self, name: str, recording: object, sample_rate: int | None = None) -> AudioStream:
         engine = TranscriptionEngine(cast(Any, None), device="cpu", max_audio_seconds=60)
-        return engine.open(name, cast(Any, recording))
+        return engine.open(name, cast(Any, recording), sample_rate)
 
 
 @pytest.fixture

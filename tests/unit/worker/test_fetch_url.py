@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import random
 import threading
 from collections.abc import Iterator
@@ -61,6 +62,13 @@ class World:
         job_id = UUID(str(uuid7()))
         key = upload_prefix(job_id) + "audio"
         new = NewJob(job_id, "public", "basic_pitch", {}, {}, "song.wav", key, 0, source_url=url)
+        return jobs.create_job(self.sessions, new)[0].id
+
+    def add_recording(self, content: bytes) -> UUID:
+        job_id = UUID(str(uuid7()))
+        key = upload_prefix(job_id) + "audio"
+        self.storage.put(key, io.BytesIO(content), content_type="audio/wav")
+        new = NewJob(job_id, "public", "basic_pitch", {}, {}, "song.wav", key, len(content))
         return jobs.create_job(self.sessions, new)[0].id
 
     def runner(self) -> Runner:
@@ -284,6 +292,32 @@ def test_progress_is_visible_and_a_cancel_ends_it(world: World) -> None:
         thread.join()
     assert world.job(job_id).status is Status.CANCELED
     assert list(world.storage.list_objects("uploads/")) == []
+
+
+def test_slow_servers_leave_threads_to_other_work(world: World) -> None:
+    world.settings = world.settings.model_copy(update={"worker_concurrency": 4})
+    go_on = threading.Event()
+
+    def halting(handler: Handler) -> None:
+        go_on.wait(30)
+        sends(SOUND)(handler)
+
+    with site(halting) as (_, url):
+        slow = [world.add(url) for _ in range(3)]
+        runner = world.runner()
+        threads = [threading.Thread(target=runner.run_next) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: runner.services.fetches.count == 2, what="two fetches")
+        assert runner.run_next() is None  # the third one waits, and this thread is free for other work
+        job_id = world.add_recording(SOUND)
+        assert runner.run_next() == "succeeded"
+        assert world.job(job_id).status is Status.SUCCEEDED
+        go_on.set()
+        for thread in threads:
+            thread.join()
+        runner.drain()
+    assert all(world.job(job_id).upload_bytes for job_id in slow)
 
 
 def test_name_whose_address_changes_to_an_internal_one_is_refused(

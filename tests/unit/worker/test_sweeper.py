@@ -14,10 +14,11 @@ from sqlalchemy import insert, select, update
 from shared import jobs, work
 from shared.config import Settings
 from shared.db import Sessions, now_plus
-from shared.errors import ObjectMissing, StorageUnavailable
+from shared.errors import ObjectMissing, RecordingRemoved, StorageUnavailable
 from shared.jobs import NewJob
 from shared.kinds import Result
 from shared.locks import DatabaseLock
+from shared.quotas import count_stored_bytes
 from shared.storage import LocalStorage, ObjectStorage, make_storage, result_prefix, upload_prefix
 from shared.tables import Job, Status, Worker
 from shared.watches import trust_all
@@ -187,3 +188,37 @@ def test_unavailable_storage_stops_the_sweep_but_not_the_sweeper(
     sweeper.tick()
     with pytest.raises(ObjectMissing):
         storage.size(f"uploads/{job_id}/audio")
+
+
+def test_recordings_go_before_results_unless_another_job_uses_them(
+    settings: Settings, any_sessions: Sessions, storage: ObjectStorage
+) -> None:
+    settings = settings.model_copy(update={"upload_ttl_days": 7.0, "lease_seconds": 1e-9})
+    old, shared, young = (add_job(any_sessions, storage) for _ in range(3))
+    for job_id in (old, shared, young):
+        succeed(any_sessions, storage, job_id, attempts=1)
+    with any_sessions.begin() as session:
+        aged = update(Job).where(Job.id.in_((old, shared)))
+        session.execute(aged.values(finished_at=now_plus(-8 * DAYS)))
+        session.execute(update(Job).where(Job.id == young).values(recording_id=shared))
+    sweeper = make_sweeper(settings, any_sessions, storage)
+    sweeper.tick()
+    sweeper.tick()
+    found = keys(storage)
+    assert f"uploads/{old}/audio" not in found
+    with any_sessions() as session:
+        assert count_stored_bytes(session, "public") == 1, "quotas count what is still there"
+    assert f"uploads/{shared}/audio" in found, "a younger job uses it"
+    assert {f"results/{job_id}/1/notes.json" for job_id in (old, shared, young)} <= found
+
+
+def test_job_without_its_recording_is_not_retried(any_sessions: Sessions, storage: ObjectStorage) -> None:
+    job_id = add_job(any_sessions, storage)
+    with any_sessions.begin() as session:
+        session.execute(
+            update(Job).where(Job.id == job_id).values(status=Status.FAILED, upload_removed_at=now_plus())
+        )
+    with pytest.raises(RecordingRemoved), any_sessions.begin() as session:
+        jobs.retry_job(session, "public", job_id)
+    with any_sessions() as session:
+        assert jobs.get_job(session, "public", job_id).status is Status.FAILED

@@ -29,11 +29,22 @@
  * @typedef {{ duration?: number, notes?: Note[], beats?: number[], downbeats?: number[], meter?: string,
  *             tempo_bpm?: number, key?: string, format?: string, version?: number }} NotesFile the fields of
  *             notes.json that the page reads
- * @typedef {{ id: string, format: string, status: string, fraction: number,
+ * @typedef {{ id: string, format: string, options: Record<string, unknown>, status: string, fraction: number,
  *             error: { code: string, detail: string } | null, artifact: Artifact | null }} Export
  */
 
 const ROOT = "/v1";
+
+/** The token of the share link that this page was opened with; null: it is the owner's page. */
+export const shareToken = /^\/s\/([\w-]+)$/.exec(location.pathname)?.[1] ?? null;
+
+const refusals = new EventTarget();
+
+/** Call a function whenever the service wants a key. @param {() => void} listener */
+export function onUnauthorized(listener) {
+  refusals.addEventListener("unauthorized", listener);
+}
+
 const TIMEOUT_MS = 20_000;
 const NOTES_TIMEOUT_MS = 300_000; // the notes of a long recording over a slow connection
 const CUT_OFF = "The response was cut off. Try again.";
@@ -78,6 +89,7 @@ export function problemOf(status, text, retryAfter = null) {
   } catch {
     // Not from the service, for example a proxy's error page: only the status is known.
   }
+  if (status === 401) refusals.dispatchEvent(new Event("unauthorized"));
   const message = [problem.detail, problem.title].find((each) => typeof each === "string" && each);
   return new ApiError(String(message ?? statusSentence(status)), {
     status,
@@ -153,7 +165,8 @@ export async function listJobs({ cursor = null, limit = 20 } = {}) {
 }
 
 /** @param {string} id */
-const jobPath = (id) => `${ROOT}/transcriptions/${encodeURIComponent(id)}`;
+const jobPath = (id) =>
+  shareToken ? `${ROOT}/shared/${shareToken}` : `${ROOT}/transcriptions/${encodeURIComponent(id)}`;
 
 /**
  * Fetch one job; `job` is null if it has not changed since `etag`.
@@ -182,6 +195,35 @@ export async function retryJob(id) {
 /** @param {string} id */
 export async function deleteJob(id) {
   await request(jobPath(id), { method: "DELETE" });
+}
+
+/** @returns {Promise<{ auth: string, name: string | null }>} */
+export async function getSession() {
+  return jsonOf(await request(`${ROOT}/session`));
+}
+
+/** @param {string} key */
+export async function logIn(key) {
+  await request(`${ROOT}/session`, { method: "POST", body: { key } });
+}
+
+export async function logOut() {
+  await request(`${ROOT}/session`, { method: "DELETE" });
+}
+
+/** Make a link that shares a job. @param {string} id @returns {Promise<import("./share.js").Share>} */
+export async function shareJob(id) {
+  return jsonOf(await request(`${jobPath(id)}/shares`, { method: "POST", body: {} }));
+}
+
+/** @param {string} id @param {string} share its id */
+export async function revokeShare(id, share) {
+  await request(`${jobPath(id)}/shares/${encodeURIComponent(share)}`, { method: "DELETE" });
+}
+
+/** @param {string} id @param {AbortSignal} signal @returns {Promise<{ items: Export[] }>} */
+export async function listExports(id, signal) {
+  return jsonOf(await request(`${jobPath(id)}/exports`, { signal }));
 }
 
 /** Return the address of a job's recording, of the same origin as the page. @param {string} id */

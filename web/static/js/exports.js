@@ -1,6 +1,6 @@
 /** Files that the worker makes from the notes when they are wanted: sounds, the waveform, the score. */
 
-import { ApiError, getExport, requestExport } from "./api.js";
+import { ApiError, getExport, listExports, requestExport, shareToken } from "./api.js";
 
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 2_000;
@@ -14,6 +14,7 @@ const LONGEST_WAIT_MS = 2_000;
  * @returns {Promise<import("./api.js").Artifact>}
  */
 export async function exported(id, wanted, { signal, onProgress = () => {} }) {
+  if (shareToken) return exportedBefore(id, wanted, signal);
   let state = await requestExport(id, wanted, signal);
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(LONGEST_WAIT_MS, wait * 1.4)) {
     if (state.artifact) return state.artifact;
@@ -22,6 +23,20 @@ export async function exported(id, wanted, { signal, onProgress = () => {} }) {
     await pause(wait, signal);
     state = await getExport(id, state.id, signal);
   }
+}
+
+/**
+ * Return an export's file if the owner of a shared transcription had it made.
+ * @param {string} id @param {Wanted} wanted @param {AbortSignal} signal
+ */
+async function exportedBefore(id, { format, options = {} }, signal) {
+  const { items } = await listExports(id, signal);
+  const same = (/** @type {import("./api.js").Export} */ made) =>
+    made.format === format &&
+    Object.entries(options).every(([name, value]) => JSON.stringify(made.options[name]) === JSON.stringify(value));
+  const artifact = items.filter(same).find((made) => made.artifact)?.artifact;
+  if (artifact) return artifact;
+  throw new ApiError("This file was not made before the transcription was shared.", { status: 404 });
 }
 
 /** @param {number} ms @param {AbortSignal} signal */

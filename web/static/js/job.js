@@ -1,11 +1,12 @@
 /** The view of one job: its progress, its error, or its notes. */
 
-import { ApiError, artifact, cancelJob, deleteJob, fetchNotes, getJob, isFinished, retryJob } from "./api.js";
+import { ApiError, artifact, cancelJob, deleteJob, fetchNotes, getJob, isFinished, retryJob, shareToken } from "./api.js";
 import { announce, byId, confirmed, element, setText } from "./dom.js";
 import { ago, clock, etaWords, jobName, label, phaseWords, span, statusWord, stemOf } from "./format.js";
 import { MelodyProgress } from "./melody_progress.js";
 import { poll } from "./polling.js";
 import { ResultView } from "./result_view.js";
+import { ShareDialog } from "./share.js";
 
 const QUICK_MS = 500;
 const SLOW_MS = 4_000;
@@ -31,6 +32,7 @@ export class JobView {
   #notesOf = ""; // sha256 of the notes that are shown or being loaded
   #poller = { stop() {}, wake() {} };
   #notesLoader = { stop() {} };
+  #share = new ShareDialog();
 
   title = element("h1", { id: "job-title", className: "job-title" });
   chip = element("span", { className: "chip", id: "job-status" });
@@ -40,6 +42,7 @@ export class JobView {
     notes: element("a", { className: "button", id: "download-notes" }, "notes.json"),
     retry: button("Try again", "primary", () => this.#act(retryJob)),
     cancel: button("Cancel", "", () => this.#act(cancelJob)),
+    share: button("Share", "", () => this.#share.open(this.#id)),
     remove: button("Delete", "quiet", () => this.#remove()),
   };
   problem = element("p", { className: "problem", role: "alert", id: "job-problem", hidden: true });
@@ -200,15 +203,18 @@ export class JobView {
 
   /** @param {Job} job */
   #showButtons(job) {
+    const { retry, cancel, remove, share } = this.buttons;
     const midi = artifact(job, "transcription.mid");
     const notes = artifact(job, "notes.json");
     const stem = stemOf(job);
     showDownload(this.buttons.midi, midi?.href, `${stem}.mid`);
     showDownload(this.buttons.notes, notes?.href, `${stem}.notes.json`);
     const mayHelp = job.status === "failed" && !RECORDING_ERRORS.has(job.error?.code ?? "");
-    this.buttons.retry.hidden = !mayHelp && job.status !== "canceled";
-    this.buttons.cancel.hidden = isFinished(job);
-    this.buttons.remove.hidden = !isFinished(job);
+    retry.hidden = !mayHelp && job.status !== "canceled";
+    cancel.hidden = isFinished(job);
+    remove.hidden = !isFinished(job);
+    share.hidden = job.status !== "succeeded";
+    if (shareToken) [retry, cancel, remove, share].forEach((each) => (each.hidden = true));
   }
 
   /** @param {Job} job */

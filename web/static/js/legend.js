@@ -1,4 +1,4 @@
-/** The instruments: shown and heard or not, or alone. */
+/** The instruments: shown and played or not, or alone. */
 
 import { element } from "./dom.js";
 import { trackClass } from "./palette.js";
@@ -30,7 +30,7 @@ export class Legend extends EventTarget {
     this.#render();
   }
 
-  /** Return the tracks that are neither shown nor heard. @returns {Set<number>} */
+  /** Return the tracks that are neither shown nor played. @returns {Set<number>} */
   get hidden() {
     if (this.#solo < 0) return this.off;
     return new Set([...(this.#sequence?.tracks.keys() ?? [])].filter((n) => n !== this.#solo));

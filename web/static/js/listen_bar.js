@@ -1,4 +1,4 @@
-/** What is heard, and how: recording or notes, volume, speed, clicks, loop. */
+/** The controls of playback: recording or notes, volume, speed, clicks, loop. */
 
 import { element, segments, setText } from "./dom.js";
 import { LoopControls } from "./loop_controls.js";
@@ -35,9 +35,11 @@ export class ListenBar {
     const speed = element("label", { className: "listen-field" }, "Speed", this.speed);
     const fields = element("div", { className: "practice-fields" }, speed, this.clicks, this.countIn, this.loop.node);
     const practice = element("details", { className: "practice" }, element("summary", {}, "Practice"), fields);
-    practice.open = matchMedia(WIDE).matches;
-    const heard = element("div", { className: "heard" }, this.sources.node, this.balance.label, this.volume.label);
-    return element("div", { className: "listen", role: "group", "aria-label": "Listening" }, heard, practice, this.trouble);
+    const wide = matchMedia(WIDE);
+    practice.open = wide.matches;
+    wide.addEventListener("change", () => (practice.open ||= wide.matches)); // there, it cannot be opened by hand
+    const mixer = element("div", { className: "mixer" }, this.sources.node, this.balance.label, this.volume.label);
+    return element("div", { className: "listen", role: "group", "aria-label": "Listening" }, mixer, practice, this.trouble);
   }
 
   #connect() {

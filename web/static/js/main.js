@@ -1,11 +1,12 @@
 /** The entry point: creates the parts of the page and shows the view that the address names. */
 
-import { listModels } from "./api.js";
+import { listModels, shareToken } from "./api.js";
 import { byId, setText } from "./dom.js";
 import { acceptFiles } from "./drop_zone.js";
 import { JobView } from "./job.js";
 import { JobStore } from "./job_store.js";
 import { JobList } from "./jobs.js";
+import { watchLogin } from "./login.js";
 import { ModelForm } from "./model_form.js";
 import { Connection, poll } from "./polling.js";
 import { currentJob, goTo } from "./router.js";
@@ -62,12 +63,26 @@ async function loadModels() {
   return form.isWaiting ? MODELS_MS : null;
 }
 
+/** Show the one transcription that a share link opens, and nothing else. */
+function showShared(/** @type {string} */ token) {
+  document.body.classList.add("shared");
+  byId("brand", HTMLAnchorElement).href = "/";
+  byId("job").hidden = false;
+  view.open(token);
+}
+
+function start() {
+  watchLogin();
+  window.addEventListener("hashchange", route);
+  acceptFiles((files) => {
+    if (currentJob() !== null) goTo(null);
+    uploads.add(files);
+  });
+  poll(loadModels, { connection, onError: (error) => form.showProblem(error) });
+  store.start({ connection, onError: (error) => list.showProblem(error) });
+  route();
+}
+
 connection.addEventListener("change", showConnection);
-window.addEventListener("hashchange", route);
-acceptFiles((files) => {
-  if (currentJob() !== null) goTo(null);
-  uploads.add(files);
-});
-poll(loadModels, { connection, onError: (error) => form.showProblem(error) });
-store.start({ connection, onError: (error) => list.showProblem(error) });
-route();
+if (shareToken) showShared(shareToken);
+else start();

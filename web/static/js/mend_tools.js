@@ -49,7 +49,7 @@ export class MendTools {
   }
 
   /** @param {string} words */
-  say(words) {
+  report(words) {
     setText(this.status, words);
   }
 }

@@ -56,7 +56,7 @@ export class Mender extends EventTarget {
     this.editing = false;
     this.#adds = false;
     this.editor.load(json.notes ?? []);
-    this.tools.say(this.corrected ? "These notes have been corrected." : "");
+    this.tools.report(this.corrected ? "These notes have been corrected." : "");
     this.show();
   }
 
@@ -111,7 +111,7 @@ export class Mender extends EventTarget {
 
   /** @param {string} words */
   #cannot(words) {
-    this.tools.say(words);
+    this.tools.report(words);
     return null;
   }
 
@@ -184,7 +184,7 @@ export class Mender extends EventTarget {
   #edited() {
     this.corrected = true;
     this.dispatchEvent(new Event("change"));
-    this.tools.say("Not saved yet");
+    this.tools.report("Not saved yet");
     clearTimeout(this.#timer);
     this.#timer = window.setTimeout(() => this.flush(), SAVE_MS);
     this.show();
@@ -203,15 +203,15 @@ export class Mender extends EventTarget {
 
   /** @param {string} id @param {import("./api.js").NotesFile} body */
   async #save(id, body) {
-    this.tools.say("Saving…");
+    this.tools.report("Saving…");
     try {
       const artifact = await putCorrections(id, body);
       if (id !== this.#id) return;
       this.version = artifact.sha256;
-      if (!this.#timer) this.tools.say("Saved beside the original");
+      if (!this.#timer) this.tools.report("Saved beside the original");
       this.dispatchEvent(new Event("save"));
     } catch (error) {
-      if (id === this.#id) this.tools.say(`Not saved. ${/** @type {Error} */ (error).message}`);
+      if (id === this.#id) this.tools.report(`Not saved. ${/** @type {Error} */ (error).message}`);
     }
   }
 
@@ -225,7 +225,7 @@ export class Mender extends EventTarget {
       await deleteCorrections(this.#id);
       this.view.onRevert();
     } catch (error) {
-      this.tools.say(/** @type {Error} */ (error).message);
+      this.tools.report(/** @type {Error} */ (error).message);
     }
   }
 }

@@ -8,7 +8,7 @@ const PREPARE_MS = 8_000; // until playback goes on without the recording, which
  * @param {number} rate
  */
 function stretchLead(rate) {
-  return rate === 1 ? 0 : 0.0535 - 0.033 * rate;
+  return rate === 1 ? 0 : 0.052 - 0.033 * rate;
 }
 
 /** Fires "change" when it becomes playable, and when it turns out not to be. */

@@ -1,6 +1,6 @@
-/** The result of a job: the piano roll with its tools, what is heard, and the instruments. */
+/** The result of a job: the player, the piano roll or the score, editing, instruments and exports. */
 
-import { fetchBytes, recordingAddress } from "./api.js";
+import { fetchBytes, recordingAddress, shareToken } from "./api.js";
 import { Downloads } from "./downloads.js";
 import { element, segments, setText } from "./dom.js";
 import { exported } from "./exports.js";
@@ -25,6 +25,7 @@ export class ResultView {
   grid = new Grid();
   #sequence = new NoteSequence({ notes: [] });
   #recorded = 0; // s of the recording
+  #isCopy = false; // the recording that is played was made by the worker
   #title = "";
   #picked = -1;
   #id = "";
@@ -55,6 +56,7 @@ export class ResultView {
     this.frame = element("div", { className: "roll-frame" });
     this.tools = new RollTools(this.roll, this.frame, this.keys.button);
     this.mender = new Mender(this);
+    this.mender.tools.node.hidden = shareToken !== null;
     const source = async () => {
       await this.mender.flush();
       return this.mender.corrected ? /** @type {const} */ ("corrected") : /** @type {const} */ ("original");
@@ -73,6 +75,7 @@ export class ResultView {
     const { transport, roll } = this;
     this.playButton.addEventListener("click", () => transport.toggle());
     transport.addEventListener("change", () => this.#showTransport());
+    transport.recording.addEventListener("change", () => this.#replaceRecording());
     roll.onSeek = (time) => transport.seek(this.tools.snaps ? this.grid.snap(time) : time);
     roll.overview.onSeek = (time) => transport.seek(time);
     this.score.onSeek = (time) => transport.seek(time);
@@ -119,6 +122,7 @@ export class ResultView {
     this.#id = id;
     this.#title = title;
     this.#sounds = null;
+    this.#isCopy = false;
     this.#recorded = json.duration ?? 0;
     this.grid = new Grid(json);
     const sequence = new NoteSequence(json);
@@ -255,6 +259,20 @@ export class ResultView {
       if (!signal.aborted) this.transport.useSounds(sounds);
     } catch {
       // The notes are played with simple tones.
+    }
+  }
+
+  /** Play a copy of a recording whose format the browser cannot play. */
+  async #replaceRecording() {
+    const { recording } = this.transport;
+    if (recording.state !== "failed" || this.#isCopy) return;
+    this.#isCopy = true;
+    const { signal } = this.#loading;
+    try {
+      const artifact = await exported(this.#id, { format: "recording" }, { signal });
+      if (!signal.aborted) recording.load(`${artifact.href}?redirect=false`);
+    } catch {
+      // The notes are played alone.
     }
   }
 

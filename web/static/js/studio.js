@@ -44,9 +44,16 @@ export class Studio {
     this.gate.gain.value = 0;
   }
 
+  /** Silence the recording from a time on. @param {number} time of the audio clock */
+  closeGateAt(time) {
+    this.gate.gain.cancelScheduledValues(this.context.currentTime);
+    this.gate.gain.setTargetAtTime(0, Math.max(time, this.context.currentTime), 0.002);
+  }
+
   /** @param {number} time of the audio clock */
   openGate(time) {
-    this.gate.gain.setTargetAtTime(1, time, 0.003);
+    this.gate.gain.cancelScheduledValues(this.context.currentTime);
+    this.gate.gain.setTargetAtTime(1, Math.max(time, this.context.currentTime), 0.003);
   }
 
   silence() {

@@ -14,6 +14,7 @@ import { Studio } from "./studio.js";
 const TICK = 0.025; // s
 const LEAD = 0.06; // s until the recording or the notes start
 const PREROLL = 0.2; // s that the recording plays in silence, until it is known where it is
+const LOOP_PREROLL = 0.06; // s, so that the pause at the end of a loop is short
 const AHEAD = 0.3; // s that are scheduled in advance
 const AHEAD_HIDDEN = 2.5; // timers of a hidden tab run once a second
 const TOLERANCE = 0.002; // s; differences above it are corrected
@@ -130,6 +131,7 @@ export class Transport extends EventTarget {
   /** @param {Loop | null} loop */
   setLoop(loop) {
     this.loop = loop && loop.end - loop.start > 0.1 ? loop : null;
+    if (this.#running && !this.#starts) this.studio.openGate(this.studio.context.currentTime);
     if (this.#running) this.#reschedule();
     this.#changed();
   }
@@ -164,10 +166,15 @@ export class Transport extends EventTarget {
 
   /** @param {number} position s */
   seek(position) {
+    this.#jump(position, PREROLL);
+  }
+
+  /** @param {number} position s @param {number} preroll s */
+  #jump(position, preroll) {
     const target = Math.min(this.duration, Math.max(0, position));
     if (this.playing) this.#halt();
     this.#position = target;
-    if (this.playing) this.#begin(false);
+    if (this.playing) this.#begin(false, preroll);
     this.#changed();
   }
 
@@ -191,15 +198,15 @@ export class Transport extends EventTarget {
     this.#studio?.mix(this.balance, this.#volume);
   }
 
-  /** @param {boolean} countsIn */
-  async #begin(countsIn) {
+  /** @param {boolean} countsIn @param {number} [preroll] s */
+  async #begin(countsIn, preroll = PREROLL) {
     const turn = (this.#turn += 1);
     const { context, clicks } = this.studio;
     const position = this.#position;
-    const early = this.recording.usable ? Math.min(position, PREROLL * this.#rate) : 0;
+    const early = this.recording.usable ? Math.min(position, preroll * this.#rate) : 0;
     await this.recording.prepare(position - early);
     if (turn !== this.#turn) return;
-    let at = context.currentTime + LEAD + early / this.#rate;
+    let at = context.currentTime + Math.min(LEAD, preroll / 2) + early / this.#rate;
     if (countsIn && this.#grid.known) at += clicks.countIn(this.#grid, position, this.#rate, at);
     this.#clock = new Clock(at, position, this.#rate);
     this.#drift.reset();
@@ -246,7 +253,7 @@ export class Transport extends EventTarget {
     const position = this.#clock.positionAt(context.currentTime);
     const end = this.loop && this.#loops ? this.loop : null;
     if (end && position >= end.end) {
-      this.seek(end.start);
+      this.#jump(end.start, LOOP_PREROLL);
     } else if (position > this.duration + TAIL) {
       this.pause();
       this.#position = 0;
@@ -254,6 +261,7 @@ export class Transport extends EventTarget {
     } else {
       const ahead = (document.hidden ? AHEAD_HIDDEN : AHEAD) * this.#rate;
       const until = Math.min(end?.end ?? Infinity, position + ahead);
+      if (end && until === end.end && position > this.#clock.start) this.studio.closeGateAt(this.#clock.timeOf(until));
       synth.schedule(this.#clock, until);
       if (this.clicksOn) clicks.schedule(this.#clock, until);
       else clicks.skip(until);

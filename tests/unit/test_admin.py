@@ -1,0 +1,135 @@
+"""`mt3-infer admin` and what is behind it, on both databases."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from uuid import UUID, uuid4
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import select
+
+from launcher.admin import admin
+from shared import operations, worker_registry
+from shared.config import Settings
+from shared.db import Sessions, now_plus
+from shared.errors import JobNotFound, StateConflict
+from shared.tables import Job, Status, Watch, Worker
+from tests.work import add_job, change_items, fail, get, item, must_claim, rescue
+from worker.liveness import Registration
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setenv("MT3_DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("MT3_STORAGE_URL", settings.storage_url)
+
+    def call(*arguments: str, status: int = 0) -> Result:
+        result = CliRunner().invoke(admin, arguments)
+        assert result.exit_code == status, result.output
+        return result
+
+    return call
+
+
+def find_stuck(sessions: Sessions) -> dict[UUID, str]:
+    with sessions() as session:
+        found = operations.find_stuck(session, quiet_seconds=60, waiting_seconds=60)
+    return {stuck.job_id: stuck.reason for stuck in found}
+
+
+def register(sessions: Sessions, name: str) -> bool:
+    with sessions.begin() as session:
+        return worker_registry.register(session, name)
+
+
+def test_reason_names_why_an_item_does_not_move(any_sessions: Sessions) -> None:
+    waiting, moving, quiet, lost, _young = (add_job(any_sessions) for _ in range(5))
+    for job_id in (moving, quiet, lost):
+        must_claim(any_sessions, job_id, lease_seconds=600)
+    change_items(any_sessions, waiting, run_after=now_plus(-300), error_code="unavailable")
+    change_items(any_sessions, quiet, progress_at=now_plus(-100))
+    change_items(any_sessions, lost, progress_at=now_plus(-200), lease_until=now_plus(-100))
+    assert find_stuck(any_sessions) == {
+        waiting: "no worker takes items; the attempt before failed with unavailable",
+        quiet: "its worker makes no progress",
+        lost: "its worker is gone; a scheduler rescues it",
+    }
+    assert list(find_stuck(any_sessions)) == [waiting, lost, quiet], "the oldest first"
+    register(any_sessions, "host:1")
+    assert find_stuck(any_sessions)[waiting].startswith("all workers are busy")
+    with any_sessions.begin() as session:
+        operations.set_draining(session, None, is_draining=True)
+    assert find_stuck(any_sessions)[waiting].startswith("no worker takes items")
+
+
+def test_worker_learns_that_it_drains_and_that_it_does_no_more(any_sessions: Sessions) -> None:
+    draining = threading.Event()
+    registration = Registration(any_sessions, "host:1", threads=2, draining=draining)
+    registration._register()
+    for is_draining in (True, False):
+        with any_sessions.begin() as session:
+            assert operations.set_draining(session, ["host:1", "other"], is_draining=is_draining) == ["host:1"]
+        registration._register()
+        assert draining.is_set() is is_draining
+
+
+def test_requeued_job_leaves_its_worker(any_sessions: Sessions) -> None:
+    job_id = add_job(any_sessions)
+    must_claim(any_sessions, job_id, lease_seconds=600)
+    with any_sessions.begin() as session:
+        assert operations.requeue(session, job_id).startswith("1 leases ended")
+    assert rescue(any_sessions) == ([("transcribe", 0)], [])
+    assert item(any_sessions, job_id).status == "queued"
+
+
+def test_failed_job_of_any_owner_is_retried(any_sessions: Sessions) -> None:
+    job_id = add_job(any_sessions, owner="somebody")
+    fail(any_sessions, must_claim(any_sessions, job_id), retry_after=None)
+    with any_sessions.begin() as session:
+        operations.requeue(session, job_id)
+    assert get(any_sessions, job_id).status is Status.QUEUED
+    with any_sessions.begin() as session, pytest.raises(StateConflict):
+        operations.requeue(session, job_id)
+    with any_sessions.begin() as session, pytest.raises(JobNotFound):
+        operations.requeue(session, uuid4())
+
+
+def test_commands_show_and_change_the_service(call: Call, sessions: Sessions) -> None:
+    assert "Nothing is stuck" in call("stuck").output
+    job_id = add_job(sessions, upload_bytes=5_000_000)
+    must_claim(sessions, job_id, worker="host:1", lease_seconds=600)
+    change_items(sessions, job_id, progress_at=now_plus(-7200))
+    register(sessions, "host:1")
+    assert "1 in hand" in call("workers").output
+    assert f"{job_id} transcribe 0 on host:1, for 2.0 h: its worker makes no progress" in call("stuck").output
+    shown = call("status").output
+    assert "transcribe processing 1" in " ".join(shown.split())
+    assert "stuck               1" in shown
+    assert call("drain", "host:1").output == "host:1\n"
+    assert "draining" in call("workers").output
+    assert "There is no worker host:9" in call("drain", "host:9", status=1).output
+    assert "--all" in call("drain", status=2).output
+    assert "leases ended" in call("requeue", str(job_id)).output
+    assert "public" in call("usage").output
+    assert "5.0 MB" in call("usage").output
+
+
+def test_purge_removes_ended_jobs_and_trusts_storage_again(call: Call, sessions: Sessions) -> None:
+    old, kept = add_job(sessions), add_job(sessions)
+    with sessions.begin() as session:
+        job = session.get(Job, old)
+        assert job is not None
+        job.status, job.finished_at = Status.SUCCEEDED, session.scalar(select(now_plus(-10 * 86400)))
+    assert "1 jobs deleted" in call("purge", "--older-than", "7", "--yes").output
+    call("purge", "--unknown", status=1)  # nobody confirms
+    with sessions() as session:
+        assert session.scalars(select(Job.id)).all() == [kept]
+        assert session.scalars(select(Watch)).all() == []
+        assert session.scalars(select(Worker)).all() == []
+    call("purge", "--unknown", "--yes")
+    with sessions() as session:
+        assert len(session.scalars(select(Watch)).all()) == 1
