@@ -3,6 +3,8 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PORT ?= 8000
+# Most tests wait for processes of their own: three at a time keep two cores busy. 0: one after the other, in order.
+TEST_PROCESSES ?= 3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # tinysoundfont plays sound fonts; the PyAudio that it asks for is not used, and would need PortAudio's headers. The sound
 # font is fetched on first use with npm, which comes from a Python package where there is none.
@@ -22,7 +24,7 @@ run: .venv/serve  ## the whole service on this machine: make run PORT=8000
 	@exec .venv/bin/mt3-infer serve --port $(PORT)
 
 test: .venv/dev browser  ## the whole suite, on real Redis, PostgreSQL, S3 server and Chromium
-	.venv/bin/python -m pytest
+	PYTHONHASHSEED=0 .venv/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 lint: .venv/dev  ## style, formatting, and import contracts
 	.venv/bin/ruff check .

@@ -44,6 +44,7 @@ def transcribe(
     model: str | Model = DEFAULT_MODEL,
     progress: Callable[[Progress], None] | None = None,
     max_seconds: float | None = None,
+    estimates: bool = True,
     device: str = "auto",
     dtype: str | None = None,
     batch_size: int | None = None,
@@ -61,6 +62,8 @@ def transcribe(
             models that were used last are kept, for all threads, until `clear_cache` is called.
         progress: called after each batch. What it raises ends the transcription and reaches the caller.
         max_seconds: refuse longer recordings.
+        estimates: False to leave out confidence, and to keep the network's velocities: saves 0.03 s of one CPU per
+            second of audio.
         device: "auto", "cpu", "cuda" or "cuda:1"; applies only if `model` is a name.
         dtype, batch_size: see `mt3_infer.load_model`; apply like `device`.
         checkpoint_path: your own weights instead of the published ones; applies like `device`.
@@ -75,7 +78,9 @@ def transcribe(
             f"model cannot be of type {type(model).__name__}: pass a name, or what load_model returned."
         )
     if isinstance(model, Model):
-        return model.transcribe(audio, sr, progress=progress, max_seconds=max_seconds, **options)
+        return model.transcribe(
+            audio, sr, progress=progress, max_seconds=max_seconds, estimates=estimates, **options
+        )
     from mt3_infer.inputs import open_recording
 
     # Whatever is wrong with the arguments is found before weights are fetched.
@@ -86,4 +91,4 @@ def transcribe(
         loaded = keep_model(
             model, device=device, dtype=dtype, batch_size=batch_size, checkpoint_path=checkpoint_path
         )
-        return loaded.transcribe(stream, progress=progress, **options)
+        return loaded.transcribe(stream, progress=progress, estimates=estimates, **options)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from checkpoints.catalog import Catalog, Entry
 from checkpoints.errors import CheckpointError, CheckpointNotFoundError, UnknownCheckpointError
@@ -22,6 +24,9 @@ from mt3_infer.errors import InvalidOptionError, UnknownModelError, WeightsError
 from mt3_infer.inference.threads import run_in_fresh_thread
 from mt3_infer.model import DEFAULT_MODEL, Model
 from mt3_infer.models import MODELS, ModelOptions, ModelSpec
+
+if TYPE_CHECKING:
+    from mt3_infer.evidence.recorder import PosteriorNetwork
 
 __all__ = [
     "CheckpointError",
@@ -37,6 +42,15 @@ __all__ = [
     "load_model",
 ]
 
+
+_log = logging.getLogger(__name__)
+
+EVIDENCE_MODEL = "basic_pitch"
+
+WITHOUT_BASIC_PITCH = "Confidence is estimated without Basic Pitch, which is less exact: %s"
+
+_fetch_failed: set[Path] = set()
+"""Stores into which Basic Pitch could not be fetched."""
 
 _DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, TypeError, ValueError)
 """Exceptions that readers of weight files raise on damaged bytes. RuntimeError may be a lack of memory instead."""
@@ -105,7 +119,46 @@ def load_model(
         weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
     with _naming_damage(file, spec) if checkpoint_path is not None else nullcontext():
         network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
-    return Model(spec, network, weights_sha256, entry.license)
+    posteriors = partial(open_posteriors, store, fetch=auto_download)
+    return Model(spec, network, weights_sha256, entry.license, posteriors)
+
+
+def open_posteriors(store: CheckpointStore, *, fetch: bool) -> PosteriorNetwork | None:
+    """Return Basic Pitch as evidence for the notes of another network; None if it is not available.
+
+    Args:
+        store: where its weights are kept.
+        fetch: True to fetch them if they are not installed.
+    """
+    if fetch:
+        fetch_evidence_model(store)
+    try:
+        folder = store.directory(EVIDENCE_MODEL)
+        return None if folder is None else _open_basic_pitch(folder)
+    except (CheckpointError, WeightsError, ModuleNotFoundError) as error:
+        _log.warning(WITHOUT_BASIC_PITCH, error)
+        return None
+
+
+def fetch_evidence_model(store: CheckpointStore, progress: Callable[[FetchProgress], None] | None = None) -> None:
+    """Fetch Basic Pitch's weights (0.2 MB), if a store has none.
+
+    A failure is logged, and not tried again by this process: confidence is then estimated without them.
+    """
+    if store.root in _fetch_failed:
+        return
+    try:
+        store.fetch(EVIDENCE_MODEL, progress)
+    except CheckpointError as error:
+        _fetch_failed.add(store.root)
+        _log.warning(WITHOUT_BASIC_PITCH, error)
+
+
+@cache
+def _open_basic_pitch(folder: Path) -> PosteriorNetwork:
+    from mt3_infer.models.basic_pitch.network import BasicPitch
+
+    return BasicPitch(folder / "nmp.onnx", threads=1).posteriors
 
 
 def keep_model(

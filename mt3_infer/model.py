@@ -6,7 +6,7 @@ Nothing heavy is imported before the first transcription.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,6 +21,8 @@ from mt3_infer.transcription import Provenance, Transcription
 
 if TYPE_CHECKING:
     from mt3_infer.audio import AudioStream, Waveform
+    from mt3_infer.evidence.collector import EvidenceCollector
+    from mt3_infer.evidence.recorder import EvidenceRecorder, PosteriorNetwork
 
     class SupportsArray(Protocol):
         """A NumPy array, a tensor, or anything else that NumPy can read as an array."""
@@ -43,14 +45,22 @@ class Progress:
     seconds_total: float | None
 
 
+def no_posteriors() -> None:
+    """Stand for Basic Pitch where it is not available."""
+
+
 @dataclass(frozen=True)
 class Model:
-    """A network with what is known about its weights."""
+    """A network with what is known about its weights.
+
+    `posteriors` opens Basic Pitch, whose posteriors are evidence for the notes of every network.
+    """
 
     spec: ModelSpec
     network: Network[Any]
     weights_sha256: str
     license: str
+    posteriors: Callable[[], PosteriorNetwork | None] = no_posteriors
 
     def transcribe(
         self,
@@ -60,6 +70,7 @@ class Model:
         progress: Callable[[Progress], None] | None = None,
         on_result: Callable[[Any], None] | None = None,
         max_seconds: float | None = None,
+        estimates: bool = True,
         **options: Any,
     ) -> Transcription:
         """Transcribe one recording; see `mt3_infer.transcribe` for arguments and errors.
@@ -74,10 +85,13 @@ class Model:
         check_progress(progress)
         started = time.monotonic()
         grid = self.network.grid
-        collector = self.network.collect(checked)
+        collector = self.collect(checked)
+        plan = self.plan_evidence() if estimates else None
+        recorder = None if plan is None else self.record_evidence(**plan)
         with open_recording(audio, sr, sample_rate=self.spec.sample_rate, max_seconds=max_seconds) as stream:
             metered = _Meter(stream)
-            with closing(self.network.infer(split_segments(metered, grid), checked)) as results:
+            blocks = recorder.passing(metered) if recorder is not None else iter(metered)
+            with closing(self.network.infer(split_segments(blocks, grid), checked)) as results:
                 for done, result in enumerate(results, start=1):
                     collector.feed(result)
                     if on_result is not None:
@@ -85,6 +99,8 @@ class Model:
                     if progress is not None:
                         seconds = min(done * grid.hop, metered.samples) / grid.sample_rate
                         progress(Progress(seconds, stream.duration))
+        if recorder is not None:
+            collector.add(recorder.evidence)
         output = collector.finish(metered.samples)
         return self.with_provenance(
             output,
@@ -93,6 +109,39 @@ class Model:
             seconds_taken=time.monotonic() - started,
             warnings=stream.warnings,
         )
+
+    def collect(self, options: ModelOptions) -> EvidenceCollector:
+        """Return a collector of the results and the evidence of one recording."""
+        from mt3_infer.evidence.collector import EvidenceCollector
+
+        return EvidenceCollector(self.spec, self.network, options)
+
+    def plan_evidence(self) -> dict[str, Any] | None:
+        """Decide which evidence is recorded, once for a recording; None if it is none.
+
+        Returns:
+            Arguments of `record_evidence`, which may travel as JSON.
+        """
+        from mt3_infer.evidence.collector import HasPosteriors
+        from mt3_infer.evidence.recorder import is_supported
+
+        if not is_supported(self.network.grid.sample_rate):
+            return None
+        return {"posteriors": not isinstance(self.network, HasPosteriors) and self.posteriors() is not None}
+
+    def record_evidence(
+        self, *, posteriors: bool, position: int = 0, windows: Sequence[int] | None = None
+    ) -> EvidenceRecorder:
+        """Return a recorder of evidence for samples at the network's rate.
+
+        Args:
+            posteriors: True to use Basic Pitch, if it is available here.
+            position, windows: see `EvidenceRecorder`.
+        """
+        from mt3_infer.evidence.recorder import EvidenceRecorder
+
+        network = self.posteriors() if posteriors else None
+        return EvidenceRecorder(self.network.grid.sample_rate, network, position=position, windows=windows)
 
     def with_provenance(
         self,
@@ -123,6 +172,7 @@ class Model:
                 seconds_taken=round(seconds_taken, 3),
                 options=options.model_dump(),
                 counters=dict(output.counters),
+                estimator=output.estimator,
             ),
             warnings=tuple(warnings),
             pedals=tuple(output.pedals),

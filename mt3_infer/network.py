@@ -24,11 +24,13 @@ class NetworkOutput:
         notes: sorted, see `mt3_infer.symbolic.notes.sort_notes`.
         counters: odd output that was counted instead of raised, as `{"invalid_tokens": 2}`.
         pedals: sorted by onset; empty for networks that detect none.
+        estimator: version of what estimated velocities and confidence; empty if the notes are the network's alone.
     """
 
     notes: list[Note]
     counters: Mapping[str, int]
     pedals: Sequence[Pedal] = ()
+    estimator: str = ""
 
 
 class Collector(Protocol[ResultIn]):

@@ -30,7 +30,11 @@ JSON_VERSION = 2
 
 @dataclass(frozen=True)
 class Provenance:
-    """The origin of a transcription: everything needed to reproduce it."""
+    """The origin of a transcription: everything needed to reproduce it.
+
+    `estimator` is the version of what estimated velocities and confidence from the recording: "1/posteriors" with
+    the help of Basic Pitch, "1/energies" without it; empty if nothing did.
+    """
 
     model: str
     weights_sha256: str
@@ -40,6 +44,7 @@ class Provenance:
     seconds_taken: float
     options: dict[str, Any]
     counters: dict[str, int]
+    estimator: str = ""
 
     @property
     def summary(self) -> str:

@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     default_model: str = "auto"
     licenses: Literal["any", "commercial"] = "any"
     device: str = "auto"
+    estimates: bool = True
 
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
     max_recording_bytes: Annotated[int, Field(gt=0)] = 5 * 1024**3

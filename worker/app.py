@@ -70,6 +70,7 @@ def services() -> Services:
             ),
             device=settings.device,
             max_audio_seconds=settings.max_audio_seconds,
+            estimates=settings.estimates,
             limits=DecodeLimits(settings.probe_seconds, settings.probe_memory_bytes),
             sound_font=settings.sound_font,
         ),

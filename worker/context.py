@@ -12,11 +12,13 @@ from typing import Any, BinaryIO
 from sqlalchemy.orm import Session
 
 from checkpoints.progress import FetchProgress
+from mt3_infer.evidence.recorder import Evidence
 from mt3_infer.model import Model
 from mt3_infer.symbolic.results import unpack
 from shared import work
 from shared.config import Settings
 from shared.db import Sessions
+from shared.errors import ObjectMissing
 from shared.kinds import FETCH_URL, Claim, Download, NewItem, Result
 from shared.logs import get_logger
 from shared.model_reports import report_model
@@ -31,6 +33,11 @@ from worker.liveness import Liveness
 from worker.preemption import Preemption
 
 log = get_logger(__name__)
+
+
+def evidence_key(results: str) -> str:
+    """Return the key of a shard's evidence, which lies beside its results."""
+    return results.rpartition("/")[0] + "/evidence"
 
 
 class Deferred(Exception):  # noqa: N818 - not an error
@@ -154,6 +161,14 @@ class Context:
         """Return the network's results for the segments of a shard."""
         with self.services.storage.open(key) as packed:
             return unpack(packed.read())
+
+    def load_evidence(self, results: str) -> Evidence | None:
+        """Return the evidence beside the results of a shard; None if there is none, or that of another release."""
+        try:
+            with self.services.storage.open(evidence_key(results)) as packed:
+                return Evidence.unpack(packed.read())
+        except ObjectMissing:
+            return None
 
     def report_speed(self, device: str, audio_seconds: float, elapsed: float) -> None:
         """Record how fast the model ran; a failure to do so is only logged."""

@@ -17,7 +17,7 @@ from mt3_infer.audio import AudioStream, DecodeLimits, open_audio
 from mt3_infer.errors import UnknownModelError
 from mt3_infer.exports.soundfont import find_sound_font
 from mt3_infer.inference.engine import Occupancy, occupancy_of
-from mt3_infer.loading import load_model
+from mt3_infer.loading import fetch_evidence_model, load_model
 from mt3_infer.model import Model, Progress
 from mt3_infer.models import MODELS
 from mt3_infer.transcription import Transcription
@@ -41,12 +41,14 @@ class TranscriptionEngine:
         device: str,
         max_audio_seconds: float,
         limits: DecodeLimits | None = None,
+        estimates: bool = True,
         sound_font: Path | None = None,
     ) -> None:
         self._store = store
         self._device = device
         self._max_audio_seconds = max_audio_seconds
         self._limits = limits
+        self._estimates = estimates
         self._sound_font = sound_font
         self._models: dict[str, Model] = {}
         self._full_batch: dict[str, int] = {}
@@ -70,6 +72,8 @@ class TranscriptionEngine:
         """Make sure that a model's weights are installed; `progress` is called as bytes arrive, and may raise."""
         if name not in self._models:
             metrics.measure_fetch(name, progress, lambda counted: self._store.fetch(name, counted))
+            if self._estimates:
+                fetch_evidence_model(self._store, progress)
 
     def load(self, name: str, *, halvings: int = 0) -> Model:
         """Return the model, ready to run; it is loaded once, however many threads call this.
@@ -133,7 +137,9 @@ class TranscriptionEngine:
             MT3Error: the recording or the options are at fault; see its `code`.
             SilentAudioError: the recording is silent.
         """
-        transcription = model.transcribe(audio, progress=progress, on_result=on_result, **options)
+        transcription = model.transcribe(
+            audio, progress=progress, on_result=on_result, estimates=self._estimates, **options
+        )
         refuse_silence(audio)
         return transcription
 

@@ -248,15 +248,18 @@ def _beat_f(reference: Sequence[float], estimate: Sequence[float]) -> float | No
 
 def _confidence(found: Sequence[Note], pairs: Pairs) -> tuple[float | None, float | None]:
     """Return the area under the ROC curve and the Brier score of the notes' confidence, if they have one."""
-    import numpy as np
-
     right_ones = {j for _, j in pairs}
     known = [(note.confidence, j in right_ones) for j, note in enumerate(found) if note.confidence is not None]
-    if not known:
-        return None, None
-    confidence, right = (np.array(column, float) for column in zip(*known, strict=True))
-    brier = float(np.mean((confidence - right) ** 2))
-    of_right, of_wrong = confidence[right == 1], np.sort(confidence[right == 0])
+    return auc_and_brier(*zip(*known, strict=True)) if known else (None, None)
+
+
+def auc_and_brier(confidence: Sequence[float], right: Sequence[bool]) -> tuple[float | None, float]:
+    """Return the area under the ROC curve, None if all notes are right or all are wrong, and the Brier score."""
+    import numpy as np
+
+    chances, is_right = np.array(confidence, float), np.array(right, bool)
+    brier = float(np.mean((chances - is_right) ** 2))
+    of_right, of_wrong = chances[is_right], np.sort(chances[~is_right])
     if not len(of_right) or not len(of_wrong):
         return None, brier
     # How many wrong notes have less confidence than a right one; equal confidence counts half.

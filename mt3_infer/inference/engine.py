@@ -17,8 +17,8 @@ from __future__ import annotations
 import atexit
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
@@ -214,24 +214,31 @@ class Engine(Generic[SegmentT, ResultT]):
         Args:
             in_order: whether each request but the first is given the result of the one before it.
         """
-        caller: _Caller[SegmentT, ResultT] = _Caller(in_order)
         source = iter(requests)
-        submitted = delivered = 0
         more = True
-        self._enter(caller)
-        try:
-            while more or delivered < submitted:
-                if more and submitted - delivered < self.ahead:
+        with self.session(in_order=in_order) as session:
+            while more or session.pending:
+                if more and session.pending < self.ahead:
                     try:
                         request = next(source)
                     except StopIteration:
                         more = False
                     else:
-                        self._submit(caller, submitted, request)
-                        submitted += 1
+                        session.submit(request)
                 else:
-                    yield self._take(caller, delivered)
-                    delivered += 1
+                    yield session.take()
+
+    @contextmanager
+    def session(self, *, in_order: bool = False) -> Iterator[Session[SegmentT, ResultT]]:
+        """Enter the requests of one recording one by one; what is under way at the end is aborted.
+
+        Args:
+            in_order: see `generate`.
+        """
+        caller: _Caller[SegmentT, ResultT] = _Caller(in_order)
+        self._enter(caller)
+        try:
+            yield Session(self, caller)
         finally:
             self._leave(caller)
 
@@ -350,6 +357,31 @@ class Engine(Generic[SegmentT, ResultT]):
             for request_id, result in results:
                 request_id.caller.deliver(request_id.index, result)
             self._changed.notify_all()
+
+
+class Session(Generic[SegmentT, ResultT]):
+    """A recording whose requests are submitted one by one; see `Engine.session`. For one thread.
+
+    Attributes:
+        pending: requests whose results have not been taken.
+    """
+
+    def __init__(self, engine: Engine[SegmentT, ResultT], caller: _Caller[SegmentT, ResultT]) -> None:
+        self.pending = 0
+        self._engine = engine
+        self._caller = caller
+        self._submitted = 0
+
+    def submit(self, request: Request[SegmentT, ResultT]) -> None:
+        """Hand over the next request."""
+        self._engine._submit(self._caller, self._submitted, request)
+        self._submitted += 1
+        self.pending += 1
+
+    def take(self) -> ResultT:
+        """Wait for the next result, in the order of the requests. It is raised if it is an error."""
+        self.pending -= 1
+        return self._engine._take(self._caller, self._submitted - self.pending - 1)
 
 
 @atexit.register

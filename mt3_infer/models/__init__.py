@@ -154,6 +154,8 @@ class ModelSpec:
         weight_files: which files in a custom directory are its weights, as patterns.
         device_options: what `load` takes: always "device", perhaps "dtype" and "batch_size", and for files that do
             not state how they were trained, the options of `load_model` that do.
+        has_velocities: True if the network's own velocities are better than those estimated from the recording.
+        confidence: family of the coefficients that confidence is estimated with; see `mt3_infer.evidence`.
     """
 
     name: str
@@ -165,6 +167,8 @@ class ModelSpec:
     network: str
     weight_files: tuple[str, ...]
     device_options: tuple[str, ...] = ("device",)
+    has_velocities: bool = False
+    confidence: str = "mt3"
 
     def check_options(self, options: Mapping[str, Any]) -> ModelOptions:
         """Check the options of one transcription against those that this model takes.
@@ -226,6 +230,7 @@ MODELS: dict[str, ModelSpec] = {
             options=BasicPitchOptions,
             network="mt3_infer.models.basic_pitch.network:load",
             weight_files=("nmp.onnx",),
+            confidence="basic_pitch",
         ),
         ModelSpec(
             name="mt3_pytorch",
@@ -291,6 +296,7 @@ MODELS: dict[str, ModelSpec] = {
             options=TranskunOptions,
             network="mt3_infer.models.transkun.network:load",
             weight_files=("*.safetensors", "*.pt", "*.pth", "*.ckpt"),
+            has_velocities=True,
         ),
     )
 }

@@ -253,9 +253,13 @@ def test_every_job_of_the_previous_release_ends_correctly(service: OldService) -
         with bench.sessions.begin() as session:
             jobs.retry_job(session, "public", job_id)
     bench.worker(network).drain()
-    every = [*waiting.values(), *ended.values()]
-    assert {bench.job(job_id).status for job_id in every} == {Status.SUCCEEDED}
-    assert len({bench.notes(job_id) for job_id in every}) == 1, "as if nothing had happened"
+    every = waiting | ended
+    assert {bench.job(job_id).status for job_id in every.values()} == {Status.SUCCEEDED}
+    split_before = {*long, "failed in shards", "failed at its assembly"}
+    for names in (split_before, every.keys() - split_before):
+        assert len({bench.notes(every[name]) for name in names}) == 1, "as if nothing had happened"
+    assert b'"confidence": null' in bench.notes(waiting["in shards"]), "its first shard recorded no evidence"
+    assert b'"confidence": null' not in bench.notes(waiting["queued"])
 
 
 def test_in_order_shards_of_the_previous_release_continue_in_order(service: OldService) -> None:

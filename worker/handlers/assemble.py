@@ -20,13 +20,13 @@ def stores(claim: Claim) -> Sequence[str]:
 
 
 def run(context: Context) -> Done:
-    """Collect the network's results of each shard, and store the notes of the whole recording."""
+    """Collect the network's results and the evidence of each shard, and store the notes of the whole recording."""
     claim, seconds = context.claim, context.claim.payload["seconds"]
     with context.services.sessions() as session:
         shards = work.list_items(session, claim.job_id, SHARD)
     model = context.load_model()
     options = model.spec.check_options(claim.options)
-    collector = model.network.collect(options)
+    collector = model.collect(options)
     seconds_taken = 0.0
     for shard in shards:
         assert shard.result_key is not None, "The assembly is blocked by all shards."
@@ -35,6 +35,7 @@ def run(context: Context) -> Done:
         seconds_taken += (shard.finished_at - shard.started_at).total_seconds()
         for result in context.load_results(shard.result_key):
             collector.feed(result)
+        collector.add(context.load_evidence(shard.result_key))
         context.heartbeat.report(Phase.WRITING_RESULTS, done=seconds, total=seconds)
     output = collector.finish(claim.payload["samples"])
     warnings = [AudioWarning(**warning) for warning in claim.payload["warnings"]]

@@ -12,7 +12,7 @@ from mt3_infer.symbolic.results import pack
 from shared import work
 from shared.kinds import SHARD, Claim
 from shared.tables import Phase
-from worker.context import Context, Done
+from worker.context import Context, Done, evidence_key
 from worker.live_notes import LiveNotes
 from worker.splitting import read_samples
 
@@ -34,7 +34,10 @@ def run(context: Context) -> Done:
     first, stop = claim.payload["first"], claim.payload["stop"]
     live = LiveNotes(context.services.sessions, claim, model, first=first, stop=stop)
     with context.services.storage.open(claim.input_key) as audio:
-        blocks = read_samples(audio, network.grid.sample_rate)
+        plan = claim.payload.get("evidence")  # none if it was split without, or by an earlier release
+        recorder = None if plan is None else model.record_evidence(**plan)
+        samples = read_samples(audio, network.grid.sample_rate)
+        blocks = samples if recorder is None else recorder.passing(samples)
         segments = split_segments(blocks, network.grid, first=first, stop=stop)
         with closing(network.infer(segments, options, previous=previous)) as results:
             for result in results:
@@ -47,6 +50,8 @@ def run(context: Context) -> Done:
     context.report_speed(network.device, claim.seconds, time.monotonic() - began - context.preempt.seconds)
     (prefix,) = stores(claim)
     context.store(prefix + "results", pack(collected))
+    if recorder is not None:
+        context.store(evidence_key(prefix + "results"), recorder.evidence.pack())
     return Done(result_key=prefix + "results")
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mt3_infer.audio import AudioStream, Waveform
+from mt3_infer.audio.segments import SegmentGrid
+from mt3_infer.evidence.recorder import windows_of, with_context
 from mt3_infer.model import Progress
 from shared.fairness import must_defer
 from shared.kinds import ASSEMBLE, SHARD, Claim, NewItem
@@ -78,9 +80,10 @@ def _must_wait(context: Context) -> bool:
 def _split(context: Context, audio: AudioStream, shard_seconds: float) -> Done:
     """Decode a recording once, and store the input of each shard."""
     claim, heartbeat = context.claim, context.heartbeat
-    network = context.load_model().network
-    grid = network.grid
+    model = context.load_model()
+    network, grid = model.network, model.network.grid
     size = max(1, int(shard_seconds / grid.seconds))
+    plan = model.plan_evidence() if context.services.settings.estimates else None
 
     def key(number: int) -> str:
         return shard_prefix(claim.job_id, claim.attempt, number) + "audio"
@@ -95,7 +98,8 @@ def _split(context: Context, audio: AudioStream, shard_seconds: float) -> Done:
             context.preempt()
             yield block
 
-    samples = split_samples(with_progress(audio), grid, size, keep)
+    stored = grid if plan is None else with_context(grid)
+    samples = split_samples(with_progress(audio), stored, size, keep)
     refuse_silence(audio)
     segments = grid.count(samples)
     shards = []
@@ -109,7 +113,7 @@ def _split(context: Context, audio: AudioStream, shard_seconds: float) -> Done:
                 blocked_by=number - 1 if network.in_order and number else None,
                 input_key=key(number),
                 seconds=length / grid.sample_rate,
-                payload={"first": first, "stop": stop},
+                payload={"first": first, "stop": stop} | _evidence(plan, grid, first, stop, samples),
             )
         )
     warnings = [asdict(warning) for warning in audio.warnings]
@@ -134,3 +138,13 @@ def _split(context: Context, audio: AudioStream, shard_seconds: float) -> Done:
         "audio_seconds_total": audio.seconds,
     }
     return Done(then=[*shards, assembly], job=job)
+
+
+def _evidence(
+    plan: dict[str, Any] | None, grid: SegmentGrid, first: int, stop: int, samples: int
+) -> dict[str, Any]:
+    """Return what a shard needs to record its evidence, if it is to: see `Model.record_evidence`."""
+    if plan is None:
+        return {}
+    position, _ = grid.span(first, stop, samples)
+    return {"evidence": {**plan, "position": position, "windows": windows_of(grid, first, stop, samples)}}

@@ -13,37 +13,32 @@ import numpy as np
 import onnxruntime
 
 from mt3_infer.audio import Waveform
-from mt3_infer.audio.segments import Segment, SegmentGrid
+from mt3_infer.audio.segments import Segment
 from mt3_infer.errors import InvalidOptionError, WeightsError
 from mt3_infer.inference.engine import Engine, Request, SingleStep
 from mt3_infer.inference.threads import available_cpus
 from mt3_infer.models import BasicPitchOptions, ModelOptions
+from mt3_infer.models.basic_pitch.config import (
+    EDGE_FRAMES,
+    GRID,
+    HOP,
+    LOWEST_PITCH,
+    SAMPLE_RATE,
+    WINDOW_FRAMES,
+    WINDOW_HOP,
+    WINDOW_SAMPLES,
+    Posteriors,
+)
 from mt3_infer.models.basic_pitch.notes import FrameNote, NoteCreator
 from mt3_infer.network import NetworkOutput
 from mt3_infer.symbolic.notes import Note, sort_notes
 
 onnxruntime.disable_telemetry_events()  # some builds report to their maker
 
-SAMPLE_RATE = 22050  # Hz
-HOP = 256  # samples from frame to frame
-WINDOW_SAMPLES = 2 * SAMPLE_RATE - HOP  # 43844
-WINDOW_FRAMES = 2 * (SAMPLE_RATE // HOP)  # 172
-EDGE_FRAMES = 15  # left away at each end of a window
-WINDOW_HOP = WINDOW_SAMPLES - 2 * EDGE_FRAMES * HOP  # 36164 samples from window to window
-LOWEST_PITCH = 21  # A0
-
-# The edge frames that are left away of the first window lie before the recording, as silence.
-GRID = SegmentGrid(
-    SAMPLE_RATE, hop=WINDOW_HOP, length=WINDOW_SAMPLES, lead=EDGE_FRAMES * HOP, tail=EDGE_FRAMES * HOP
-)
-
 # Named by the export. There is a third output, "StatefulPartitionedCall:0", of contours, which is not used.
 INPUT = "serving_default_input_2:0"
 FRAMES = "StatefulPartitionedCall:1"
 ONSETS = "StatefulPartitionedCall:2"
-
-Posteriors = tuple[Waveform, Waveform]
-"""Posteriors of frames and of onsets, each of shape (T, 88)."""
 
 WINDOW_DRIFT = HOP / SAMPLE_RATE * (WINDOW_FRAMES - WINDOW_SAMPLES / HOP) + 0.0018
 """Seconds by which 172 frames run ahead of the recording, as published.
@@ -72,9 +67,9 @@ class BasicPitch:
     grid = GRID
     in_order = False
 
-    def __init__(self, onnx_file: Path) -> None:
+    def __init__(self, onnx_file: Path, *, threads: int | None = None) -> None:
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = available_cpus()
+        settings.intra_op_num_threads = threads or available_cpus()
         try:
             self._session = onnxruntime.InferenceSession(onnx_file, settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no class of their own in common
@@ -97,6 +92,10 @@ class BasicPitch:
         """See `Network`."""
         assert isinstance(options, BasicPitchOptions)
         return BasicPitchCollector(options)
+
+    def result_posteriors(self, result: Posteriors) -> Posteriors:
+        """See `mt3_infer.evidence.collector.HasPosteriors`."""
+        return result
 
     def _infer_windows(self, windows: Sequence[Waveform]) -> list[Posteriors]:
         return [self.posteriors(window[np.newaxis]) for window in windows]

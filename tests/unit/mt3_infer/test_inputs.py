@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import io
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,7 @@ def model() -> Model:
         (torch.empty(4, device="meta"), "Tensor cannot be read"),
         (torch.zeros(4, dtype=torch.complex64), "numbers"),
     ],
-    ids=repr,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", repr(value)),
 )
 def test_what_is_no_recording_is_refused_with_what_to_pass(model: Model, audio: Any, words: str) -> None:
     with pytest.raises(AudioError, match=words):

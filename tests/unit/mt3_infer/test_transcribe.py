@@ -65,7 +65,7 @@ def test_a_waveform_becomes_notes_with_provenance(model: Model) -> None:
     result = transcribe(tone(2.0, 44100), 44100, model=model, onset_threshold=0.4)
 
     (note,) = result.notes
-    assert (note.onset, note.pitch, note.velocity) == (0.0, 69, 100)
+    assert (note.onset, note.pitch, note.velocity) == (0.0, 69, 65)
     assert note.offset == pytest.approx(2.0, abs=1e-3)
     assert result.duration == 2.0
     assert result.provenance.model == "basic_pitch"

@@ -26,6 +26,7 @@ from shared.queue import InMemoryQueue
 from shared.s3_storage import S3Storage
 from shared.storage import LocalStorage, ObjectStorage, make_storage
 from shared.tables import Upload
+from shared.watches import trust_all
 from tests import servers
 from web import create_app
 from worker.sweeper import Sweeper
@@ -269,6 +270,7 @@ def test_parts_without_an_upload_are_orphans_but_not_those_of_an_old_one(
         send(client, content, upload["missing"][0])
     with sessions.begin() as session:
         session.execute(text("DELETE FROM uploads WHERE id = :id"), {"id": UUID(lost["id"]).hex})
+        trust_all(session)
     all_are_old = settings.model_copy(update={"orphan_hours": -1.0})
     sweep(all_are_old, sessions, storage).remove_orphans()
     assert len(unfinished(storage)) == 1

@@ -103,8 +103,9 @@ class FakeCollector:
 class OneModelEngine(TranscriptionEngine):
     """An engine with one model, which needs no weights."""
 
-    def __init__(self, network: Any, *, max_audio_seconds: float = 3600) -> None:
-        super().__init__(CheckpointStore(Path("/nowhere")), device="cpu", max_audio_seconds=max_audio_seconds)
+    def __init__(self, network: Any, *, max_audio_seconds: float = 3600, estimates: bool = True) -> None:
+        store = CheckpointStore(Path("/nowhere"))
+        super().__init__(store, device="cpu", max_audio_seconds=max_audio_seconds, estimates=estimates)
         self.model = Model(MODELS["basic_pitch"], network, "0" * 64, "Apache-2.0")
 
     def fetch(self, name: str, progress: ProgressCallback) -> None:
@@ -131,9 +132,10 @@ class Bench:
         return jobs.create_job(self.sessions, new)[0].id
 
     def worker(self, network: Any, *, name: str = "a", **changes: Any) -> Runner:
-        engine = changes.pop("engine", None) or OneModelEngine(network)
+        engine = changes.pop("engine", None)
         stopping = changes.pop("stopping", threading.Event())
         settings = self.settings.model_copy(update=changes)
+        engine = engine or OneModelEngine(network, estimates=settings.estimates)
         services = Services(
             settings=settings,
             sessions=self.sessions,

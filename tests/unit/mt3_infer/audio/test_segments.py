@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt3_infer.audio.segments import Segment, SegmentGrid, split_segments
-from mt3_infer.models.basic_pitch.network import GRID as BASIC_PITCH
+from mt3_infer.models.basic_pitch.config import GRID as BASIC_PITCH
 from mt3_infer.models.mt3.config import GRID as MT3
 
 SMALL = SegmentGrid(100, hop=30, length=45, lead=7, tail=7)

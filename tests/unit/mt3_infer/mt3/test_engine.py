@@ -231,3 +231,18 @@ def test_network_that_returns_too_few_results_fails_its_caller():
     shared: Engine[int, int] = Engine(SingleStep(lambda numbers: [], slots=4), add_at_once=2)
     with pytest.raises(ValueError, match="shorter"):
         list(shared.generate([Request(1)]))
+
+
+def test_requests_may_be_submitted_one_by_one():
+    shared: Engine[int, int] = Engine(
+        SingleStep(lambda numbers: [10 // one for one in numbers], slots=1), add_at_once=1
+    )
+    with shared.session() as session, shared.session() as other:
+        for number in (1, 2, 0, 5):
+            session.submit(Request(number))
+        other.submit(Request(10))
+        assert (session.take(), session.take(), other.take(), session.pending) == (10, 5, 1, 2)
+        with pytest.raises(ZeroDivisionError):
+            session.take()
+        assert session.pending == 1, "the rest of them is aborted"
+    assert shared._thread is None
