@@ -25,7 +25,6 @@ import click
 from redis import Redis
 from redis.exceptions import RedisError
 
-from checkpoints.store import default_root
 from launcher.supervisor import Child, Supervisor
 from shared.config import read_settings
 from shared.errors import ServiceError
@@ -85,7 +84,7 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path, *, insec
     environment = {
         "MT3_DATABASE_URL": f"sqlite:///{var / 'mt3.sqlite3'}",
         "MT3_STORAGE_URL": (var / "storage").as_uri(),
-        "MT3_CHECKPOINT_DIR": str(_checkpoint_folder(var)),
+        **_own_checkpoints(var),
         "MT3_ACCESS_LOG": "0",
     }
     environment = {name: value for name, value in environment.items() if not os.environ.get(name)}
@@ -122,10 +121,13 @@ def _start_all(supervisor: Supervisor, host: str, port: int, var: Path, *, insec
         raise click.ClickException(f"the web process did not answer at {address} within {START_SECONDS:.0f} s")
 
 
-def _checkpoint_folder(var: Path) -> Path:
-    """Return where the command keeps checkpoints, or the folder beside the data where older versions did."""
+def _own_checkpoints(var: Path) -> dict[str, str]:
+    """Return the setting of the folder beside the data, where older versions kept checkpoints, if it is there.
+
+    Otherwise they are where `mt3-infer download` puts them.
+    """
     own = var / "checkpoints"
-    return own if own.is_dir() else default_root()
+    return {"MT3_CHECKPOINT_DIR": str(own)} if own.is_dir() else {}
 
 
 def _migrate(supervisor: Supervisor) -> bool:
