@@ -43,7 +43,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of an example; a mode is "" if it is unknown."""
+    """Hold what is known of an example; a mode is "" if it is unknown."""
 
     beats: Floats
     downbeats: Floats

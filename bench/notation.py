@@ -50,7 +50,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a clip's score."""
+    """Hold what is known of a clip's score."""
 
     clip: Clip
     written: list[tuple[Note, Written]]

@@ -22,7 +22,7 @@ SUSTAINED_PROGRAMS = range(8)  # those with a pedal: pianos
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to the sound afterwards.
+    """Describe what is done to the sound afterwards.
 
     Attributes:
         room: seconds until the reverberation has fallen by 60 dB; 0 for none.

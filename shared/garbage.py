@@ -26,8 +26,8 @@ def job_prefixes(job_ids: Sequence[UUID]) -> list[str]:
 def unused_recordings(session: Session, recording_ids: Sequence[UUID]) -> list[str]:
     """Return the prefixes of those recordings that no job and no upload uses any more.
 
-    Call it after the deletion of rows that used them, in the same transaction. Whoever begins to use a recording
-    locks a row that uses it (`hold_recording`), so that it is not deleted in between.
+    Call it after the deletion of rows that used them, in the same transaction. A request that begins to use a
+    recording locks a row that uses it (`hold_recording`), so that it is not deleted in between.
     """
     used = find_recordings(session, recording_ids)
     return [upload_prefix(recording_id) for recording_id in recording_ids if recording_id not in used]

@@ -36,7 +36,7 @@ PUBLIC = "public"
 
 @dataclass(frozen=True)
 class Identity:
-    """What a valid key or log-in stands for."""
+    """Hold what a valid key or log-in stands for."""
 
     key_id: UUID
     name: str

@@ -1,4 +1,4 @@
-"""What operators see and do: items that are stuck, workers, draining them, queueing again, disk usage."""
+"""Provide what operators see and do: items that are stuck, workers, draining them, queueing again, disk usage."""
 
 from __future__ import annotations
 

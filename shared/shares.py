@@ -23,7 +23,7 @@ TOKEN_PREFIX = "mt3s_"  # noqa: S105 - by which people, and scanners for leaked 
 
 @dataclass(frozen=True)
 class SharedJob:
-    """What the token of a link stands for."""
+    """Hold what the token of a link stands for."""
 
     job_id: UUID
     owner: str

@@ -62,7 +62,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Speeds:
-    """What was measured.
+    """Hold what was measured.
 
     Attributes:
         paces: by model.

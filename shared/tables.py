@@ -51,7 +51,7 @@ class WorkStatus(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a key allows. Each scope includes those before it."""
+    """Hold what a key allows. Each scope includes those before it."""
 
     READ = "read"
     WRITE = "write"
@@ -290,7 +290,7 @@ class Share(Base):
 
 
 class WebhookSecret(Base):
-    """What the webhooks of an owner are signed with; for a day after a change, with the previous one, too."""
+    """Hold what the webhooks of an owner are signed with; for a day after a change, with the previous one, too."""
 
     __tablename__ = "webhook_secrets"
 

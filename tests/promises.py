@@ -153,7 +153,7 @@ class Fleet:
 
 @dataclass
 class Promise:
-    """What a client was promised when it submitted, and how long it waited."""
+    """Hold what a client was promised when it submitted, and how long it waited."""
 
     promised: float | None
     waited: float

@@ -47,7 +47,7 @@ _ATTRIBUTE = "mt3_scope"
 
 @dataclass(frozen=True)
 class Access:
-    """What a request may do, and for which owner.
+    """Hold what a request may do, and for which owner.
 
     Attributes:
         key_id: None as long as the service has no keys.

@@ -41,7 +41,7 @@ class Strict(BaseModel):
 
 
 class Span(Strict):
-    """What begins and ends."""
+    """Hold what begins and ends."""
 
     onset: Seconds
     offset: Seconds

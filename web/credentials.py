@@ -73,7 +73,7 @@ class Credentials:
 
 
 class SecretCache(Generic[Found]):
-    """What was found for a secret, by its hash, for `CACHE_SECONDS`."""
+    """Hold what was found for a secret, by its hash, for `CACHE_SECONDS`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

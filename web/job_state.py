@@ -1,4 +1,4 @@
-"""What is known of a job that has not ended, beside its row: its place in line, its shards, and what it lacks."""
+"""Provide what is known of a job that has not ended, beside its row: place in line, shards, and what it lacks."""
 
 from __future__ import annotations
 

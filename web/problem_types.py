@@ -51,7 +51,7 @@ _ROWS: list[tuple[str, tuple[int, ...], str, str]] = [
     ),
     ("quota_exceeded", (403, 429), "Quota used up", "Wait for `Retry-After`, or delete transcriptions."),
     ("not_found", (404,), "Not found", "Check the id and the address: it may have been deleted."),
-    ("share_not_found", (404,), "The link does not exist", "Ask whoever shared the transcription for a new link."),
+    ("share_not_found", (404,), "The link does not exist", "Ask the owner of the transcription for a new link."),
     ("method_not_allowed", (405,), "Method not allowed", "Use one of the methods in `Allow`."),
     ("not_acceptable", (406,), "No acceptable type", "Accept the type that the documentation names."),
     ("request_timeout", (408,), "The request came too slowly", "Send it again over a faster connection."),

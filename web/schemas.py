@@ -193,7 +193,7 @@ class ClientFields(BaseModel):
 
 
 class LinksView(BaseModel):
-    """What can be done with a job now; null where its state forbids it."""
+    """List what can be done with a job now; null where its state forbids it."""
 
     self: str
     cancel: str | None

@@ -35,7 +35,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Watch:
-    """What a client wants to be sent: the notes of a job after a number."""
+    """Hold what a client wants to be sent: the notes of a job after a number."""
 
     job_id: UUID
     after: int

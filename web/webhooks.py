@@ -57,7 +57,7 @@ class DeliveryList(BaseModel):
 
 
 class SecretView(BaseModel):
-    """What webhooks are signed with, for a library of Standard Webhooks."""
+    """Hold what webhooks are signed with, for a library of Standard Webhooks."""
 
     secret: str = Field(description="`whsec_` and base64.")
 

@@ -1,4 +1,4 @@
-"""What forecasts of the queue need: the threads of workers, and recent attempts by their end.
+"""Add what forecasts of the queue need: the threads of workers, and recent attempts by their end.
 
 Revision ID: 0016
 Revises: 0013

@@ -1,4 +1,4 @@
-"""What the service answers, typed. Fields that a later version adds are ignored."""
+"""Answers of the service, typed. Fields that a later version adds are ignored."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class NoteScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measures. Drums are in `drums` alone; None is what could not be measured.
+    """Hold what `evaluate` measures. Drums are in `drums` alone; None is what could not be measured.
 
     Attributes:
         onset: pitch and onset.

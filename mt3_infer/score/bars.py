@@ -1,4 +1,4 @@
-"""What each bar of a part holds: the values of its voices, and the clefs of its staves."""
+"""Fill each bar of a part: the values of its voices, and the clefs of its staves."""
 
 from __future__ import annotations
 

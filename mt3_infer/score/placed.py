@@ -1,4 +1,4 @@
-"""What passes between the stages of a score: notes with their place in the bar, and chords of a voice."""
+"""Types that pass between the stages of a score: notes with their place in the bar, and chords of a voice."""
 
 from __future__ import annotations
 

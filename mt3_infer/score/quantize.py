@@ -19,7 +19,7 @@ STRUM = 0.035
 """Seconds within which onsets are one chord."""
 
 PRICES = {1: 0.0, 2: 0.6, 4: 2.2, 3: 3.0, 6: 6.0, 8: 6.5}
-"""What a division of a beat costs where a beat divides in two; a beat takes the cheapest grid in all."""
+"""The cost of a division of a beat where a beat divides in two; a beat takes the cheapest grid in all."""
 
 COMPOUND_PRICES = {1: 0.0, 3: 0.4, 6: 2.4, 2: 4.0, 4: 6.0, 12: 7.0}
 """The same where a beat divides in three."""

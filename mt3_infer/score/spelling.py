@@ -18,7 +18,7 @@ NEIGHBORS = 0.35
 """The weight of the notes around one beside that of the key."""
 
 FADES = 0.93
-"""What a note's influence keeps from each note to the next."""
+"""Hold what a note's influence keeps from each note to the next."""
 
 _NATURALS = {"F": -1, "C": 0, "G": 1, "D": 2, "A": 3, "E": 4, "B": 5}
 

@@ -1,4 +1,4 @@
-"""What Kubernetes manifests declare, done by a real engine: user, rights, files, probes and SIGTERM."""
+"""Provide what Kubernetes manifests declare, done by a real engine: user, rights, files, probes and SIGTERM."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class IntervalScores:
-    """What intervals are scored by.
+    """Hold what intervals are scored by.
 
     The score of an interval [b, e] is (ends[e] · begins[b]) (e - b); that of the single frame t is singles[t].
 

@@ -1,4 +1,4 @@
-"""What is read of MIDI files and notes.json before they are measured."""
+"""Provide what is read of MIDI files and notes.json before they are measured."""
 
 from __future__ import annotations
 
