@@ -72,7 +72,7 @@ class Deliveries:
     def _send(self, claim: Claim) -> None:
         try:
             self._runner.run(claim)
-        except Exception as error:  # the database is away while the process shuts down; the lease expires
+        except Exception as error:  # the database is unavailable while the process shuts down; the lease expires
             log.error("delivery_abandoned", error=repr(error)[:500])
         finally:
             with self._changed:

@@ -366,7 +366,7 @@ def test_streams_wait_while_the_database_is_away(sessions: Sessions, services: S
         nonlocal failures
         failures -= 1
         if failures >= 0:
-            raise OSError("the database is away")
+            raise OSError("the database is unavailable")
         return read_news(services, after)
 
     async def follow() -> None:
