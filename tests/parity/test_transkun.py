@@ -65,7 +65,7 @@ def test_notes_and_pedals_are_those_of_the_published_package(
 
 def test_pedals_are_in_notes_json_and_shards_give_identical_bytes(model: Model) -> None:
     path = DATA / "piano_joplin.mp3"
-    whole = model.transcribe(path)
+    whole = model.transcribe(path, estimates=False)  # what the network gives, alone
     pedals = json.loads(whole.to_json())["pedals"]
     assert len(pedals) == len(whole.pedals) > 3
     assert pedals[0] == {
