@@ -30,6 +30,7 @@ SegmentT = TypeVar("SegmentT")
 ResultT = TypeVar("ResultT")
 
 _engines: WeakSet[Engine[Any, Any]] = WeakSet()
+_exiting = threading.Event()  # the interpreter is shutting down
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +257,9 @@ class Engine(Generic[SegmentT, ResultT]):
 
     def _enter(self, caller: _Caller[SegmentT, ResultT]) -> None:
         with self._changed:
-            if self._stopped:
+            if self._stopped or _exiting.is_set():
+                if threading.current_thread().daemon:
+                    self._changed.wait_for(lambda: False)  # it ends with the process
                 raise RuntimeError("Nothing can be transcribed any more: the interpreter is shutting down.")
             self._callers.append(caller)
             # Not alive either in a process that was forked from one with callers.
@@ -386,6 +389,7 @@ class Session(Generic[SegmentT, ResultT]):
 
 @atexit.register
 def _stop_engines() -> None:
+    _exiting.set()  # for engines that are idle, and those that do not exist yet
     for engine in list(_engines):
         # It is not alive in a forked process. A second Ctrl-C must not leave it running.
         while engine._thread is not None and engine._thread.is_alive():

@@ -58,11 +58,31 @@ begun.wait()
 sys.exit(3)
 """
 
+# A daemon thread that begins when engines have been stopped already.
+LATE_DAEMON = """
+from atexit import register
+from threading import Event, Thread
+from mt3_infer.inference.engine import _stop_engines
+stopped = Event()
+def late():
+    stopped.wait()
+    model.transcribe(minute, rate)
+thread = Thread(target=late, daemon=True)
+thread.start()
+def end():
+    _stop_engines()
+    stopped.set()
+    thread.join(2)
+register(end)
+sys.exit(3)
+"""
+
 ENDINGS = {
     "error": (CAUGHT.format(code=1), 1),
     "cancel": (CAUGHT.format(code=0), 0),
     "left open": (LEFT_OPEN, 0),
     "daemons": (DAEMONS, 3),
+    "late daemon": (LATE_DAEMON, 3),
 }
 
 SCRIPT = """
