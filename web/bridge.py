@@ -227,10 +227,8 @@ class AsgiApp:
             raise Refused(upload_too_large(limit))
         length = 0
         try:
-            async for piece in self._pieces(receive):
+            async for piece in self._pieces(receive, limit):
                 length += len(piece)
-                if length > limit:
-                    raise Refused(upload_too_large(limit))
                 if length <= IN_MEMORY_BYTES:
                     body.write(piece)
                 else:
@@ -243,9 +241,9 @@ class AsgiApp:
         body.seek(0)
         environ["CONTENT_LENGTH"] = str(length)
 
-    async def _pieces(self, receive: Receive) -> Any:
-        """Yield the body in pieces of about PIECE_BYTES."""
-        held, credit, deadline = bytearray(), 0, time.monotonic() + self._patience
+    async def _pieces(self, receive: Receive, limit: int) -> Any:
+        """Yield the body in pieces of about PIECE_BYTES; refuse it as soon as more than `limit` bytes came."""
+        held, length, credit, deadline = bytearray(), 0, 0, time.monotonic() + self._patience
         more = True
         while more:
             try:
@@ -258,6 +256,9 @@ class AsgiApp:
                 text = "The request body is malformed or incomplete. Send it again."
                 raise Refused(problem(400, "bad_request", text))
             data, more = message.get("body", b""), message.get("more_body", False)
+            length += len(data)
+            if length > limit:
+                raise Refused(upload_too_large(limit))
             held += data
             credit += len(data)
             if credit >= BODY_BYTES:

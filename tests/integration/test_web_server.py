@@ -203,10 +203,9 @@ def test_other_codings_and_two_lengths_are_refused(url: str) -> None:
 def test_an_upload_over_the_limit_is_refused_before_it_is_sent(tmp_path: Path) -> None:
     with servers.web_process(tmp_path, MT3_MAX_UPLOAD_BYTES="1000000") as url:
         too_long = HEAD % b"close" + b"Content-Length: 1000001\r\nExpect: 100-continue\r\n\r\n"
-        chunked = (
-            HEAD % b"close" + b"Transfer-Encoding: chunked\r\n\r\n" + b"100000\r\n" + bytes(1 << 20) + b"\r\n"
-        )
-        for sent in (too_long, chunked):
+        chunked = HEAD % b"close" + b"Transfer-Encoding: chunked\r\n\r\n"
+        by_little = chunked + b"".join(b"%x\r\n%s\r\n" % (length, bytes(length)) for length in (999_999, 2))
+        for sent in (too_long, chunked + b"100000\r\n" + bytes(1 << 20) + b"\r\n", by_little):
             status, body = exchange(url, sent)
             assert (status, json.loads(body)["code"]) == (413, "upload_too_large")
             assert json.loads(body)["detail"] == (

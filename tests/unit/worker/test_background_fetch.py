@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from structlog.testing import CapturingLogger
 
 from checkpoints.errors import DownloadError
 from checkpoints.progress import FetchProgress, ProgressCallback
@@ -88,8 +89,10 @@ def test_progress_of_a_download_is_in_the_report(sessions: Sessions) -> None:
 
 
 def test_a_failure_is_reported_in_one_sentence_and_tried_again(
-    sessions: Sessions, capsys: pytest.CaptureFixture[str]
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr("worker.background_fetch.log", log)
     failures: list[Any] = []
 
     def fail_twice(name: str) -> None:
@@ -104,7 +107,7 @@ def test_a_failure_is_reported_in_one_sentence_and_tried_again(
     assert report["installed"] is False
     assert model == "basic_pitch", "in place as long as the other cannot be fetched"
     assert report_of(sessions, "mt3_pytorch") == {"installed": True, "download": None, "error": None}
-    assert capsys.readouterr().out.count("background_fetch_failed") == 2
+    assert [call.args[0] for call in log.calls].count("background_fetch_failed") == 2
 
 
 def test_a_failure_stays_in_the_report_until_the_next_try(sessions: Sessions) -> None:
