@@ -153,8 +153,7 @@ class AsgiApp:
                 # bytes that would now be read as a request of their own (RFC 9112, 6.3).
                 answer.headers.append(("Connection", "close"))
             if answer.watch is not None and self._streams.is_full:
-                refused = too_many_streams(environ["PATH_INFO"])
-                answer = Answer(refused.status_code, list(refused.headers), refused.data)
+                answer = self._refusal(environ, too_many_streams(environ["PATH_INFO"]))
             answer.headers.append((REQUEST_ID, exchange.request_id))
             exchange.status = answer.status
             counting = exchange.counting(send)
@@ -173,10 +172,9 @@ class AsgiApp:
             await self._check_access(environ)
             await self._read_body(environ, receive, body)
         except Refused as refused:
-            response = refused.response
-            response.headers["Connection"] = "close"  # the rest of the body is not read
+            refused.response.headers["Connection"] = "close"  # the rest of the body is not read
             self._workload(environ)  # names the route
-            return Answer(response.status_code, list(response.headers), response.data)
+            return self._refusal(environ, refused.response)
         answer = await self._run(environ)
         if seconds := wait_seconds(environ.get("HTTP_PREFER")):
             if not answer.is_final and answer.status == HTTPStatus.ACCEPTED:
@@ -186,6 +184,12 @@ class AsgiApp:
             if answer.status in PENDING:
                 answer.headers.append(("Preference-Applied", f"wait={seconds:g}"))
         return answer
+
+    def _refusal(self, environ: Environ, response: Response) -> Answer:
+        """Return an answer that no view made, with the headers that Flask gives every response."""
+        with self._flask.request_context(environ | {"wsgi.input": BytesIO()}):
+            response = self._flask.process_response(response)
+        return Answer(response.status_code, list(response.headers), response.data)
 
     # --- the request ---------------------------------------------------------------------------------------
 
@@ -205,10 +209,9 @@ class AsgiApp:
         """Return a response that refuses a request for its headers; None if there is no reason to."""
         with self._flask.request_context(environ):
             try:
-                response = refuse_without_key(self._flask, request)
+                return refuse_without_key(self._flask, request)
             except Exception:
                 return None  # the view will meet it again
-            return self._flask.process_response(response) if response is not None else None
 
     async def _read_body(self, environ: Environ, receive: Receive, body: IO[bytes]) -> None:
         """Copy the body into a file, and add the file and its length to the WSGI environment.

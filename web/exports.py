@@ -10,9 +10,9 @@ from flask import url_for
 
 from mt3_infer.exports import FORMATS, get_format
 from shared import exports, jobs
-from shared.quotas import check_stored, quotas_of
+from shared.quotas import check_stored
 from shared.tables import Status, WorkStatus
-from web.access import current_owner
+from web.access import current_owner, current_quotas
 from web.client_json import check_returnable
 from web.schemas import ExportList, ExportView, NewExport, view_export
 from web.services import services
@@ -59,7 +59,7 @@ def create(job_id: UUID, body: NewExport) -> tuple[dict[str, Any], int, dict[str
         source=body.source,
     )
     with services().sessions.begin() as session:
-        check_stored(session, current_owner(), quotas_of(services().settings), added=0)
+        check_stored(session, current_owner(), current_quotas(), added=0)
         state = exports.request_export(session, current_owner(), job_id, new)
     if state.status is WorkStatus.QUEUED:
         services().queue.notify()

@@ -17,9 +17,8 @@ from shared import jobs
 from shared.db import reading
 from shared.errors import JobNotFound, RecordingRemoved, ServiceError
 from shared.logs import get_logger
-from shared.quotas import quotas_of
 from shared.tables import Job
-from web.access import current_owner
+from web.access import current_owner, current_quotas
 from web.downloads import send_object, sound_type
 from web.errors import InvalidRequest
 from web.filters import FilterQuery, ListQuery
@@ -154,7 +153,7 @@ def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
 def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Queue a job again."""
     with services().sessions.begin() as session:
-        job = jobs.retry_job(session, current_owner(), job_id, quotas_of(services().settings))
+        job = jobs.retry_job(session, current_owner(), job_id, current_quotas())
     services().queue.notify()
     return _dump(job), 202
 
