@@ -132,8 +132,9 @@ def test_licenses_of_dependencies_are_those_of_the_installed_packages() -> None:
             package = metadata.metadata(name)
         except metadata.PackageNotFoundError:
             continue  # of another platform
-        classifiers = [line for line in package.get_all("Classifier", []) if line.startswith("License")]
-        declared = [package.get("License-Expression") or "", (package.get("License") or "")[:100], *classifiers]
+        fields = {name: package.get_all(name) or [] for name in ("License-Expression", "License", "Classifier")}
+        declared = [*fields["License-Expression"], *(text[:100] for text in fields["License"])]
+        declared += [line for line in fields["Classifier"] if line.startswith("License")]
         kind = license.split("-")[0].split()[0]
         if any(declared) or name not in WITHOUT_LICENSE_IN_METADATA:
             assert IN_METADATA.get(kind, kind) in " ".join(declared), name

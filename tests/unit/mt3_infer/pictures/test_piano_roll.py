@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -152,6 +153,6 @@ def test_plot_draws_a_part_into_axes_of_the_caller_with_the_colors_of_the_whole(
 @pytest.mark.parametrize(
     "part", [{"start": 3.0, "end": 2.0}, {"start": -1.0}, {"end": float("nan")}, {"start": 9.0}]
 )
-def test_plot_of_no_part_is_refused(part: dict[str, float]) -> None:
+def test_plot_of_no_part_is_refused(part: dict[str, Any]) -> None:
     with pytest.raises(InvalidOptionError, match="pass a start of at least 0 and a later end"):
         transcription(BAND, 4.0).plot(**part)
