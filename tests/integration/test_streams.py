@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from shared.db import Sessions, make_engine, make_sessions
 from shared.kinds import Claim, Result
 from shared.note_stream import Change, Fields
 from tests import servers
+from tests.poller import poll_apart
 from tests.work import add_job, must_claim
 
 pytestmark = pytest.mark.integration
@@ -65,27 +65,6 @@ class Follower:
                     return
 
 
-async def ask(port: int, path: str) -> float:
-    """Return the seconds that a request took."""
-    began = time.monotonic()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-    assert b" 200 " in await reader.readline()
-    await reader.read()
-    writer.close()
-    return time.monotonic() - began
-
-
-async def poll(port: int, jobs: list[UUID], *, per_second: int, until: asyncio.Event) -> list[float]:
-    """Poll jobs and their notes at a steady rate, however long responses take."""
-    polls: list[asyncio.Task[float]] = []
-    while not until.is_set():
-        path = f"/v1/transcriptions/{jobs[len(polls) % len(jobs)]}"
-        polls.append(asyncio.ensure_future(ask(port, path + "/notes?after=0" if len(polls) % 2 else path)))
-        await asyncio.sleep(1 / per_second)
-    return await asyncio.gather(*polls)
-
-
 def note(pitch: int, number: int) -> Fields:
     return {
         "onset": float(number),
@@ -130,11 +109,10 @@ def follow_all(folder: Path, *, streams: int, seconds: int, polls_per_second: in
                 asyncio.ensure_future(follower.follow(cut_after=3 if n % 4 == 0 else None))
                 for n, follower in enumerate(followers)
             ]
-            done = asyncio.Event()
-            polling = asyncio.ensure_future(poll(port, jobs, per_second=polls_per_second, until=done))
+            paths = [f"/v1/transcriptions/{job_id}{call}" for job_id in jobs for call in ("", "/notes?after=0")]
+            polling = asyncio.ensure_future(poll_apart(port, paths, per_second=polls_per_second, seconds=seconds))
             for number in range(seconds):
                 await asyncio.gather(asyncio.to_thread(publish, sessions, claims, number), asyncio.sleep(1))
-            done.set()
             taken = await polling
             for claim in claims:
                 await asyncio.to_thread(succeed, sessions, claim, final)
