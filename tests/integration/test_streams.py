@@ -65,6 +65,17 @@ class Follower:
                     return
 
 
+async def wait_for_end(port: int, job_id: UUID) -> dict[str, Any]:
+    """Return a job once it has ended, by one request that waits for it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    request = f"GET /v1/transcriptions/{job_id} HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=60\r\n"
+    writer.write(f"{request}Connection: close\r\n\r\n".encode())
+    assert b" 200 " in await reader.readline()
+    answer = await reader.read()
+    writer.close()
+    return dict(json.loads(answer.partition(b"\r\n\r\n")[2]))
+
+
 def note(pitch: int, number: int) -> Fields:
     return {
         "onset": float(number),
@@ -92,8 +103,10 @@ def succeed(sessions: Sessions, claim: Claim, final: list[Fields]) -> None:
         note_stream.end(session, claim.job_id, ending, final)
 
 
-def follow_all(folder: Path, *, streams: int, seconds: int, polls_per_second: int) -> list[float]:
-    """Let clients follow running jobs; return how long polls took meanwhile."""
+def follow_all(
+    folder: Path, *, streams: int, seconds: int, polls_per_second: int, waiters: int = 0
+) -> list[float]:
+    """Let clients follow running jobs, and others wait for them; return how long polls took meanwhile."""
     with servers.web_process(folder, workers=2, MT3_MAX_STREAMS=str(streams)) as url:
         port = int(url.rpartition(":")[2])
         settings = Settings(database_url=f"sqlite:///{folder}/mt3.sqlite3")
@@ -109,6 +122,7 @@ def follow_all(folder: Path, *, streams: int, seconds: int, polls_per_second: in
                 asyncio.ensure_future(follower.follow(cut_after=3 if n % 4 == 0 else None))
                 for n, follower in enumerate(followers)
             ]
+            waiting = [asyncio.ensure_future(wait_for_end(port, jobs[n % JOBS])) for n in range(waiters)]
             paths = [f"/v1/transcriptions/{job_id}{call}" for job_id in jobs for call in ("", "/notes?after=0")]
             polling = asyncio.ensure_future(poll_apart(port, paths, per_second=polls_per_second, seconds=seconds))
             for number in range(seconds):
@@ -118,6 +132,8 @@ def follow_all(folder: Path, *, streams: int, seconds: int, polls_per_second: in
                 await asyncio.to_thread(succeed, sessions, claim, final)
             async with asyncio.timeout(60):
                 await asyncio.gather(*following)
+                ended = await asyncio.gather(*waiting)
+            assert [job["status"] for job in ended] == ["succeeded"] * waiters
             for n, follower in enumerate(followers):
                 numbers = [event_id for event_id in follower.ids if not event_id.endswith(".end")]
                 assert numbers == [str(number + 1) for number in range(len(numbers))], "each once, in order"
@@ -137,11 +153,11 @@ def report(taken: list[float]) -> float:
 
 
 def test_streams_deliver_every_note_while_others_poll(tmp_path: Path) -> None:
-    taken = follow_all(tmp_path, streams=40, seconds=5, polls_per_second=20)
+    taken = follow_all(tmp_path, streams=40, seconds=5, polls_per_second=20, waiters=40)
     assert report(taken) < 2, "no poll waits for a stream"
 
 
 @pytest.mark.soak
-def test_two_hundred_streams_leave_polls_fast(tmp_path: Path) -> None:
-    taken = follow_all(tmp_path, streams=200, seconds=30, polls_per_second=100)
+def test_two_hundred_streams_and_three_hundred_waiters_leave_polls_fast(tmp_path: Path) -> None:
+    taken = follow_all(tmp_path, streams=200, seconds=30, polls_per_second=100, waiters=300)
     assert report(taken) < 0.1
