@@ -24,6 +24,7 @@ from tests.work import add_job, must_claim
 pytestmark = pytest.mark.integration
 
 JOBS = 20
+ARRIVALS = 100  # clients a second that begin to follow or to wait, before polls are measured
 
 
 @dataclass
@@ -118,11 +119,13 @@ def follow_all(
 
         async def run() -> list[float]:
             followers = [Follower(port, jobs[n % JOBS]) for n in range(streams)]
-            following = [
-                asyncio.ensure_future(follower.follow(cut_after=3 if n % 4 == 0 else None))
-                for n, follower in enumerate(followers)
-            ]
-            waiting = [asyncio.ensure_future(wait_for_end(port, jobs[n % JOBS])) for n in range(waiters)]
+            following, waiting = [], []
+            for n, follower in enumerate(followers):
+                following.append(asyncio.ensure_future(follower.follow(cut_after=3 if n % 4 == 0 else None)))
+                await asyncio.sleep(1 / ARRIVALS)
+            for n in range(waiters):
+                waiting.append(asyncio.ensure_future(wait_for_end(port, jobs[n % JOBS])))
+                await asyncio.sleep(1 / ARRIVALS)
             paths = [f"/v1/transcriptions/{job_id}{call}" for job_id in jobs for call in ("", "/notes?after=0")]
             polling = asyncio.ensure_future(poll_apart(port, paths, per_second=polls_per_second, seconds=seconds))
             for number in range(seconds):
