@@ -45,7 +45,7 @@ def check_options(kind: type[Checked], options: Mapping[str, Any], *, taker: str
 
 
 def _problem(error: ErrorDetails, kind: type[Options]) -> str:
-    """Return a sentence about a wrong value; a type or a pattern is explained by the field's description."""
+    """Return a sentence about a wrong value; a pattern is explained by the field's description."""
     message = error["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     if " should " not in message:  # a message of our own
         return f"{message}."
