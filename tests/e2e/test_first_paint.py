@@ -11,9 +11,8 @@ pytest.importorskip("playwright.sync_api", reason="playwright's Python package i
 
 from playwright.sync_api import Browser, Request, Response, expect
 
-from tests import servers
 from tests.client import ServiceClient
-from tests.e2e.pages import DESKTOP, PATIENCE_MS, OpenTab
+from tests.e2e.pages import PATIENCE_MS, OpenTab
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
@@ -38,7 +37,7 @@ RESOURCES_SCRIPT = """
 
 def open_slowly(browser: Browser, url: str) -> dict[str, Any]:
     """Return when the page could be used, in ms, and what it loaded until then."""
-    context = browser.new_context(viewport=DESKTOP)
+    context = browser.new_context()
     page = context.new_page()
     page.add_init_script(WATCH_SCRIPT)
     network = {"offline": False, "latency": LATENCY, "downloadThroughput": SPEED, "uploadThroughput": SPEED}
@@ -88,7 +87,7 @@ def test_part_of_the_page_is_fetched_when_the_connection_is_back(open_tab: OpenT
     failed: list[Request] = []
     tab.page.on("requestfailed", lambda request: failed.append(request))
     tab.page.route("**/js/job.js", lambda route: route.abort("internetdisconnected"))
-    tab.open(f"#/t/{job_id}")
-    servers.wait_until(lambda: tab.page.wait_for_timeout(50) or len(failed) > 1, what="a second try")
+    with tab.page.expect_event("requestfailed", lambda _: len(failed) > 1, timeout=PATIENCE_MS):
+        tab.open(f"#/t/{job_id}")
     tab.page.unroute("**/js/job.js")
     expect(tab.page.get_by_role("heading", level=1)).to_have_text("no recording.wav", timeout=PATIENCE_MS)
