@@ -11,6 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import mido
 import pytest
@@ -21,7 +22,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests import servers
 from tests.client import ServiceClient
-from tests.e2e.pages import DESKTOP, PATIENCE_MS, ServicePage
+from tests.e2e.pages import PATIENCE_MS, ServicePage
 from tests.sound_fonts import write_sound_font
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
@@ -52,7 +53,7 @@ class Journey:
 
     def __init__(self, browser: Browser, url: str, recording: Path) -> None:
         self.browser, self.recording = browser, recording
-        self.page = browser.new_context(viewport=DESKTOP, locale="en-GB").new_page()
+        self.page = browser.new_context(locale="en-GB").new_page()
         self.tab = ServicePage(self.page, url)
         self.tab.open()
         self.id = ""
@@ -62,10 +63,18 @@ class Journey:
         ends = False
 
         def delay_the_end(route: Route) -> None:
-            job = route.fetch().json() if route.request.method == "GET" else {}
-            if ends or job.get("status") != "succeeded":
+            if ends or route.request.method != "GET":
                 return route.continue_()
-            running = {"status": "processing", "phase": "transcribing", "finished_at": None, "artifacts": []}
+            answer = route.fetch()
+            job = answer.json() if answer.status == 200 else {}
+            if job.get("status") != "succeeded":
+                return route.fulfill(response=answer)
+            running: dict[str, Any] = {
+                "status": "processing",
+                "phase": "transcribing",
+                "finished_at": None,
+                "artifacts": [],
+            }
             return route.fulfill(json=job | running)
 
         self.page.route(JOB_ADDRESS, delay_the_end)
@@ -141,7 +150,7 @@ class Journey:
 
     def read_as_a_friend(self, address: str) -> None:
         """Look, listen and download; there is nothing else to do."""
-        friend = self.browser.new_context(viewport=DESKTOP, locale="en-GB").new_page()
+        friend = self.browser.new_context(locale="en-GB").new_page()
         friend.goto(address)
         expect(friend.locator("#note-count")).to_have_text(self.tab.note_count.inner_text(), timeout=PATIENCE_MS)
         friend.get_by_role("button", name="Play", exact=True).click()
