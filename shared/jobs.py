@@ -330,7 +330,8 @@ def retry_job(session: Session, owner: str, job_id: UUID, quotas: Quotas | None 
     )
     if job is None:
         status = get_job(session, owner, job_id).status
-        raise StateConflict(f"Only a failed or canceled transcription can be retried. This one is {status}.")
+        state = "has already succeeded" if status is Status.SUCCEEDED else f"is {status}"
+        raise StateConflict(f"Only a failed or canceled transcription can be retried. This one {state}.")
     if job.upload_removed_at is not None:
         raise RecordingRemoved
     check_queued(session, owner, quotas, job_id)
