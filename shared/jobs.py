@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, and_, cast, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -34,6 +34,7 @@ from shared.tables import Job, Status, WorkItem, WorkStatus
 log = get_logger(__name__)
 
 CLOCK_ERROR = timedelta(hours=1)  # at most, between the clocks of web processes and the database
+ONE_JOB = select(Job).where(Job.id == bindparam("job_id"), Job.owner == bindparam("owner"))  # polls: built once
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def get_job(session: Session, owner: str, job_id: UUID) -> Job:
     Raises:
         JobNotFound: there is none, or it is another owner's.
     """
-    job = session.scalar(select(Job).where(Job.id == job_id, Job.owner == owner))
+    job = session.scalar(ONE_JOB, {"job_id": job_id, "owner": owner})
     if job is None:
         raise JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
     return job
