@@ -1,9 +1,9 @@
 """Submissions and polls a second beside a bare Flask and Celery application, and the cost of a job's bookkeeping.
 
-Both sides are served by Granian with two processes, on the same PostgreSQL (which syncs its commits) and Redis, with
-files in a folder. Rounds of both alternate, after a warm-up; medians count. A ratio is the median of the ratios of two
-rounds that followed each other, so that other load on the machine meets both. The CPU time of the web processes for
-each request is the steadier figure. No worker runs: it measures what clients wait for.
+Both sides are served by Granian with two processes, on the same PostgreSQL (which syncs its commits) and Redis,
+with files in a folder. Rounds of both alternate, after a warm-up; medians count. A ratio is the median of the
+ratios of two rounds in succession, so that other load on the machine meets both. The CPU time of the web
+processes for each request is the steadier figure. No worker runs: it measures what clients wait for.
 """
 
 from __future__ import annotations
@@ -151,13 +151,24 @@ def both_sides(folder: Path) -> Iterator[tuple[list[Side], str]]:
         (folder / "bare").mkdir()
         settings = {"MT3_DATABASE_URL": url, "MT3_REDIS_URL": redis, "MT3_STORAGE_URL": (folder / "ours").as_uri()}
         settings |= {"MT3_DEFAULT_MODEL": "basic_pitch", "WEB_CONCURRENCY": "2"}
+        settings["MT3_LOG_FORMAT"] = "json"  # as in every deployment but that of one machine
         bare = {"BARE_DATABASE_URL": url, "BARE_REDIS_URL": redis, "BARE_FOLDER": str(folder / "bare")}
         bare |= {"PYTHONPATH": str(Path(__file__).parent)}
         upgrade(Settings(database_url=url))
         make_bare_sessions(url)
-        granian = [str(servers.BIN / "granian"), "--interface", "wsgi", "--workers", "2", "--blocking-threads", "8"]
+        granian = [
+            str(servers.BIN / "granian"),
+            "--interface",
+            "wsgi",
+            "--workers",
+            "2",
+            "--blocking-threads",
+            "8",
+        ]
         ours = serving("MT3-Infer Service", [sys.executable, "-m", "web"], folder / "ours.log", settings)
-        theirs = serving("bare application", [*granian, "bare_app:app"], folder / "bare.log", bare)
+        theirs = serving(
+            "bare application", [*granian, "--blocking-threads", "8", "bare_app:app"], folder / "bare.log", bare
+        )
         yield [running.enter_context(ours), running.enter_context(theirs)], url
 
 

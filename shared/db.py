@@ -83,7 +83,7 @@ def _now_plus_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {seconds} || ' seconds') || '000')"
 
 
-PING_AFTER_SECONDS = 5.0  # a connection that was idle for longer may have been dropped by a firewall
+PING_AFTER_SECONDS = 1.0  # without use; until then, a connection that the server has closed is noticed anyway
 USED_AT = "mt3_used_at"  # in the info of a connection of the pool
 STATEMENT_SECONDS = 8.0  # longer than any statement of the service should take, on any realistic table
 

@@ -30,7 +30,7 @@ from shared.kinds import CLAIMED_KINDS, FETCH_URL, KINDS, STEPS, Claim, Held, Ne
 from shared.reported import reported_columns
 from shared.tables import Attempt, Job, Status, WorkItem, WorkStatus
 
-INSERT_ROWS = 1000  # in one statement: databases limit the number of its parameters
+INSERT_ITEMS = insert(WorkItem).values(served_at=now_plus(), run_after=now_plus())  # built once
 
 # --- for workers -------------------------------------------------------------------------------------------
 
@@ -54,16 +54,14 @@ def enqueue(
             "input_key": item.input_key,
             "seconds": item.seconds,
             "seconds_done": 0.0,
-            "served_at": now_plus(),
             "is_long": False,
-            "run_after": now_plus(),
             "attempt": 0,
             "attempts_counted": 0,
         }
         for item_id, item in zip(ids, items, strict=True)
     ]
-    for start in range(0, len(rows), INSERT_ROWS):
-        session.execute(insert(WorkItem).values(rows[start : start + INSERT_ROWS]))
+    if rows:
+        session.execute(INSERT_ITEMS, rows)
     return ids
 
 
