@@ -17,10 +17,10 @@ Every change is one guarded `UPDATE`, never a read followed by a write, and tran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, CursorResult, Executable, and_, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Executable, and_, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 from uuid6 import uuid7
 
@@ -61,7 +61,7 @@ def enqueue(
         for item_id, item in zip(ids, items, strict=True)
     ]
     if rows:
-        session.execute(INSERT_ITEMS, rows)
+        session.connection().execute(INSERT_ITEMS, rows)
     return ids
 
 
@@ -167,10 +167,11 @@ def complete(
         return False
     close_attempts(session, and_(Attempt.item_id == held.id, Attempt.number == held.attempt), "succeeded")
     enqueue(session, held.job_id, held.owner, then, parent_id=held.id)
-    _move_back_in_line(session, held)
-    _unblock(session, held.job_id)
     values = dict(job or {})
-    if result is not None:
+    if result is None:
+        _move_back_in_line(session, held)
+        _unblock(session, held.job_id)
+    else:  # it was the job's last step
         values |= {
             "status": Status.SUCCEEDED,
             "finished_at": now_plus(),
@@ -330,8 +331,7 @@ def held_under(held: Held) -> tuple[ColumnElement[bool], ...]:
 
 def changed(session: Session, statement: Executable) -> bool:
     """Run a guarded statement; return True if it found its row."""
-    result = cast("CursorResult[Any]", session.execute(statement, execution_options=UNSYNCHRONIZED))
-    return result.rowcount == 1
+    return session.connection().execute(statement).rowcount == 1  # as no object of the session is of interest
 
 
 def lock_job(session: Session, job_id: UUID, *, wait: bool = True) -> bool:
