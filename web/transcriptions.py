@@ -16,9 +16,8 @@ from shared import jobs
 from shared.db import reading
 from shared.errors import JobNotFound, RecordingRemoved, ServiceError
 from shared.logs import get_logger
-from shared.quotas import quotas_of
 from shared.tables import Job
-from web.access import current_owner
+from web.access import current_owner, current_quotas
 from web.downloads import send_object, sound_type
 from web.errors import InvalidRequest
 from web.filters import FilterQuery, ListQuery
@@ -37,6 +36,7 @@ from web.schemas import (
 from web.services import services
 from web.sources import JsonTranscription, create_from_json, or_json
 from web.uploads import check_metadata, display_name, receive, resolve_model
+from web.waits import AWAITED
 from web.workload import Workload, works_with
 
 log = get_logger(__name__)
@@ -72,6 +72,7 @@ def create(headers: CreateHeaders, form: NewTranscription | JsonTranscription) -
     response.headers["Location"] = url_for(".show", job_id=job.id)
     if job.finished_at is None:
         response.headers["Retry-After"] = "1"
+        request.environ[AWAITED] = job.id
     return response
 
 
@@ -116,8 +117,9 @@ def show(job_id: UUID, headers: ShowHeaders) -> Response:
     response = Response(text, content_type="application/json")
     response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
     response.headers["Cache-Control"] = "no-cache"
-    if job.finished_at is None:  # `web.bridge` calls this again while there is a Retry-After and the client waits
+    if job.finished_at is None:  # `web.bridge` calls this again once it has ended, for a client that waits
         response.headers["Retry-After"] = "1"
+        request.environ[AWAITED] = job_id
     return response.make_conditional(request)  # type: ignore[return-value]
 
 
@@ -154,7 +156,7 @@ def cancel(job_id: UUID) -> Response:
 def retry(job_id: UUID) -> Response:
     """Queue a job again."""
     with services().sessions.begin() as session:
-        job = jobs.retry_job(session, current_owner(), job_id, quotas_of(services().settings))
+        job = jobs.retry_job(session, current_owner(), job_id, current_quotas())
     services().queue.notify()
     return _respond(job, 202)
 
