@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text, update
@@ -186,9 +187,14 @@ def test_connection_that_the_server_has_closed_is_replaced_without_a_ping(
     monkeypatch.setattr(db, "PING_AFTER_SECONDS", 3600)
     engine, other = (make_engine(Settings(database_url=postgres_url)) for _ in range(2))
     backend = text("SELECT pg_backend_pid()")
-    pings = []
+    pings: list[object] = []
     ping = engine.dialect.do_ping
-    monkeypatch.setattr(engine.dialect, "do_ping", lambda connection: pings.append(1) or ping(connection))
+
+    def count(connection: Any) -> bool:
+        pings.append(connection)
+        return ping(connection)
+
+    monkeypatch.setattr(engine.dialect, "do_ping", count)
     try:
         with engine.connect() as connection:
             first = connection.scalar(backend)
