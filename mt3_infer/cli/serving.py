@@ -236,32 +236,29 @@ def show_job(client: Client, job_id: str, as_json: bool) -> None:
         click.echo(f"  {artifact.name}  {human_size(artifact.size)}")
 
 
-@jobs_group.command("cancel")
-@click.argument("job_ids", nargs=-1, required=True, metavar="ID...", type=JobId())
-@_with_server
-def cancel_jobs(client: Client, job_ids: Sequence[str]) -> None:
-    """Cancel transcriptions that wait or run."""
-    for job_id in job_ids:
-        click.echo(f"{job_id}: {client.cancel(job_id).status}")
+def _add_command(name: str, description: str, change: Callable[[Client, str], str]) -> None:
+    """Add a command that changes each job which is named, and prints what it is afterwards."""
+
+    @jobs_group.command(name, help=description)
+    @click.argument("job_ids", nargs=-1, required=True, metavar="ID...", type=JobId())
+    @_with_server
+    def command(client: Client, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            click.echo(f"{job_id}: {change(client, job_id)}")
 
 
-@jobs_group.command("retry")
-@click.argument("job_ids", nargs=-1, required=True, metavar="ID...", type=JobId())
-@_with_server
-def retry_jobs(client: Client, job_ids: Sequence[str]) -> None:
-    """Queue transcriptions again that failed or were canceled."""
-    for job_id in job_ids:
-        click.echo(f"{job_id}: {client.retry(job_id).status}")
+def _delete(client: Client, job_id: str) -> str:
+    client.delete(job_id)
+    return "deleted"
 
 
-@jobs_group.command("delete")
-@click.argument("job_ids", nargs=-1, required=True, metavar="ID...", type=JobId())
-@_with_server
-def delete_jobs(client: Client, job_ids: Sequence[str]) -> None:
-    """Delete transcriptions with all their files."""
-    for job_id in job_ids:
-        client.delete(job_id)
-        click.echo(f"{job_id}: deleted")
+_add_command("cancel", "Cancel transcriptions that wait or run.", lambda client, job: client.cancel(job).status)
+_add_command(
+    "retry",
+    "Queue transcriptions again that failed or were canceled.",
+    lambda client, job: client.retry(job).status,
+)
+_add_command("delete", "Delete transcriptions with all their files.", _delete)
 
 
 @jobs_group.command("download")

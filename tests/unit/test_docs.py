@@ -9,9 +9,11 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import click
 import pytest
 
 from checkpoints.catalog import load_catalog
+from mt3_infer.cli import main
 from mt3_infer.models import MODELS
 from shared.kinds import KINDS
 from shared.tables import Phase, Status, WorkStatus
@@ -59,6 +61,8 @@ def test_links_within_the_repository_exist(document: Path) -> None:
         assert (document.parent / target).exists(), target
 
 
+DOCUMENT_OF_KINDS = ROOT / "docs" / "architecture.md"
+
 PATH = re.compile(
     r"`((?:mt3_infer|checkpoints|shared|web|worker|launcher|migrations|tests|docs|bench|tools)/[\w./-]*)`"
 )
@@ -81,6 +85,34 @@ def test_the_glossary_has_the_terms_of_the_state_machine() -> None:
     glossary = (ROOT / "docs" / "glossary.md").read_text()
     for word in (*KINDS, *Status, *WorkStatus, *Phase, *Outcome):
         assert f"`{word}`" in glossary, word
+
+
+def test_the_architecture_has_the_handler_of_every_kind_of_work() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| `(worker/handlers/\w+\.py)` \|$", DOCUMENT_OF_KINDS.read_text(), re.M)
+    assert dict(rows) == {kind: f"worker/handlers/{kind}.py" for kind in KINDS}
+
+
+COMMAND = re.compile(r"(?<![\w-])mt3-infer((?: (?![|&#>])[^\s`|&#;]+)+)")
+
+
+@pytest.mark.parametrize(
+    "document",
+    # A guide's reader adds an option, and the history may name what is gone.
+    [path for path in DOCUMENTS if path.name not in ("CHANGELOG.md", "adding-a-model.md")],
+    ids=lambda path: path.name,
+)
+def test_commands_in_the_documents_exist_with_their_options(document: Path) -> None:
+    for line in COMMAND.findall(document.read_text()):
+        command: click.Command = main
+        words = line.split()
+        while words and isinstance(command, click.Group) and not words[0].startswith("-"):
+            name = words.pop(0).rstrip(".,:)")
+            found = command.get_command(click.Context(command), name)
+            assert found is not None, f"mt3-infer{line}"
+            command = found
+        options = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+        named = {word.split("=")[0].rstrip(".,:)") for word in words if re.match(r"--?[a-z]", word)}
+        assert named <= options | {"-h", "--help", "--version"}, f"mt3-infer{line}"
 
 
 def test_make_help_lists_every_target_that_the_documents_name() -> None:
