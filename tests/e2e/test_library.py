@@ -249,7 +249,8 @@ window.Notification = new Proxy(Notification, {
   construct() { throw new TypeError("Illegal constructor."); },
   get: (target, name) => ({ permission: "granted", requestPermission: granted })[name] ?? target[name],
 });
-if (window.ServiceWorkerRegistration) ServiceWorkerRegistration.prototype.showNotification = async function (title, { body, data }) {
+const { prototype } = window.ServiceWorkerRegistration ?? { prototype: {} };
+prototype.showNotification = async function (title, { body, data }) {
   if (this.active && data.address.includes("#/t/")) window.shown.push([title, body]);
 };
 """
