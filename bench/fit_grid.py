@@ -33,7 +33,7 @@ from mt3_infer.symbolic.pulse import find_accents, find_pulses
 
 TARGET = Path(__file__).parents[1] / "mt3_infer/symbolic/grid_weights.json"
 EXAMPLES, VALIDATION = 6000, 600
-USUAL_AGAIN, UNUSUAL = 600, 1000  # examples of the linear layer
+USUAL_AGAIN, UNUSUAL = 600, 500  # examples of the linear layer
 GROOVES, UNUSUAL_GROOVES = 0.4, 0.8  # share of the examples
 HIDDEN, DROPOUT, EPOCHS, RATE, DECAY, BATCH = 48, 0.15, 24, 2e-3, 0.02, 64
 KEY_PENALTY, LINEAR_PENALTY = 2e-4, 0.05

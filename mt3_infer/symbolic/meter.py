@@ -85,7 +85,7 @@ def choose(pulses: Sequence[Floats], accents: Accents, harmony: Harmony) -> list
         if columns:
             scores[part, columns] = _log_probabilities(_score(rows))
     worths = [
-        _worths(hypotheses, pulses, score, start, stop)
+        expected_worths(hypotheses, pulses, score, start, stop)
         for start, stop, score in zip(edges[:-1], edges[1:], scores, strict=True)
     ]
     path = _best_path(worths, _change_costs(hypotheses))
@@ -145,7 +145,7 @@ def _log_probabilities(scores: Floats) -> Floats:
     return np.asarray(scores - np.log(np.exp(scores).sum()))
 
 
-def _worths(
+def expected_worths(
     hypotheses: Sequence[Hypothesis], pulses: Sequence[Floats], score: Floats, start: float, stop: float
 ) -> Floats:
     """Return what choosing each hypothesis is expected to be worth, given the log-probability of each."""
