@@ -36,7 +36,7 @@ EXAMPLES, VALIDATION = 6000, 600
 USUAL_AGAIN, UNUSUAL = 600, 500  # examples of the linear layer
 GROOVES, UNUSUAL_GROOVES = 0.4, 0.8  # share of the examples
 HIDDEN, DROPOUT, EPOCHS, RATE, DECAY, BATCH = 48, 0.15, 24, 2e-3, 0.02, 64
-KEY_PENALTY, LINEAR_PENALTY = 2e-4, 0.05
+KEY_PENALTY, LINEAR_PENALTY = 2e-4, 0.08
 RIGHT = 0.8  # F of beats and of downbeats from which a hypothesis is right
 METERS_THAT_WE_HAVE = {(2, 4), (3, 4), (4, 4), (6, 8), (9, 8), (12, 8)}
 
