@@ -52,11 +52,11 @@ def stuck() -> None:
     """List items that do not move: where, since when and why."""
     with open_database() as session:
         found = _find_stuck(session)
+    lines = []
     for item in found:
         place = f" on {item.worker}" if item.worker else ""
-        click.echo(f"{item.job_id} {item.kind} {item.number}{place}, for {_age(item.since)}: {item.reason}")
-    if not found:
-        click.echo("Nothing is stuck.", err=True)
+        lines.append(f"{item.job_id} {item.kind} {item.number}{place}, for {_age(item.since)}: {item.reason}")
+    _echo_lines(lines, if_none="Nothing is stuck.")
 
 
 @admin.command()
@@ -64,11 +64,11 @@ def workers() -> None:
     """List the workers."""
     with open_database() as session:
         found = operations.list_workers(session)
+    lines = []
     for worker in found:
         drains = f", draining for {_age(worker.draining_since)}" if worker.draining_since else ""
-        click.echo(f"{worker.name}: {worker.in_hand} in hand, seen {_age(worker.seen_at)} ago{drains}")
-    if not found:
-        click.echo("No worker is registered.", err=True)
+        lines.append(f"{worker.name}: {worker.in_hand} in hand, seen {_age(worker.seen_at)} ago{drains}")
+    _echo_lines(lines, if_none="No worker is registered.")
 
 
 @admin.command()
@@ -79,8 +79,8 @@ def workers() -> None:
 def drain(names: Sequence[str], every: bool, undo: bool, wait: bool) -> None:
     """Let workers finish what is in hand and take no more.
 
-    They notice within ten seconds, and can then be ended without giving anything back. Workers that start
-    afterwards take items.
+    They take nothing more from now on, and can be ended without giving anything back once nothing is in hand.
+    A worker that is started again takes items.
     """
     if bool(names) == every:
         raise click.UsageError("Name workers, or give --all; `mt3-infer admin workers` lists them.")
@@ -92,8 +92,8 @@ def drain(names: Sequence[str], every: bool, undo: bool, wait: bool) -> None:
         raise click.ClickException(
             f"There is no worker {', '.join(missing)}; `mt3-infer admin workers` lists them."
         )
-    while wait and not undo and _in_hand(found):
-        time.sleep(WAIT_STEP_SECONDS)
+    if wait and not undo:
+        _wait_until_idle(found)
 
 
 @admin.command()
@@ -156,9 +156,25 @@ def _find_stuck(session: Session) -> list[operations.Stuck]:
     return operations.find_stuck(session, quiet_seconds=QUIET_SECONDS, waiting_seconds=WAITING_SECONDS)
 
 
+def _wait_until_idle(names: Sequence[str]) -> None:
+    """Wait until nothing is in hand, twice in a row: a claim that began before may be about to be committed."""
+    idle = 0
+    while idle < 2:
+        time.sleep(WAIT_STEP_SECONDS)
+        idle = 0 if _in_hand(names) else idle + 1
+
+
 def _in_hand(names: Sequence[str]) -> int:
     with open_database() as session:
         return sum(worker.in_hand for worker in operations.list_workers(session) if worker.name in names)
+
+
+def _echo_lines(lines: Sequence[str], *, if_none: str) -> None:
+    """Print lines; without any, a sentence on standard error, so that a pipe gets nothing."""
+    for line in lines:
+        click.echo(line)
+    if not lines:
+        click.echo(if_none, err=True)
 
 
 def _age(moment: datetime) -> str:

