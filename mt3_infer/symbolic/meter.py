@@ -148,9 +148,15 @@ def _log_probabilities(scores: Floats) -> Floats:
 def expected_worths(
     hypotheses: Sequence[Hypothesis], pulses: Sequence[Floats], score: Floats, start: float, stop: float
 ) -> Floats:
-    """Return what choosing each hypothesis is expected to be worth, given the log-probability of each."""
+    """Return what choosing each of H hypotheses is expected to be worth in a part, shape (H,).
+
+    Args:
+        pulses: in seconds.
+        score: the log-probability of each hypothesis, shape (H,).
+        start, stop: of the part, in seconds.
+    """
     worths = np.where(score > IMPOSSIBLE, 0.0, IMPOSSIBLE)
-    likely = np.flatnonzero(score > np.log(LEAST_PROBABILITY))
+    likely = np.flatnonzero(score > np.log(LEAST_PROBABILITY)).tolist()
     readings = []
     for one in (hypotheses[index] for index in likely):
         first, last = np.searchsorted(pulses[one.pulse], (start, stop))
