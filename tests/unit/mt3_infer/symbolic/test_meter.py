@@ -8,11 +8,11 @@ import pytest
 from mt3_infer import Note
 from mt3_infer.symbolic.meter import IMPOSSIBLE, WORTH, Hypothesis, expected_worths
 from mt3_infer.symbolic.metrical_features import Harmony, measure, meter_features
-from mt3_infer.symbolic.pulse import find_accents
+from mt3_infer.symbolic.pulse import Floats, find_accents
 from tests.music import accompaniment, times
 
-BEATS = np.arange(32) * 0.6
-PULSES = [BEATS, BEATS[:-1] + 0.3]
+BEATS: Floats = np.linspace(0, 18.6, 32)
+PULSES: list[Floats] = [BEATS, BEATS[:-1] + 0.3]
 
 
 def test_a_reading_that_likely_ones_share_in_part_is_better_than_the_single_likeliest() -> None:
