@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 import subprocess
 import tomllib
@@ -24,6 +25,10 @@ DOCUMENTS = [
     ROOT / name for name in ("README.md", "CONTRIBUTING.md", "THIRD_PARTY.md", "CHANGELOG.md", "SECURITY.md")
 ]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+OTHERS = [
+    ROOT / "bench" / "README.md",
+    ROOT / "deploy" / "kubernetes" / "README.md",
+]  # their commands are of others, too
 
 
 def test_the_readme_lists_the_models_with_their_aliases_and_licenses() -> None:
@@ -55,7 +60,7 @@ def test_the_terms_of_every_model_are_in_its_document() -> None:
     }
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS + OTHERS, ids=lambda path: path.name)
 def test_links_within_the_repository_exist(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
@@ -69,7 +74,7 @@ PATH = re.compile(
 
 
 @pytest.mark.parametrize(
-    "document", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"], ids=lambda path: path.name
+    "document", [path for path in DOCUMENTS + OTHERS if path.name != "CHANGELOG.md"], ids=lambda path: path.name
 )
 def test_paths_and_modules_that_a_document_names_exist(document: Path) -> None:
     text = document.read_text()
@@ -79,6 +84,17 @@ def test_paths_and_modules_that_a_document_names_exist(document: Path) -> None:
     for module in re.findall(r"python -m ([a-z_.]+)", text):
         path = ROOT / module.replace(".", "/")
         assert module == "pytest" or path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+DOTTED = re.compile(r"`((?:mt3_infer|checkpoints|shared|web|worker|launcher)(?:\.\w+)+)`")
+
+
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS + OTHERS if path.name != "CHANGELOG.md"], ids=lambda path: path.name
+)
+def test_modules_and_functions_that_a_document_names_exist(document: Path) -> None:
+    for name in set(DOTTED.findall(document.read_text())):
+        pkgutil.resolve_name(name)
 
 
 def test_the_glossary_has_the_terms_of_the_state_machine() -> None:
