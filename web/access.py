@@ -109,6 +109,18 @@ def job_address(job_id: UUID) -> str:
     return f"/v1/shared/{share}" if share else f"/v1/transcriptions/{job_id}"
 
 
+def access_check() -> Callable[[], bool]:
+    """Return a function that returns False once the key or link of the current request is no longer valid."""
+    access, credentials = current_access(), services().credentials
+    if access.share is not None:
+        token = access.share
+        return lambda: credentials.find_shared_job(token) is not None
+    if access.secret is not None:
+        secret = access.secret
+        return lambda: credentials.identify(secret) is not None
+    return lambda: True
+
+
 def refuse_without_key(app: Flask, request: Request) -> Response | None:
     """Return a problem unless the request may call its view; otherwise set `current_access`."""
     if request.endpoint is None:

@@ -36,6 +36,7 @@ from web.schemas import (
 from web.services import services
 from web.sources import JsonTranscription, create_from_json, or_json
 from web.uploads import check_metadata, display_name, receive, resolve_model
+from web.waits import AWAITED
 from web.workload import Workload, works_with
 
 log = get_logger(__name__)
@@ -72,6 +73,7 @@ def create(
     headers_out = {"Location": url_for(".show", job_id=job.id)}
     if job.finished_at is None:
         headers_out["Retry-After"] = "1"
+        request.environ[AWAITED] = job.id
     return _dump(job), 202, headers_out
 
 
@@ -110,13 +112,14 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
 )
 def show(job_id: UUID, headers: ShowHeaders) -> Response:
     """Return a job."""
-    body = _load(job_id)  # `web.bridge` calls this again while there is a Retry-After and the client waits
+    body = _load(job_id)  # `web.bridge` calls this again once the job has ended, for a client that waits
     text = json.dumps(body)
     response = Response(text, content_type="application/json")
     response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
     response.headers["Cache-Control"] = "no-cache"
     if body["finished_at"] is None:
         response.headers["Retry-After"] = "1"
+        request.environ[AWAITED] = job_id
     return response.make_conditional(request)  # type: ignore[return-value]
 
 

@@ -19,7 +19,8 @@ from shared.tables import Scope
 from tests.access import key_service
 from tests.integration.test_disk_full import no_room_beyond
 from web import create_app
-from web.bridge import AsgiApp, make_environ, wait_seconds
+from web.bridge import AsgiApp, make_environ
+from web.waits import wait_seconds
 
 HEADERS = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")]
 FORM = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
