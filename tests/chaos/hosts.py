@@ -19,6 +19,7 @@ from tests.chaos.stack import Part, Stack
 BRIDGE = "mt3t-br"
 NETWORK = "10.213.0"
 DATA = ("postgres", "redis", "s3")
+FORWARDED = ("FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT")
 HOSTS = {host: f"{NETWORK}.{number}" for number, host in enumerate(("web", "w0", "w1", *DATA), start=2)}
 
 
@@ -35,8 +36,12 @@ def unavailable() -> str | None:
     return None
 
 
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True)
+
+
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+    _run("ip", *words)
 
 
 def _inside(host: str, *words: str) -> None:
@@ -65,6 +70,8 @@ class HostsStack(Stack):
         _ip("link", "add", BRIDGE, "type", "bridge")
         _ip("address", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
+        # Where Docker has been, what crosses a bridge goes through this chain, which Docker lets drop it.
+        _run("iptables", "-I", *FORWARDED)
         for host, address in HOSTS.items():
             _ip("netns", "add", f"mt3t-{host}")
             _ip("link", "add", f"mt3t-{host}", "type", "veth", "peer", "name", "eth0", "netns", f"mt3t-{host}")
@@ -80,10 +87,13 @@ class HostsStack(Stack):
 
     def _remove_hosts(self) -> None:
         for host in HOSTS:
-            with suppress(subprocess.CalledProcessError):
-                _ip("netns", "delete", f"mt3t-{host}")
+            for kind in ("netns", "link"):  # the link stays while a process is left in its namespace
+                with suppress(subprocess.CalledProcessError):
+                    _ip(kind, "delete", f"mt3t-{host}")
         with suppress(subprocess.CalledProcessError):
             _ip("link", "delete", BRIDGE)
+        with suppress(subprocess.CalledProcessError):
+            _run("iptables", "-D", *FORWARDED)
 
     # --- faults ------------------------------------------------------------------------------------------
 
@@ -111,10 +121,10 @@ class HostsStack(Stack):
     def slow(self, host: str, rate: str) -> Iterator[None]:
         """Limit what reaches a host, and what it sends, to a rate."""
         limit = ["root", "tbf", "rate", rate, "burst", "8kb", "latency", "2s"]
-        subprocess.run(["tc", "qdisc", "add", "dev", f"mt3t-{host}", *limit], check=True, capture_output=True)
+        _run("tc", "qdisc", "add", "dev", f"mt3t-{host}", *limit)
         _inside(host, "tc", "qdisc", "add", "dev", "eth0", *limit)
         try:
             yield
         finally:
             _inside(host, "tc", "qdisc", "del", "dev", "eth0", "root")
-            subprocess.run(["tc", "qdisc", "del", "dev", f"mt3t-{host}", "root"], check=True, capture_output=True)
+            _run("tc", "qdisc", "del", "dev", f"mt3t-{host}", "root")
