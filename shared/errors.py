@@ -9,6 +9,8 @@ ServiceError
 ├── Exposed                exposed                 the service would be open to a network without keys
 ├── QuotaExceeded          quota_exceeded          the owner has as much queued or stored as it may
 ├── ShareNotFound          share_not_found         the share link is unknown, expired or revoked
+├── RecordingRemoved       recording_removed       the recording was removed after its time in storage
+├── ObjectMissing          object_missing          storage answers, but has no such file
 └── Unavailable            unavailable             database, queue or storage is unavailable: try again
     ├── StorageUnavailable
     └── DatabaseUnavailable

@@ -450,16 +450,20 @@ def test_a_job_has_links_to_what_can_be_done(
 ) -> None:
     job = accepted(client)
     address = f"/v1/transcriptions/{job['id']}"
-    assert job["links"] == {"self": address, "cancel": f"{address}/cancel", "retry": None}
+    same = {"self": address, "artifacts": f"{address}/artifacts", "events": f"{address}/events"}
+    assert job["links"] == {**same, "cancel": f"{address}/cancel", "retry": None}
+    assert client.get(job["links"]["artifacts"]).json == {"items": []}
     assert job["expires_at"] is None
     (listed,) = client.get("/v1/transcriptions").json["items"]
     assert listed["queue"]["position"] == 1
     canceled = client.post(job["links"]["cancel"]).json
-    assert canceled["links"] == {"self": address, "cancel": None, "retry": f"{address}/retry"}
+    assert canceled["links"] == {**same, "cancel": None, "retry": f"{address}/retry"}
     client.post(canceled["links"]["retry"])
     finish(sessions, storage, job["id"])
     ended = client.get(address).json
-    assert ended["links"] == {"self": address, "cancel": None, "retry": None}
+    assert ended["links"] == {**same, "cancel": None, "retry": None}
+    assert client.get(ended["links"]["artifacts"]).json["items"] == ended["artifacts"]
+    assert [each["name"] for each in ended["artifacts"]] == ["transcription.mid"]
     kept = datetime.fromisoformat(ended["expires_at"]) - datetime.fromisoformat(ended["finished_at"])
     assert kept == timedelta(days=30)
 
@@ -482,6 +486,13 @@ def test_a_job_has_links_to_what_can_be_done(
 )
 def test_invalid_list_query_is_rejected(client: FlaskClient, query: str, code: str) -> None:
     assert_problem(client.get(f"/v1/transcriptions?{query}"), 422, code)
+
+
+def test_wrong_value_of_several_is_named_by_its_parameter(client: FlaskClient) -> None:
+    answer = client.get("/v1/transcriptions?status=failed,done,gone")
+    assert_problem(answer, 422, "invalid_request", "status: Input should be 'queued', 'processing', 'succeeded'")
+    assert answer.json["detail"].count("status: ") == 1
+    assert set(answer.json["errors"]) == {"status.1", "status.2"}
 
 
 def test_cancel_retry_and_delete(client: FlaskClient, queue: InMemoryQueue, settings: Settings) -> None:
@@ -590,7 +601,7 @@ def test_models_include_what_workers_report(client: FlaskClient, sessions: Sessi
     assert (model["name"], model["installed"], model["realtime_factor"]) == ("basic_pitch", True, 48.1)
     assert model["variant_of"] is None
     assert client.get("/v1/models/yourmt3_plus").json["variant_of"] == "yourmt3"
-    assert_problem(client.get("/v1/models/nonesuch"), 422, "unknown_model")
+    assert_problem(client.get("/v1/models/nonesuch"), 404, "unknown_model")
 
 
 def test_auto_is_mt3_as_soon_as_its_weights_are_installed(client: FlaskClient, sessions: Sessions) -> None:
@@ -725,6 +736,7 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/transcriptions/{job_id}/cancel",
         "/v1/transcriptions/{job_id}/retry",
         "/v1/transcriptions/{job_id}/artifacts/{name}",
+        "/v1/transcriptions/{job_id}/artifacts",
         "/v1/transcriptions/{job_id}/audio",
         "/v1/transcriptions/{job_id}/events",
         "/v1/transcriptions/{job_id}/deliveries",
@@ -741,6 +753,7 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/transcriptions/{job_id}/shares",
         "/v1/transcriptions/{job_id}/shares/{token}",
         "/v1/shared/{token}",
+        "/v1/shared/{token}/artifacts",
         "/v1/shared/{token}/artifacts/{name}",
         "/v1/shared/{token}/audio",
         "/v1/shared/{token}/events",
