@@ -21,12 +21,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
 import dense_mix
 import psutil
-from api import bookkeeping, poll, requests_a_second, serving, submit
+from api import bookkeeping, measure, poll, serving, submit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from migrations import upgrade
@@ -113,21 +114,14 @@ def measure_requests(folder: Path, seconds: float) -> tuple[Cost, Cost, float]:
         settings |= {"MT3_DEFAULT_MODEL": "basic_pitch", "WEB_CONCURRENCY": "2"}
         upgrade(Settings(database_url=url))
         command = [sys.executable, "-m", "web"]
-        with serving(command, servers.free_port(), folder / "web.log", settings) as port:
-            listening = next(
-                one for one in psutil.Process().children() if "web" in servers.command_line(one).split()
-            )
-            job_id = submit(http.client.HTTPConnection("127.0.0.1", port))
+        with serving("web", command, folder / "web.log", settings) as side:
+            job_id = submit(http.client.HTTPConnection("127.0.0.1", side.port))
             costs = []
-            for ask in (lambda connection: poll(connection, job_id), submit):
-                before = processor_seconds(listening), processor_seconds(database)
-                count = requests_a_second(port, seconds, ask) * seconds
-                costs.append(
-                    Cost(
-                        (processor_seconds(listening) - before[0]) / count,
-                        (processor_seconds(database) - before[1]) / count,
-                    )
-                )
+            for ask in (partial(poll, job_id=job_id), submit):
+                before = processor_seconds(database)
+                found = measure(side, seconds, ask)
+                spent = processor_seconds(database) - before
+                costs.append(Cost(found.cpu_ms / 1000, spent / (found.rate * seconds)))
         engine = make_engine(Settings(database_url=url))
         with_own, count = make_sessions(engine), 200
         before_jobs = processor_seconds(database)
