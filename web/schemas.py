@@ -20,6 +20,7 @@ from shared.kinds import Download
 from shared.logs import get_logger
 from shared.tables import Job, Phase, Status
 from web.access import current_access, job_address
+from web.job_links import LinksView, view_links
 from web.job_state import UNKNOWN, JobState
 from web.webhook_fields import WebhookFields
 
@@ -149,6 +150,12 @@ class ArtifactView(BaseModel):
     href: str
 
 
+class ArtifactList(BaseModel):
+    """All result files of a job."""
+
+    items: list[ArtifactView]
+
+
 class NewExport(BaseModel):
     """The body of `POST /v1/transcriptions/{id}/exports`."""
 
@@ -190,14 +197,6 @@ class ClientFields(BaseModel):
     options: dict[str, Any]
     filename: str | None
     metadata: Metadata
-
-
-class LinksView(BaseModel):
-    """List what can be done with a job now; null where its state forbids it."""
-
-    self: str
-    cancel: str | None
-    retry: str | None
 
 
 class TranscriptionView(BaseModel):
@@ -327,17 +326,6 @@ def _download(job: Job) -> DownloadView | None:
     return DownloadView(**job.download, eta_seconds=eta)
 
 
-def _links(job: Job) -> LinksView:
-    address = job_address(job.id)
-    if current_access().share:
-        return LinksView(self=address, cancel=None, retry=None)
-    return LinksView(
-        self=address,
-        cancel=f"{address}/cancel" if job.status in (Status.QUEUED, Status.PROCESSING) else None,
-        retry=f"{address}/retry" if job.status in (Status.FAILED, Status.CANCELED) else None,
-    )
-
-
 def _error(error: tuple[str, str] | None) -> ErrorView | None:
     return None if error is None else ErrorView(code=error[0], detail=error[1])
 
@@ -361,7 +349,7 @@ def view_job(job: Job, *, ttl: timedelta, state: JobState = UNKNOWN) -> Transcri
     shards = state.shards
     return TranscriptionView(
         id=str(job.id),
-        links=_links(job),
+        links=view_links(job),
         status=job.status,
         phase=job.phase,
         progress=view_progress(job, shards),

@@ -118,6 +118,7 @@ def page(token: str) -> Response:
 
 for _rule, _view_function in (
     ("", transcriptions.show),
+    ("/artifacts", transcriptions.artifacts),
     ("/artifacts/<name>", transcriptions.artifact),
     ("/audio", transcriptions.audio),
     ("/notes", events.notes),

@@ -23,6 +23,7 @@ from web.errors import InvalidRequest
 from web.filters import FilterQuery, ListQuery
 from web.job_state import read_state
 from web.schemas import (
+    ArtifactList,
     ArtifactQuery,
     Changes,
     CreateHeaders,
@@ -32,6 +33,7 @@ from web.schemas import (
     TranscriptionView,
     encode_job,
     show_job,
+    view_artifact,
 )
 from web.services import services
 from web.sources import JsonTranscription, create_from_json, or_json
@@ -176,6 +178,17 @@ def remove(job_id: UUID) -> tuple[str, int]:
             log.warning("files_left_for_the_scheduler", prefix=prefix, error=str(error))
             break  # if storage hangs, so would each of the others
     return "", 204
+
+
+@blueprint.get("/<uuid:job_id>/artifacts")
+@blueprint.output(ArtifactList)
+@blueprint.doc(summary="List the files of a transcription", responses=[404])
+def artifacts(job_id: UUID) -> dict[str, Any]:
+    """Return the files of a job, as they are listed in the job."""
+    with reading(services().sessions) as session:
+        job = jobs.get_job(session, current_owner(), job_id)
+    view = ArtifactList(items=[view_artifact(job_id, artifact) for artifact in job.artifacts])
+    return view.model_dump(mode="json")
 
 
 @blueprint.get("/<uuid:job_id>/artifacts/<name>")
