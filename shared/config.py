@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.tracing import refusal
+
 HOST_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+(\.[0-9.]+)?")
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 RATE_LIMIT = re.compile(r"[1-9]\d{0,8} ?/ ?(second|minute|hour|day)")
@@ -196,6 +198,9 @@ class Settings(BaseSettings):
 
 def read_settings() -> Settings:
     """Return the settings of this process, or print one clear line to stderr and exit with status 2."""
+    if problem := refusal():
+        _report(problem)
+        raise SystemExit(2)
     try:
         return Settings()
     except ValidationError as error:

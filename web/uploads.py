@@ -13,6 +13,7 @@ from uuid6 import uuid7
 from werkzeug.datastructures import FileStorage
 
 from mt3_infer.models import MODELS
+from shared import tracing
 from shared.default_model import AUTO, PREFERENCE, choose
 from shared.errors import IdempotencyConflict, QuotaExceeded, ServiceError
 from shared.jobs import NewJob, create_job
@@ -53,11 +54,12 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
 
     webhook = [form.webhook_url, *webhook_events] if form.webhook_url else []
     job_id = UUID(str(uuid7()))
-    stored = services.storage.put(
-        upload_prefix(job_id) + "audio",
-        upload.stream,  # type: ignore[arg-type]
-        content_type="application/octet-stream",
-    )
+    with tracing.span("store recording"):
+        stored = services.storage.put(
+            upload_prefix(job_id) + "audio",
+            upload.stream,  # type: ignore[arg-type]
+            content_type="application/octet-stream",
+        )
     new = NewJob(
         id=job_id,
         owner=current_owner(),

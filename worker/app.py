@@ -27,6 +27,7 @@ from shared.metrics import serve_metrics
 from shared.model_reports import report_installed
 from shared.queue import WAKE_TASK, BackgroundQueue, CeleryQueue, make_celery
 from shared.storage import make_storage
+from shared.tracing import configure_tracing, flush
 from worker.background_fetch import BackgroundFetch
 from worker.context import Services
 from worker.deliveries import Deliveries
@@ -98,6 +99,7 @@ def wake() -> None:
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _setup_logging(**_: Any) -> None:
     configure_logs(settings)
+    configure_tracing("mt3-worker")
     celery_worker.safe_say = lambda *_: None  # it writes lines of its own to stderr, which are not in our format
 
 
@@ -147,3 +149,4 @@ def _stop_attempts(**_: Any) -> None:
 def _end(**_: Any) -> None:
     deliveries().join()
     registration().end()
+    flush()
