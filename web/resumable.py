@@ -28,7 +28,7 @@ from shared.uploads import ChecksumMismatch, UploadIncomplete, UploadNotFound
 from web.access import current_owner
 from web.errors import EmptyUpload, InvalidRequest, upload_too_large
 from web.services import Services, services
-from web.uploads import display_name
+from web.uploads import admit, display_name
 from web.workload import Workload, works_with
 
 log = get_logger(__name__)
@@ -100,7 +100,7 @@ class UploadView(BaseModel):
     description="Send each part to its URL with PUT, in any order and several at once, then call `complete`. "
     "After an interruption, get the upload and send what is missing, from any process. Then create a "
     "transcription with its `id` as `upload_id`.",
-    responses=[413, 503],
+    responses=[413, 503, 507],
 )
 @works_with(Workload.STORAGE)
 def create(body: NewUpload) -> tuple[dict[str, Any], int, dict[str, str]] | Response:
@@ -113,6 +113,7 @@ def create(body: NewUpload) -> tuple[dict[str, Any], int, dict[str, str]] | Resp
     quotas = quotas_of(settings)
     with services().sessions() as session:
         check_stored(session, current_owner(), quotas, added=body.size)
+    admit(services(), body.size)
     upload_id = UUID(str(uuid7()))
     new = uploads.NewUpload(
         id=upload_id,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import select
 from uuid6 import uuid7
 from werkzeug.datastructures import FileStorage
 
@@ -37,7 +38,7 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
     Raises:
         UnknownModel, LicenseNotAdmitted, InvalidOptionError, InvalidRequest, EmptyUpload, IdempotencyConflict:
             the request is wrong.
-        QuotaExceeded: the owner may not have that much queued or stored.
+        QuotaExceeded, StorageFull: the owner, or the service, may not have that much queued or stored.
         StorageUnavailable, OperationalError: nothing was accepted; a retry is safe.
     """
     model = resolve_model(services, form.model)
@@ -47,12 +48,13 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
     metadata = read_object("metadata", form.metadata)
     webhook_events = check_webhook(services, form.webhook_url, form.webhook_events)
     upload: FileStorage = form.file
-    if is_empty(upload):
+    if size_of(upload) == 0:
         raise EmptyUpload("The file is empty. Choose another file.")
     filename = display_name(upload.filename)
     check_showable(ClientFields(options=options, filename=filename, metadata=metadata))
 
     webhook = [form.webhook_url, *webhook_events] if form.webhook_url else []
+    admit(services, size_of(upload), idempotency_key)
     job_id = UUID(str(uuid7()))
     with tracing.span("store recording"):
         stored = services.storage.put(
@@ -173,11 +175,27 @@ def check_default_model(services: Services) -> None:
         find_model(services, name)
 
 
-def is_empty(upload: FileStorage) -> bool:
-    """Return True if an upload has no bytes."""
+def admit(services: Services, size: int, idempotency_key: str | None = None) -> None:
+    """Raise if the service may not store a recording of this size, unless an earlier request stored it.
+
+    Raises:
+        StorageFull: see MT3_MAX_STORED_BYTES.
+    """
+    if services.stored.limit is None:
+        return
+    earlier = select(Job.id).where(Job.owner == current_owner(), Job.idempotency_key == idempotency_key)
+    if idempotency_key is not None:
+        with services.sessions() as session:
+            if session.scalar(earlier) is not None:
+                return
+    services.stored.admit(size)
+
+
+def size_of(upload: FileStorage) -> int:
+    """Return the size of an upload in bytes."""
     end = upload.stream.seek(0, os.SEEK_END)
     upload.stream.seek(0)
-    return end == 0
+    return int(end)
 
 
 def display_name(filename: str | None) -> str | None:

@@ -14,12 +14,14 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from checkpoints.catalog import BUILT_IN, load_catalog
+from checkpoints.errors import CheckpointError
 from checkpoints.locks import ClusterLocks
 from checkpoints.mirror import open_mirror
+from checkpoints.own import own_weights
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import DecodeLimits
 from shared import startup
-from shared.config import read_settings
+from shared.config import read_settings, refuse_start
 from shared.db import make_engine, make_sessions
 from shared.default_model import AUTO, PREFERENCE
 from shared.logs import configure_logs, get_logger
@@ -42,6 +44,11 @@ warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 log = get_logger(__name__)
 settings = read_settings()
+try:
+    catalog = load_catalog(settings.checkpoint_catalog or BUILT_IN)
+    own = own_weights(catalog)
+except CheckpointError as error:
+    refuse_start(str(error))
 app = make_celery(settings)
 stopping = threading.Event()
 draining = threading.Event()
@@ -65,7 +72,8 @@ def services() -> Services:
                 settings.checkpoint_dir,
                 offline=settings.offline,
                 licenses=settings.licenses,
-                catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
+                catalog=catalog,
+                own=own,
                 locks=ClusterLocks.from_url(settings.redis_url),
                 mirror=open_mirror(settings.checkpoint_mirror) if settings.checkpoint_mirror else None,
             ),
