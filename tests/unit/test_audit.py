@@ -57,7 +57,7 @@ def test_real_tools_read_the_whole_lock() -> None:
         )
         return Reply(200, json.dumps(found).encode())
 
-    command = [ROOT / ".venv-audit" / "bin" / "python", ROOT / "tools" / "audit.py", "--osv-url"]
+    command = [str(ROOT / ".venv-audit/bin/python"), str(ROOT / "tools/audit.py"), "--osv-url"]
     with web_server() as database:
         database.missing = answer
         run = subprocess.run([*command, database.url + "/query"], capture_output=True, text=True, check=False)
