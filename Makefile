@@ -24,7 +24,7 @@ run: .venv/serve  ## the whole service on this machine: make run PORT=8000
 	@exec .venv/bin/mt3-infer serve --port $(PORT)
 
 test: .venv/dev browser  ## the whole suite, on real Redis, PostgreSQL, S3 server and Chromium
-	PYTHONHASHSEED=0 .venv/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	PYTHONHASHSEED=0 .venv/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev  ## style, formatting, and import contracts
 	.venv/bin/ruff check .

@@ -80,8 +80,8 @@ def workers() -> None:
 def drain(names: Sequence[str], every: bool, undo: bool, wait: bool) -> None:
     """Let workers finish what is in hand and take no more.
 
-    They notice within ten seconds, and can then be ended without giving anything back. Workers that start
-    afterwards take items.
+    They take nothing more from now on, and can be ended without giving anything back once nothing is in hand.
+    A worker that is started again takes items.
     """
     if bool(names) == every:
         raise click.UsageError("Name workers, or give --all; `mt3-infer admin workers` lists them.")
@@ -93,8 +93,8 @@ def drain(names: Sequence[str], every: bool, undo: bool, wait: bool) -> None:
         raise click.ClickException(
             f"There is no worker {', '.join(missing)}; `mt3-infer admin workers` lists them."
         )
-    while wait and not undo and _in_hand(found):
-        time.sleep(WAIT_STEP_SECONDS)
+    if wait and not undo:
+        _wait_until_idle(found)
 
 
 @admin.command()
@@ -160,6 +160,14 @@ def usage() -> None:
 
 def _find_stuck(session: Session) -> list[operations.Stuck]:
     return operations.find_stuck(session, quiet_seconds=QUIET_SECONDS, waiting_seconds=WAITING_SECONDS)
+
+
+def _wait_until_idle(names: Sequence[str]) -> None:
+    """Wait until nothing is in hand, twice in a row: a claim that began before may be about to be committed."""
+    idle = 0
+    while idle < 2:
+        time.sleep(WAIT_STEP_SECONDS)
+        idle = 0 if _in_hand(names) else idle + 1
 
 
 def _in_hand(names: Sequence[str]) -> int:

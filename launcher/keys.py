@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import click
@@ -16,9 +17,11 @@ from shared import keys as shared_keys
 from shared.config import read_settings
 from shared.db import make_engine, make_sessions
 from shared.errors import ServiceError
+from shared.quotas import Quotas, quotas_of
 from shared.tables import ApiKey, Scope
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
+QUOTAS = ("jobs", "s of audio", "bytes")  # what the fields of `Quotas` count
 LONGEST_SECONDS = 100 * UNITS["y"]
 HIDDEN = re.compile(r"://[^@/]*@")
 
@@ -60,11 +63,21 @@ def keys() -> None:
     metavar="OWNER",
     help="Give access to the transcriptions of this owner; see `keys list`. [default: a new one]",
 )
-def create_command(name: str, scope: str, expires_in: float | None, owner: str | None) -> None:
+@click.option(
+    "--quota-jobs", type=click.IntRange(min=0), metavar="N", help="Transcriptions that may wait or run at a time."
+)
+@click.option(
+    "--quota-audio-seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="Of audio that may wait."
+)
+@click.option(
+    "--quota-stored-bytes", type=click.IntRange(min=0), metavar="BYTES", help="Of recordings and results together."
+)
+def create_command(name: str, scope: str, expires_in: float | None, owner: str | None, **quotas: Any) -> None:
     """Make a key and print it. It is shown only now: the database has its hash.
 
     NAME tells people whose key it is. To replace a key, make one with the same --owner, then revoke the old one.
-    `--owner public` gives access to the transcriptions from the time without keys.
+    `--owner public` gives access to the transcriptions from the time without keys. The quotas replace those of the
+    service (MT3_QUOTA_...) for requests with this key; what counts is all that its owner has.
     """
     if not name.strip() or len(name) > 100 or not name.isprintable():
         raise click.UsageError("The name must have 1 to 100 printable characters.")
@@ -72,7 +85,12 @@ def create_command(name: str, scope: str, expires_in: float | None, owner: str |
         raise click.UsageError("The owner must have 1 to 64 letters, digits or the characters . _ @ -")
     with open_database() as session:
         row, secret = shared_keys.create_key(
-            session, name.strip(), scope=Scope(scope), expires_in=expires_in, owner=owner
+            session,
+            name.strip(),
+            scope=Scope(scope),
+            expires_in=expires_in,
+            owner=owner,
+            quotas=Quotas(**{option.removeprefix("quota_"): value for option, value in quotas.items()}),
         )
     until = f"until {_time(row.expires_at)}" if row.expires_at else "until it is revoked"
     click.echo(f"Key {row.id} of {row.name}, scope {row.scope}, valid {until}. Keep it now:", err=True)
@@ -84,7 +102,7 @@ def list_command() -> None:
     """Show the keys, without what is secret of them."""
     with open_database() as session:
         rows = [
-            ("ID", "NAME", "SCOPE", "STATE", "CREATED", "EXPIRES", "LAST USED", "OWNER"),
+            ("ID", "NAME", "SCOPE", "STATE", "CREATED", "EXPIRES", "LAST USED", "OWNER", "QUOTAS"),
             *(_row(key) for key in shared_keys.list_keys(session)),
         ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -128,7 +146,13 @@ def _row(key: ApiKey) -> tuple[str, ...]:
     times = (key.created_at, key.expires_at, key.last_used_at)
     created, expires, used = (_time(at) if at else "never" for at in times)
     owner = "itself" if key.owner == str(key.id) else key.owner
-    return str(key.id), key.name, key.scope, shared_keys.state_of(key), created, expires, used, owner
+    quotas = [
+        f"{limit:,} {words}"
+        for limit, words in zip(vars(quotas_of(key)).values(), QUOTAS, strict=True)
+        if limit is not None
+    ]
+    state = shared_keys.state_of(key)
+    return str(key.id), key.name, key.scope, state, created, expires, used, owner, ", ".join(quotas)
 
 
 def _time(at: datetime) -> str:

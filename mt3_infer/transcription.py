@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas
     import pretty_midi
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from mt3_infer.exports.options import ScoreOptions
+    from mt3_infer.pictures.piano_roll import PianoRoll
 
     Waveforms: TypeAlias = NDArray[np.float32]
 
@@ -55,9 +57,9 @@ class Provenance:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Transcription:
-    """The notes of a recording.
+    """The notes of a recording. In a notebook it is shown as a small piano roll.
 
     Attributes:
         notes: in the order of `mt3_infer.symbolic.notes.sort_notes`.
@@ -247,6 +249,53 @@ class Transcription:
         import pretty_midi
 
         return pretty_midi.PrettyMIDI(BytesIO(self.to_midi()))
+
+    def plot(self, axes: Axes | None = None, *, start: float = 0.0, end: float | None = None) -> Axes:
+        """Draw the notes as a piano roll with Matplotlib: a color for each instrument, lines of beats and bars.
+
+        Notes are the paler the less certain they are. Drums lie below the pitches, in rows of their own.
+
+        Args:
+            axes: to draw into; new ones without it.
+            start, end: the part to draw, in seconds; without an end, up to that of the recording.
+        Returns:
+            The axes. `axes.figure.savefig("roll.png")` writes a file.
+        Raises:
+            InvalidOptionError: there is nothing between start and end.
+            MissingDependencyError: Matplotlib is not installed.
+        """
+        from mt3_infer.pictures.plot import plot
+
+        return plot(self._roll(start, end), self._about(), axes)
+
+    def __repr__(self) -> str:
+        return f"<Transcription: {self._about()}>"
+
+    def _repr_html_(self) -> str:
+        """Return a small piano roll for notebooks, at most about 100 KB."""
+        from mt3_infer.pictures.page import to_html
+
+        return to_html(self._roll(), self._about(), self.warnings)
+
+    def _roll(self, start: float = 0.0, end: float | None = None) -> PianoRoll:
+        from mt3_infer.pictures.piano_roll import lay_out, tracks_of
+
+        return lay_out(tracks_of(self.notes), self.grid, start, self._end if end is None else end)
+
+    @property
+    def _end(self) -> float:
+        """The end of the recording or of its last note, in seconds; 1 if there is nothing."""
+        return max(self.duration, max((note.offset for note in self.notes), default=0.0)) or 1.0
+
+    def _about(self) -> str:
+        """Return a line about the notes."""
+        parts = [
+            f"{len(self.notes)} note{'' if len(self.notes) == 1 else 's'}",
+            f"{self.duration:.1f} s",
+            self.provenance.model,
+        ]
+        parts += [self.meter, f"{self.tempo_bpm:.0f} bpm" if self.tempo_bpm else "", self.key]
+        return ", ".join(filter(None, parts))
 
 
 def _grid_from(content: dict[str, Any]) -> BeatGrid:

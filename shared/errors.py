@@ -49,6 +49,9 @@ class IdempotencyConflict(ServiceError):  # noqa: N818
 
     code = "idempotency_conflict"
 
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was used before with a different request. Use a new key.")
+
 
 class InvalidCursor(ServiceError):  # noqa: N818
     """The cursor was not made by this service."""

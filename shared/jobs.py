@@ -161,7 +161,7 @@ def find_idempotent(session: Session, owner: str, key: str | None, request_hash:
         return None
     job = session.scalar(select(Job).where(Job.owner == owner, Job.idempotency_key == key))
     if job is not None and job.request_hash != request_hash:
-        raise IdempotencyConflict("This Idempotency-Key was used before with a different request. Use a new key.")
+        raise IdempotencyConflict
     return job
 
 

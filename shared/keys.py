@@ -23,6 +23,7 @@ from uuid6 import uuid7
 
 from shared.db import now_plus
 from shared.errors import KeyNotFound
+from shared.quotas import NO_QUOTAS, Quotas, quotas_of
 from shared.tables import ApiKey, Login, Scope
 
 KEY_PREFIX = "mt3_"  # by which scanners for leaked secrets, and people, know a key
@@ -44,6 +45,7 @@ class Identity:
     scope: Scope
     expires_at: datetime | None
     is_use_recorded: bool  # no longer than a minute ago
+    quotas: Quotas = NO_QUOTAS  # its own, in place of those of the settings
 
 
 def new_secret(prefix: str) -> str:
@@ -63,12 +65,14 @@ def create_key(
     scope: Scope = Scope.WRITE,
     expires_in: float | None = None,
     owner: str | None = None,
+    quotas: Quotas = NO_QUOTAS,
 ) -> tuple[ApiKey, str]:
     """Create a key; return its row and the key itself, which cannot be read again.
 
     Args:
         expires_in: seconds; None for a key that does not expire.
         owner: of the jobs that the key gives access to; None for a new one.
+        quotas: limits for requests with this key, in place of those of the settings.
     """
     key_id, secret = UUID(str(uuid7())), new_secret(KEY_PREFIX)
     key = ApiKey(
@@ -79,6 +83,9 @@ def create_key(
         scope=scope,
         created_at=now_plus(),
         expires_at=None if expires_in is None else now_plus(expires_in),
+        quota_jobs=quotas.jobs,
+        quota_audio_seconds=quotas.audio_seconds,
+        quota_stored_bytes=quotas.stored_bytes,
     )
     session.add(key)
     session.flush()
@@ -170,4 +177,5 @@ def _identity(row: Row[str, ApiKey, bool]) -> Identity:
         scope=key.scope,
         expires_at=key.expires_at,
         is_use_recorded=not is_due,
+        quotas=quotas_of(key),
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from shared import work
@@ -128,6 +128,18 @@ def read_events(session: Session, job_id: UUID, *, after: int = 0, limit: int | 
     query = query.where(NoteEvent.job_id == job_id, NoteEvent.number > after).order_by(NoteEvent.number)
     for number, kind, content in session.execute(query.limit(limit)):
         yield Event(number, kind, zlib.decompress(content).decode())
+
+
+def read_next(session: Session, after: Mapping[UUID, int], *, limit: int) -> dict[UUID, list[Event]]:
+    """Return the next few events of each job after a number, in one query for all of them."""
+    wanted = [(job_id, number + step) for job_id, number in after.items() for step in range(1, limit + 1)]
+    found: defaultdict[UUID, list[Event]] = defaultdict(list)
+    if wanted:
+        query = select(NoteEvent.job_id, NoteEvent.number, NoteEvent.kind, NoteEvent.content)
+        query = query.where(tuple_(NoteEvent.job_id, NoteEvent.number).in_(wanted)).order_by(NoteEvent.number)
+        for job_id, number, kind, content in session.execute(query):
+            found[job_id].append(Event(number, kind, zlib.decompress(content).decode()))
+    return found
 
 
 def _append(session: Session, job_id: UUID, rows: Sequence[Mapping[str, Any]]) -> None:

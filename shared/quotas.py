@@ -51,15 +51,24 @@ class Quotas:
     audio_seconds: float | None = None
     stored_bytes: int | None = None
 
+    def override(self, own: Quotas) -> Quotas:
+        """Return these quotas with those in place of them that `own` sets."""
+        return Quotas(
+            **{name: value if (mine := getattr(own, name)) is None else mine for name, value in vars(self).items()}
+        )
+
     @property
     def is_set(self) -> bool:
         """Return True if there is any limit."""
         return any(limit is not None for limit in (self.jobs, self.audio_seconds, self.stored_bytes))
 
 
-def quotas_of(settings: Settings) -> Quotas:
-    """Return the configured quotas."""
-    return Quotas(settings.quota_jobs, settings.quota_audio_seconds, settings.quota_stored_bytes)
+NO_QUOTAS = Quotas()
+
+
+def quotas_of(limits: Settings | ApiKey) -> Quotas:
+    """Return the quotas that the settings or a key state."""
+    return Quotas(limits.quota_jobs, limits.quota_audio_seconds, limits.quota_stored_bytes)
 
 
 def lock_owner(session: Session, owner: str, quotas: Quotas) -> None:

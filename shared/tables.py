@@ -209,7 +209,10 @@ class Upload(Base):
     """A file that a client sends in parts, or has sent; see `shared.uploads`."""
 
     __tablename__ = "uploads"
-    __table_args__ = (Index("ix_uploads_expires_at", "expires_at"),)
+    __table_args__ = (
+        Index("ix_uploads_expires_at", "expires_at"),
+        Index("ix_uploads_owner_idempotency_key", "owner", "idempotency_key", unique=True),
+    )
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)  # version 7
     owner: Mapped[str] = mapped_column(String(64))
@@ -223,6 +226,8 @@ class Upload(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)  # moved on by each request
     verifying_until: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the verifying process's lease
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    request_hash: Mapped[str | None] = mapped_column(String(64))
 
 
 class Export(Base):
@@ -265,6 +270,10 @@ class ApiKey(Base):
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # to the minute
+    # in place of those of the settings; see `shared.quotas`
+    quota_jobs: Mapped[int | None]
+    quota_audio_seconds: Mapped[float | None]
+    quota_stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Login(Base):

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from shared import garbage
 from shared.db import now_plus
-from shared.errors import ServiceError
+from shared.errors import IdempotencyConflict, ServiceError
 from shared.parts import Parts, parts_prefix
 from shared.tables import Upload
 
@@ -65,6 +65,8 @@ class NewUpload:
     sha256: str | None
     part_size: int
     token: str | None
+    idempotency_key: str | None = None
+    request_hash: str | None = None
 
 
 def part_size_of(size: int, smallest: int) -> int:
@@ -79,7 +81,14 @@ def parts_of(upload: Upload) -> Parts:
 
 
 def create_upload(session: Session, new: NewUpload, *, hours: float) -> Upload:
-    """Insert an upload, which expires after so many hours without a request."""
+    """Insert an upload, which expires after so many hours without a request.
+
+    Raises:
+        IntegrityError: an upload with its idempotency key exists; see `find_idempotent`.
+    """
+    if new.idempotency_key is not None:
+        same = (Upload.owner == new.owner, Upload.idempotency_key == new.idempotency_key)
+        _run(session, update(Upload).where(*same, Upload.expires_at <= now_plus()).values(idempotency_key=None))
     upload = Upload(
         id=new.id,
         owner=new.owner,
@@ -91,10 +100,27 @@ def create_upload(session: Session, new: NewUpload, *, hours: float) -> Upload:
         token=new.token,
         created_at=now_plus(),
         expires_at=now_plus(hours * 3600),
+        idempotency_key=new.idempotency_key,
+        request_hash=new.request_hash,
     )
     session.add(upload)
     session.flush()
     session.refresh(upload)
+    return upload
+
+
+def find_idempotent(session: Session, owner: str, key: str | None, request_hash: str) -> Upload | None:
+    """Return the upload that an earlier request with this key began, if it has not expired.
+
+    Raises:
+        IdempotencyConflict: the earlier request differed.
+    """
+    if key is None:
+        return None
+    same = (Upload.owner == owner, Upload.idempotency_key == key, Upload.expires_at > now_plus())
+    upload = session.scalar(select(Upload).where(*same))
+    if upload is not None and upload.request_hash != request_hash:
+        raise IdempotencyConflict
     return upload
 
 

@@ -28,7 +28,7 @@ from shared import garbage, tracing, webhook_events
 from shared.db import Sessions, now_plus
 from shared.kinds import CLAIMED_KINDS, FETCH_URL, KINDS, STEPS, Claim, Held, NewItem, Progress, Result
 from shared.reported import reported_columns
-from shared.tables import Attempt, Job, Status, WorkItem, WorkStatus
+from shared.tables import Attempt, Job, Status, Worker, WorkItem, WorkStatus
 
 INSERT_ROWS = 1000  # in one statement: databases limit the number of its parameters
 
@@ -72,12 +72,13 @@ def enqueue(
 def claim(
     session: Session, item_id: UUID, *, worker: str, lease_seconds: float, max_attempts: int
 ) -> Claim | None:
-    """Claim an item that is due; return None if another worker has it or its job has ended."""
+    """Claim an item that is due; return None if another worker has it, its job has ended or this worker drains."""
     is_due = and_(
         WorkItem.id == item_id,
         WorkItem.status == WorkStatus.QUEUED,
         WorkItem.run_after <= now_plus(),
         WorkItem.attempts_counted < max_attempts,
+        ~exists().where(Worker.name == worker, Worker.draining_since.is_not(None)),
     )
     # The first claim starts the job. Locked rows are skipped, so that a worker that is paused while it claims does
     # not block the others (SQLite ignores this: it has one writer at a time). Subqueries are scalar: a planner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from shared.db import now_plus
@@ -33,15 +33,15 @@ def unregister(session: Session, name: str) -> None:
 
 
 def count_workers(session: Session) -> tuple[int, datetime | None]:
-    """Return how many workers were seen recently, and when the latest one was seen, if ever."""
+    """Return how many workers that take items were seen recently, and when the latest one was seen, if ever."""
     present, _ = capacity()
     count, last = session.execute(select(present, func.max(Worker.seen_at))).one()
     return count, last
 
 
 def capacity() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """Return columns to select: how many workers were seen recently, and how many items they run at a time."""
-    is_present = Worker.seen_at >= now_plus(-PRESENT_SECONDS)
+    """Return columns to select: how many workers take items, and how many these run at a time."""
+    is_present = and_(Worker.seen_at >= now_plus(-PRESENT_SECONDS), Worker.draining_since.is_(None))
     threads = func.coalesce(Worker.threads, 1)  # of a worker of an earlier release
     return func.count().filter(is_present), func.sum(threads).filter(is_present)
 

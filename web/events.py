@@ -17,7 +17,7 @@ from shared import jobs, note_stream
 from shared.db import reading
 from shared.errors import InvalidCursor, ServiceError
 from shared.tables import Job, Phase, Status
-from web.access import current_owner
+from web.access import access_check, current_owner
 from web.errors import problem
 from web.job_state import read_state
 from web.schemas import ErrorView, QueueView, view_error, view_progress, view_queue
@@ -169,7 +169,7 @@ def events(job_id: UUID, headers: EventsHeaders, query: EventsQuery) -> Response
     _check(job, after)
     if has_end and job.status.is_final and after == job.notes_cursor:
         return Response(status=204)
-    request.environ[ENVIRON] = Watch(job_id, after)
+    request.environ[ENVIRON] = Watch(job_id, after, access_check())
     response = Response(content_type="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
@@ -188,20 +188,19 @@ def read_news(services: Services, after: Mapping[UUID, int]) -> dict[UUID, News]
     with reading(services.sessions) as session:
         found = jobs.read_jobs(session, list(after))
         progress = jobs.shards_progress(session, found, datetime.now(UTC))
+        behind = {job.id: after[job.id] for job in found if job.notes_cursor > after[job.id]}
+        events = note_stream.read_next(session, behind, limit=EVENTS_AT_ONCE)
         news = {}
         for job in found:
             state, error = read_state(services.line, session, job, progress.get(job.id)), view_error(job)
             status = StatusView(
                 status=job.status, phase=job.phase, queue=view_queue(state), error=error, hint=state.hint(job)
             )
-            events = []
-            if job.notes_cursor > after[job.id]:
-                events = list(note_stream.read_events(session, job.id, after=after[job.id], limit=EVENTS_AT_ONCE))
             end = EndView(status=job.status.value, note_count=job.note_count, error=error)
             news[job.id] = News(
                 status=status.model_dump(mode="json"),
                 progress=view_progress(job, progress.get(job.id)).model_dump(mode="json"),
-                events=[(event.number, event.kind, event.text) for event in events],
+                events=[(event.number, event.kind, event.text) for event in events.get(job.id, ())],
                 cursor=job.notes_cursor,
                 end=end.model_dump(mode="json") if job.status.is_final else None,
             )

@@ -6,16 +6,17 @@ from typing import Any
 from uuid import UUID
 
 from apiflask import APIBlueprint
-from flask import url_for
+from flask import request, url_for
 
 from mt3_infer.exports import FORMATS, get_format
 from shared import exports, jobs
-from shared.quotas import check_stored, quotas_of
+from shared.quotas import check_stored
 from shared.tables import Status, WorkStatus
-from web.access import current_owner
+from web.access import current_owner, current_quotas
 from web.client_json import check_returnable
 from web.schemas import ExportList, ExportView, NewExport, view_export
 from web.services import services
+from web.waits import AWAITED
 from web.workload import Workload, works_with
 
 blueprint = APIBlueprint("exports", __name__, url_prefix="/v1/transcriptions/<uuid:job_id>/exports", tag="Exports")
@@ -59,13 +60,14 @@ def create(job_id: UUID, body: NewExport) -> tuple[dict[str, Any], int, dict[str
         source=body.source,
     )
     with services().sessions.begin() as session:
-        check_stored(session, current_owner(), quotas_of(services().settings), added=0)
+        check_stored(session, current_owner(), current_quotas(), added=0)
         state = exports.request_export(session, current_owner(), job_id, new)
     if state.status is WorkStatus.QUEUED:
         services().queue.notify()
     location = url_for(".show", job_id=job_id, export_id=state.id)
     if state.status is WorkStatus.SUCCEEDED:
         return view_export(state), 200, {"Location": location}
+    request.environ[AWAITED] = state.id
     return view_export(state), 202, {"Location": location, "Retry-After": "1"}
 
 
@@ -89,6 +91,7 @@ def show(job_id: UUID, export_id: UUID) -> tuple[dict[str, Any], int, dict[str, 
     """Return an export."""
     with services().sessions() as session:
         state = exports.get_export(session, current_owner(), job_id, export_id)
+    request.environ[AWAITED] = state.id
     has_ended = state.status in (WorkStatus.SUCCEEDED, WorkStatus.FAILED)
     return view_export(state), 200, {} if has_ended else {"Retry-After": "1"}
 

@@ -15,6 +15,7 @@ from uuid import UUID
 from apiflask import APIBlueprint
 from flask import Response, request, url_for
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from sqlalchemy.exc import IntegrityError
 from uuid6 import uuid7
 from werkzeug.datastructures import Headers
 
@@ -22,10 +23,10 @@ from shared import uploads
 from shared.errors import ObjectMissing, ServiceError
 from shared.logs import get_logger
 from shared.parts import Parts, hash_object, make_parts
-from shared.quotas import check_stored, lock_owner, quotas_of
+from shared.quotas import check_stored, lock_owner
 from shared.tables import Upload
 from shared.uploads import ChecksumMismatch, UploadIncomplete, UploadNotFound
-from web.access import current_owner
+from web.access import current_owner, current_quotas
 from web.errors import EmptyUpload, InvalidRequest, upload_too_large
 from web.services import Services, services
 from web.uploads import admit, display_name
@@ -51,6 +52,17 @@ class NewUpload(BaseModel):
     sha256: Sha256 | None = Field(None, description="Its hash in hex; it may also be sent with `complete`.")
     content_type: Annotated[str, StringConstraints(max_length=128, pattern=r"^[\w.+-]+/[\w.+-]+$")] = Field(
         "application/octet-stream", description="Its media type."
+    )
+
+
+class NewUploadHeaders(BaseModel):
+    """Headers of `POST /v1/uploads`."""
+
+    idempotency_key: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="A unique string for this upload. Repeating the request with it returns the same upload.",
     )
 
 
@@ -93,6 +105,7 @@ class UploadView(BaseModel):
 
 
 @blueprint.post("")
+@blueprint.input(NewUploadHeaders, location="headers", arg_name="headers")
 @blueprint.input(NewUpload, arg_name="body")
 @blueprint.output(UploadView, status_code=201)
 @blueprint.doc(
@@ -103,14 +116,26 @@ class UploadView(BaseModel):
     responses=[413, 503, 507],
 )
 @works_with(Workload.STORAGE)
-def create(body: NewUpload) -> tuple[dict[str, Any], int, dict[str, str]] | Response:
+def create(headers: NewUploadHeaders, body: NewUpload) -> tuple[dict[str, Any], int, dict[str, str]] | Response:
     """Create an upload."""
     settings = services().settings
     if body.size == 0:
         raise EmptyUpload("The file is empty. Choose another file.")
     if body.size > settings.max_recording_bytes:
         return upload_too_large(settings.max_recording_bytes)
-    quotas = quotas_of(settings)
+    key, request_hash = headers.idempotency_key, hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+    with services().sessions() as session:
+        upload = uploads.find_idempotent(session, current_owner(), key, request_hash)
+    is_new = upload is None
+    if upload is None:
+        upload, is_new = _begin(body, key, request_hash)
+    view = _view(upload, {}) if is_new else _show(upload)
+    return view, 201, {"Location": url_for(".show", upload_id=upload.id)}
+
+
+def _begin(body: NewUpload, key: str | None, request_hash: str) -> tuple[Upload, bool]:
+    """Create an upload and return it with True, or with False if a request with the same key has just done so."""
+    settings, quotas = services().settings, current_quotas()
     with services().sessions() as session:
         check_stored(session, current_owner(), quotas, added=body.size)
     admit(services(), body.size)
@@ -124,12 +149,22 @@ def create(body: NewUpload) -> tuple[dict[str, Any], int, dict[str, str]] | Resp
         sha256=body.sha256,
         part_size=uploads.part_size_of(body.size, settings.upload_part_bytes),
         token=make_parts(services().storage).begin(upload_id, body.content_type),
+        idempotency_key=key,
+        request_hash=request_hash,
     )
-    with services().sessions.begin() as session:
-        lock_owner(session, current_owner(), quotas)
-        upload = uploads.create_upload(session, new, hours=settings.upload_hours)
-        check_stored(session, current_owner(), quotas, added=0)
-    return _view(upload, {}), 201, {"Location": url_for(".show", upload_id=upload_id)}
+    try:
+        with services().sessions.begin() as session:
+            lock_owner(session, current_owner(), quotas)
+            upload = uploads.create_upload(session, new, hours=settings.upload_hours)
+            check_stored(session, current_owner(), quotas, added=0)
+        return upload, True
+    except IntegrityError:
+        _drop(services(), Parts(new.id, new.size, new.part_size, new.token))
+        with services().sessions() as session:
+            earlier = uploads.find_idempotent(session, current_owner(), key, request_hash)
+        if earlier is None:
+            raise
+        return earlier, False
 
 
 @blueprint.get("/<uuid:upload_id>")

@@ -22,11 +22,10 @@ from shared.default_model import AUTO
 from shared.errors import StateConflict
 from shared.jobs import NewJob
 from shared.public_address import MAX_URL_CHARACTERS, PublicHttp
-from shared.quotas import quotas_of
 from shared.storage import upload_prefix
 from shared.tables import Job
 from shared.uploads import UploadIncomplete
-from web.access import current_owner
+from web.access import current_owner, current_quotas
 from web.client_json import check_returnable
 from web.errors import InvalidRequest
 from web.schemas import ClientFields, Metadata
@@ -140,7 +139,7 @@ def create_from_json(services: Services, body: JsonTranscription, *, idempotency
         webhook_url=body.webhook_url,
         webhook_events=webhook_events,
     )
-    job, created = jobs.create_job(services.sessions, new, quotas_of(services.settings))
+    job, created = jobs.create_job(services.sessions, new, current_quotas())
     if created:
         services.queue.notify()
     return job

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +26,9 @@ log = get_logger(__name__)
 ENVIRON = "mt3.watch"  # where a view leaves its `Watch`
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0  # proxies cut connections that are silent for longer
-STREAM_SECONDS = 300.0  # then the client connects again: its key may have been revoked
+STREAM_SECONDS = 300.0  # then the client connects again, perhaps to another process
+CHECKED_EVERY = 10  # polls: how often it is checked that the key of a stream is still valid
+STREAMS_AT_ONCE = 16  # that are served before other requests
 EVENTS_AT_ONCE = 4  # of notes, to one stream, before it has taken them
 RETRY_MILLISECONDS = 2000  # until a client connects again
 
@@ -35,10 +39,15 @@ Send = Callable[[Message], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Watch:
-    """Hold what a client wants to be sent: the notes of a job after a number."""
+    """Hold what a client wants to be sent: the notes of a job after a number.
+
+    Attributes:
+        is_allowed: returns False once the client's key or link is no longer valid; may read the database.
+    """
 
     job_id: UUID
     after: int
+    is_allowed: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,12 @@ class News:
     cursor: int
     end: Mapping[str, Any] | None
 
+    @cached_property
+    def state(self) -> Sequence[tuple[str, str, str]]:
+        """Return kind, data, and the data without estimates of the status and the progress, for all streams."""
+        shown = (("status", self.status), ("progress", self.progress))
+        return [(kind, json.dumps(data), json.dumps(_without_estimates(data))) for kind, data in shown]
+
 
 Read = Callable[[Mapping[UUID, int]], Awaitable[Mapping[UUID, News]]]
 
@@ -63,13 +78,13 @@ Read = Callable[[Mapping[UUID, int]], Awaitable[Mapping[UUID, News]]]
 class Stream:
     """One client's connection: what is to be sent to it."""
 
-    job_id: UUID
+    watch: Watch
     cursor: int
     pending: deque[str] = field(default_factory=deque)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     is_complete: bool = False
     is_closing: bool = False
-    _shown: dict[str, Any] = field(default_factory=dict)
+    _shown: dict[str, str] = field(default_factory=dict)
 
     def take(self, news: News | None) -> None:
         """Queue what is new, None if the job is gone; a client that has not taken the last events gets no more."""
@@ -79,8 +94,10 @@ class Stream:
             self._add("end", json.dumps({"status": "deleted"}))
             self.is_complete = True
         else:
-            self._show("status", news.status)
-            self._show("progress", news.progress)
+            for kind, text, compared in news.state:
+                if self._shown.get(kind) != compared:
+                    self._shown[kind] = compared
+                    self._add(kind, text)
             for number, kind, text in news.events:
                 if number > self.cursor:
                     self._add(kind, text, str(number))
@@ -95,12 +112,6 @@ class Stream:
         """End the connection after what is queued."""
         self.is_closing = True
         self.ready.set()
-
-    def _show(self, kind: str, data: Mapping[str, Any]) -> None:
-        compared = _without_estimates(data)
-        if self._shown.get(kind) != compared:
-            self._shown[kind] = compared
-            self._add(kind, json.dumps(data))
 
     def _add(self, kind: str, text: str, event_id: str | None = None) -> None:
         head = "" if event_id is None else f"id: {event_id}\n"
@@ -143,7 +154,7 @@ class Streams:
 
     async def serve(self, watch: Watch, headers: list[tuple[bytes, bytes]], receive: Receive, send: Send) -> None:
         """Send the events of a job until it ends or the client leaves."""
-        stream = Stream(watch.job_id, watch.after, is_closing=self._is_closed)
+        stream = Stream(watch, watch.after, is_closing=self._is_closed)
         gone = asyncio.ensure_future(_disconnect(receive))
         gone.add_done_callback(lambda _: stream.close())
         self._join(stream)
@@ -188,13 +199,17 @@ class Streams:
     async def _poll(self) -> None:
         """Read the news of all jobs that are watched, while there are streams."""
         is_failing = False
-        while self._streams:
+        for round_number in count():
+            if not self._streams:
+                return
             self._joined.clear()
             waiting = [stream for stream in self._streams if not stream.pending]
             after: dict[UUID, int] = {}
             for stream in waiting:
-                after[stream.job_id] = min(stream.cursor, after.get(stream.job_id, stream.cursor))
+                job_id = stream.watch.job_id
+                after[job_id] = min(stream.cursor, after.get(job_id, stream.cursor))
             try:
+                await self._end_revoked(round_number)
                 news = await self._read(after) if after else {}
             except Exception as error:
                 if not is_failing:
@@ -203,11 +218,23 @@ class Streams:
                 await asyncio.sleep(POLL_SECONDS)
                 continue
             is_failing = False
-            for stream in waiting:
-                stream.take(news.get(stream.job_id))
+            for number, stream in enumerate(waiting, start=1):
+                stream.take(news.get(stream.watch.job_id))
+                if number % STREAMS_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # other requests must not wait for all streams
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._joined.wait()
+
+    async def _end_revoked(self, round_number: int) -> None:
+        """End streams whose key or link is no longer valid. A few are checked at a time, each in a few seconds."""
+        checked = list(self._streams)[round_number % CHECKED_EVERY :: CHECKED_EVERY]
+        if not checked:
+            return
+        allowed = await asyncio.to_thread(lambda: [stream.watch.is_allowed() for stream in checked])
+        for stream, is_allowed in zip(checked, allowed, strict=True):
+            if not is_allowed:
+                stream.close()
 
 
 def _without_estimates(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from shared import jobs
 from shared.db import reading
 from shared.errors import JobNotFound, RecordingRemoved, ServiceError
 from shared.logs import get_logger
-from shared.quotas import quotas_of
 from shared.tables import Job
-from web.access import current_owner
+from web.access import current_owner, current_quotas
 from web.downloads import send_object, sound_type
 from web.errors import InvalidRequest
 from web.filters import FilterQuery, ListQuery
@@ -37,6 +36,7 @@ from web.schemas import (
 from web.services import services
 from web.sources import JsonTranscription, create_from_json, or_json
 from web.uploads import check_metadata, display_name, receive, resolve_model
+from web.waits import AWAITED
 from web.workload import Workload, works_with
 
 log = get_logger(__name__)
@@ -73,6 +73,7 @@ def create(
     headers_out = {"Location": url_for(".show", job_id=job.id)}
     if job.finished_at is None:
         headers_out["Retry-After"] = "1"
+        request.environ[AWAITED] = job.id
     return _dump(job), 202, headers_out
 
 
@@ -111,13 +112,14 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
 )
 def show(job_id: UUID, headers: ShowHeaders) -> Response:
     """Return a job."""
-    body = _load(job_id)  # `web.bridge` calls this again while there is a Retry-After and the client waits
+    body = _load(job_id)  # `web.bridge` calls this again once the job has ended, for a client that waits
     text = json.dumps(body)
     response = Response(text, content_type="application/json")
     response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
     response.headers["Cache-Control"] = "no-cache"
     if body["finished_at"] is None:
         response.headers["Retry-After"] = "1"
+        request.environ[AWAITED] = job_id
     return response.make_conditional(request)  # type: ignore[return-value]
 
 
@@ -154,7 +156,7 @@ def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
 def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
     """Queue a job again."""
     with services().sessions.begin() as session:
-        job = jobs.retry_job(session, current_owner(), job_id, quotas_of(services().settings))
+        job = jobs.retry_job(session, current_owner(), job_id, current_quotas())
     services().queue.notify()
     return _dump(job), 202
 

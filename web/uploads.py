@@ -19,10 +19,9 @@ from shared.default_model import AUTO, PREFERENCE, choose
 from shared.errors import IdempotencyConflict, QuotaExceeded, ServiceError
 from shared.jobs import NewJob, create_job
 from shared.logs import get_logger
-from shared.quotas import quotas_of
 from shared.storage import StoredObject, upload_prefix
 from shared.tables import Job
-from web.access import current_owner
+from web.access import current_owner, current_quotas
 from web.client_json import check_returnable, read_object
 from web.errors import EmptyUpload, InvalidRequest, LicenseNotAdmitted, UnknownModel
 from web.schemas import MAX_METADATA_CHARACTERS, ClientFields, NewTranscription
@@ -77,7 +76,7 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
         webhook_events=webhook_events,
     )
     try:
-        job, created = create_job(services.sessions, new, quotas_of(services.settings))
+        job, created = create_job(services.sessions, new, current_quotas())
     except (IdempotencyConflict, QuotaExceeded):
         discard(services, job_id)
         raise

@@ -140,6 +140,7 @@ class Registration:
         self._sessions = sessions
         self._worker = worker
         self._threads = threads
+        self._has_registered = False
         self._steps = Steps()
         self._ended = threading.Event()
 
@@ -159,7 +160,11 @@ class Registration:
 
     def _register(self) -> None:
         with self._sessions.begin() as session:
+            # In a container that is restarted, this process may have the name of one that drained and was killed.
+            if not self._has_registered:
+                worker_registry.unregister(session, self._worker)
             is_draining = worker_registry.register(session, self._worker, threads=self._threads)
+        self._has_registered = True
         if is_draining and not self._draining.is_set():
             log.info("worker_draining")
             self._draining.set()

@@ -103,7 +103,7 @@ def compare_command(
     two have in common, not which one is right.
     """
     from mt3_infer.evaluation.agreement import agreement
-    from mt3_infer.evaluation.picture import to_svg
+    from mt3_infer.evaluation.picture import draw_agreement
 
     weights = _own_weights(checkpoints)
     with _as_click_errors():
@@ -112,7 +112,7 @@ def compare_command(
         runs = [_transcribe(file, name, weights.get(name), device) for name in models]
         shared = agreement(runs[0][0].notes, runs[1][0].notes)
         if picture is not None:
-            write_whole(picture, to_svg(shared, *models).encode())
+            write_whole(picture, draw_agreement(shared, *models).encode())
     if as_json:
         sides = [_summary(name, result, seconds) for name, (result, seconds) in zip(models, runs, strict=True)]
         click.echo(json.dumps({"source": str(file), "a": sides[0], "b": sides[1], **shared.to_dict()}, indent=2))

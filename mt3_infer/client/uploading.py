@@ -8,6 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 from mt3_infer.client.errors import ApiError, NotFoundError, UnreachableError
 from mt3_infer.client.transport import Pauses, Transport
@@ -50,7 +51,8 @@ def upload_in_parts(transport: Transport, file: Path, journal: Journal, report: 
     digest = _sha256(file)
     if upload is None:
         body = {"name": file.name, "size": size, "sha256": digest}
-        upload = Upload.model_validate(transport.send("POST", "/v1/uploads", json=body).json())
+        once = {"Idempotency-Key": str(uuid4())}  # a request whose answer was lost begins no second upload
+        upload = Upload.model_validate(transport.send("POST", "/v1/uploads", json=body, headers=once).json())
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(upload.id)
     with file.open("rb") as source:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -191,12 +190,3 @@ def _limit(block: Stereo) -> Stereo:
         return block
     room = 1.0 - KNEE
     return np.where(excess > 0, np.sign(block) * (KNEE + room * np.tanh(excess / room)), block).astype(np.float32)
-
-
-def by_instrument(notes: Iterable[Note]) -> list[tuple[tuple[bool, int], list[Note]]]:
-    """Return the notes of each instrument: programs in order, then the drums, in the order of the notes."""
-
-    def instrument(note: Note) -> tuple[bool, int]:
-        return note.is_drum, 0 if note.is_drum else note.program
-
-    return [(key, list(group)) for key, group in groupby(sorted(notes, key=instrument), key=instrument)]

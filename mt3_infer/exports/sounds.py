@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from mt3_infer.exports import Export
 from mt3_infer.exports.options import ExportOptions
-from mt3_infer.exports.sound import BLOCK_SECONDS, ENCODINGS, by_instrument, encode, render
-from mt3_infer.symbolic.notes import Note
+from mt3_infer.exports.sound import BLOCK_SECONDS, ENCODINGS, encode, render
+from mt3_infer.symbolic.notes import Note, by_instrument
 
 ENCODING = "opus"
 RATE = ENCODINGS[ENCODING][2]

@@ -12,8 +12,9 @@ from typing import BinaryIO, cast
 from mt3_infer.errors import ExportTooLargeError
 from mt3_infer.exports import Export
 from mt3_infer.exports.options import StemsOptions
-from mt3_infer.exports.sound import ENCODINGS, Stereo, by_instrument, encode, length_of, render
+from mt3_infer.exports.sound import ENCODINGS, Stereo, encode, length_of, render
 from mt3_infer.symbolic.instruments import program_name
+from mt3_infer.symbolic.notes import by_instrument
 
 MAX_SECONDS = {"wav": 6 * 3600.0, "opus": 24 * 3600.0}
 """Seconds of sound of all instruments together: 3.8 GB of WAV, 1 GB of Opus."""

@@ -26,7 +26,7 @@ import mido
 from mt3_infer.symbolic.grid import BeatAxis, BeatGrid, quarters_in_beat
 from mt3_infer.symbolic.instruments import Instrument, family_of, program_name
 from mt3_infer.symbolic.midi_options import BASIC_KIT, QUARTERS, MidiOptions
-from mt3_infer.symbolic.notes import Note, Pedal
+from mt3_infer.symbolic.notes import Note, Pedal, by_instrument
 from mt3_infer.symbolic.tempo_map import TempoMap, fixed_tempo, follow_grid
 
 DRUM_CHANNEL = 9  # the tenth
@@ -100,12 +100,9 @@ def notes_to_midi_files(
     options = options or MidiOptions()
     if options.split == "none":
         return {WHOLE_FILE: notes_to_midi(notes, grid, options, pedals, comment)}
-    parts: dict[tuple[bool, int], list[Note]] = defaultdict(list)
-    for note in notes:
-        parts[note.is_drum, 0 if note.is_drum else note.program].append(note)
     return {
         f"{_slug(program_name(program, is_drum=is_drum))}.mid": notes_to_midi(part, grid, options, pedals, comment)
-        for (is_drum, program), part in sorted(parts.items())
+        for (is_drum, program), part in by_instrument(notes)
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from mt3_infer.symbolic.vocabulary import (
     MT3_CODEC,
@@ -50,6 +51,15 @@ class Pedal:
 def sort_notes(notes: Iterable[Note]) -> list[Note]:
     """Sort notes in the order in which they are stored and written: onset, then track, then pitch."""
     return sorted(notes, key=lambda n: (n.onset, n.is_drum, n.program, n.pitch, n.offset))
+
+
+def by_instrument(notes: Iterable[Note]) -> list[tuple[tuple[bool, int], list[Note]]]:
+    """Return the notes of each instrument: programs in order, then the drums, in the order of the notes."""
+
+    def instrument(note: Note) -> tuple[bool, int]:
+        return note.is_drum, 0 if note.is_drum else note.program
+
+    return [(key, list(group)) for key, group in groupby(sorted(notes, key=instrument), key=instrument)]
 
 
 SAME_ONSET = 0.05

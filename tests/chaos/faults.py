@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 ENVIRONMENT = os.environ
+HELD = "held"  # a file: while it exists, whoever reaches a point that holds stays there, alive
 UNFENCED = "unfenced"  # a file: while it exists, the attempt number is not checked
 WORKER_POINTS = ("message_taken", "claimed", "transcribing", "mid_upload", "before_commit", "after_commit")
 WEB_POINTS = ("before_row", "after_row")
@@ -40,6 +41,10 @@ def point(name: str) -> None:
     what = taken.read_text()
     if what == "exit":
         os._exit(99)
+    if what == "hold":
+        while Path(ENVIRONMENT["MT3_TEST_FAULTS"], HELD).exists():
+            time.sleep(0.05)
+        return
     assert what == "stop", what
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -86,10 +91,11 @@ def plant_in_scheduler() -> None:
 
 
 def plant_in_worker() -> None:
-    from shared import work
+    from shared import work, worker_registry
     from worker.context import Context
     from worker.runner import Runner
 
+    worker_registry.REGISTER_SECONDS = 0.5
     if ENVIRONMENT.get("MT3_TEST_NETWORK", "tiny") == "tiny":
         _plant_network(load_tiny)
     elif model := ENVIRONMENT.get("MT3_TEST_MODEL"):

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner
 
+from launcher.admin import admin
 from tests.chaos.cancels import artifacts_of_canceled, leftovers, race
-from tests.chaos.faults import UNFENCED
+from tests.chaos.faults import HELD, UNFENCED
 from tests.chaos.ledger import CLIPS, Ledger
 from tests.chaos.s3_proxy import FAULTS, LIES, S3Proxy, behind_proxy
-from tests.chaos.stack import Stack, waited_for
+from tests.chaos.stack import Stack, waited_for, worker_name
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 
@@ -101,6 +103,60 @@ def test_jobs_canceled_at_random_times_are_canceled_or_succeed(ledger: Ledger) -
     assert artifacts_of_canceled(ledger) == 0
     assert ledger.mismatches() == []
     ledger.account().check()
+
+
+def test_drained_worker_finishes_what_it_has_and_takes_no_more(ledger: Ledger) -> None:
+    stack, names = ledger.stack, {worker_name(worker): worker for worker in ledger.stack.workers}
+    stack.wait(lambda: all(name in operate(stack, "workers") for name in names), "three workers")
+    stack.arm(HELD)
+    stack.arm("transcribing", "hold")
+    held = ledger.submit(0)
+    stack.wait(lambda: not stack.is_armed("transcribing"), "a job in progress")
+    (busy,) = workers_of(stack, held)
+    idle, other = sorted(names.keys() - {busy})
+    operate(stack, "drain", busy, idle)
+    assert f"{busy}: 1 in hand" in operate(stack, "workers")
+    assert operate(stack, "workers").count("draining") == 2
+    stack.disarm()
+    operate(stack, "drain", busy, "--wait")
+    assert stack.sql("SELECT status FROM jobs WHERE id = %s", held) == [("succeeded",)]
+    assert workers_of(stack, held) == {busy}
+    jobs = [ledger.submit(number) for number in range(CLIPS)]
+    ledger.wait_for_all()
+    assert workers_of(stack, *jobs) == {other}
+
+    restarted = names[busy]
+    restarted.terminate()
+    restarted.start()
+    operate(stack, "drain", idle, "--undo")
+    operate(stack, "drain", other)
+    more: list[str] = []
+
+    def both_take_items() -> bool:
+        more.append(ledger.submit(0))
+        ledger.wait_for_all()
+        return workers_of(stack, *more) == {worker_name(restarted), idle}
+
+    stack.wait(both_take_items, "items for the restarted worker and the one that drains no more")
+    operate(stack, "drain", other, "--undo")
+    ledger.account().check()
+
+
+def operate(stack: Stack, *arguments: str) -> str:
+    """Run `mt3-infer admin`."""
+    result = CliRunner().invoke(admin, arguments, env={"MT3_DATABASE_URL": stack.database.url})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def workers_of(stack: Stack, *job_ids: str) -> set[str]:
+    """Return the workers that attempted jobs."""
+    rows = stack.sql(
+        "SELECT attempts.worker FROM attempts JOIN work_items ON work_items.id = attempts.item_id"
+        " WHERE work_items.job_id::text = ANY(%s)",
+        list(job_ids),
+    )
+    return {str(worker) for (worker,) in rows}
 
 
 def finish_after_a_pause(ledger: Ledger) -> str:

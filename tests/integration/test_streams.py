@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,13 @@ from shared.db import Sessions, make_engine, make_sessions
 from shared.kinds import Claim, Result
 from shared.note_stream import Change, Fields
 from tests import servers
+from tests.poller import poll_apart
 from tests.work import add_job, must_claim
 
 pytestmark = pytest.mark.integration
 
 JOBS = 20
+ARRIVALS = 100  # clients a second that begin to follow or to wait, before polls are measured
 
 
 @dataclass
@@ -65,25 +66,15 @@ class Follower:
                     return
 
 
-async def ask(port: int, path: str) -> float:
-    """Return the seconds that a request took."""
-    began = time.monotonic()
+async def wait_for_end(port: int, job_id: UUID) -> dict[str, Any]:
+    """Return a job once it has ended, by one request that waits for it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    request = f"GET /v1/transcriptions/{job_id} HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=60\r\n"
+    writer.write(f"{request}Connection: close\r\n\r\n".encode())
     assert b" 200 " in await reader.readline()
-    await reader.read()
+    answer = await reader.read()
     writer.close()
-    return time.monotonic() - began
-
-
-async def poll(port: int, jobs: list[UUID], *, per_second: int, until: asyncio.Event) -> list[float]:
-    """Poll jobs and their notes at a steady rate, however long responses take."""
-    polls: list[asyncio.Task[float]] = []
-    while not until.is_set():
-        path = f"/v1/transcriptions/{jobs[len(polls) % len(jobs)]}"
-        polls.append(asyncio.ensure_future(ask(port, path + "/notes?after=0" if len(polls) % 2 else path)))
-        await asyncio.sleep(1 / per_second)
-    return await asyncio.gather(*polls)
+    return dict(json.loads(answer.partition(b"\r\n\r\n")[2]))
 
 
 def note(pitch: int, number: int) -> Fields:
@@ -113,8 +104,10 @@ def succeed(sessions: Sessions, claim: Claim, final: list[Fields]) -> None:
         note_stream.end(session, claim.job_id, ending, final)
 
 
-def follow_all(folder: Path, *, streams: int, seconds: int, polls_per_second: int) -> list[float]:
-    """Let clients follow running jobs; return how long polls took meanwhile."""
+def follow_all(
+    folder: Path, *, streams: int, seconds: int, polls_per_second: int, waiters: int = 0
+) -> list[float]:
+    """Let clients follow running jobs, and others wait for them; return how long polls took meanwhile."""
     with servers.web_process(folder, workers=2, MT3_MAX_STREAMS=str(streams)) as url:
         port = int(url.rpartition(":")[2])
         settings = Settings(database_url=f"sqlite:///{folder}/mt3.sqlite3")
@@ -126,20 +119,24 @@ def follow_all(folder: Path, *, streams: int, seconds: int, polls_per_second: in
 
         async def run() -> list[float]:
             followers = [Follower(port, jobs[n % JOBS]) for n in range(streams)]
-            following = [
-                asyncio.ensure_future(follower.follow(cut_after=3 if n % 4 == 0 else None))
-                for n, follower in enumerate(followers)
-            ]
-            done = asyncio.Event()
-            polling = asyncio.ensure_future(poll(port, jobs, per_second=polls_per_second, until=done))
+            following, waiting = [], []
+            for n, follower in enumerate(followers):
+                following.append(asyncio.ensure_future(follower.follow(cut_after=3 if n % 4 == 0 else None)))
+                await asyncio.sleep(1 / ARRIVALS)
+            for n in range(waiters):
+                waiting.append(asyncio.ensure_future(wait_for_end(port, jobs[n % JOBS])))
+                await asyncio.sleep(1 / ARRIVALS)
+            paths = [f"/v1/transcriptions/{job_id}{call}" for job_id in jobs for call in ("", "/notes?after=0")]
+            polling = asyncio.ensure_future(poll_apart(port, paths, per_second=polls_per_second, seconds=seconds))
             for number in range(seconds):
                 await asyncio.gather(asyncio.to_thread(publish, sessions, claims, number), asyncio.sleep(1))
-            done.set()
             taken = await polling
             for claim in claims:
                 await asyncio.to_thread(succeed, sessions, claim, final)
             async with asyncio.timeout(60):
                 await asyncio.gather(*following)
+                ended = await asyncio.gather(*waiting)
+            assert [job["status"] for job in ended] == ["succeeded"] * waiters
             for n, follower in enumerate(followers):
                 numbers = [event_id for event_id in follower.ids if not event_id.endswith(".end")]
                 assert numbers == [str(number + 1) for number in range(len(numbers))], "each once, in order"
@@ -159,11 +156,11 @@ def report(taken: list[float]) -> float:
 
 
 def test_streams_deliver_every_note_while_others_poll(tmp_path: Path) -> None:
-    taken = follow_all(tmp_path, streams=40, seconds=5, polls_per_second=20)
+    taken = follow_all(tmp_path, streams=40, seconds=5, polls_per_second=20, waiters=40)
     assert report(taken) < 2, "no poll waits for a stream"
 
 
 @pytest.mark.soak
-def test_two_hundred_streams_leave_polls_fast(tmp_path: Path) -> None:
-    taken = follow_all(tmp_path, streams=200, seconds=30, polls_per_second=100)
+def test_two_hundred_streams_and_three_hundred_waiters_leave_polls_fast(tmp_path: Path) -> None:
+    taken = follow_all(tmp_path, streams=200, seconds=30, polls_per_second=100, waiters=300)
     assert report(taken) < 0.1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +29,19 @@ def model(checkpoint_dir: Path) -> Model:
     return load_model("piano", device="cpu", store=CheckpointStore(checkpoint_dir))
 
 
-def recording(name: str, bach: Path) -> Path:
-    return bach if name == bach.stem else DATA / f"{name}.mp3"
+Transcribe = Callable[[str], Transcription]
+
+
+@pytest.fixture(scope="module")
+def transcribe(model: Model, bach: Path) -> Transcribe:
+    """Transcribe a recording once, as the network alone does."""
+
+    @cache
+    def once(name: str) -> Transcription:
+        path = bach if name == bach.stem else DATA / f"{name}.mp3"
+        return model.transcribe(path, estimates=False)
+
+    return once
 
 
 def sorted_events(events: Events) -> Events:
@@ -51,9 +64,9 @@ def events_of(transcription: Transcription) -> Events:
 
 @pytest.mark.parametrize(("name", "pedals"), [("bach_piano", 13), ("piano_joplin", 21), ("piano_mozart545", 0)])
 def test_notes_and_pedals_are_those_of_the_published_package(
-    model: Model, bach: Path, name: str, pedals: int
+    transcribe: Transcribe, name: str, pedals: int
 ) -> None:
-    ours, theirs = events_of(model.transcribe(recording(name, bach))), reference(name)
+    ours, theirs = events_of(transcribe(name)), reference(name)
 
     assert [event[2] for event in ours] == [event[2] for event in theirs]
     times = np.array([event[:2] for event in ours]) - np.array([event[:2] for event in theirs])
@@ -63,9 +76,9 @@ def test_notes_and_pedals_are_those_of_the_published_package(
     assert sum(event[2] < 0 for event in theirs) == pedals
 
 
-def test_pedals_are_in_notes_json_and_shards_give_identical_bytes(model: Model) -> None:
+def test_pedals_are_in_notes_json_and_shards_give_identical_bytes(model: Model, transcribe: Transcribe) -> None:
     path = DATA / "piano_joplin.mp3"
-    whole = model.transcribe(path, estimates=False)  # what the network gives, alone
+    whole = transcribe("piano_joplin")
     pedals = json.loads(whole.to_json())["pedals"]
     assert len(pedals) == len(whole.pedals) > 3
     assert pedals[0] == {
@@ -88,9 +101,9 @@ def test_pedals_are_in_notes_json_and_shards_give_identical_bytes(model: Model) 
     assert list(output.pedals) == list(whole.pedals)
 
 
-def test_notes_last_as_long_as_the_pedal_on_request(model: Model) -> None:
-    plain = model.transcribe(DATA / "piano_joplin.mp3")
-    extended = model.transcribe(DATA / "piano_joplin.mp3", extend_to_pedal=True)
+def test_notes_last_as_long_as_the_pedal_on_request(model: Model, transcribe: Transcribe) -> None:
+    plain = transcribe("piano_joplin")
+    extended = model.transcribe(DATA / "piano_joplin.mp3", estimates=False, extend_to_pedal=True)
     assert [(n.onset, n.pitch, n.velocity) for n in extended.notes] == [
         (n.onset, n.pitch, n.velocity) for n in plain.notes
     ]

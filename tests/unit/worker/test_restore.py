@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import sqlite3
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import func, insert, select
 
@@ -22,6 +22,7 @@ from shared.locks import DatabaseLock
 from shared.storage import LocalStorage, make_storage, upload_prefix
 from shared.tables import Job, Watch
 from shared.watches import MARGIN, Watcher, list_watches, trust_all, was_watched
+from tests import backups, servers
 from worker.sweeper import Sweeper
 
 HOUR = timedelta(hours=1)
@@ -60,46 +61,68 @@ def watch(sessions: Sessions, since: datetime, until: datetime) -> None:
         session.execute(insert(Watch).values(id=uuid4(), since=since, until=until))
 
 
-def test_backup_taken_under_load_and_restored_over_todays_storage_loses_no_file(
-    settings: Settings, sessions: Sessions, storage: LocalStorage, tmp_path: Path
-) -> None:
-    sweep(settings, sessions, storage)
-    enough, ending = threading.Event(), threading.Event()
-    accepted: list[UUID] = []
+@contextmanager
+def empty_database(url: str, folder: Path) -> Iterator[str]:
+    """Make another database of the same kind; yield its URL."""
+    if url.startswith("sqlite"):
+        yield f"sqlite:///{folder / 'elsewhere.sqlite3'}"
+        return
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS elsewhere WITH (FORCE)")
+        connection.execute("CREATE DATABASE elsewhere")
+        yield url.rsplit("/", 1)[0] + "/elsewhere"
+        connection.execute("DROP DATABASE elsewhere WITH (FORCE)")
 
-    def load() -> None:
+
+@contextmanager
+def load(sessions: Sessions, storage: LocalStorage) -> Iterator[list[UUID]]:
+    """Submit jobs from three clients during the block; yield the list of what was accepted."""
+    accepted: list[UUID] = []
+    ending = threading.Event()
+
+    def keep_submitting() -> None:
         while not ending.is_set():
             accepted.append(submit(sessions, storage))
-            if len(accepted) >= 30:
-                enough.set()
 
-    clients = [threading.Thread(target=load) for _ in range(3)]
+    clients = [threading.Thread(target=keep_submitting) for _ in range(3)]
     for client in clients:
         client.start()
-    assert enough.wait(60)
-    backup = tmp_path / "backup.sqlite3"
-    with closing(sqlite3.connect(tmp_path / "mt3.sqlite3")) as source, closing(sqlite3.connect(backup)) as target:
-        source.backup(target)
-    count = len(accepted)
-    while len(accepted) < count + 10:
-        ending.wait(0.01)
-    ending.set()
-    for client in clients:
-        client.join()
+    try:
+        yield accepted
+    finally:
+        ending.set()
+        for client in clients:
+            client.join()
 
-    restored = make_sessions(make_engine(settings.model_copy(update={"database_url": f"sqlite:///{backup}"})))
-    with restored() as session:
-        known = session.scalar(select(func.count()).select_from(Job)) or 0
-    assert 30 <= known < len(accepted), "the backup is older than the storage"
-    sweep(settings, restored, storage)
-    assert uploads(storage) == {str(job_id) for job_id in accepted}
-    sweep(settings, sessions, storage)  # the newer database turns up again
-    assert uploads(storage) == {str(job_id) for job_id in accepted}
 
-    with restored.begin() as session:
-        trust_all(session)  # the operator gives the lost jobs up
-    sweep(settings, restored, storage)
-    assert len(uploads(storage)) == known
+def test_backup_taken_under_load_and_restored_over_todays_storage_loses_no_file(
+    settings: Settings, any_sessions: Sessions, storage: LocalStorage, tmp_path: Path
+) -> None:
+    sweep(settings, any_sessions, storage)
+    bound = any_sessions.kw["bind"].url
+    url = bound.set(drivername=bound.get_backend_name()).render_as_string(hide_password=False)
+    with load(any_sessions, storage) as accepted:
+        servers.wait_until(lambda: len(accepted) >= 30, seconds=60)
+        backups.dump(url, tmp_path / "backup")
+        count = len(accepted)
+        servers.wait_until(lambda: len(accepted) >= count + 10, seconds=60)
+    with empty_database(url, tmp_path) as elsewhere:
+        backups.restore(tmp_path / "backup", elsewhere)
+        engine = make_engine(settings.model_copy(update={"database_url": elsewhere}))
+        restored = make_sessions(engine)
+        with restored() as session:
+            known = session.scalar(select(func.count()).select_from(Job)) or 0
+        assert 30 <= known < len(accepted), "the backup is older than the storage"
+        sweep(settings, restored, storage)
+        assert uploads(storage) == {str(job_id) for job_id in accepted}
+        sweep(settings, any_sessions, storage)  # the newer database turns up again
+        assert uploads(storage) == {str(job_id) for job_id in accepted}
+
+        with restored.begin() as session:
+            trust_all(session)  # the operator gives the lost jobs up
+        sweep(settings, restored, storage)
+        assert len(uploads(storage)) == known
+        engine.dispose()
 
 
 def test_new_database_over_an_old_storage_removes_nothing(

@@ -174,6 +174,7 @@ def test_a_sound_font_that_is_not_there_or_is_none_is_named(
     ("package", "use", "command"),
     [
         ("pandas", lambda t: t.to_dataframe(), "pip install pandas"),
+        ("matplotlib", lambda t: t.plot(), "pip install matplotlib"),
         ("tinysoundfont", lambda t: t.to_audio(), "pip install --no-deps tinysoundfont"),
     ],
 )
