@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from mt3_infer.errors import InvalidOptionError
 
@@ -15,6 +16,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+
+LONGEST_VALUE = 40
+"""Characters of a wrong value in a message."""
 
 Checked = TypeVar("Checked", bound=Options)
 
@@ -37,4 +41,16 @@ def check_options(kind: type[Checked], options: Mapping[str, Any], *, taker: str
             raise InvalidOptionError(f"{taker} takes no option {name!r}; it takes: {known}.") from error
         if not name:  # options that exclude each other
             raise InvalidOptionError(f"{taker}: {first['msg'].removeprefix('Value error, ')}.") from error
-        raise InvalidOptionError(f"Option {name} of {taker}: {first['msg']}.") from error
+        raise InvalidOptionError(f"Option {name} of {taker}: {_problem(first, kind)}") from error
+
+
+def _problem(error: ErrorDetails, kind: type[Options]) -> str:
+    """Return a sentence about a wrong value; a pattern is explained by the field's description."""
+    message = error["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+    if " should " not in message:  # a message of our own
+        return f"{message}."
+    value = repr(error["input"])
+    value = value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}…"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{value} does not fit. {kind.model_fields[str(error['loc'][0])].description}"
+    return f"{message}, not {value}."

@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     slow_client_seconds: Annotated[float, Field(ge=1, le=60)] = 25
     max_streams: Annotated[int, Field(ge=0)] = 200
     max_stored_bytes: Annotated[int, Field(gt=0)] | None = None
+    stream_seconds: Annotated[float, Field(gt=0, le=3600)] = 300
     max_audio_seconds: Seconds = 3 * 3600 + 600
     probe_seconds: Annotated[float, Field(ge=1)] = 3
     probe_memory_bytes: Annotated[int, Field(ge=64 * 1024**2)] = 512 * 1024**2

@@ -112,7 +112,8 @@ class AsgiApp:
         self._waits = Waits(self._read_ended)
         services: Services = flask_app.extensions[EXTENSION]
         self._services = services
-        self._streams = Streams(self._read_news, limit=services.settings.max_streams, patience=patience)
+        limit, seconds = services.settings.max_streams, services.settings.stream_seconds
+        self._streams = Streams(self._read_news, limit=limit, patience=patience, seconds=seconds)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handle one request or the server's lifespan."""

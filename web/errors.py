@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -124,7 +125,9 @@ def register_error_handlers(app: APIFlask) -> None:
             for location in (error.detail or {}).values()
             for name, messages in (location.items() if isinstance(location, dict) else ())
         }
-        detail = "; ".join(f"{name}: {', '.join(map(str, messages))}" for name, messages in fields.items())
+        # `status.0` is the first of several values of the parameter `status`.
+        named = [(re.sub(r"\.\d+", "", name), ", ".join(map(str, found))) for name, found in fields.items()]
+        detail = "; ".join(dict.fromkeys(f"{name}: {text}" for name, text in named))
         return problem(422, "invalid_request", detail or "The request is invalid. See /docs.", errors=fields)
 
     @app.errorhandler(HTTPException)

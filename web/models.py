@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from apiflask import APIBlueprint
+from flask import Response
 from sqlalchemy import select
 
 from mt3_infer.models import MODELS
 from shared.default_model import AUTO, PREFERENCE
 from shared.tables import ModelReport
+from web.errors import LicenseNotAdmitted, UnknownModel, problem
 from web.schemas import ModelList, ModelView
 from web.services import Services, services
 from web.uploads import admitted_models, find_model, resolve_model
@@ -31,10 +33,13 @@ def index() -> dict[str, Any]:
 
 @blueprint.get("/<name>")
 @blueprint.output(ModelView)
-@blueprint.doc(summary="Get a model by name or alias", responses=[422])
-def show(name: str) -> dict[str, Any]:
+@blueprint.doc(summary="Get a model by name or alias", responses=[404])
+def show(name: str) -> dict[str, Any] | Response:
     """Return one model."""
-    name = resolve_model(services(), name)
+    try:
+        name = resolve_model(services(), name)
+    except (UnknownModel, LicenseNotAdmitted) as error:
+        return problem(404, error.code, str(error))
     return next(view for view in _views(services()) if view.name == name).model_dump(mode="json")
 
 

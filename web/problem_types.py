@@ -84,11 +84,11 @@ _ROWS: list[tuple[str, tuple[int, ...], str, str]] = [
     ("invalid_request", (422,), "Invalid request", "Correct the field or parameter that `detail` names."),
     ("invalid_cursor", (422,), "Invalid cursor", "Begin with the first page, without a cursor."),
     ("idempotency_conflict", (422,), "Key used for another request", "Use a new `Idempotency-Key`."),
-    ("unknown_model", (422,), "Unknown model", "Choose one of `GET /v1/models`."),
+    ("unknown_model", (404, 422), "Unknown model", "Choose one of `GET /v1/models`."),
     ("unknown_format", (422,), "Unknown export format", "Choose one of the formats that `detail` names."),
     (
         "license_not_admitted",
-        (422,),
+        (404, 422),
         "License not admitted",
         "Choose a model whose license allows commercial use.",
     ),

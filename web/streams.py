@@ -26,7 +26,6 @@ log = get_logger(__name__)
 ENVIRON = "mt3.watch"  # where a view leaves its `Watch`
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0  # proxies cut connections that are silent for longer
-STREAM_SECONDS = 300.0  # then the client connects again, perhaps to another process
 CHECKED_EVERY = 10  # polls: how often it is checked that the key of a stream is still valid
 STREAMS_AT_ONCE = 16  # that are served before other requests
 EVENTS_AT_ONCE = 4  # of notes, to one stream, before it has taken them
@@ -130,12 +129,14 @@ class Streams:
         read: returns the news of jobs after a number each; those that are gone are left out.
         limit: streams at a time.
         patience: seconds for a client to take an event.
+        seconds: until a client has to connect again, perhaps to another process.
     """
 
-    def __init__(self, read: Read, *, limit: int, patience: float) -> None:
+    def __init__(self, read: Read, *, limit: int, patience: float, seconds: float = 300.0) -> None:
         self._read = read
         self._limit = limit
         self._patience = patience
+        self._seconds = seconds
         self._streams: set[Stream] = set()
         self._poller: asyncio.Task[None] | None = None
         self._joined = asyncio.Event()
@@ -161,7 +162,7 @@ class Streams:
         try:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._write(send, f"retry: {RETRY_MILLISECONDS}\n\n")
-            await self._send_all(stream, send, time.monotonic() + STREAM_SECONDS)
+            await self._send_all(stream, send, time.monotonic() + self._seconds)
             if not gone.done():
                 async with asyncio.timeout(self._patience):
                     await send({"type": "http.response.body", "body": b""})

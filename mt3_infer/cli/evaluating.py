@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from checkpoints.errors import CheckpointError
-from mt3_infer.errors import MT3Error
+from mt3_infer.cli.errors import as_click_errors
 from mt3_infer.files import check_writable, write_whole
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ def evaluate_command(reference: Path, estimate: Path, as_json: bool) -> None:
     """
     from mt3_infer.evaluation import evaluate, read_music
 
-    with _as_click_errors():
+    with as_click_errors():
         result = evaluate(read_music(reference), read_music(estimate))
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
@@ -104,9 +102,12 @@ def compare_command(
     """
     from mt3_infer.evaluation.agreement import agreement
     from mt3_infer.evaluation.picture import draw_agreement
+    from mt3_infer.loading import get_model_spec
 
-    weights = _own_weights(checkpoints)
-    with _as_click_errors():
+    weights = _own_weights(checkpoints, models)
+    with as_click_errors(file):
+        for name in models:
+            get_model_spec(name)
         if picture is not None:
             _check_picture(picture, force)
         runs = [_transcribe(file, name, weights.get(name), device) for name in models]
@@ -122,13 +123,15 @@ def compare_command(
         click.echo(f"{picture}: both, only {models[0]}, only {models[1]}", err=True)
 
 
-def _own_weights(checkpoints: tuple[str, ...]) -> dict[str, Path]:
-    """Return the paths given as MODEL=PATH."""
+def _own_weights(checkpoints: tuple[str, ...], models: Sequence[str]) -> dict[str, Path]:
+    """Return the paths given as MODEL=PATH, by model."""
     found = {}
     for each in checkpoints:
         name, equals, path = each.partition("=")
         if not equals or not path:
             raise click.UsageError(f"--checkpoint takes MODEL=PATH, not {each!r}.")
+        if name not in models:
+            raise click.UsageError(f"--checkpoint names {name!r}; the models are {' and '.join(models)}.")
         found[name] = Path(path)
     return found
 
@@ -163,15 +166,3 @@ def _comparison(models: tuple[str, str], runs: list[tuple[Transcription, float]]
     return "\n".join(
         [*_columns(rows), "", f"agreement: F1 {shared.score.f1:.3f}, {len(shared.both)} notes in both"]
     )
-
-
-@contextmanager
-def _as_click_errors() -> Iterator[None]:
-    """Turn the library's errors into messages of the command line."""
-    try:
-        yield
-    except (MT3Error, CheckpointError) as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        raise click.ClickException(f"{place}{error.strerror or error}.") from error

@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from checkpoints.errors import CheckpointError
+from mt3_infer.cli.errors import as_click_errors
 from mt3_infer.cli.options import given, with_options
-from mt3_infer.errors import MT3Error
-from mt3_infer.exports import ENDINGS, FORMATS, ExportFormat, export, format_of, get_format
+from mt3_infer.exports import ENDINGS, FORMATS, export, format_of, get_format
 from mt3_infer.transcription import Transcription
 
 NAMES: dict[str, tuple[str, dict[str, str]]] = {name: (name, {}) for name in FORMATS}
@@ -48,24 +47,41 @@ def export_command(
     """
     if name is None and output is None:
         raise click.UsageError("Pass --format, or -o with a name that ends as the files of a format do.")
-    try:
+    with as_click_errors(audio):
         chosen, implied = NAMES[name] if name is not None else format_of(output or Path())
-        ending = _ending(get_format(chosen), implied | given(options))
-        if name is None and ENDINGS.get(f".{ending}") != (chosen, implied):
-            raise click.UsageError(f"These options make a .{ending} file: name it so, and pass --format {chosen}.")
-        target = output or notes.with_name(f"{notes.stem}.{ending}")
+        row, options = get_format(chosen), implied | given(options)
+        file_name = row.file_name(row.check_options(options))
+        if row.needs_recording and audio is None:
+            raise click.UsageError(f"{chosen} is made from the recording: pass it with --audio FILE.")
+        target = _beside(notes, file_name) if output is None else output
+        _check_name(target, chosen, file_name)
+        for source in (notes, audio):
+            if source is not None and target.exists() and target.samefile(source):
+                raise click.UsageError(f"{target} is the input itself: choose another output.")
         if target.exists() and not force:
             raise click.ClickException(f"{target} already exists: pass --force to replace it, or another -o.")
         transcription = Transcription.from_json(notes.read_bytes())
-        export(transcription, chosen, target, implied | given(options), audio=audio, sound_font=sound_font)
-    except (MT3Error, CheckpointError) as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        raise click.ClickException(f"{place}{error.strerror or error}.") from error
+        export(transcription, chosen, target, options, audio=audio, sound_font=sound_font)
     click.echo(target)
 
 
-def _ending(row: ExportFormat, options: dict[str, Any]) -> str:
-    """Return what the file's name ends in: opus for preview.opus."""
-    return row.file_name(row.check_options(options)).partition(".")[2]
+def _beside(notes: Path, file_name: str) -> Path:
+    """Return the default output: song.opus for preview.opus, but song.peaks.json, which is not song.json."""
+    target = notes.with_name(f"{notes.stem}.{_ending(file_name)}")
+    return notes.with_name(f"{notes.stem}.{file_name}") if target == notes else target
+
+
+def _check_name(target: Path, chosen: str, file_name: str) -> None:
+    """Raise an error if a file's name promises another format than the one that is written."""
+    ending = f".{_ending(file_name)}"
+    if target.name.lower().endswith(ending) or (target.exists() and not target.is_file()):
+        return
+    if ENDINGS.get(target.suffix.lower()) != ENDINGS.get(ending, ()):
+        raise click.UsageError(
+            f"{target} would hold a {ending} file: name it {target.stem}{ending}, and pass --format {chosen}."
+        )
+
+
+def _ending(file_name: str) -> str:
+    """Return what a file's name ends in: opus for preview.opus."""
+    return file_name.partition(".")[2]

@@ -34,7 +34,7 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 def _option(name: str, options: type[Options], takers: list[str]) -> Callable[[Any], Any]:
     field = options.model_fields[name]
     flag = name.replace("_", "-")
-    default = "" if field.default in ((), None) else f"; default: {field.default}"
+    default = "" if field.default in ((), None, "") else f"; default: {field.default}"
     annotation = _without_none(field.annotation)
     kind: Any = annotation if annotation in (bool, int, float) else str
     if get_origin(annotation) is Literal:

@@ -21,6 +21,7 @@ import click
 
 from checkpoints.cli import fetch_bar
 from checkpoints.errors import CheckpointError
+from mt3_infer.cli.errors import reason
 from mt3_infer.cli.options import given, with_options
 from mt3_infer.cli.paths import PIPE, SUFFIXES, Recording, find_recordings, format_of, pair_with_outputs
 from mt3_infer.cli.progress import BatchBar, echo_line
@@ -280,7 +281,7 @@ def _as_output_error(target: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         place = "standard output" if target is None else f"the output {target}"
-        raise OutputError(f"Cannot write {place}: {error.strerror or error}.", "unwritable_output") from error
+        raise OutputError(f"Cannot write {place}: {reason(error)}.", "unwritable_output") from error
 
 
 @contextmanager

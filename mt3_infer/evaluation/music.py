@@ -60,7 +60,10 @@ def read_music(path: str | PathLike[str]) -> Music:
     path = Path(path)
     content = path.read_bytes()
     if content.lstrip()[:1] == b"{":
-        return Music.of(Transcription.from_json(content.decode(errors="replace")))
+        try:
+            return Music.of(Transcription.from_json(content))
+        except InvalidOptionError as error:
+            raise InvalidOptionError(f"{path}: {error}") from error
     if content[:4] != b"MThd":
         raise InvalidOptionError(f"{path} is neither a MIDI file nor a notes.json of mt3-infer.")
     return _from_midi(path)

@@ -247,9 +247,8 @@ def format_of(path: Path) -> tuple[str, dict[str, str]]:
     try:
         return ENDINGS[path.suffix.lower()]
     except KeyError:
-        raise InvalidOptionError(
-            f"Cannot save as {path.suffix!r}: end the name in one of {', '.join(ENDINGS)}."
-        ) from None
+        problem = f"Cannot save as {path.suffix!r}" if path.suffix else f"{path.name!r} names no format"
+        raise InvalidOptionError(f"{problem}: end the name in one of {', '.join(ENDINGS)}.") from None
 
 
 def export(

@@ -190,7 +190,7 @@ class ModelSpec:
         given = {name: value for name, value in device_options.items() if value is not None}
         for name in given:
             if name not in self.device_options:
-                raise InvalidOptionError(f"{self.name} takes no option {name!r} when it is loaded.")
+                raise InvalidOptionError(f"{self.name} takes no option {name!r} when it is loaded: leave it out.")
         module, function = self.network.split(":")
         try:
             build = getattr(import_module(module), function)

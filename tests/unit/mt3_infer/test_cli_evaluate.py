@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mt3_infer.cli import main
-from mt3_infer.errors import UnknownModelError
+from mt3_infer.errors import AudioError, UnknownModelError
 from tests.fakes import THREE_NOTES, transcription
 
 LATE = [replace(THREE_NOTES[0], onset=0.2), *THREE_NOTES[1:]]
@@ -24,13 +24,16 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """Two fake models: `exact` finds the three notes, `late` finds one of them too late."""
     calls: list[tuple[str, Any]] = []
 
-    def load(name: str, *, checkpoint_path: Path | None = None, device: str = "auto") -> SimpleNamespace:
+    def check(name: str) -> None:
         if name not in ("exact", "late"):
             raise UnknownModelError(f"There is no model {name!r}.")
+
+    def load(name: str, *, checkpoint_path: Path | None = None, device: str = "auto") -> SimpleNamespace:
         calls.append((name, checkpoint_path))
         return SimpleNamespace(transcribe=lambda file: transcription(THREE_NOTES if name == "exact" else LATE))
 
     monkeypatch.setattr("mt3_infer.loading.load_model", load)
+    monkeypatch.setattr("mt3_infer.loading.get_model_spec", check)
     return calls
 
 
@@ -118,3 +121,35 @@ def test_compare_of_an_unknown_model_is_one_sentence(song: Path) -> None:
     result = run("compare", song, "-m", "exact", "nonsense")
     assert result.exit_code == 1
     assert result.stderr.strip() == "Error: There is no model 'nonsense'."
+
+
+def test_compare_refuses_an_unknown_model_or_checkpoint_before_any_work(
+    song: Path, loads: list[tuple[str, Any]]
+) -> None:
+    unknown = run("compare", song, "-m", "exact", "nothing")
+    assert "There is no model 'nothing'" in unknown.output
+    stray = run("compare", song, "-m", "exact", "late", "--checkpoint", "other=x")
+    assert "--checkpoint names 'other'; the models are exact and late." in stray.output
+    assert loads == []
+
+
+def test_messages_name_the_file_that_is_at_fault_and_the_folder_that_is_missing(
+    song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcription().save(tmp_path / "a.mid")
+    (tmp_path / "b.json").write_text("{}")
+    assert (
+        f"{tmp_path / 'b.json'}: This is not a notes.json"
+        in run("evaluate", tmp_path / "a.mid", tmp_path / "b.json").output
+    )
+    picture = run("compare", song, "-m", "exact", "late", "--picture", tmp_path / "no" / "x.svg")
+    assert f"The folder {tmp_path / 'no'} does not exist: create it first." in picture.output
+
+    def refuse(name: str, **options: object) -> SimpleNamespace:
+        def transcribe(file: Path) -> None:
+            raise AudioError("Unsupported or corrupt audio file.")
+
+        return SimpleNamespace(transcribe=transcribe)
+
+    monkeypatch.setattr("mt3_infer.loading.load_model", refuse)
+    assert f"Error: {song}: Unsupported" in run("compare", song, "-m", "exact", "late").output

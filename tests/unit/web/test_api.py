@@ -484,6 +484,13 @@ def test_invalid_list_query_is_rejected(client: FlaskClient, query: str, code: s
     assert_problem(client.get(f"/v1/transcriptions?{query}"), 422, code)
 
 
+def test_wrong_value_of_several_is_named_by_its_parameter(client: FlaskClient) -> None:
+    answer = client.get("/v1/transcriptions?status=failed,done,gone")
+    assert_problem(answer, 422, "invalid_request", "status: Input should be 'queued', 'processing', 'succeeded'")
+    assert answer.json["detail"].count("status: ") == 1
+    assert set(answer.json["errors"]) == {"status.1", "status.2"}
+
+
 def test_cancel_retry_and_delete(client: FlaskClient, queue: InMemoryQueue, settings: Settings) -> None:
     address = f"/v1/transcriptions/{accepted(client)['id']}"
     assert_problem(client.post(f"{address}/retry"), 409, "state_conflict", "This one is queued")
@@ -590,7 +597,7 @@ def test_models_include_what_workers_report(client: FlaskClient, sessions: Sessi
     assert (model["name"], model["installed"], model["realtime_factor"]) == ("basic_pitch", True, 48.1)
     assert model["variant_of"] is None
     assert client.get("/v1/models/yourmt3_plus").json["variant_of"] == "yourmt3"
-    assert_problem(client.get("/v1/models/nonesuch"), 422, "unknown_model")
+    assert_problem(client.get("/v1/models/nonesuch"), 404, "unknown_model")
 
 
 def test_auto_is_mt3_as_soon_as_its_weights_are_installed(client: FlaskClient, sessions: Sessions) -> None:

@@ -158,5 +158,5 @@ def test_options_that_make_another_kind_of_file_than_it_is_named_are_refused(
         main, ["export", str(tmp_path / "song.json"), "-o", str(tmp_path / output), *options]
     )
     assert done.exit_code == 2
-    assert f"These options make a {ending} file" in done.output
+    assert f"would hold a {ending} file: name it" in done.output
     assert not (tmp_path / output).exists()

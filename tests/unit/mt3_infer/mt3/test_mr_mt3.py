@@ -356,7 +356,7 @@ def test_training_setups_can_be_given_when_it_is_loaded(tmp_path):
         ({"memory_rows": 1025}, "memory_rows is 1025, but must be a number from 0 to 1024."),
         ({"memory_rows": True}, "memory_rows is True, but must be a number from 0 to 1024."),
         ({"min_max": "yes"}, "min_max is 'yes', but must be True or False."),
-        ({"depth": 2}, "mr_mt3 takes no option 'depth' when it is loaded."),
+        ({"depth": 2}, "mr_mt3 takes no option 'depth' when it is loaded: leave it out."),
     ],
 )
 def test_training_setups_that_do_not_exist_are_refused(tmp_path, given, message):
@@ -370,7 +370,7 @@ def test_mt3_has_no_memory_to_be_told_of(tmp_path):
     path = write(tmp_path / "mt3.pth", published(memory=False))
     with pytest.raises(InvalidOptionError) as caught:
         load_model("mt3_pytorch", checkpoint_path=path, memory_rows=8)
-    assert str(caught.value) == "mt3_pytorch takes no option 'memory_rows' when it is loaded."
+    assert str(caught.value) == "mt3_pytorch takes no option 'memory_rows' when it is loaded: leave it out."
 
 
 @pytest.mark.parametrize(

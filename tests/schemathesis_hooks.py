@@ -1,0 +1,16 @@
+"""What schemathesis does before each request of tests/integration/test_api_contract.py."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import schemathesis
+
+
+@schemathesis.hook
+def before_call(_context: Any, case: Any, _arguments: Any) -> None:
+    """Make each idempotency key a new one: the same key with another request is rightly refused."""
+    for name in list(case.headers or ()):
+        if name.lower() == "idempotency-key":
+            case.headers[name] = uuid4().hex
