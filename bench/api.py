@@ -1,7 +1,9 @@
 """Submissions and polls a second beside a bare Flask and Celery application, and the cost of a job's bookkeeping.
 
-Both sides are served by Granian with two processes, on the same PostgreSQL and Redis, with files in a folder. They
-take turns: a round of each, several times; medians count. No worker runs: it measures what clients wait for.
+Both sides are served by Granian with two processes, on the same PostgreSQL (which syncs its commits) and Redis,
+with files in a folder. Rounds of both alternate, after a warm-up; medians count. A ratio is the median of the
+ratios of two rounds in succession, so that other load on the machine meets both. The CPU time of the web
+processes for each request is the steadier figure. No worker runs: it measures what clients wait for.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import click
+import psutil
 from bare_app import BareJob
 from bare_app import make_sessions as make_bare_sessions
 
@@ -38,22 +43,46 @@ BODY = (
 HEADERS = {"Content-Type": "multipart/form-data; boundary=edge"}
 
 
+@dataclass(frozen=True)
+class Side:
+    """One of the two services that are compared, as it runs."""
+
+    name: str
+    port: int
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of its web processes so far."""
+        times = [process.cpu_times() for process in (self.process, *self.process.children(recursive=True))]
+        return sum(each.user + each.system for each in times)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Requests of one kind to one side for some seconds: how many a second, and CPU milliseconds of each."""
+
+    rate: float
+    cpu_ms: float
+
+
 @contextmanager
-def serving(command: list[str], port: int, log: Path, environment: dict[str, str]) -> Iterator[int]:
-    """Run a web server and yield its port."""
-    with servers.running([*command, "--port", str(port)], environment=environment, log=log):
-        servers.wait_until(lambda: servers.accepts(port), seconds=60, what=f"the server of {log.stem}")
+def serving(name: str, command: list[str], log: Path, environment: dict[str, str]) -> Iterator[Side]:
+    """Run a web server and yield it once it answers."""
+    port = servers.free_port()
+    with servers.running([*command, "--port", str(port)], environment=environment, log=log) as process:
+        servers.wait_until(lambda: servers.accepts(port), seconds=60, what=f"the server of {name}")
         time.sleep(3)  # its other process
-        yield port
+        yield Side(name, port, psutil.Process(process.pid))
 
 
-def requests_a_second(port: int, seconds: float, ask: Callable[[http.client.HTTPConnection], None]) -> float:
-    """Return how many requests a second are answered to clients that ask all the time."""
+def measure(side: Side, seconds: float, ask: Callable[[http.client.HTTPConnection], object]) -> Round:
+    """Let clients ask all the time, each on a connection that it keeps."""
     counts = [0] * CONNECTIONS
+    used = side.cpu_seconds()
     end = time.monotonic() + seconds
 
     def run(number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", side.port, timeout=60)
         while time.monotonic() < end:
             ask(connection)
             counts[number] += 1
@@ -65,7 +94,8 @@ def requests_a_second(port: int, seconds: float, ask: Callable[[http.client.HTTP
         client.start()
     for client in clients:
         client.join()
-    return sum(counts) / (time.monotonic() - began)
+    rate = sum(counts) / (time.monotonic() - began)
+    return Round(rate, (side.cpu_seconds() - used) / sum(counts) * 1000)
 
 
 def submit(connection: http.client.HTTPConnection) -> str:
@@ -112,19 +142,16 @@ def bare_bookkeeping(url: str, count: int) -> float:
     return (time.perf_counter() - began) / count * 1000
 
 
-@click.command()
-@click.option("--rounds", default=5, show_default=True, help="Rounds of each side.")
-@click.option("--seconds", default=6.0, show_default=True, help="Length of a round.")
-def main(rounds: int, seconds: float) -> None:
-    """Measure both sides in turns, and print medians and their ratio."""
-    with ExitStack() as running, tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        url = running.enter_context(servers.postgres_server(folder))
+@contextmanager
+def both_sides(folder: Path) -> Iterator[tuple[list[Side], str]]:
+    """Run the service and the bare application on the same servers; yield them and the database's URL."""
+    with ExitStack() as running:
+        url = running.enter_context(servers.postgres_server(folder, is_durable=True))
         redis = running.enter_context(servers.redis_server())
         (folder / "bare").mkdir()
         settings = {"MT3_DATABASE_URL": url, "MT3_REDIS_URL": redis, "MT3_STORAGE_URL": (folder / "ours").as_uri()}
         settings |= {"MT3_DEFAULT_MODEL": "basic_pitch", "WEB_CONCURRENCY": "2"}
+        settings["MT3_LOG_FORMAT"] = "json"  # as in every deployment but that of one machine
         bare = {"BARE_DATABASE_URL": url, "BARE_REDIS_URL": redis, "BARE_FOLDER": str(folder / "bare")}
         bare |= {"PYTHONPATH": str(Path(__file__).parent)}
         upgrade(Settings(database_url=url))
@@ -138,30 +165,47 @@ def main(rounds: int, seconds: float) -> None:
             "--blocking-threads",
             "8",
         ]
-        sides = {
-            "MT3-Infer Service": ([sys.executable, "-m", "web"], settings),
-            "bare Flask and Celery": ([*granian, "bare_app:app"], bare),
-        }
-        ports = {
-            side: running.enter_context(
-                serving(command, servers.free_port(), folder / f"{number}.log", environment)
-            )
-            for number, (side, (command, environment)) in enumerate(sides.items())
-        }
-        found: dict[tuple[str, str], list[float]] = {}
-        for _ in range(rounds):
-            for side, port in ports.items():
-                job_id = submit(http.client.HTTPConnection("127.0.0.1", port))
-                for kind, ask in {"submissions": submit, "polls": lambda c, one=job_id: poll(c, one)}.items():
-                    found.setdefault((kind, side), []).append(requests_a_second(port, seconds, ask))
-        for kind in ("submissions", "polls"):
-            ours, theirs = (statistics.median(found[kind, side]) for side in sides)
-            click.echo(f"{kind} a second: {ours:,.0f} here, {theirs:,.0f} bare: ratio {ours / theirs:.2f}")
-        sessions = make_sessions(make_engine(Settings(database_url=url)))
-        costs = [(bookkeeping(sessions, 200), bare_bookkeeping(url, 200)) for _ in range(rounds)]
+        ours = serving("MT3-Infer Service", [sys.executable, "-m", "web"], folder / "ours.log", settings)
+        theirs = serving(
+            "bare application", [*granian, "--blocking-threads", "8", "bare_app:app"], folder / "bare.log", bare
+        )
+        yield [running.enter_context(ours), running.enter_context(theirs)], url
+
+
+def compare(sides: list[Side], kind: str, rounds: int, seconds: float) -> str:
+    """Run rounds of one kind of request on both sides in turns, and return a line about them."""
+    found: dict[str, list[Round]] = {side.name: [] for side in sides}
+    for number in range(rounds + 1):  # the first warms up
+        for side in sides if number % 2 else reversed(sides):
+            job_id = submit(http.client.HTTPConnection("127.0.0.1", side.port))
+            ask = submit if kind == "submissions" else partial(poll, job_id=job_id)
+            found[side.name].append(measure(side, seconds, ask))
+    ours, theirs = (found[side.name][1:] for side in sides)
+    ratio = statistics.median(here.rate / there.rate for here, there in zip(ours, theirs, strict=True))
+    rates = [statistics.median(each.rate for each in side) for side in (ours, theirs)]
+    cpu = [statistics.median(each.cpu_ms for each in side) for side in (ours, theirs)]
+    return (
+        f"{kind} a second: {rates[0]:,.0f} here, {rates[1]:,.0f} bare: ratio {ratio:.2f}; "
+        f"CPU of the web processes: {cpu[0]:.2f} ms here, {cpu[1]:.2f} ms bare"
+    )
+
+
+@click.command()
+@click.option("--rounds", default=10, show_default=True, help="Rounds of each side.")
+@click.option("--seconds", default=3.0, show_default=True, help="Length of a round.")
+def main(rounds: int, seconds: float) -> None:
+    """Measure both sides in turns, and print medians and their ratio."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with both_sides(folder) as (sides, url):
+            for kind in ("submissions", "polls"):
+                click.echo(compare(sides, kind, rounds, seconds))
+            sessions = make_sessions(make_engine(Settings(database_url=url)))
+            costs = [(bookkeeping(sessions, 100), bare_bookkeeping(url, 100)) for _ in range(rounds)]
         ours, theirs = (statistics.median(side) for side in zip(*costs, strict=True))
         click.echo(
-            f"bookkeeping of one job: {ours:.1f} ms here, {theirs:.1f} ms bare (median of {rounds} times 200)"
+            f"bookkeeping of one job: {ours:.1f} ms here, {theirs:.1f} ms bare (median of {rounds} times 100)"
         )
 
 

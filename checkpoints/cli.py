@@ -117,8 +117,9 @@ COMMANDS: tuple[click.Command, ...] = (download, verify, remove, bundle, unbundl
 class Bar:
     """A progress bar on stderr, which appears with the first report; without a total, a running figure."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, *, show_eta: bool = True) -> None:
         self._label = label
+        self._show_eta = show_eta
         self._bar: Any = None
 
     def __enter__(self) -> Bar:
@@ -133,7 +134,13 @@ class Bar:
         if not sys.stderr.isatty():
             return
         if self._bar is None:
-            self._bar = click.progressbar(length=1000, label=self._label, file=sys.stderr, item_show_func=_shown)
+            self._bar = click.progressbar(
+                length=1000,
+                label=self._label,
+                show_eta=self._show_eta,
+                file=sys.stderr,
+                item_show_func=_shown,
+            )
             self._bar.__enter__()
         fraction = min(done / total, 1.0) if total else 0.0
         self._bar.update(round(fraction * 1000) - self._bar.pos, figure)

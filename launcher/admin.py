@@ -53,11 +53,11 @@ def stuck() -> None:
     """List items that do not move: where, since when and why."""
     with open_database() as session:
         found = _find_stuck(session)
+    lines = []
     for item in found:
         place = f" on {item.worker}" if item.worker else ""
-        click.echo(f"{item.job_id} {item.kind} {item.number}{place}, for {_age(item.since)}: {item.reason}")
-    if not found:
-        click.echo("Nothing is stuck.", err=True)
+        lines.append(f"{item.job_id} {item.kind} {item.number}{place}, for {_age(item.since)}: {item.reason}")
+    _echo_lines(lines, if_none="Nothing is stuck.")
 
 
 @admin.command()
@@ -65,11 +65,11 @@ def workers() -> None:
     """List the workers."""
     with open_database() as session:
         found = operations.list_workers(session)
+    lines = []
     for worker in found:
         drains = f", draining for {_age(worker.draining_since)}" if worker.draining_since else ""
-        click.echo(f"{worker.name}: {worker.in_hand} in hand, seen {_age(worker.seen_at)} ago{drains}")
-    if not found:
-        click.echo("No worker is registered.", err=True)
+        lines.append(f"{worker.name}: {worker.in_hand} in hand, seen {_age(worker.seen_at)} ago{drains}")
+    _echo_lines(lines, if_none="No worker is registered.")
 
 
 @admin.command()
@@ -173,6 +173,14 @@ def _wait_until_idle(names: Sequence[str]) -> None:
 def _in_hand(names: Sequence[str]) -> int:
     with open_database() as session:
         return sum(worker.in_hand for worker in operations.list_workers(session) if worker.name in names)
+
+
+def _echo_lines(lines: Sequence[str], *, if_none: str) -> None:
+    """Print lines; without any, a sentence on standard error, so that a pipe gets nothing."""
+    for line in lines:
+        click.echo(line)
+    if not lines:
+        click.echo(if_none, err=True)
 
 
 def _age(moment: datetime) -> str:

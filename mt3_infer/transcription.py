@@ -245,7 +245,7 @@ class Transcription:
         return np.concatenate(list(render(self.notes, sample_rate, font, self.pedals, length)))
 
     def to_pretty_midi(self) -> pretty_midi.PrettyMIDI:
-        """The MIDI file as a `pretty_midi` object, for further work in Python."""
+        """Return the MIDI file as a `pretty_midi.PrettyMIDI`, for further work in Python."""
         import pretty_midi
 
         return pretty_midi.PrettyMIDI(BytesIO(self.to_midi()))
@@ -307,5 +307,5 @@ def _grid_from(content: dict[str, Any]) -> BeatGrid:
 
 
 def rounded(event: Note | Pedal) -> dict[str, Any]:
-    """The event's fields, times to the microsecond: below a sample, and half as many bytes."""
+    """Return the event's fields, times to the microsecond: below a sample, and half as many bytes."""
     return asdict(event) | {"onset": round(event.onset, 6), "offset": round(event.offset, 6)}

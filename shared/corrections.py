@@ -14,25 +14,17 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from shared import garbage, work
-from shared.errors import JobNotFound, StateConflict
-from shared.exports import CORRECTIONS
-from shared.tables import Job, Status
+from shared.exports import CORRECTIONS, lock_succeeded
+from shared.tables import Job
 
 
 def lock_job(session: Session, owner: str, job_id: UUID) -> Job:
-    """Return a job that has succeeded, locked until the end of the transaction.
+    """Return a job that can be corrected, locked until the end of the transaction.
 
     Raises:
-        JobNotFound: there is no such job of this owner.
-        StateConflict: it has not succeeded.
+        JobNotFound, StateConflict: see `shared.exports.lock_succeeded`.
     """
-    locked = update(Job).where(Job.id == job_id, Job.owner == owner).values(owner=Job.owner).returning(Job)
-    job = session.scalar(locked, execution_options=work.UNSYNCHRONIZED)
-    if job is None:
-        raise JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
-    if job.status is not Status.SUCCEEDED:
-        raise StateConflict(f"Only a transcription that has succeeded can be corrected. This one is {job.status}.")
-    return job
+    return lock_succeeded(session, owner, job_id, deed="corrected")
 
 
 def replace_corrections(session: Session, owner: str, job_id: UUID, artifact: Mapping[str, Any] | None) -> None:

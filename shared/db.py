@@ -7,6 +7,8 @@ when another process wrote in between. The functions of `shared.jobs` follow tha
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,10 +19,11 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import DateTime, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
@@ -80,6 +83,8 @@ def _now_plus_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {seconds} || ' seconds') || '000')"
 
 
+PING_AFTER_SECONDS = 1.0  # without use; until then, a connection that the server has closed is noticed anyway
+USED_AT = "mt3_used_at"  # in the info of a connection of the pool
 STATEMENT_SECONDS = 8.0  # longer than any statement of the service should take, on any realistic table
 
 
@@ -105,7 +110,6 @@ def make_engine(settings: Settings, *, statement_seconds: float = STATEMENT_SECO
     }
     engine = create_engine(
         url,
-        pool_pre_ping=True,
         pool_size=20,  # near the number of threads of a web process; connections beyond it are not kept
         max_overflow=10,
         pool_timeout=5,
@@ -117,7 +121,34 @@ def make_engine(settings: Settings, *, statement_seconds: float = STATEMENT_SECO
         },
     )
     event.listen(engine, "do_connect", _connect_with_patience(statement_seconds + 2))
+    _replace_lost_connections(engine)
     return engine
+
+
+def _replace_lost_connections(engine: Engine) -> None:
+    """Replace connections of the pool that the server has closed; a ping before each use would be a round trip."""
+
+    def note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info[USED_AT] = time.monotonic()
+
+    def check(connection: psycopg.Connection[Any], record: ConnectionPoolEntry, _proxy: Any) -> None:
+        is_idle = time.monotonic() - record.info[USED_AT] > PING_AFTER_SECONDS
+        try:
+            if is_idle or _has_input(connection):
+                engine.dialect.do_ping(connection)  # type: ignore[arg-type]
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error  # the pool connects anew
+
+    event.listen(engine, "connect", note_use)
+    event.listen(engine, "checkin", note_use)
+    event.listen(engine, "checkout", check)
+
+
+def _has_input(connection: psycopg.Connection[Any]) -> bool:
+    """Return True if the server has sent something unasked, as when it closes the connection."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _connect_with_patience(seconds: float) -> Callable[..., psycopg.Connection[Any]]:

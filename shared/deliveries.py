@@ -23,6 +23,7 @@ from shared import work
 from shared.config import Settings
 from shared.db import Sessions, now_plus
 from shared.errors import JobNotFound
+from shared.fairness import claim_first
 from shared.jobs import get_job
 from shared.keys import PUBLIC
 from shared.kinds import WEBHOOK, Claim
@@ -61,14 +62,7 @@ def claim_next(
     )
     with sessions() as session:
         found = session.scalars(due.order_by(WorkItem.run_after).limit(CANDIDATES)).all()
-    for item_id in found:
-        with sessions.begin() as session:
-            claim = work.claim(
-                session, item_id, worker=worker, lease_seconds=lease_seconds, max_attempts=max_attempts
-            )
-        if claim is not None:
-            return claim
-    return None
+    return claim_first(sessions, found, worker=worker, lease_seconds=lease_seconds, max_attempts=max_attempts)
 
 
 def seconds_to_wait(session: Session, claim: Claim) -> float | None:

@@ -10,6 +10,8 @@ ServiceError
 ├── QuotaExceeded          quota_exceeded          the owner has as much queued or stored as it may
 ├── ShareNotFound          share_not_found         the share link is unknown, expired or revoked
 ├── StorageFull            storage_full            all owners together have as much stored as the service may
+├── RecordingRemoved       recording_removed       the recording was removed after its time in storage
+├── ObjectMissing          object_missing          storage answers, but has no such file
 └── Unavailable            unavailable             database, queue or storage is unavailable: try again
     ├── StorageUnavailable
     └── DatabaseUnavailable

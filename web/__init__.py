@@ -29,6 +29,7 @@ from web import (
     login,
     metrics,
     models,
+    page,
     reference,
     resumable,
     shares,
@@ -120,6 +121,7 @@ def create_app(
         health,
         metrics,
         reference,
+        page,
     ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(shares.shared_blueprint)
@@ -140,12 +142,6 @@ def _complete_spec(spec: dict[str, Any] | str) -> dict[str, Any] | str:
 
 
 def _add_pages(app: APIFlask) -> None:
-    @app.get("/")
-    @app.doc(hide=True)
-    @needs(None)
-    def page() -> Response:
-        return send_from_directory(str(app.static_folder), "index.html", max_age=0)
-
     @app.get("/docs/assets/<path:name>")
     @app.doc(hide=True)
     @needs(None)

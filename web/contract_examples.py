@@ -12,6 +12,7 @@ UPLOAD_ID = "01a22667-93aa-7b41-b3f4-5d1f0c2e9a77"
 CREATED, STARTED, FINISHED = "2026-05-04T09:00:00Z", "2026-05-04T09:00:02Z", "2026-05-04T09:00:31Z"
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 ADDRESS = f"/v1/transcriptions/{JOB_ID}"
+LINKS = {"self": ADDRESS, "artifacts": f"{ADDRESS}/artifacts", "events": f"{ADDRESS}/events"}
 
 ARTIFACT = {
     "name": "transcription.mid",
@@ -22,7 +23,7 @@ ARTIFACT = {
 }
 TRANSCRIPTION: dict[str, Any] = {
     "id": JOB_ID,
-    "links": {"self": ADDRESS, "cancel": f"{ADDRESS}/cancel", "retry": None},
+    "links": {**LINKS, "cancel": f"{ADDRESS}/cancel", "retry": None},
     "status": "queued",
     "phase": None,
     "progress": {
@@ -53,7 +54,7 @@ TRANSCRIPTION: dict[str, Any] = {
 }
 DONE = {
     **TRANSCRIPTION,
-    "links": {"self": ADDRESS, "cancel": None, "retry": None},
+    "links": {**LINKS, "cancel": None, "retry": None},
     "status": "succeeded",
     "progress": {
         **TRANSCRIPTION["progress"],

@@ -12,7 +12,7 @@ SENT = (
 )
 EXPOSED = (
     "Accept-Ranges, Content-Disposition, Content-Encoding, Content-Range, ETag, Link, Location, "
-    "Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate"
+    "Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-ID"
 )
 PREFLIGHT_SECONDS = 600
 

@@ -60,10 +60,10 @@ def compress(response: Response, asked: Request) -> Response:
     """Compress a response if the client accepts gzip and its body is long text."""
     if (
         response.status_code != 200
+        or (response.content_length or LEAST_BYTES) < LEAST_BYTES
         or asked.accept_encodings["gzip"] <= 0
         or not response.content_type.startswith(COMPRESSED_TYPES)
         or response.headers.get("Content-Encoding")
-        or (response.content_length or LEAST_BYTES) < LEAST_BYTES
     ):
         return response
     if response.is_streamed or response.direct_passthrough:

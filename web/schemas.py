@@ -20,6 +20,7 @@ from shared.kinds import Download
 from shared.logs import get_logger
 from shared.tables import Job, Phase, Status
 from web.access import current_access, job_address
+from web.job_links import LinksView, view_links
 from web.job_state import UNKNOWN, JobState
 from web.webhook_fields import WebhookFields
 
@@ -149,6 +150,12 @@ class ArtifactView(BaseModel):
     href: str
 
 
+class ArtifactList(BaseModel):
+    """All result files of a job."""
+
+    items: list[ArtifactView]
+
+
 class NewExport(BaseModel):
     """The body of `POST /v1/transcriptions/{id}/exports`."""
 
@@ -190,14 +197,6 @@ class ClientFields(BaseModel):
     options: dict[str, Any]
     filename: str | None
     metadata: Metadata
-
-
-class LinksView(BaseModel):
-    """List what can be done with a job now; null where its state forbids it."""
-
-    self: str
-    cancel: str | None
-    retry: str | None
 
 
 class TranscriptionView(BaseModel):
@@ -296,7 +295,13 @@ class Problem(BaseModel):
 
 
 def show_job(job: Job, **more: Any) -> dict[str, Any]:
-    """Return a job as JSON types, without the client's fields if they cannot be encoded."""
+    """Return a job as JSON types; see `encode_job`."""
+    body: dict[str, Any] = json.loads(encode_job(job, **more))
+    return body
+
+
+def encode_job(job: Job, **more: Any) -> str:
+    """Return a job as JSON, without the client's fields if they cannot be encoded."""
     try:
         return _to_json(view_job(job, **more))
     except Exception as error:
@@ -305,10 +310,11 @@ def show_job(job: Job, **more: Any) -> dict[str, Any]:
         return _to_json(view_job(job, **more).model_copy(update=bare))
 
 
-def _to_json(view: TranscriptionView) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(view.model_dump_json())
-    json.dumps(body, allow_nan=False)
-    return body
+def _to_json(view: TranscriptionView) -> str:
+    text = view.model_dump_json()
+    if "NaN" in text or "Infinity" in text:  # as a number, which is no JSON, or in a string
+        json.dumps(json.loads(text), allow_nan=False)
+    return text
 
 
 def _download(job: Job) -> DownloadView | None:
@@ -318,17 +324,6 @@ def _download(job: Job) -> DownloadView | None:
     left = max(0, at.bytes_total - at.bytes_done)
     eta = round(left / at.bytes_per_second, 1) if at.bytes_per_second else None
     return DownloadView(**job.download, eta_seconds=eta)
-
-
-def _links(job: Job) -> LinksView:
-    address = job_address(job.id)
-    if current_access().share:
-        return LinksView(self=address, cancel=None, retry=None)
-    return LinksView(
-        self=address,
-        cancel=f"{address}/cancel" if job.status in (Status.QUEUED, Status.PROCESSING) else None,
-        retry=f"{address}/retry" if job.status in (Status.FAILED, Status.CANCELED) else None,
-    )
 
 
 def _error(error: tuple[str, str] | None) -> ErrorView | None:
@@ -354,7 +349,7 @@ def view_job(job: Job, *, ttl: timedelta, state: JobState = UNKNOWN) -> Transcri
     shards = state.shards
     return TranscriptionView(
         id=str(job.id),
-        links=_links(job),
+        links=view_links(job),
         status=job.status,
         phase=job.phase,
         progress=view_progress(job, shards),

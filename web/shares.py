@@ -10,13 +10,14 @@ from typing import Any
 from uuid import UUID
 
 from apiflask import APIBlueprint
-from flask import Response, current_app, send_from_directory
+from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared import shares
 from shared.tables import Share
 from web import events, exports, transcriptions
 from web.access import SHARED, current_owner, needs
+from web.page import make_page
 from web.services import services
 
 SHARE_SECONDS = 30 * 86_400
@@ -109,7 +110,7 @@ def revoke(job_id: UUID, token: str) -> tuple[str, int]:
 @needs(None)
 def page(token: str) -> Response:
     """Return the page, which shows what is shared."""
-    response = send_from_directory(str(current_app.static_folder), "index.html", max_age=0)
+    response = make_page(shows_job=True)
     response.headers["Referrer-Policy"] = "no-referrer"  # the address is the secret
     response.headers["X-Robots-Tag"] = "noindex"
     return response
@@ -117,6 +118,7 @@ def page(token: str) -> Response:
 
 for _rule, _view_function in (
     ("", transcriptions.show),
+    ("/artifacts", transcriptions.artifacts),
     ("/artifacts/<name>", transcriptions.artifact),
     ("/audio", transcriptions.audio),
     ("/notes", events.notes),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 from typing import Any
@@ -24,6 +23,7 @@ from web.errors import InvalidRequest
 from web.filters import FilterQuery, ListQuery
 from web.job_state import read_state
 from web.schemas import (
+    ArtifactList,
     ArtifactQuery,
     Changes,
     CreateHeaders,
@@ -31,7 +31,9 @@ from web.schemas import (
     ShowHeaders,
     TranscriptionList,
     TranscriptionView,
+    encode_job,
     show_job,
+    view_artifact,
 )
 from web.services import services
 from web.sources import JsonTranscription, create_from_json, or_json
@@ -62,19 +64,18 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     responses=[404, 409, 410, 413, 503, 507],
 )
 @works_with(Workload.STORAGE)
-def create(
-    headers: CreateHeaders, form: NewTranscription | JsonTranscription
-) -> tuple[dict[str, Any], int, dict[str, str]]:
+def create(headers: CreateHeaders, form: NewTranscription | JsonTranscription) -> Response:
     """Create a job."""
     if isinstance(form, JsonTranscription):
         job = create_from_json(services(), form, idempotency_key=headers.idempotency_key)
     else:
         job = receive(services(), form, idempotency_key=headers.idempotency_key)
-    headers_out = {"Location": url_for(".show", job_id=job.id)}
+    response = _respond(job, 202)
+    response.headers["Location"] = url_for(".show", job_id=job.id)
     if job.finished_at is None:
-        headers_out["Retry-After"] = "1"
+        response.headers["Retry-After"] = "1"
         request.environ[AWAITED] = job.id
-    return _dump(job), 202, headers_out
+    return response
 
 
 @blueprint.get("")
@@ -112,12 +113,13 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
 )
 def show(job_id: UUID, headers: ShowHeaders) -> Response:
     """Return a job."""
-    body = _load(job_id)  # `web.bridge` calls this again once the job has ended, for a client that waits
-    text = json.dumps(body)
+    with reading(services().sessions) as session:
+        job = jobs.read_job(session, current_owner(), job_id)
+        text = _encode_in(session, job)
     response = Response(text, content_type="application/json")
     response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
     response.headers["Cache-Control"] = "no-cache"
-    if body["finished_at"] is None:
+    if job.finished_at is None:  # `web.bridge` calls this again once it has ended, for a client that waits
         response.headers["Retry-After"] = "1"
         request.environ[AWAITED] = job_id
     return response.make_conditional(request)  # type: ignore[return-value]
@@ -127,7 +129,7 @@ def show(job_id: UUID, headers: ShowHeaders) -> Response:
 @blueprint.input(Changes, arg_name="changes")
 @blueprint.output(TranscriptionView)
 @blueprint.doc(summary="Rename a transcription, or replace its metadata", responses=[400, 404])
-def change(job_id: UUID, changes: Changes) -> dict[str, Any]:
+def change(job_id: UUID, changes: Changes) -> Response:
     """Change what a client may change of a job."""
     name = None if changes.name is None else display_name(changes.name)
     metadata = changes.metadata
@@ -137,28 +139,28 @@ def change(job_id: UUID, changes: Changes) -> dict[str, Any]:
         check_metadata(metadata)
     with services().sessions.begin() as session:
         job = jobs.update_job(session, current_owner(), job_id, name=name, metadata=metadata)
-    return _dump(job)
+    return _respond(job)
 
 
 @blueprint.post("/<uuid:job_id>/cancel")
 @blueprint.output(TranscriptionView, status_code=202)
 @blueprint.doc(summary="Cancel a queued or running transcription", responses=[404, 409])
-def cancel(job_id: UUID) -> tuple[dict[str, Any], int]:
+def cancel(job_id: UUID) -> Response:
     """Cancel a job. Its worker stops within a second or two."""
     with services().sessions.begin() as session:
         job = jobs.cancel_job(session, current_owner(), job_id)
-    return _dump(job), 202
+    return _respond(job, 202)
 
 
 @blueprint.post("/<uuid:job_id>/retry")
 @blueprint.output(TranscriptionView, status_code=202)
 @blueprint.doc(summary="Retry a failed or canceled transcription", responses=[404, 409])
-def retry(job_id: UUID) -> tuple[dict[str, Any], int]:
+def retry(job_id: UUID) -> Response:
     """Queue a job again."""
     with services().sessions.begin() as session:
         job = jobs.retry_job(session, current_owner(), job_id, current_quotas())
     services().queue.notify()
-    return _dump(job), 202
+    return _respond(job, 202)
 
 
 @blueprint.delete("/<uuid:job_id>")
@@ -176,6 +178,17 @@ def remove(job_id: UUID) -> tuple[str, int]:
             log.warning("files_left_for_the_scheduler", prefix=prefix, error=str(error))
             break  # if storage hangs, so would each of the others
     return "", 204
+
+
+@blueprint.get("/<uuid:job_id>/artifacts")
+@blueprint.output(ArtifactList)
+@blueprint.doc(summary="List the files of a transcription", responses=[404])
+def artifacts(job_id: UUID) -> dict[str, Any]:
+    """Return the files of a job, as they are listed in the job."""
+    with reading(services().sessions) as session:
+        job = jobs.get_job(session, current_owner(), job_id)
+    view = ArtifactList(items=[view_artifact(job_id, artifact) for artifact in job.artifacts])
+    return view.model_dump(mode="json")
 
 
 @blueprint.get("/<uuid:job_id>/artifacts/<name>")
@@ -259,20 +272,14 @@ def download_name(job: Job, artifact: str) -> str:
     return f"{stem}{suffix}" if suffix == ".mid" else f"{stem}.{artifact}"
 
 
-def _load(job_id: UUID) -> dict[str, Any]:
-    with reading(services().sessions) as session:
-        job = jobs.get_job(session, current_owner(), job_id)
-        return _view_in(session, job)
-
-
-def _dump(job: Job) -> dict[str, Any]:
+def _respond(job: Job, status: int = 200) -> Response:
     with services().sessions() as session:
-        return _view_in(session, job)
+        return Response(_encode_in(session, job), status, content_type="application/json")
 
 
-def _view_in(session: Session, job: Job) -> dict[str, Any]:
+def _encode_in(session: Session, job: Job) -> str:
     progress = jobs.shards_progress(session, [job], datetime.now(UTC))
-    return show_job(job, ttl=_ttl(), state=read_state(services().line, session, job, progress.get(job.id)))
+    return encode_job(job, ttl=_ttl(), state=read_state(services().line, session, job, progress.get(job.id)))
 
 
 def _ttl() -> timedelta:

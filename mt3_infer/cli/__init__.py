@@ -56,7 +56,7 @@ def _announced() -> dict[str, metadata.EntryPoint]:
 
 
 def _load_command(point: metadata.EntryPoint) -> click.Command:
-    """The command behind an entry point; without its packages, one that names them."""
+    """Return the command behind an entry point; without its packages, one that names them."""
     try:
         command = point.load()
     except ImportError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import click
 
@@ -18,40 +19,83 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 MIDI = "transcription.mid"
+LONG_PATIENCE = 120.0  # seconds: what is large is worth waiting for
+NOTICED_SECONDS = 2.0  # a longer pause is reported
 
 
-def _with_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that name the service, and pass a client of it as the first argument."""
+class JobId(click.ParamType[str]):
+    """The id of a transcription."""
 
-    @click.option("--server", envvar="MT3_SERVER", default=DEFAULT_SERVER, show_default=True, metavar="URL")
+    name = "id"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the id."""
+        try:
+            return str(UUID(str(value)))
+        except ValueError:
+            self.fail(f"{value!r} is not the id of a transcription: `mt3-infer jobs list` shows them.", param, ctx)
+
+
+def _with_server(command: Callable[..., None], *, patience: float = 10.0) -> Callable[..., None]:
+    """Add the options that name the service, and pass a client of it as the first argument.
+
+    Args:
+        patience: seconds for which requests are repeated while the service is unavailable.
+    """
+
+    @click.option(
+        "--server",
+        envvar="MT3_SERVER",
+        default=DEFAULT_SERVER,
+        show_default=True,
+        metavar="URL",
+        help="Address of the service. [MT3_SERVER]",
+    )
     @click.option("--api-key", envvar="MT3_API_KEY", metavar="KEY", help="A key of the service. [MT3_API_KEY]")
     @wraps(command)
     def connected(server: str, api_key: str | None, **arguments: Any) -> None:
-        with _client(server, api_key) as client:
+        with _client(server, api_key, patience) as client:
             command(client, **arguments)
 
     return connected
 
 
+_with_patience = partial(_with_server, patience=LONG_PATIENCE)
+
+
 @contextmanager
-def _client(server: str, api_key: str | None) -> Iterator[Client]:
+def _client(server: str, api_key: str | None, patience: float) -> Iterator[Client]:
     """Yield a client whose errors end the command with one sentence."""
     try:
-        from mt3_infer.client import Client, ClientError
+        from mt3_infer.client import Client, ClientError, UnauthorizedError, UnreachableError
     except ImportError as error:
         raise click.ClickException(str(error)) from error
     if not server.startswith(("http://", "https://")):
         raise click.UsageError(f"--server must be an address such as {DEFAULT_SERVER}, not {server!r}.")
     try:
-        with Client(server, api_key=api_key) as client:
+        with Client(server, api_key=api_key, patience=patience, on_pause=_report_pause) as client:
             yield client
+    except UnauthorizedError as error:
+        reason = "refuses this key: it is wrong, expired or revoked" if api_key else "needs a key"
+        raise click.ClickException(
+            f"The service at {server} {reason}. Pass --api-key or set MT3_API_KEY; its operator makes keys with "
+            "`mt3-infer keys create`."
+        ) from error
+    except UnreachableError as error:
+        hint = " Start one with `mt3-infer serve`, or pass --server." if server == DEFAULT_SERVER else ""
+        raise click.ClickException(f"{error}{hint}") from error
     except (ClientError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 
+def _report_pause(error: Exception, seconds: float) -> None:
+    if seconds >= NOTICED_SECONDS:
+        click.echo(f"{error} Trying again in {seconds:.0f} s.", err=True)
+
+
 @click.command("submit")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@_with_server
+@_with_patience
 @click.option("-m", "--model", help="Name or alias. [default: that of the service]")
 @click.option("--wait", is_flag=True, help="Wait until all have ended.")
 @click.option(
@@ -126,7 +170,7 @@ def _targets(files: Sequence[Path], output: Path | None, *, force: bool) -> dict
 
 
 def _wait(client: Client, job: Job, name: str) -> Job:
-    with Bar("Transcribing") as bar:
+    with Bar("Transcribing", show_eta=False) as bar:  # the service estimates it better
 
         def report(at: Job) -> None:
             bar.show(at.progress.fraction or 0.0, 1.0, f"{name}: {_state(at)}")
@@ -168,13 +212,15 @@ def list_jobs(client: Client, status: str | None, model: str | None, limit: int,
     if as_json:
         _print_json(jobs)
         return
+    if not jobs:
+        click.echo("No transcriptions." if not filters else "No transcriptions fit.", err=True)
     for job in jobs:
         created = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         click.echo(f"{job.id}  {created}  {job.status:<10}  {job.model:<12}  {job.filename or '–'}")
 
 
 @jobs_group.command("show")
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", type=JobId())
 @_with_server
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def show_job(client: Client, job_id: str, as_json: bool) -> None:
@@ -190,38 +236,35 @@ def show_job(client: Client, job_id: str, as_json: bool) -> None:
         click.echo(f"  {artifact.name}  {human_size(artifact.size)}")
 
 
-@jobs_group.command("cancel")
-@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
-@_with_server
-def cancel_jobs(client: Client, job_ids: Sequence[str]) -> None:
-    """Cancel transcriptions that wait or run."""
-    for job_id in job_ids:
-        click.echo(f"{job_id}: {client.cancel(job_id).status}")
+def _add_command(name: str, description: str, change: Callable[[Client, str], str]) -> None:
+    """Add a command that changes each job which is named, and prints what it is afterwards."""
+
+    @jobs_group.command(name, help=description)
+    @click.argument("job_ids", nargs=-1, required=True, metavar="ID...", type=JobId())
+    @_with_server
+    def command(client: Client, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            click.echo(f"{job_id}: {change(client, job_id)}")
 
 
-@jobs_group.command("retry")
-@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
-@_with_server
-def retry_jobs(client: Client, job_ids: Sequence[str]) -> None:
-    """Queue transcriptions again that failed or were canceled."""
-    for job_id in job_ids:
-        click.echo(f"{job_id}: {client.retry(job_id).status}")
+def _delete(client: Client, job_id: str) -> str:
+    client.delete(job_id)
+    return "deleted"
 
 
-@jobs_group.command("delete")
-@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
-@_with_server
-def delete_jobs(client: Client, job_ids: Sequence[str]) -> None:
-    """Delete transcriptions with all their files."""
-    for job_id in job_ids:
-        client.delete(job_id)
-        click.echo(f"{job_id}: deleted")
+_add_command("cancel", "Cancel transcriptions that wait or run.", lambda client, job: client.cancel(job).status)
+_add_command(
+    "retry",
+    "Queue transcriptions again that failed or were canceled.",
+    lambda client, job: client.retry(job).status,
+)
+_add_command("delete", "Delete transcriptions with all their files.", _delete)
 
 
 @jobs_group.command("download")
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", type=JobId())
 @click.argument("names", nargs=-1, metavar="[ARTIFACT...]")
-@_with_server
+@_with_patience
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=".", help="Folder. [default: .]"
 )

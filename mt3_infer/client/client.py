@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Self
 from uuid import uuid4
 
 from mt3_infer.client.errors import ClientError, JobFailedError, NotFoundError, UnreachableError, WaitTimeoutError
-from mt3_infer.client.transport import Transport
+from mt3_infer.client.transport import OnPause, Transport
 from mt3_infer.client.uploading import Journal, Report, default_journal, forget, upload_in_parts
 from mt3_infer.client.views import Artifact, Export, Job
 from mt3_infer.files import replacing
@@ -34,6 +34,7 @@ class Client:
         timeout: seconds without any sign of life after which a request has failed.
         patience: seconds for which a request is repeated while the service is unavailable.
         journal: remembers unfinished uploads; by default in the user's cache.
+        on_pause: called with the error and the seconds of the pause before a request is sent again.
         options: of the HTTP client, such as `verify` or `proxy`.
     """
 
@@ -45,9 +46,11 @@ class Client:
         timeout: float = 60.0,
         patience: float = 120.0,
         journal: Journal | None = None,
+        on_pause: OnPause | None = None,
         **options: Any,
     ) -> None:
-        self._transport = Transport(url, api_key, timeout=timeout, patience=patience, **options)
+        more = {"timeout": timeout, "patience": patience, "on_pause": on_pause, **options}
+        self._transport = Transport(url, api_key, **more)
         self._journal = journal or default_journal()
 
     def __enter__(self) -> Self:

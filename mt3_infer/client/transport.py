@@ -20,21 +20,34 @@ RETRIED = (429, 502, 503, 504)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 
 
+OnPause = Callable[[Exception, float], None]
+
+
 class Transport:
     """One connection pool to a service.
 
     Args:
         url: of the service, without `/v1`.
         patience: how many seconds a request is repeated for while the service is unavailable.
+        on_pause: called before each pause with the error, and the seconds until the request is sent again.
     """
 
-    def __init__(self, url: str, api_key: str | None, *, timeout: float, patience: float, **more: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        timeout: float,
+        patience: float,
+        on_pause: OnPause | None = None,
+        **more: Any,
+    ) -> None:
         headers = {"User-Agent": AGENT}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         self.url = url.rstrip("/")
         self.http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, **more)
-        self._patience = patience
+        self._patience, self._on_pause = patience, on_pause
 
     def send(
         self,
@@ -103,7 +116,7 @@ class Transport:
         return self._pauses()
 
     def _pauses(self) -> Pauses:
-        return Pauses(self._patience)
+        return Pauses(self._patience, self._on_pause)
 
     def _failed(self, failure: Exception) -> UnreachableError:
         reason = str(failure) or type(failure).__name__
@@ -113,8 +126,8 @@ class Transport:
 class Pauses:
     """Exponential pauses with jitter, or what the service asks for, until the patience ends."""
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, patience: float, on_pause: OnPause | None = None) -> None:
+        self._patience, self._on_pause = patience, on_pause
         self._give_up = time.monotonic() + patience
         self._pause = FIRST_PAUSE
 
@@ -131,6 +144,8 @@ class Pauses:
             self._pause = min(LONGEST_PAUSE, 2 * self._pause)
         if not is_temporary or time.monotonic() + pause > self._give_up:
             raise error
+        if self._on_pause is not None:
+            self._on_pause(error, pause)
         time.sleep(pause)
 
 

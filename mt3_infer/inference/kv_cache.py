@@ -71,7 +71,7 @@ class KVCache:
         return self._tokens[0].shape[3]
 
     def rows(self, count: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Return, of the first slots, each layer's tokens and segments: shapes (2, S, H, L or T, K)."""
+        """Return each layer's tokens and segments of the first slots: shapes (2, S, H, L or T, K)."""
         return [layer[:, :count] for layer in self._tokens], [layer[:, :count] for layer in self._segments]
 
     def put(self, slot: int, keys_values: Tensor) -> None:

@@ -110,12 +110,14 @@ def _lines(roll: PianoRoll, canvas: Canvas) -> Iterator[str]:
 
 
 def _axis(roll: PianoRoll, canvas: Canvas) -> Iterator[str]:
-    """Yield marks of the time."""
+    """Yield marks of the time, as lines where there are none of bars."""
     scale, bottom = canvas.scale(roll), TOP + roll.rows * canvas.row_height
     step = step_between_marks(MARK_WIDTH / scale)
     for seconds in range(-(-int(roll.start) // step) * step, int(roll.end) + 1, step):
         x = LEFT + (seconds - roll.start) * scale
         if LEFT <= x <= canvas.width - RIGHT:
+            if not roll.bars:
+                yield f'<path d="M{x:.1f} {TOP}V{bottom:.4g}" stroke="{BEAT}"/>'
             yield f'<path d="M{x:.1f} {bottom:.4g}v4" stroke="{INK}"/>'
             yield f'<text x="{x:.1f}" y="{bottom + 15:.4g}" text-anchor="middle">{clock(seconds)}</text>'
 

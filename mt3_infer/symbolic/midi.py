@@ -223,7 +223,7 @@ def _track(
     changes: set[int],
     pedals: Iterable[tuple[int, int, mido.Message]] = (),
 ) -> mido.MidiTrack:
-    """One track. At the same tick notes end first, then pedals and the program are set, then notes begin."""
+    """Return one track. At a tick, notes end first, then pedals and the program are set, then notes begin."""
     events = [(s.end, 0, _message("note_off", s.pitch, RELEASE_VELOCITY, channel)) for s in spans]
     events += [(tick, 1 + order, message) for tick, order, message in pedals]
     events += [(tick, 3, mido.Message("program_change", program=program, channel=channel)) for tick in changes]

@@ -69,7 +69,7 @@ class Codec:
         self._ids = {event: index + SPECIAL_TOKENS for index, event in enumerate(self._events)}
 
     def __len__(self) -> int:
-        """Token ids that mean something, special ones included: 1391 in MT3, 596 in YourMT3."""
+        """Count the token ids that mean something, special ones included: 1391 in MT3, 596 in YourMT3."""
         return SPECIAL_TOKENS + len(self._events)
 
     def decode(self, token_id: int) -> Event | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="playwright's Python package is not installed")
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Response
+from playwright.sync_api import Page
 
 from tests.client import ServiceClient
 from tests.e2e.pages import PATIENCE_MS, PHONE, OpenTab
@@ -19,7 +18,6 @@ from tests.e2e.pages import PATIENCE_MS, PHONE, OpenTab
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
 LEAST_TARGET = 44  # CSS pixels
-BEFORE_THE_FIRST_JOB = 200_000  # bytes, compressed
 TARGETS_SCRIPT = """
 (least) => [...document.querySelectorAll("#job button, #job select, #job a, #job input, #job label, #job summary")]
   .filter((each) => each.checkVisibility({ visibilityProperty: true }) && !each.closest("dialog"))
@@ -87,14 +85,3 @@ def test_phone_held_sideways_gives_its_screen_to_the_roll(open_tab: OpenTab, job
     assert box
     assert box["height"] > 0.8 * PHONE["width"]
     assert box["width"] >= 0.97 * PHONE["height"]
-
-
-def test_page_is_light_before_the_first_job(open_tab: OpenTab) -> None:
-    tab = open_tab()
-    fetched: list[Response] = []
-    tab.page.on("response", lambda response: fetched.append(response))
-    tab.open()
-    static = [response for response in fetched if "/static/" in response.url or response.url.endswith("/")]
-    assert len(static) > 20
-    size = sum(len(gzip.compress(response.body())) for response in static if response.ok)
-    assert size < BEFORE_THE_FIRST_JOB, size

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 import subprocess
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import click
 import pytest
 
 from checkpoints.catalog import load_catalog
+from mt3_infer.cli import main
 from mt3_infer.models import MODELS
 from shared.kinds import KINDS
 from shared.tables import Phase, Status, WorkStatus
@@ -22,6 +25,10 @@ DOCUMENTS = [
     ROOT / name for name in ("README.md", "CONTRIBUTING.md", "THIRD_PARTY.md", "CHANGELOG.md", "SECURITY.md")
 ]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+OTHERS = [
+    ROOT / "bench" / "README.md",
+    ROOT / "deploy" / "kubernetes" / "README.md",
+]  # their commands are of others, too
 
 
 def test_the_readme_lists_the_models_with_their_aliases_and_licenses() -> None:
@@ -53,11 +60,13 @@ def test_the_terms_of_every_model_are_in_its_document() -> None:
     }
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS + OTHERS, ids=lambda path: path.name)
 def test_links_within_the_repository_exist(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
 
+
+DOCUMENT_OF_KINDS = ROOT / "docs" / "architecture.md"
 
 PATH = re.compile(
     r"`((?:mt3_infer|checkpoints|shared|web|worker|launcher|migrations|tests|docs|bench|tools)/[\w./-]*)`"
@@ -65,7 +74,7 @@ PATH = re.compile(
 
 
 @pytest.mark.parametrize(
-    "document", [path for path in DOCUMENTS if path.name != "CHANGELOG.md"], ids=lambda path: path.name
+    "document", [path for path in DOCUMENTS + OTHERS if path.name != "CHANGELOG.md"], ids=lambda path: path.name
 )
 def test_paths_and_modules_that_a_document_names_exist(document: Path) -> None:
     text = document.read_text()
@@ -77,10 +86,49 @@ def test_paths_and_modules_that_a_document_names_exist(document: Path) -> None:
         assert module == "pytest" or path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
+DOTTED = re.compile(r"`((?:mt3_infer|checkpoints|shared|web|worker|launcher)(?:\.\w+)+)`")
+
+
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS + OTHERS if path.name != "CHANGELOG.md"], ids=lambda path: path.name
+)
+def test_modules_and_functions_that_a_document_names_exist(document: Path) -> None:
+    for name in set(DOTTED.findall(document.read_text())):
+        pkgutil.resolve_name(name)
+
+
 def test_the_glossary_has_the_terms_of_the_state_machine() -> None:
     glossary = (ROOT / "docs" / "glossary.md").read_text()
     for word in (*KINDS, *Status, *WorkStatus, *Phase, *Outcome):
         assert f"`{word}`" in glossary, word
+
+
+def test_the_architecture_has_the_handler_of_every_kind_of_work() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| `(worker/handlers/\w+\.py)` \|$", DOCUMENT_OF_KINDS.read_text(), re.M)
+    assert dict(rows) == {kind: f"worker/handlers/{kind}.py" for kind in KINDS}
+
+
+COMMAND = re.compile(r"(?<![\w-])mt3-infer((?: (?![|&#>])[^\s`|&#;]+)+)")
+
+
+@pytest.mark.parametrize(
+    "document",
+    # A guide's reader adds an option, and the history may name what is gone.
+    [path for path in DOCUMENTS if path.name not in ("CHANGELOG.md", "adding-a-model.md")],
+    ids=lambda path: path.name,
+)
+def test_commands_in_the_documents_exist_with_their_options(document: Path) -> None:
+    for line in COMMAND.findall(document.read_text()):
+        command: click.Command = main
+        words = line.split()
+        while words and isinstance(command, click.Group) and not words[0].startswith("-"):
+            name = words.pop(0).rstrip(".,:)")
+            found = command.get_command(click.Context(command), name)
+            assert found is not None, f"mt3-infer{line}"
+            command = found
+        options = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+        named = {word.split("=")[0].rstrip(".,:)") for word in words if re.match(r"--?[a-z]", word)}
+        assert named <= options | {"-h", "--help", "--version"}, f"mt3-infer{line}"
 
 
 def test_make_help_lists_every_target_that_the_documents_name() -> None:

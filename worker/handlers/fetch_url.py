@@ -165,13 +165,7 @@ class Fetch:
 
     def _refuse(self, response: BaseHTTPResponse) -> None:
         status = response.status
-        hints = {
-            401: "it needs a log-in",
-            403: "it does not allow that",
-            404: "there is no such file",
-            410: "it is gone",
-        }
-        hint = hints.get(status, "try again later" if status in BUSY else "check the URL in a browser")
+        hint = HINTS.get(status, "try again later" if status in BUSY else "check the URL in a browser")
         raise SourceUnavailable(
             f"The server of the URL answered with status {status}: {hint}.", retryable=status in BUSY
         )

@@ -114,7 +114,7 @@ class NoteCreator:
             yield from zip((times + at).tolist(), keys.tolist(), strict=True)
 
     def _notes_from_onsets(self, frames: Posteriorgram, rows: list[bytearray]) -> Iterator[FrameNote]:
-        """First pass. `rows[key][time]` is 1 where a frame sounds and is unclaimed; it is written to."""
+        """Make the first pass. `rows[key][time]` is 1 where a frame sounds and is unclaimed; it is written to."""
         # Backwards in time: a note is cut short by the one that follows on the same key.
         for start, key in reversed(list(self._onset_peaks(frames))):
             end = _release(rows[key], start + 1, len(frames) - 1)
@@ -123,7 +123,7 @@ class NoteCreator:
                 yield FrameNote(start, end, key, float(frames[start:end, key].mean()))
 
     def _notes_from_remains(self, frames: Posteriorgram, rows: list[bytearray]) -> Iterator[FrameNote]:
-        """Second pass, from the highest unclaimed posterior down.
+        """Make the second pass, from the highest unclaimed posterior down.
 
         Posteriorgram are only ever taken away, so that one sort does for a search after each note.
         """

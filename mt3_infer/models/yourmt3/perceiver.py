@@ -117,12 +117,12 @@ class Norm(nn.Module):
 
 
 def spatial_frequencies() -> Tensor:
-    """Parameters of latents, whose places run from -1 to 1; shape (2,)."""
+    """Return parameters of latents, whose places run from -1 to 1; shape (2,)."""
     return torch.tensor([pi, 5.0 * pi])
 
 
 def temporal_frequencies() -> Tensor:
-    """Parameters of frames, whose places are 0, 1, 2, …; shape (2,)."""
+    """Return parameters of frames, whose places are 0, 1, 2, …; shape (2,)."""
     return torch.tensor([1.0, 10_000.0**-0.5])
 
 

@@ -6,12 +6,13 @@ import os
 import signal
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from shared import garbage, jobs
+from shared import db, garbage, jobs
 from shared.config import Settings
 from shared.db import Sessions, is_unavailable, make_engine, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
@@ -154,7 +155,10 @@ def test_process_paused_in_a_transaction_loses_its_locks(postgres_url: str) -> N
 
 
 @pytest.mark.integration
-def test_query_to_a_frozen_server_times_out_and_is_retried_on_a_new_connection(postgres_url: str) -> None:
+def test_query_to_a_frozen_server_times_out_and_is_retried_on_a_new_connection(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "PING_AFTER_SECONDS", 0)  # as if its connections had been idle
     engine = make_engine(Settings(database_url=postgres_url), statement_seconds=0.2)
     backend = text("SELECT pg_backend_pid()")
     with engine.connect() as connection:
@@ -175,3 +179,32 @@ def test_query_to_a_frozen_server_times_out_and_is_retried_on_a_new_connection(p
     finally:
         os.kill(frozen, signal.SIGCONT)
         engine.dispose()
+
+
+def test_connection_that_the_server_has_closed_is_replaced_without_a_ping(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "PING_AFTER_SECONDS", 3600)
+    engine, other = (make_engine(Settings(database_url=postgres_url)) for _ in range(2))
+    backend = text("SELECT pg_backend_pid()")
+    pings: list[object] = []
+    ping = engine.dialect.do_ping
+
+    def count(connection: Any) -> bool:
+        pings.append(connection)
+        return ping(connection)
+
+    monkeypatch.setattr(engine.dialect, "do_ping", count)
+    try:
+        with engine.connect() as connection:
+            first = connection.scalar(backend)
+        with engine.connect() as connection:
+            assert connection.scalar(backend) == first
+        assert not pings  # a round trip that nothing asked for
+        with other.connect() as connection:
+            connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
+        with engine.connect() as connection:
+            assert connection.scalar(backend) not in (None, first)
+    finally:
+        engine.dispose()
+        other.dispose()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -10,11 +12,11 @@ from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from shared import model_reports, worker_registry
+from shared import line, model_reports, worker_registry
 from shared.backlog import measure
 from shared.db import Sessions, now_plus
 from shared.kinds import WEBHOOK, Progress
-from shared.line import LINE_LENGTH, Place, WaitingLine
+from shared.line import LINE_LENGTH, Place, WaitingLine, read_line
 from shared.tables import Attempt, Job, ModelReport, Phase, WorkItem
 from shared.webhook_events import EVENTS
 from tests.unit.shared.test_fairness import age, fill, put_back, take_next
@@ -106,6 +108,30 @@ def test_positions_are_read_once_a_second(any_sessions: Sessions, monkeypatch: p
     later = [add_job(any_sessions) for _ in range(2)]
     assert [position(any_sessions, job_id, line) for job_id in later] == [2, 3], "behind those that were there"
     assert [position(any_sessions, job_id, line) for job_id in later] == [2, 3]
+
+
+def test_others_get_the_old_line_while_one_client_reads_it(
+    any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = add_job(any_sessions), add_job(any_sessions)
+    waiting_line = WaitingLine()
+    assert position(any_sessions, second, waiting_line) == 2
+    must_claim(any_sessions, first)
+    waiting_line._read_at = float("-inf")
+    reads, answered = threading.Event(), threading.Event()
+
+    def read_late(session: Session, shard_seconds: float) -> line.Line:
+        reads.set()
+        assert answered.wait(20)
+        return read_line(session, shard_seconds)
+
+    monkeypatch.setattr(line, "read_line", read_late)
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(position, any_sessions, second, waiting_line)
+        assert reads.wait(20)
+        assert position(any_sessions, second, waiting_line) == 2
+        answered.set()
+        assert reader.result() == 1
 
 
 def test_jobs_after_the_first_thousand_share_a_position(any_sessions: Sessions) -> None:

@@ -450,16 +450,20 @@ def test_a_job_has_links_to_what_can_be_done(
 ) -> None:
     job = accepted(client)
     address = f"/v1/transcriptions/{job['id']}"
-    assert job["links"] == {"self": address, "cancel": f"{address}/cancel", "retry": None}
+    same = {"self": address, "artifacts": f"{address}/artifacts", "events": f"{address}/events"}
+    assert job["links"] == {**same, "cancel": f"{address}/cancel", "retry": None}
+    assert client.get(job["links"]["artifacts"]).json == {"items": []}
     assert job["expires_at"] is None
     (listed,) = client.get("/v1/transcriptions").json["items"]
     assert listed["queue"]["position"] == 1
     canceled = client.post(job["links"]["cancel"]).json
-    assert canceled["links"] == {"self": address, "cancel": None, "retry": f"{address}/retry"}
+    assert canceled["links"] == {**same, "cancel": None, "retry": f"{address}/retry"}
     client.post(canceled["links"]["retry"])
     finish(sessions, storage, job["id"])
     ended = client.get(address).json
-    assert ended["links"] == {"self": address, "cancel": None, "retry": None}
+    assert ended["links"] == {**same, "cancel": None, "retry": None}
+    assert client.get(ended["links"]["artifacts"]).json["items"] == ended["artifacts"]
+    assert [each["name"] for each in ended["artifacts"]] == ["transcription.mid"]
     kept = datetime.fromisoformat(ended["expires_at"]) - datetime.fromisoformat(ended["finished_at"])
     assert kept == timedelta(days=30)
 
@@ -732,6 +736,7 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/transcriptions/{job_id}/cancel",
         "/v1/transcriptions/{job_id}/retry",
         "/v1/transcriptions/{job_id}/artifacts/{name}",
+        "/v1/transcriptions/{job_id}/artifacts",
         "/v1/transcriptions/{job_id}/audio",
         "/v1/transcriptions/{job_id}/events",
         "/v1/transcriptions/{job_id}/deliveries",
@@ -748,6 +753,7 @@ def test_documentation_describes_every_endpoint_and_loads_nothing_from_elsewhere
         "/v1/transcriptions/{job_id}/shares",
         "/v1/transcriptions/{job_id}/shares/{token}",
         "/v1/shared/{token}",
+        "/v1/shared/{token}/artifacts",
         "/v1/shared/{token}/artifacts/{name}",
         "/v1/shared/{token}/audio",
         "/v1/shared/{token}/events",

@@ -40,7 +40,14 @@ def test_link_shows_one_job_with_all_its_files(service: KeyService) -> None:
     assert path == f"/v1/shared/{token}"
     job = service.call(None, "GET", path).json
     assert (job["id"], job["status"], job["filename"], job["metadata"]) == (job_id, "succeeded", "song.wav", {})
-    assert job["links"] == {"self": path, "cancel": None, "retry": None}
+    assert job["links"] == {
+        "self": path,
+        "artifacts": f"{path}/artifacts",
+        "events": f"{path}/events",
+        "cancel": None,
+        "retry": None,
+    }
+    assert service.call(None, "GET", job["links"]["artifacts"]).json == {"items": job["artifacts"]}
     contents = {}
     for artifact in job["artifacts"]:
         assert artifact["href"].startswith(f"{path}/artifacts/")

@@ -1,8 +1,7 @@
 /** Transcribes a recording that the service fetches from an address. */
 
 import { element, setText } from "./dom.js";
-import { createFrom } from "./library_api.js";
-import { freshKey } from "./upload.js";
+import { createFrom, freshKey } from "./library_api.js";
 
 export class ByAddress {
   /** @param {{ choice: () => import("./upload.js").Choice, onJob: (job: import("./api.js").Job, askedAt: number) => void }} collaborators */

@@ -10,6 +10,7 @@ import { ProgressView } from "./progress_view.js";
 import { ResultView } from "./result_view.js";
 import { goTo } from "./router.js";
 import { ShareDialog } from "./share.js";
+import { UndoStack } from "./undo.js";
 
 const QUICK_MS = 500;
 const SLOW_MS = 4_000;
@@ -36,6 +37,7 @@ export class JobView {
   #poller = { stop() {}, wake() {} };
   #notesLoader = { stop() {} };
   #share = new ShareDialog();
+  #undo = new UndoStack();
 
   title = element("h1", { id: "job-title", className: "job-title" });
   chip = element("span", { className: "chip", id: "job-status" });
@@ -55,14 +57,12 @@ export class JobView {
 
   /**
    * @param {{ store: import("./job_store.js").JobStore, connection: import("./polling.js").Connection,
-   *           models: import("./model_form.js").ModelForm, undo: import("./undo.js").UndoStack,
-   *           onGone: () => void }} collaborators
+   *           models: import("./model_form.js").ModelForm, onGone: () => void }} collaborators
    */
-  constructor({ store, connection, models, undo, onGone }) {
+  constructor({ store, connection, models, onGone }) {
     this.store = store;
     this.connection = connection;
     this.models = models;
-    this.undo = undo;
     this.onGone = onGone;
     this.tools = new JobTools(this.title, { store, models, onChange: (job) => this.#id === job.id && this.#show(job) });
     const actions = element("div", { className: "job-actions" }, ...Object.values(this.buttons));
@@ -267,7 +267,7 @@ export class JobView {
     const name = this.#job ? jobName(this.#job) : "The transcription";
     this.store.hide(id);
     this.onGone();
-    this.undo.offer(`${name} is deleted.`, {
+    this.#undo.offer(`${name} is deleted.`, {
       commit: async () => {
         await deleteJob(id);
         this.store.remove(id);

@@ -57,7 +57,9 @@ export class JobTools {
       this.doubt.hidden = true;
       this.#notes = null;
     }
+    const isSameModel = this.#job?.model === job.model;
     this.#job = job;
+    if (!isSameModel) this.showDoubt();
     const ended = isFinished(job);
     const done = job.status === "succeeded";
     this.rename.show(job);

@@ -18,3 +18,8 @@ export async function renameJob(id, name) {
 export async function createFrom(body, key) {
   return jsonOf(await request("/v1/transcriptions", { method: "POST", body, key }));
 }
+
+/** Return a new random Idempotency-Key. crypto.randomUUID is missing on plain HTTP outside localhost. */
+export function freshKey() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
+}

@@ -4,19 +4,16 @@ import { listModels, shareToken } from "./api.js";
 import { ByAddress } from "./by_address.js";
 import { byId, setText } from "./dom.js";
 import { acceptFiles } from "./drop_zone.js";
-import { durationOf } from "./duration.js";
-import { JobView } from "./job.js";
 import { JobStore } from "./job_store.js";
 import { JobList } from "./jobs.js";
 import { LibraryTools } from "./library_tools.js";
 import { watchLogin } from "./login.js";
 import { ModelForm } from "./model_form.js";
+import { fetchParts, Part } from "./part.js";
 import { Connection, poll } from "./polling.js";
 import { expectedWords } from "./purposes.js";
 import { Recorder } from "./recorder.js";
 import { currentJob, goTo } from "./router.js";
-import { UndoStack } from "./undo.js";
-import { Uploads } from "./upload.js";
 
 const MODELS_MS = 5_000; // between two looks at a model that is being downloaded
 
@@ -29,10 +26,21 @@ const tools = new LibraryTools({
   onOrder: (order) => store.sortBy(order),
 });
 const list = new JobList(store, modelTitle, tools);
-const view = new JobView({ store, connection, models: form, undo: new UndoStack(), onGone: leave });
 
-const uploads = new Uploads({ choice: () => form.choice, onJob: takeJob, expect });
-const recorder = new Recorder((file) => uploads.add([file]));
+const loader = { connection, onError: (/** @type {Error} */ error) => list.showProblem(error) };
+
+/** The view of one job. */
+const view = new Part(async () => {
+  const { JobView } = await import("./job.js");
+  return new JobView({ store, connection, models: form, onGone: leave });
+}, loader);
+
+const uploads = new Part(async () => {
+  const { Uploads } = await import("./upload.js");
+  return new Uploads({ choice: () => form.choice, onJob: takeJob, expect });
+}, loader);
+
+const recorder = new Recorder((file) => uploads.with((each) => each.add([file])));
 const byAddress = new ByAddress({ choice: () => form.choice, onJob: (job, askedAt) => takeJob(job, askedAt, true) });
 
 /** @param {import("./api.js").Job} job @param {number} askedAt @param {boolean} alone show it at once */
@@ -44,6 +52,7 @@ function takeJob(job, askedAt, alone) {
 
 /** Return how long a recording is, and its transcription will take. @param {File} file */
 async function expect(file) {
+  const { durationOf } = await import("./duration.js");
   const seconds = await durationOf(file);
   return seconds === null ? null : { seconds, words: expectedWords(form.modelInUse, seconds) };
 }
@@ -55,10 +64,10 @@ function route() {
   byId("new-link").hidden = id === null;
   list.select(id);
   if (id === null) {
-    view.close();
+    view.loaded?.close();
     document.title = "MT3-Infer";
   } else {
-    view.open(id);
+    view.with((each) => currentJob() === id && each.open(id));
     window.scrollTo(0, 0);
   }
 }
@@ -77,8 +86,14 @@ function showConnection() {
 async function loadModels() {
   form.show(await listModels());
   list.render(); // titles of the models are known now
-  view.render();
+  view.loaded?.render();
   return form.isWaiting ? MODELS_MS : null;
+}
+
+/** Load the rest when the page can be used, and continue uploads that were not finished. */
+function continueStart() {
+  fetchParts();
+  uploads.with((each) => each.restore());
 }
 
 /** Show the one transcription that a share link opens, and nothing else. */
@@ -86,7 +101,7 @@ function showShared(/** @type {string} */ token) {
   document.body.classList.add("shared");
   byId("brand", HTMLAnchorElement).href = "/";
   byId("job").hidden = false;
-  view.open(token);
+  view.with((each) => each.open(token));
   loadModels().catch(() => undefined); // titles of the models, where a friend may read them
 }
 
@@ -95,10 +110,10 @@ function start() {
   window.addEventListener("hashchange", route);
   acceptFiles((files) => {
     if (currentJob() !== null) goTo(null);
-    uploads.add(files);
+    uploads.with((each) => each.add(files));
   });
   byId("other-sources").append(recorder.node, byAddress.node);
-  uploads.restore();
+  form.addEventListener("shown", () => setTimeout(continueStart), { once: true }); // the page is drawn first
   poll(loadModels, { connection, onError: (error) => form.showProblem(error) });
   store.start({ connection, onError: (error) => list.showProblem(error) });
   route();

@@ -12,7 +12,8 @@ const QUESTION = "single_instrument"; // the option that everyone can answer sta
 /** @typedef {import("./api.js").Model} Model */
 /** @typedef {import("./option_fields.js").Field} Field */
 
-export class ModelForm {
+/** Fires "shown" when a model can be chosen. */
+export class ModelForm extends EventTarget {
   /** @type {Model[]} */
   #models = [];
   #preferred = "";
@@ -22,6 +23,7 @@ export class ModelForm {
   purposes = new PurposeChoice(byId("purposes"), (name) => this.#choose(name));
 
   constructor() {
+    super();
     this.select = byId("model", HTMLSelectElement);
     this.about = byId("model-about");
     this.question = byId("question");
@@ -46,8 +48,8 @@ export class ModelForm {
     this.select.disabled = this.select.options.length === 0;
     const names = [...this.select.options].map((option) => option.value);
     const chosen = [remembered(), list.default, names[0]].find((name) => name && names.includes(name));
-    if (!chosen) return;
-    this.#choose(chosen);
+    if (chosen) this.#choose(chosen);
+    this.dispatchEvent(new Event("shown"));
   }
 
   /** True while the weights of the preferred model may still be fetched in the background. */

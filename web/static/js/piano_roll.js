@@ -9,11 +9,12 @@ import { noteWords } from "./note_card.js";
 import { Overview } from "./overview.js";
 import { readPalette } from "./palette.js";
 import { AXIS_HEIGHT, RollLayout } from "./roll_layout.js";
-import { paintMoving, paintRoll } from "./roll_painter.js";
+import { countInView, paintMoving, paintRoll, paintScrolled } from "./roll_painter.js";
 import { RollPointer } from "./roll_pointer.js";
 
 const ZOOM_STEP = 1.5;
 const PAGE_TURN = 0.92; // share of the view at which the page turns while playing
+const MANY_NOTES = 500; // above it, drawing what is in view anew takes longer than moving it
 const NOTHING = new NoteSequence({ notes: [] });
 
 /** @typedef {import("./roll_pointer.js").Point} Point */
@@ -42,6 +43,8 @@ export class PianoRoll {
   #moving = { position: 0, playing: false, hovered: -1, picked: -1, loop: null, ghost: null };
   #follows = true; // the view follows the playhead until it is moved away
   #fresh = true;
+  /** What the canvas shows; null: it has to be drawn anew. @type {{ start: number, scale: number } | null} */
+  #drawn = null;
 
   constructor() {
     this.base = element("canvas", { className: "roll-base" });
@@ -208,7 +211,7 @@ export class PianoRoll {
   #resize() {
     const { clientWidth, clientHeight } = this.stage;
     if (!clientWidth || !clientHeight) return;
-    this.layout.resize(clientWidth, clientHeight);
+    this.layout.resize(clientWidth, clientHeight, window.devicePixelRatio);
     if (this.#fresh) this.layout.firstView(this.#grid);
     this.#fresh = false;
     this.#drawAll(); // at once: a resized canvas is blank
@@ -223,14 +226,27 @@ export class PianoRoll {
     if (!this.stage.clientWidth) return;
     this.palette = readPalette(this.node, this.#sequence);
     this.overview.show(this.#scene);
+    this.#drawn = null;
     this.#drawView();
   }
 
   #drawView() {
     const { width, height } = this.layout;
     if (!width) return;
-    paintRoll(sized(this.base, width, height), this.#scene);
+    const ctx = sized(this.base, width, height);
+    const moved = this.#pixelsMoved;
+    if (moved === null) paintRoll(ctx, this.#scene);
+    else if (moved) paintScrolled(ctx, this.#scene, moved);
+    this.#drawn = { start: this.layout.start, scale: this.layout.pixelsPerSecond };
     this.#drawMoving();
+  }
+
+  /** The pixels by which the view moved since it was drawn; null: more has changed, or drawing anew is as quick. */
+  get #pixelsMoved() {
+    const { start, pixelsPerSecond, plotWidth } = this.layout;
+    if (this.#drawn?.scale !== pixelsPerSecond || countInView(this.#scene) < MANY_NOTES) return null;
+    const pixels = this.layout.align((start - this.#drawn.start) * pixelsPerSecond);
+    return Math.abs(pixels) < plotWidth / 2 ? pixels : null;
   }
 
   #drawMoving() {

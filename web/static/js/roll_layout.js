@@ -19,6 +19,7 @@ export class RollLayout {
   pixelsPerSecond = 1;
   lowest = 48;
   highest = 84;
+  #pixel = 1; // size of a pixel of the screen
 
   /** Show the pitches of some notes. @param {import("./notes.js").NoteSequence} sequence */
   frame(sequence) {
@@ -37,9 +38,10 @@ export class RollLayout {
     this.highest = Math.min(127, Math.max(this.highest, highest + 2));
   }
 
-  /** @param {number} width @param {number} height */
-  resize(width, height) {
+  /** @param {number} width @param {number} height @param {number} [ratio] pixels of the screen in one of CSS */
+  resize(width, height, ratio = 1) {
     const fitted = this.isFitted;
+    this.#pixel = 1 / ratio;
     this.width = width;
     this.height = height;
     if (fitted) this.fit();
@@ -107,15 +109,22 @@ export class RollLayout {
     this.#clamp();
   }
 
+  /** Keep the view within the piece, and move it by whole pixels of the screen. */
   #clamp() {
     this.pixelsPerSecond = Math.max(this.pixelsPerSecond, this.#fitScale);
     const latest = this.duration - this.plotWidth / this.pixelsPerSecond;
-    this.start = Math.max(0, Math.min(this.start, latest));
+    const step = this.#pixel / this.pixelsPerSecond;
+    this.start = Math.round(Math.max(0, Math.min(this.start, latest)) / step) * step;
   }
 
   /** @param {number} time s */
   x(time) {
     return KEYS_WIDTH + (time - this.start) * this.pixelsPerSecond;
+  }
+
+  /** Return the nearest edge of a pixel of the screen. @param {number} x */
+  align(x) {
+    return Math.round(x / this.#pixel) * this.#pixel;
   }
 
   /** Return the top of a pitch's row. @param {number} pitch */

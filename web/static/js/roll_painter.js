@@ -45,19 +45,59 @@ function opacityOf({ sequence, colorBy }, n) {
   return colorBy === "velocity" ? 1 : 0.4 + 0.6 * (sequence.velocities[n] / 127);
 }
 
+/** Return how many notes are in view, at most. @param {Scene} scene */
+export function countInView({ layout, sequence }) {
+  const { first, end } = sequence.range(layout.start, layout.end);
+  return end - first;
+}
+
 /** Draw everything that does not move during playback. @param {Canvas} ctx @param {Scene} scene */
 export function paintRoll(ctx, scene) {
+  const { layout } = scene;
+  paintPart(ctx, scene, KEYS_WIDTH, layout.width);
+  paintEdges(ctx, scene);
+}
+
+/**
+ * Draw the roll again after a scroll: what was in view is moved, and only the rest is drawn.
+ * @param {Canvas} ctx @param {Scene} scene @param {number} pixels by which the view moved to the right, in CSS pixels
+ */
+export function paintScrolled(ctx, scene, pixels) {
+  const { layout } = scene;
+  const ratio = ctx.getTransform().a;
+  const [left, top] = [Math.round(KEYS_WIDTH * ratio), Math.round(AXIS_HEIGHT * ratio)];
+  const shift = Math.round(pixels * ratio);
+  const [width, height] = [ctx.canvas.width - left - Math.abs(shift), ctx.canvas.height - top];
+  const [from, to] = [left + Math.max(0, shift), left + Math.max(0, -shift)];
+  ctx.save();
+  ctx.setTransform(1, 0, 0, 1, 0, 0);
+  ctx.imageSmoothingEnabled = false; // it is moved by whole pixels
+  ctx.drawImage(ctx.canvas, from, top, width, height, to, top, width, height);
+  ctx.restore();
+  if (pixels > 0) paintPart(ctx, scene, layout.width - pixels, layout.width);
+  else paintPart(ctx, scene, KEYS_WIDTH, KEYS_WIDTH - pixels);
+  paintEdges(ctx, scene);
+}
+
+/** Draw the notes and what is behind them, from one x to another. */
+function paintPart(/** @type {Canvas} */ ctx, /** @type {Scene} */ scene, /** @type {number} */ left, /** @type {number} */ right) {
   const { layout, grid, palette } = scene;
-  ctx.fillStyle = palette.paper;
-  ctx.fillRect(0, 0, layout.width, layout.height);
-  paintRows(ctx, layout, palette);
-  paintTimeLines(ctx, layout, grid, palette);
   ctx.save();
   ctx.beginPath();
-  ctx.rect(KEYS_WIDTH, AXIS_HEIGHT, layout.plotWidth, layout.plotHeight);
+  ctx.rect(left, AXIS_HEIGHT, right - left, layout.plotHeight);
   ctx.clip();
-  paintNotes(ctx, scene);
+  ctx.fillStyle = palette.paper;
+  ctx.fillRect(left, AXIS_HEIGHT, right - left, layout.plotHeight);
+  paintRows(ctx, layout, palette);
+  paintTimeLines(ctx, layout, grid, palette);
+  paintNotes(ctx, scene, layout.timeAt(left), layout.timeAt(right));
   ctx.restore();
+}
+
+/** Draw the ruler and the keyboard. @param {Canvas} ctx @param {Scene} scene */
+function paintEdges(ctx, { layout, grid, palette }) {
+  ctx.fillStyle = palette.paper;
+  ctx.fillRect(0, 0, layout.width, AXIS_HEIGHT);
   paintRuler(ctx, layout, grid, palette);
   paintKeys(ctx, layout, palette);
 }
@@ -77,15 +117,19 @@ function paintRows(ctx, layout, palette) {
   }
 }
 
-/** Draw the notes in view; of those narrower than a pixel, one for each pixel and pitch. @param {Canvas} ctx @param {Scene} scene */
-function paintNotes(ctx, scene) {
+/**
+ * Draw the notes of some seconds; of those narrower than a pixel, one for each pixel and pitch.
+ * @param {Canvas} ctx @param {Scene} scene @param {number} from @param {number} to
+ */
+function paintNotes(ctx, scene, from, to) {
   const { layout, sequence, hidden } = scene;
-  const { first, end } = sequence.range(layout.start, layout.end);
-  const rounded = end - first < MANY_NOTES;
+  const start = from - 1 / layout.pixelsPerSecond; // a note is a pixel wide at least
+  const { first, end } = sequence.range(start, to);
+  const rounded = countInView(scene) < MANY_NOTES;
   const lastPixel = new Int32Array(128).fill(-1);
   let color = "";
   for (let n = first; n < end; n += 1) {
-    if (sequence.offsets[n] < layout.start || hidden.has(sequence.trackOf[n])) continue;
+    if (sequence.offsets[n] < start || hidden.has(sequence.trackOf[n])) continue;
     const { x, y, width, height } = noteBox(layout, sequence, n);
     const pixel = Math.floor(x);
     if (width < 1.5 && lastPixel[sequence.pitches[n]] === pixel) continue;

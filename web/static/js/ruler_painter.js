@@ -27,7 +27,7 @@ export function paintTimeLines(
   /** @type {Palette} */ palette,
 ) {
   const line = (/** @type {number} */ x) => {
-    if (x >= KEYS_WIDTH) ctx.fillRect(Math.round(x), AXIS_HEIGHT, 1, layout.plotHeight);
+    if (x >= KEYS_WIDTH) ctx.fillRect(layout.align(x), AXIS_HEIGHT, 1, layout.plotHeight);
   };
   ctx.fillStyle = palette.line;
   if (!grid.known) {

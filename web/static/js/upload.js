@@ -3,7 +3,7 @@
 import { ApiError, createJob } from "./api.js";
 import { byId } from "./dom.js";
 import { wrongFileWords } from "./file_check.js";
-import { createFrom } from "./library_api.js";
+import { createFrom, freshKey } from "./library_api.js";
 import { retryDelay } from "./polling.js";
 import { deleteUpload, sendInParts } from "./resumable.js";
 import { exclusively, forget, isSameFile, remember, unfinishedUploads } from "./upload_records.js";
@@ -17,11 +17,6 @@ const SMALL = 4e6; // bytes of a file that is sent in one request
 /** @typedef {{ model: string | null, options: Record<string, unknown> }} Choice */
 /** @typedef {import("./upload_records.js").UploadRecord} UploadRecord */
 /** @typedef {import("./api.js").Job} Job */
-
-/** Return a new random key. crypto.randomUUID is missing on plain HTTP outside localhost. */
-export function freshKey() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
-}
 
 /** One file and its row. */
 class Upload {
