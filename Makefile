@@ -13,7 +13,7 @@ INSTALL_SOUND = $(PIP_INSTALL) --no-deps tinysoundfont && { command -v npm >/dev
 WITH_NODE = PATH="$$PATH:$(CURDIR)/.venv/bin"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types migrate env engine test-images soak api-docs bench bench-gpu bench-api bench-accuracy sbom audit browser clean
+.PHONY: help setup run test lint format types migrate env engine test-images soak api-docs screenshots bench bench-gpu bench-api bench-accuracy sbom audit browser clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ soak: .venv/dev engine  ## the long runs that are not in make test
 
 api-docs: .venv/dev  ## docs/api.md and docs/error-codes.md, generated from the code
 	.venv/bin/python -m tools.make_api_docs
+
+screenshots: .venv/dev browser  ## docs/images/page-*.png, of the page on a phone, in the dark and on paper
+	.venv/bin/python -m tools.make_screenshots
 
 bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made .venv-peer-transkun/made  ## speed compared with the alternatives: see bench/README.md
 	.venv/bin/python bench/mt3.py

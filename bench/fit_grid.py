@@ -4,7 +4,8 @@
 
 Works of music21's corpus and grooves composed by rule are played by the rule of `performances.py` and made to look
 like the notes of a network; their beats and keys are known. A network with one hidden layer learns which
-hypothesis of `mt3_infer.symbolic.meter` is right, a linear model which key. The clips that judge take no part.
+hypothesis of `mt3_infer.symbolic.meter` is right, a linear model which key. Then a linear layer beside the network
+learns from others, many of which are unusual, what to correct. The clips that judge take no part.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from mt3_infer.symbolic.pulse import find_accents, find_pulses
 
 TARGET = Path(__file__).parents[1] / "mt3_infer/symbolic/grid_weights.json"
 EXAMPLES, VALIDATION = 6000, 600
-GROOVES = 0.4  # share of the examples
+USUAL_AGAIN, UNUSUAL = 600, 500  # examples of the linear layer
+GROOVES, UNUSUAL_GROOVES = 0.4, 0.8  # share of the examples
 HIDDEN, DROPOUT, EPOCHS, RATE, DECAY, BATCH = 48, 0.15, 24, 2e-3, 0.02, 64
-KEY_PENALTY = 2e-4
+KEY_PENALTY, LINEAR_PENALTY = 2e-4, 0.08
 RIGHT = 0.8  # F of beats and of downbeats from which a hypothesis is right
 METERS_THAT_WE_HAVE = {(2, 4), (3, 4), (4, 4), (6, 8), (9, 8), (12, 8)}
 
@@ -64,12 +66,15 @@ class Example:
 
 
 def draw(
-    scores: dict[str, list[tuple[Score, str]]], random: np.random.Generator
+    scores: dict[str, list[tuple[Score, str]]], random: np.random.Generator, *, unusual: bool = False
 ) -> tuple[list[Note], Truth] | None:
-    """Return the notes of one example, as a network might find them."""
+    """Return the notes of one example, as a network might find them.
+
+    An unusual one may be faster or slower than its notes suggest, and have drums and basses on every beat.
+    """
     seconds = float(random.uniform(14, 45))
-    if random.random() < GROOVES:
-        score, mode, manner = compose(random, seconds)
+    if random.random() < (UNUSUAL_GROOVES if unusual else GROOVES):
+        score, mode, manner = compose(random, seconds, unusual=unusual)
     else:
         folders = sorted(scores)
         often = np.array([WORKS[folder][1] for folder in folders], float)
@@ -77,7 +82,7 @@ def draw(
         whole, mode = works[int(random.integers(len(works)))]
         if (whole.bars[-1].num, whole.bars[-1].den) not in METERS_THAT_WE_HAVE:
             return None
-        tempo = _tempo(whole, random)
+        tempo = _tempo(whole, random, 1.6 if unusual else 1.0)
         cut = excerpt(whole, seconds * tempo / 60 * whole.beat_q, random) if tempo else None
         if cut is None or tempo is None:
             return None
@@ -99,7 +104,7 @@ def draw(
     return (notes, truth) if len(notes) > 10 and _is_audible(truth.beats, performance) else None
 
 
-def _tempo(score: Score, random: np.random.Generator) -> float | None:
+def _tempo(score: Score, random: np.random.Generator, spread: float) -> float | None:
     """Return a tempo at which the notes of a score are neither too fast nor too slow; None if there is none."""
     onsets = np.unique([note.q for note in score.notes])
     gaps = np.diff(onsets)[np.diff(onsets) > 0.05]
@@ -109,7 +114,7 @@ def _tempo(score: Score, random: np.random.Generator) -> float | None:
     natural = np.log(np.clip(60 * gaps.mean() / score.beat_q / 0.26, 40, 200))
     for _ in range(30):
         usual = 0.5 * np.log(66 if compound else 106) + 0.5 * natural
-        tempo = float(np.exp(random.normal(usual, 0.24 if compound else 0.16)))
+        tempo = float(np.exp(random.normal(usual, spread * (0.24 if compound else 0.16))))
         quarter = 60 / tempo / score.beat_q
         if np.quantile(gaps, 0.1) * quarter >= 0.085 and 0.14 <= gaps.mean() * quarter <= 1.1:
             return tempo
@@ -196,8 +201,12 @@ def f_measure(truth: Floats, found: Floats) -> float:
 
 
 def fit_meter(examples: list[Example], validation: list[Example]) -> dict[str, Any]:
-    """Return the coefficients of the network that scores hypotheses."""
+    """Return the coefficients of the network that scores hypotheses, by all of their numbers but the last."""
     import torch
+
+    examples, validation = (
+        [replace(example, rows=example.rows[:, :-1]) for example in part] for part in (examples, validation)
+    )
 
     torch.manual_seed(0)
     sample = np.concatenate([example.rows for example in examples[:600]])
@@ -250,6 +259,44 @@ def fit_meter(examples: list[Example], validation: list[Example]) -> dict[str, A
     }
 
 
+def fit_linear(examples: list[Example], network: dict[str, Any]) -> dict[str, Any]:
+    """Return the coefficients of the network with a linear layer of all numbers beside it."""
+    import torch
+
+    last = np.concatenate([example.rows[:, -1] for example in examples])
+    mean = np.append(network["mean"], round(float(last.mean()), 3))
+    deviation = np.append(network["deviation"], round(float(last.std()), 3))
+    hidden = np.pad(np.array(network["hidden"]), ((0, 0), (0, 1)))
+    usable = [example for example in examples if example.right.any()]
+    most = max(len(example.rows) for example in usable)
+    inputs, wrong = torch.zeros(len(usable), most, len(mean)), torch.full((len(usable), most), -1e9)
+    scores = torch.full((len(usable), most), -1e9)
+    for index, example in enumerate(usable):
+        rows = np.clip((example.rows - mean) / deviation, -5, 5)
+        score = np.maximum(rows @ hidden.T + network["hidden_bias"], 0) @ network["output"]
+        inputs[index, : len(rows)] = torch.tensor(rows)
+        scores[index, : len(rows)] = torch.tensor(score - score.max())
+        wrong[index, : len(rows)] = torch.tensor(np.where(example.right, 0.0, -1e9))
+    weights = torch.zeros(len(mean), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
+
+    def loss() -> Any:
+        optimizer.zero_grad()
+        score = scores + inputs @ weights
+        likelihood = torch.logsumexp(score + wrong, 1) - torch.logsumexp(score, 1)
+        total = -likelihood.mean() + LINEAR_PENALTY * (weights**2).sum()
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    return network | {
+        "mean": mean.tolist(),
+        "deviation": deviation.tolist(),
+        "hidden": hidden.tolist(),
+        "linear": np.round(weights.detach().numpy().astype(float), 4).tolist(),
+    }
+
+
 def fit_key(examples: list[tuple[list[Note], Truth]]) -> list[Any]:
     """Return the coefficients of the key, (modes, blocks, 12). Where a mode is unknown, both are right."""
     import torch
@@ -281,11 +328,13 @@ def fit_key(examples: list[tuple[list[Note], Truth]]) -> list[Any]:
     return np.round(weights.detach().numpy().astype(float), 3).tolist()
 
 
-def draw_many(scores: dict[str, list[tuple[Score, str]]], name: str, count: int) -> list[tuple[list[Note], Truth]]:
+def draw_many(
+    scores: dict[str, list[tuple[Score, str]]], name: str, count: int, *, unusual: bool = False
+) -> list[tuple[list[Note], Truth]]:
     """Return a number of examples, which the name and the scores decide."""
     random, found = seeded(name, 1), []
     while len(found) < count:
-        example = draw(scores, random)
+        example = draw(scores, random, unusual=unusual)
         if example is not None:
             found.append(example)
     return found
@@ -308,9 +357,12 @@ def main(folder: Path, count: int) -> None:
     read_corpus(folder, seed=1)
     scores = load_scores(folder)
     fitted, validation = draw_many(scores, "fit", count), draw_many(scores, "validation", VALIDATION)
+    others = draw_many(scores, "bars", USUAL_AGAIN) + draw_many(scores, "unusual", UNUSUAL, unusual=True)
     key = fit_key(fitted)
-    examples = [[one for each in part if (one := measured(*each)) is not None] for part in (fitted, validation)]
-    write(fit_meter(*examples) | {"key": key})
+    parts = (fitted, validation, others)
+    examples = [[one for each in part if (one := measured(*each)) is not None] for part in parts]
+    network = fit_meter(examples[0], examples[1])
+    write(fit_linear(examples[2], network) | {"key": key})
 
 
 if __name__ == "__main__":

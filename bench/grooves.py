@@ -35,9 +35,13 @@ CELLS = {  # rhythms of a melody, in quarters
     True: ((1.5,), (0.5,) * 3, (1, 0.5), (0.5, 1), (0.75, 0.25, 0.5), (3,)),
 }
 BROKEN = ((0, 1, 2), (0, 2, 1), (0, 1, 2, 1), (0, 2, 1, 2), (0, 1, 2, 3, 2, 1))
+KICK, SNARE, HAT = 36, 38, 42
 KICKS = ((0, 2), (0, 2, 2.5), (0, 0.75, 2.5), (0, 1.5, 2), (0, 1, 2, 3), (0, 2.5), (0,))
 SNARES = ((1, 3), (1, 3), (1, 3), (2,), (1, 3, 3.75))
-KICK, SNARE, HAT = 36, 38, 42
+STROKES = {  # of less usual drums: on which beats of a bar, and how many parts of a beat after them
+    KICK: (("all", 0), ("all", 0), ("first", 0), ("even", 0)),
+    SNARE: (("all", 1), ("all", 1), ("odd", 0), ("later", 0), ("all", 0), ("none", 0)),
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Groove:
     den: int
     tonic: int
     scale: tuple[int, ...]
+    is_unusual: bool = False
 
     @property
     def compound(self) -> bool:
@@ -78,16 +83,16 @@ class Groove:
         return 36 + (self.tonic + self.scale[degree % 7]) % 12
 
 
-def compose(random: np.random.Generator, seconds: float) -> tuple[Score, str, Manner]:
-    """Return a piece, its mode, and how it is played."""
+def compose(random: np.random.Generator, seconds: float, *, unusual: bool = False) -> tuple[Score, str, Manner]:
+    """Return a piece, its mode, and how it is played; an unusual one often has drums or basses on every beat."""
     meters, often = zip(*METERS, strict=True)
-    num, den = meters[int(random.choice(len(meters), p=np.array(often) / sum(often)))]
+    num, den = meters[int(random.choice(len(meters), p=None if unusual else np.array(often) / sum(often)))]
     mode = "minor" if random.random() < 0.4 else "major"
-    groove = Groove(random, num, den, int(random.integers(12)), SCALES[mode])
+    groove = Groove(random, num, den, int(random.integers(12)), SCALES[mode], unusual)
     middle, spread = TEMPI[groove.compound]
     tempo = middle * float(np.exp(random.normal(0, spread)))
     count = max(6, int(seconds * tempo / 60 * groove.beat_q / groove.bar_q))
-    has_drums = random.random() < 0.35
+    has_drums = random.random() < (0.7 if unusual else 0.35)
     parts = [Part(0, MELODY), Part(33, BASS), Part(24, INNER), Part(0, DRUMS)]
     voices = [_chords(groove, count), _drums(groove, count) if has_drums else iter(())]
     if random.random() < 0.8:
@@ -110,6 +115,8 @@ def _chords(groove: Groove, count: int) -> Iterator[Written]:
     """Yield the bass and the chords of all bars."""
     progression = groove.pick(PROGRESSIONS)
     bass, chords, broken = groove.pick(BASSES), groove.pick(CHORDS), groove.pick(BROKEN)
+    if groove.is_unusual and groove.random.random() < 0.35:
+        bass, chords = "beat", "off"
     if bass == "none" and chords in ("none", "off", "after"):
         bass = "bar"  # nothing else would show where bars begin
     bars_a_chord = int(groove.random.choice([1, 1, 1, 2]))
@@ -180,18 +187,37 @@ def _chord_rhythm(
 
 def _drums(groove: Groove, count: int) -> Iterator[Written]:
     """Yield the drums of all bars."""
-    kicks, snares = groove.pick(KICKS), groove.pick(SNARES)
-    step = 0.5 if groove.compound else float(groove.random.choice([0.5, 0.5, 1, 0.25]))
     beats = round(groove.bar_q / groove.beat_q)
-    if beats != 4:
-        kicks, snares = (0,), tuple(range(1, beats))
+    strokes = _unusual_strokes(groove, beats) if groove.is_unusual else _strokes(groove, beats)
+    step = 0.5 if groove.compound else float(groove.random.choice([0.5, 0.5, 1, 0.25]))
     for index in range(count):
         q = index * groove.bar_q
-        for drum, onsets in ((KICK, kicks), (SNARE, snares)):
+        for drum, onsets in strokes.items():
             for at in onsets:
                 yield Written(q + round(at * groove.beat_q * 2) / 2 if groove.compound else q + at, 3, drum, 0.1)
         for number in range(round(groove.bar_q / step)):
             yield Written(q + number * step, 3, HAT, 0.1)
+
+
+def _strokes(groove: Groove, beats: int) -> dict[int, tuple[float, ...]]:
+    """Return where in a bar kick and snare are struck, in beats."""
+    kicks, snares = groove.pick(KICKS), groove.pick(SNARES)
+    return {KICK: kicks, SNARE: snares} if beats == 4 else {KICK: (0,), SNARE: tuple(range(1, beats))}
+
+
+def _unusual_strokes(groove: Groove, beats: int) -> dict[int, tuple[float, ...]]:
+    """Return the same for drums as in marches, polkas and dances: on every beat, or after it."""
+    part = 2 / 3 if groove.compound else 0.5
+    on = {
+        "all": range(beats),
+        "first": range(1),
+        "even": range(0, beats, 2),
+        "odd": range(1, beats, 2),
+        "later": range(1, beats),
+        "none": range(0),
+    }
+    picked = {drum: groove.pick(options) for drum, options in STROKES.items()}
+    return {drum: tuple(beat + part * late for beat in on[which]) for drum, (which, late) in picked.items()}
 
 
 def _melody(groove: Groove, count: int) -> Iterator[Written]:

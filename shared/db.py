@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import DateTime, Dialect, Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
@@ -30,6 +30,9 @@ from sqlalchemy.types import TypeDecorator
 from shared.config import Settings
 
 Sessions = sessionmaker[Session]
+
+ENDED_BY_SERVER = {"25P03", "25P04", "25006"}
+"""Codes of PostgreSQL: a transaction was idle for too long, took too long, or the server has become a standby."""
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -121,8 +124,19 @@ def make_engine(settings: Settings, *, statement_seconds: float = STATEMENT_SECO
         },
     )
     event.listen(engine, "do_connect", _connect_with_patience(statement_seconds + 2))
+    event.listen(engine, "handle_error", _mark_ended_connection)
     _replace_lost_connections(engine)
     return engine
+
+
+def _mark_ended_connection(context: ExceptionContext) -> None:
+    """Mark a connection as closed if the server's answer means that it is of no use any more.
+
+    After a network was cut in the middle of a transaction, this answer may arrive before the end of the
+    connection, and looks like an error of the statement.
+    """
+    if getattr(context.original_exception, "sqlstate", None) in ENDED_BY_SERVER:
+        context.is_disconnect = True
 
 
 def _replace_lost_connections(engine: Engine) -> None:

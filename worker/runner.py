@@ -125,6 +125,7 @@ class Runner:
                     preempt=self._preemption(heartbeat),
                     is_preempting=self.preempted is not None,
                 )
+                self._refuse_taken_number(claim)
                 done = HANDLERS[claim.kind].run(context)
                 self._complete(claim, done, activity)
         except Postponed as postponed:
@@ -148,6 +149,16 @@ class Runner:
             if item.blocked_by is None:
                 self.services.queue.notify()
         return Outcome.SUCCEEDED
+
+    def _refuse_taken_number(self, claim: Claim) -> None:
+        """Postpone an attempt after whose number objects are in storage already, so that the next one has another.
+
+        They are of a newer database than this one, which was restored from a backup, and may be needed again.
+        """
+        for prefix in HANDLERS[claim.kind].stores(claim):
+            if next(self.services.storage.list_objects(prefix), None) is not None:
+                log.warning("attempt_number_taken", prefix=prefix)
+                raise Postponed(0.0)
 
     def _complete(self, claim: Claim, done: Done, activity: Activity) -> None:
         """Complete the item, or raise `LeaseLost` if another attempt holds it."""

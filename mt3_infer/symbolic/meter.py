@@ -1,10 +1,12 @@
 """Pulses → the beats and bars that fit best.
 
 A hypothesis is a pulse, two or three parts to its beat, two to four beats to its bar, and which beat begins a
-bar. A small network (one hidden layer) scores each from the numbers of `metrical_features`; its coefficients,
-in `grid_weights.json`, are from performances with known beats (`docs/decisions/0010-beats-from-the-notes.md`).
-Long music is scored in parts of about half a minute, and the best sequence of hypotheses is found that changes
-rarely: so bars stay right after an irregular one, and a medley has several meters.
+bar. A small network (one hidden layer, and a linear one beside it) scores each from the numbers of
+`metrical_features`; its coefficients, in `grid_weights.json`, are from performances with known beats
+(`docs/decisions/0010-beats-from-the-notes.md`). What is chosen is not the most likely reading but the one that is
+expected to be right most: what agrees with many likely ones in part can be better than one that is right or wrong
+altogether. Long music is scored in parts of about half a minute, and the best sequence of hypotheses is found that
+changes rarely: so bars stay right after an irregular one, and a medley has several meters.
 """
 
 from __future__ import annotations
@@ -30,8 +32,12 @@ from mt3_infer.symbolic.pulse import Accents, Floats
 
 DIVISIONS = (2, 3)  # parts of a beat
 ONE_PART_SECONDS, PART_SECONDS = 60.0, 30.0
-PHASE_COST, METER_COST, PULSE_COST = 4.0, 5.0, 6.0  # of a change from one part to the next, in nats
-IMPOSSIBLE = -30.0  # log-probability of a pulse in a part where it has no beats
+WORTH = 8.0  # of a part that is right in all
+BEATS_WORTH, DOWNBEATS_WORTH, BARS_WORTH = 0.3, 0.3, 0.4  # shares: F of beats, of downbeats, and the meter besides
+PHASE_COST, METER_COST, PULSE_COST = 4.0, 5.0, 6.0  # of a change from one part to the next
+IMPOSSIBLE = -30.0  # log-probability and worth of a pulse in a part where it has no beats
+LEAST_PROBABILITY = 0.01  # of a hypothesis that is considered
+SAME_SECONDS, SAME_F = 0.07, 0.8  # beats that differ less are the same, sequences that agree more as well
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,11 @@ def choose(pulses: Sequence[Floats], accents: Accents, harmony: Harmony) -> list
         columns, rows = describe(hypotheses, measured, accents, start, stop)
         if columns:
             scores[part, columns] = _log_probabilities(_score(rows))
-    path = _best_path(scores, _change_costs(hypotheses))
+    worths = [
+        expected_worths(hypotheses, pulses, score, start, stop)
+        for start, stop, score in zip(edges[:-1], edges[1:], scores, strict=True)
+    ]
+    path = _best_path(worths, _change_costs(hypotheses))
     return [
         _part(start, stop, hypotheses, int(choice), np.exp(score))
         for start, stop, choice, score in zip(edges[:-1], edges[1:], path, scores, strict=True)
@@ -127,12 +137,52 @@ def _score(rows: Floats) -> Floats:
     weights = coefficients()
     inputs = np.clip((rows - weights["mean"]) / weights["deviation"], -5, 5)
     hidden = np.maximum(inputs @ weights["hidden"].T + weights["hidden_bias"], 0)
-    return np.asarray(hidden @ weights["output"])
+    return np.asarray(hidden @ weights["output"] + inputs @ weights["linear"])
 
 
 def _log_probabilities(scores: Floats) -> Floats:
     scores = scores - scores.max()
     return np.asarray(scores - np.log(np.exp(scores).sum()))
+
+
+def expected_worths(
+    hypotheses: Sequence[Hypothesis], pulses: Sequence[Floats], score: Floats, start: float, stop: float
+) -> Floats:
+    """Return what choosing each of H hypotheses is expected to be worth in a part, shape (H,).
+
+    Args:
+        pulses: in seconds.
+        score: the log-probability of each hypothesis, shape (H,).
+        start, stop: of the part, in seconds.
+    """
+    worths = np.where(score > IMPOSSIBLE, 0.0, IMPOSSIBLE)
+    likely = np.flatnonzero(score > np.log(LEAST_PROBABILITY)).tolist()
+    readings = []
+    for one in (hypotheses[index] for index in likely):
+        first, last = np.searchsorted(pulses[one.pulse], (start, stop))
+        beats = pulses[one.pulse][first:last]
+        readings.append((one.meter, beats, beats[np.arange(first, last) % one.beats == one.phase]))
+    for index, chosen in zip(likely, readings, strict=True):
+        agreement = [_agreement(chosen, other) for other in readings]
+        worths[index] = WORTH * float(np.exp(score[likely]) @ agreement)
+    return np.asarray(worths)
+
+
+def _agreement(one: tuple[str, Floats, Floats], other: tuple[str, Floats, Floats]) -> float:
+    """Return how right a reading is where another is the truth, 0 to 1; each is a meter, beats and downbeats."""
+    beats, downbeats = _f_measure(one[1], other[1]), _f_measure(one[2], other[2])
+    same = one[0] == other[0] and min(beats, downbeats) >= SAME_F
+    return BEATS_WORTH * beats + DOWNBEATS_WORTH * downbeats + BARS_WORTH * same
+
+
+def _f_measure(one: Floats, other: Floats) -> float:
+    """Return the share of times that two sequences have in common."""
+    if not len(one) or not len(other):
+        return 0.0
+    at = np.searchsorted(other, one)
+    padded = np.concatenate([[-np.inf], other, [np.inf]])
+    nearest = np.minimum(one - padded[at], padded[at + 1] - one)
+    return float(2 * (nearest <= SAME_SECONDS).sum() / (len(one) + len(other)))
 
 
 def _change_costs(hypotheses: Sequence[Hypothesis]) -> Floats:
@@ -145,7 +195,7 @@ def _change_costs(hypotheses: Sequence[Hypothesis]) -> Floats:
     return np.asarray(costs)
 
 
-def _best_path(scores: Floats, costs: Floats) -> list[int]:
+def _best_path(scores: Sequence[Floats], costs: Floats) -> list[int]:
     """Return the hypothesis of each part, by Viterbi's algorithm."""
     total = scores[0]
     back = []

@@ -1,7 +1,7 @@
 """Numbers that describe a pulse as a possible beat, and each of its meters and phases.
 
 `level_features` say how well the music falls on the beats of a pulse; `meter_features` what is heavier on the
-first beat of a bar, and how bars repeat. `mt3_infer.symbolic.meter` weighs them.
+first beat of a bar, how bars repeat, and if the music ends with one. `mt3_infer.symbolic.meter` weighs them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mt3_infer.symbolic.pulse import Accents, Floats
 
 METERS = (2, 3, 4)  # beats to a bar
 HARMONY_FRAMES = 20  # a second
+BEGUN = 0.25  # a beat counts as begun if it sounds for so long, in beats
 ON_BEAT, ON_BEAT_SECONDS = 0.17, 0.07  # an accent this near is on the beat: parts of a beat, and seconds at most
 POSITIONS = np.array([0, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 5 / 6, 1])
 GROUPS = np.array([0, 5, 2, 3, 1, 4, 2, 5, 0])  # on the beat, half, quarters, first third, second third, sixths
@@ -189,6 +190,8 @@ def meter_features(pulse: Measured, accents: Accents, start: float, stop: float)
         similar.append(values - values.mean())
     similarity = np.concatenate(similar)
     onset = accents.times[min(len(accents) - 1, int(np.searchsorted(accents.times, start)))]
+    begun = int(np.searchsorted(pulse.beats, accents.end - BEGUN * period))  # beats before the music ends
+    is_last = stop > accents.times[-1]
     result = {}
     for meter in METERS:
         bar = np.log2(meter * period / 2.0)
@@ -201,7 +204,8 @@ def meter_features(pulse: Measured, accents: Accents, start: float, stop: float)
             ones = np.flatnonzero(one)
             wait = (pulse.beats[first + ones[0]] - onset) / (meter * period) if len(ones) else 1.0
             head = np.array([1.0, bar, bar**2, abs(wait) < 0.1, min(max(wait, 0.0), 1.0)])
-            result[meter, phase] = np.concatenate([head, contrast, deeper, second, similarity])
+            ends = [is_last and (begun - phase) % meter == 0]
+            result[meter, phase] = np.concatenate([head, contrast, deeper, second, similarity, ends])
     return result
 
 

@@ -54,6 +54,7 @@ class Accents:
         kick, snare: 1 where one is struck.
         size: number of notes.
         top: pitch of the highest note; 0 for drums alone.
+        end: when the music ends, in seconds; what rings on after all else is left out.
     """
 
     times: Floats
@@ -65,6 +66,7 @@ class Accents:
     snare: Floats
     size: Floats
     top: Floats
+    end: float
 
     def __len__(self) -> int:
         return len(self.times)
@@ -101,6 +103,7 @@ def find_accents(notes: Sequence[Note]) -> Accents:
         snare=np.maximum.reduceat(snare.astype(float), first),
         size=size,
         top=np.maximum.reduceat(np.where(drum, 0.0, pitch), first),
+        end=float(max(times[-1], np.quantile(onset + length, 0.995))),
     )
 
 

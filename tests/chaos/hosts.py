@@ -1,7 +1,7 @@
-"""A stack on several hosts: web with scheduler, and each worker, in network namespaces of their own on one bridge.
+"""A stack on several hosts: each data service, web with scheduler, and each worker, on one bridge.
 
-The data services and the tests are on the bridge's host. Links are cut by the kernel, silently: packets
-vanish, and no connection is reset.
+Each host is a network namespace; the tests are on the bridge's own. Links are cut by the kernel, silently, where
+a packet arrives: packets vanish, and no connection is reset.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
-from tests import servers
-from tests.chaos.stack import Stack
+from tests.chaos.stack import Part, Stack
 
 BRIDGE = "mt3t-br"
-DATA = "10.213.0.1"
-HOSTS = {"web": "10.213.0.2", "w0": "10.213.0.3", "w1": "10.213.0.4"}
+NETWORK = "10.213.0"
+DATA = ("postgres", "redis", "s3")
+FORWARDED = ("FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT")
+HOSTS = {host: f"{NETWORK}.{number}" for number, host in enumerate(("web", "w0", "w1", *DATA), start=2)}
 
 
 def unavailable() -> str | None:
@@ -35,39 +36,42 @@ def unavailable() -> str | None:
     return None
 
 
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True)
+
+
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+    _run("ip", *words)
 
 
 def _inside(host: str, *words: str) -> None:
-    subprocess.run(["ip", "netns", "exec", f"mt3t-{host}", *words], check=True, capture_output=True)
+    _ip("netns", "exec", f"mt3t-{host}", *words)
 
 
 class HostsStack(Stack):
     """A stack with two workers, whose network can be cut."""
 
+    addresses: ClassVar[Mapping[str, str]] = HOSTS
+
     def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
         super().__init__(folder, workers=2, schedulers=1, environment=environment)
-        for part in (self.web, *self.workers, *self.schedulers, self.migrations):
-            part.environment = {key: value.replace("127.0.0.1", DATA) for key, value in part.environment.items()}
-        self.redis.command = [*self.redis.command, "--bind", "127.0.0.1", DATA, "--protected-mode", "no"]
-        self.s3.command = [*self.s3.command, "--addr", f"{DATA}:{self.s3_port}"]
         self.web.command = [*self.web.command, "--host", HOSTS["web"], "--insecure"]
-        self.client.url = self.client.url.replace("127.0.0.1", HOSTS["web"])
-        parts = (self.web, *self.schedulers, self.migrations, *self.workers)
-        for part, host in zip(parts, ("web", "web", "web", "w0", "w1"), strict=True):
-            part.command = ["ip", "netns", "exec", f"mt3t-{host}", *part.command]
+        for part in (self.web, *self.schedulers, self.migrations):
+            self._place(part, "web")
+        for part, host in zip((*self.workers, self.redis, self.s3), ("w0", "w1", "redis", "s3"), strict=True):
+            self._place(part, host)
 
-    def _open_postgres(self, postgres: servers.Postgres) -> None:
-        self.postgres.command = [word.replace("=127.0.0.1", f"=127.0.0.1,{DATA}") for word in postgres.command]
-        with (postgres.data / "pg_hba.conf").open("a", encoding="utf-8") as rules:
-            rules.write(f"host all all {DATA}/24 trust\n")
+    def _place(self, part: Part, host: str) -> None:
+        user = ["setpriv", "--reuid", part.user] if part.user else []  # only root enters a namespace
+        part.command, part.user = ["ip", "netns", "exec", f"mt3t-{host}", *user, *part.command], None
 
     def __enter__(self) -> Self:
         self._remove_hosts()
         _ip("link", "add", BRIDGE, "type", "bridge")
-        _ip("address", "add", f"{DATA}/24", "dev", BRIDGE)
+        _ip("address", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
+        # Where Docker has been, what crosses a bridge goes through this chain, which Docker lets drop it.
+        _run("iptables", "-I", *FORWARDED)
         for host, address in HOSTS.items():
             _ip("netns", "add", f"mt3t-{host}")
             _ip("link", "add", f"mt3t-{host}", "type", "veth", "peer", "name", "eth0", "netns", f"mt3t-{host}")
@@ -83,20 +87,19 @@ class HostsStack(Stack):
 
     def _remove_hosts(self) -> None:
         for host in HOSTS:
-            with suppress(subprocess.CalledProcessError):
-                _ip("netns", "delete", f"mt3t-{host}")
+            for kind in ("netns", "link"):  # the link stays while a process is left in its namespace
+                with suppress(subprocess.CalledProcessError):
+                    _ip(kind, "delete", f"mt3t-{host}")
         with suppress(subprocess.CalledProcessError):
             _ip("link", "delete", BRIDGE)
+        with suppress(subprocess.CalledProcessError):
+            _run("iptables", "-D", *FORWARDED)
 
     # --- faults ------------------------------------------------------------------------------------------
 
-    @property
-    def _ports(self) -> dict[str, int]:
-        return {"redis": int(self.redis_url.split(":")[-1].split("/")[0]), "postgres": self._postgres_port}
-
     @contextmanager
     def partitioned(self, host: str) -> Iterator[None]:
-        """Cut a host off, in silence."""
+        """Cut a host off from all others."""
         _ip("link", "set", f"mt3t-{host}", "down")
         try:
             yield
@@ -104,25 +107,24 @@ class HostsStack(Stack):
             _ip("link", "set", f"mt3t-{host}", "up")
 
     @contextmanager
-    def losing(self, *hosts: str, direction: str = "OUTPUT", service: str | None = None) -> Iterator[None]:
-        """Drop what hosts send (or receive: INPUT) to the data services, or to one of them."""
-        rule = [direction, "-d" if direction == "OUTPUT" else "-s", DATA]
-        if service is not None:
-            rule += ["-p", "tcp", "--dport" if direction == "OUTPUT" else "--sport", str(self._ports[service])]
-        for host in hosts:
-            _inside(host, "iptables", "-A", *rule, "-j", "DROP")
-        try:
+    def losing(self, senders: Sequence[str], receivers: Sequence[str]) -> Iterator[None]:
+        """Drop what hosts send to others as it arrives there; the other direction works."""
+        with ExitStack() as rules:
+            for receiver in receivers:
+                for sender in senders:
+                    rule = ["INPUT", "-s", HOSTS[sender], "-j", "DROP"]
+                    _inside(receiver, "iptables", "-A", *rule)
+                    rules.callback(_inside, receiver, "iptables", "-D", *rule)
             yield
-        finally:
-            for host in hosts:
-                _inside(host, "iptables", "-D", *rule, "-j", "DROP")
 
     @contextmanager
-    def slow(self, host: str, rate: str = "200kbit") -> Iterator[None]:
-        """Limit what reaches a host to a rate."""
-        words = ["tc", "qdisc", "add", "dev", f"mt3t-{host}", "root", "tbf", "rate", rate]
-        subprocess.run([*words, "burst", "8kb", "latency", "2s"], check=True, capture_output=True)
+    def slow(self, host: str, rate: str) -> Iterator[None]:
+        """Limit what reaches a host, and what it sends, to a rate."""
+        limit = ["root", "tbf", "rate", rate, "burst", "8kb", "latency", "2s"]
+        _run("tc", "qdisc", "add", "dev", f"mt3t-{host}", *limit)
+        _inside(host, "tc", "qdisc", "add", "dev", "eth0", *limit)
         try:
             yield
         finally:
-            subprocess.run(["tc", "qdisc", "del", "dev", f"mt3t-{host}", "root"], check=True, capture_output=True)
+            _inside(host, "tc", "qdisc", "del", "dev", "eth0", "root")
+            _run("tc", "qdisc", "del", "dev", f"mt3t-{host}", "root")

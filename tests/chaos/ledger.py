@@ -159,7 +159,11 @@ class Ledger:
     def mismatches(self) -> list[str]:
         """Return succeeded jobs whose objects differ from the API's description or the expected notes."""
         rows = self.stack.sql("SELECT id, artifacts FROM jobs WHERE status = 'succeeded'")
-        return [str(job_id) for job_id, artifacts in rows if not self._is_readable(str(job_id), artifacts)]
+        listed = {
+            str(job_id): json.loads(artifacts) if isinstance(artifacts, str) else artifacts  # SQLite has text
+            for job_id, artifacts in rows
+        }
+        return [job_id for job_id, artifacts in listed.items() if not self._is_readable(job_id, artifacts)]
 
     def _is_readable(self, job_id: str, artifacts: Any) -> bool:
         storage, promised = self.stack.storage, {}

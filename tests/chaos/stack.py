@@ -9,15 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 from urllib.error import URLError
 from uuid import uuid4
 
@@ -28,8 +28,8 @@ from redis import Redis
 
 from shared.config import Settings
 from shared.storage import ObjectStorage, make_storage
-from tests import servers
-from tests.chaos.databases import Database, PostgresDatabase, Rows, SqliteDatabase
+from tests import backups, servers
+from tests.chaos.databases import Database, PostgresDatabase, Rows
 from tests.client import Answer, ServiceClient
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +143,8 @@ class Stack:
         cores: each worker runs on one of these, in turn.
     """
 
+    addresses: ClassVar[Mapping[str, str]] = dict.fromkeys(("web", "postgres", "redis", "s3"), "127.0.0.1")
+
     def __init__(
         self,
         folder: Path,
@@ -158,14 +160,16 @@ class Stack:
         self._postgres_port = servers.lasting_port()
         self.database = self._make_database()
         redis_port, self.s3_port, web_port = (servers.lasting_port() for _ in range(3))
-        self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
-        (folder / "s3" / servers.S3_BUCKET).mkdir(parents=True)
-        self.client = ObservedClient(f"http://127.0.0.1:{web_port}")
+        self.redis_url = f"redis://{self.addresses['redis']}:{redis_port}/0"
+        self.stored = folder / "s3" / servers.S3_BUCKET
+        self.stored.mkdir(parents=True)
+        self.s3_url = f"http://{self.addresses['s3']}:{self.s3_port}"
+        self.client = ObservedClient(f"http://{self.addresses['web']}:{web_port}")
         self.environment = {
             "MT3_DATABASE_URL": self.database.url,
             "MT3_REDIS_URL": self.redis_url,
             "MT3_STORAGE_URL": f"s3://{servers.S3_BUCKET}/",
-            "MT3_S3_ENDPOINT_URL": f"http://127.0.0.1:{self.s3_port}",
+            "MT3_S3_ENDPOINT_URL": self.s3_url,
             "MT3_S3_ACCESS_KEY_ID": servers.S3_KEY,
             "MT3_S3_SECRET_ACCESS_KEY": servers.S3_SECRET,
             "MT3_CHECKPOINT_DIR": str(folder / "checkpoints"),
@@ -182,8 +186,9 @@ class Stack:
             "OMP_NUM_THREADS": "1",
             **(environment or {}),
         }
-        redis_words = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        s3_words = ["serve", "s3", "--addr", f"127.0.0.1:{self.s3_port}", "--config", os.devnull]
+        redis_words = ["--port", str(redis_port), "--bind", self.addresses["redis"], "--protected-mode", "no"]
+        redis_words += ["--save", "", "--appendonly", "no"]
+        s3_words = ["serve", "s3", "--addr", f"{self.addresses['s3']}:{self.s3_port}", "--config", os.devnull]
         s3_words += ["--auth-key", f"{servers.S3_KEY},{servers.S3_SECRET}", str(folder / "s3")]
         web = [sys.executable, "-m", "web", "--port", str(web_port), "--app", "tests.chaos.faulty_web:app"]
         self.postgres = self._part("postgres", [])  # initialized while the other programs start
@@ -213,7 +218,7 @@ class Stack:
         return [self.postgres, self.redis, self.s3, self.web, *self.workers, *self.schedulers]
 
     def _make_database(self) -> Database:
-        return PostgresDatabase(f"postgresql://mt3:mt3@127.0.0.1:{self._postgres_port}/mt3")
+        return PostgresDatabase(f"postgresql://mt3:mt3@{self.addresses['postgres']}:{self._postgres_port}/mt3")
 
     def __enter__(self) -> Self:
         try:
@@ -229,10 +234,10 @@ class Stack:
         ours = [self.web, *self.workers, *self.schedulers, self.migrations]
         for part in ours:
             part.start()
-        postgres = servers.make_postgres(self.folder, self._postgres_port)
+        postgres = servers.make_postgres(self.folder, self._postgres_port, self.addresses["postgres"])
         self.postgres.command, self.postgres.user = postgres.command, postgres.user
         self.postgres.cwd = postgres.data
-        self._open_postgres(postgres)
+        self._place(self.postgres, "postgres")
         self._wait_for_waiting("database", ours)
         self.postgres.start()
         self.wait(postgres.answers, "PostgreSQL")
@@ -243,8 +248,35 @@ class Stack:
         self._wait_for_waiting("redis", self.workers)
         self.redis.start()
 
-    def _open_postgres(self, postgres: servers.Postgres) -> None:
-        """Let other hosts reach PostgreSQL: there are none."""
+    @contextmanager
+    def restored(self, backup: Path) -> Iterator[None]:
+        """Run on a database elsewhere that is made from a backup; afterwards on the one before again."""
+        own, folder = self.postgres, self.folder / "elsewhere"
+        folder.mkdir()
+        with self._stopped():
+            made = servers.make_postgres(folder, self._postgres_port, self.addresses["postgres"])
+            self.postgres = self._part("elsewhere", made.command, user=made.user, cwd=made.data)
+            self.postgres.start()
+            self.wait(made.answers, "PostgreSQL elsewhere")
+            made.make_database()
+            backups.restore(backup, self.database.url)
+        yield
+        with self._stopped():
+            self.postgres = own
+
+    @contextmanager
+    def _stopped(self) -> Iterator[None]:
+        """Stop everything during the block, the service first."""
+        for part in reversed(self.parts):
+            part.terminate()
+        yield
+        for part in self.parts:
+            if not part.is_running():
+                part.start()
+        self.wait(lambda: servers.answers(f"{self.client.url}/readyz"), "web")
+
+    def _place(self, part: Part, host: str) -> None:
+        """Make a part run on its host: there is only one."""
 
     def _migrate(self) -> None:
         assert self.migrations.process is not None
@@ -271,7 +303,7 @@ class Stack:
     # --- faults ------------------------------------------------------------------------------------------
 
     def arm(self, point: str, what: str = "exit") -> None:
-        """Make the next process that reaches a point exit or stop there."""
+        """Make the next process that reaches a point exit, stop or hold there."""
         part = self.faults / f"{uuid4().hex}.new"
         part.write_text(what)
         part.rename(self.faults / point)
@@ -340,7 +372,7 @@ class Stack:
         return make_storage(
             Settings(
                 storage_url=self.environment["MT3_STORAGE_URL"],
-                s3_endpoint_url=f"http://127.0.0.1:{self.s3_port}",
+                s3_endpoint_url=self.s3_url,
                 s3_access_key_id=servers.S3_KEY,
                 s3_secret_access_key=SecretStr(servers.S3_SECRET),
             )
@@ -369,30 +401,6 @@ class Stack:
                 last = answer.body
             time.sleep(0.2)
         raise AssertionError(f"not accepted within {PATIENCE_SECONDS} s: {last!r}")
-
-
-class SqliteStack(Stack):
-    """A stack on one machine, with a SQLite file and a folder as storage."""
-
-    def __init__(
-        self, folder: Path, *, workers: int, schedulers: int, environment: Mapping[str, str] | None = None
-    ) -> None:
-        local = {"MT3_STORAGE_URL": (folder / "storage").as_uri()}
-        environment = {**local, **(environment or {})}
-        super().__init__(folder, workers=workers, schedulers=schedulers, environment=environment)
-
-    def _make_database(self) -> Database:
-        return SqliteDatabase(self.folder / "mt3.sqlite3")
-
-    @property
-    def parts(self) -> list[Part]:
-        return [self.redis, self.web, *self.workers, *self.schedulers]
-
-    def _start(self) -> None:
-        self.migrations.start()
-        self._migrate()
-        for part in self.parts:
-            part.start()
 
 
 def waited_for(part: Part) -> list[str]:

@@ -11,19 +11,24 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import hosts
-from tests.chaos.hosts import HostsStack
+from tests.chaos.hosts import DATA, HostsStack
 from tests.chaos.runs import SCALE, conclude, running, submissions, times
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(3600)]
 
 FAULTS: dict[str, Callable[[HostsStack], AbstractContextManager[None]]] = {
     "silent partition of a worker": lambda stack: stack.partitioned("w0"),
-    "what a worker sends is lost": lambda stack: stack.losing("w0"),
-    "what a worker should receive is lost": lambda stack: stack.losing("w0", direction="INPUT"),
-    "Redis reachable from web only": lambda stack: stack.losing("w0", "w1", service="redis"),
-    "the database reachable from one worker only": lambda stack: stack.losing("web", "w1", service="postgres"),
-    "web and scheduler partitioned": lambda stack: stack.losing("web"),
-    "a slow link to a worker": lambda stack: stack.slow("w0"),
+    "silent partition of web and scheduler": lambda stack: stack.partitioned("web"),
+    "silent partition of the database": lambda stack: stack.partitioned("postgres"),
+    "silent partition of Redis": lambda stack: stack.partitioned("redis"),
+    "silent partition of the storage": lambda stack: stack.partitioned("s3"),
+    "what a worker sends is lost": lambda stack: stack.losing(["w0"], DATA),
+    "what a worker should receive is lost": lambda stack: stack.losing(DATA, ["w0"]),
+    "what the storage sends is lost": lambda stack: stack.losing(["s3"], ["web", "w0", "w1"]),
+    "Redis reachable from web only": lambda stack: stack.losing(["w0", "w1"], ["redis"]),
+    "the database reachable from one worker only": lambda stack: stack.losing(["web", "w1"], ["postgres"]),
+    "a slow link to a worker": lambda stack: stack.slow("w0", "200kbit"),
+    "a slow link to the storage": lambda stack: stack.slow("s3", "2mbit"),
 }
 
 

@@ -12,7 +12,8 @@ import pytest
 from tests.chaos.databases import SqliteDatabase
 from tests.chaos.ledger import Ledger
 from tests.chaos.runs import calls_during, conclude, polls, running, statuses, times
-from tests.chaos.stack import SqliteStack, Stack
+from tests.chaos.sqlite_stack import SqliteStack
+from tests.chaos.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak, pytest.mark.timeout(3600)]
 

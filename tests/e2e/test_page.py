@@ -15,6 +15,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright's Python package i
 
 from playwright.sync_api import FilePayload, Route, expect
 
+from tests.client import ServiceClient
 from tests.e2e.pages import DESKTOP, PATIENCE_MS, PHONE, OpenTab
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
@@ -251,6 +252,20 @@ def test_note_under_the_pointer_is_described(open_tab: OpenTab, bach: Path) -> N
     expect(violin).to_have_attribute("aria-pressed", "false")
     tab.page.mouse.move(0, 0)
     tab.expect_color(under=shown / 2)
+
+
+def test_result_without_notes_says_what_to_do_instead(
+    open_tab: OpenTab, client: ServiceClient, bach: Path
+) -> None:
+    job_id = client.transcribe(bach)["id"]
+    tab = open_tab()
+    body = {"format": "mt3-infer/notes", "version": 1, "duration": 24.0, "notes": []}
+    tab.page.route("**/artifacts/notes.json*", lambda route: route.fulfill(json=body))
+    tab.open(f"#/t/{job_id}")
+    expect(tab.page.get_by_text("No notes were found in this recording. Try another model")).to_be_visible()
+    expect(tab.page.get_by_role("button", name="Transcribe again with…")).to_be_visible()
+    for part in (".roll-stage", "#play", ".downloads"):
+        expect(tab.page.locator(part)).to_be_hidden()
 
 
 def test_fifty_thousand_notes_scroll_and_zoom(open_tab: OpenTab, bach: Path) -> None:

@@ -124,6 +124,28 @@ def test_services_start_after_what_they_need(compose: dict[str, Any]) -> None:
             assert volume.split(":")[0] in compose["volumes"]
 
 
+def test_every_container_is_limited_and_ours_have_no_rights(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        if name != "migrate":  # it ends by itself
+            assert {"memory", "pids"} <= service["deploy"]["resources"]["limits"].keys(), name
+        if "healthcheck" in service:
+            assert "start_period" in service["healthcheck"], name
+        if "build" in service:
+            assert (service["init"], service["read_only"], service["cap_drop"]) == (True, True, ["ALL"]), name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), name
+
+
+@pytest.mark.parametrize("part", ["web", "worker"])
+def test_every_stage_of_an_image_has_the_base_that_is_given(part: str) -> None:
+    lines = (ROOT / part / "Dockerfile").read_text().splitlines()
+    assert "ARG PYTHON_IMAGE=python:3.11-slim" in lines, "a digest can be given"
+    made = {line.split()[3] for line in lines if line.startswith("FROM") and " AS " in line}
+    bases = {line.split()[1] for line in lines if line.startswith("FROM")}
+    assert bases <= {"${PYTHON_IMAGE}", *made}
+
+
 def test_no_password_has_a_default_and_make_env_makes_them_up(compose: dict[str, Any], tmp_path: Path) -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     assert set(re.findall(r"\$\{(\w+):\?", text)) == set(PASSWORDS)

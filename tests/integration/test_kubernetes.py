@@ -75,6 +75,7 @@ def test_every_pod_runs_without_rights(manifests: list[Manifest]) -> None:
     for name, spec in pod_specs(manifests).items():
         assert spec["securityContext"]["runAsNonRoot"], name
         assert spec["securityContext"]["runAsUser"] > 0, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert spec["serviceAccountName"] == "mt3-infer"
         for container in spec["containers"]:
             rights = container["securityContext"]
@@ -101,6 +102,28 @@ def test_selectors_match_the_labels_of_pods(manifests: list[Manifest]) -> None:
     assert len(selectors) >= 8
     for selector in selectors:
         assert any(selector.items() <= pod.items() for pod in labels), selector
+
+
+def test_every_pod_is_reached_only_where_a_policy_allows_it(manifests: list[Manifest]) -> None:
+    policies = by_kind(manifests, "NetworkPolicy")
+    for one in by_kind(manifests, "Deployment", "StatefulSet", "Job"):
+        labels = one["spec"]["template"]["metadata"]["labels"]
+        applied = [
+            policy["spec"]
+            for policy in policies
+            if policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+            and "Ingress" in policy["spec"]["policyTypes"]
+        ]
+        assert applied, labels
+        open_ports = [
+            port["port"]
+            for spec in applied
+            for rule in spec.get("ingress", [])
+            for port in rule["ports"]
+            if "from" not in rule
+        ]
+        from_everywhere = {"web": ["http"], "s3": [9000]}  # clients, and their signed links
+        assert open_ports == from_everywhere.get(one["metadata"]["name"], []), labels
 
 
 def test_every_setting_exists_and_every_secret_is_explained(manifests: list[Manifest]) -> None:
@@ -170,7 +193,12 @@ def test_workers_scale_by_keda_alone_and_gpu_workers_request_a_gpu() -> None:
     assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == "1"
     (target,) = by_kind(scaled, "ScaledObject")
     assert target["spec"]["scaleTargetRef"]["name"] == "worker"
+    assert 1 <= target["spec"]["minReplicaCount"] < target["spec"]["maxReplicaCount"]
     (trigger,) = target["spec"]["triggers"]
+    assert trigger["type"] == "postgresql"
+    (authentication,) = by_kind(scaled, "TriggerAuthentication")
+    (secret,) = authentication["spec"]["secretTargetRef"]
+    assert (secret["parameter"], secret["name"], secret["key"]) == ("connection", "mt3-infer", "MT3_DATABASE_URL")
     assert trigger["authenticationRef"]["name"] in {
         one["metadata"]["name"] for one in by_kind(scaled, "TriggerAuthentication")
     }

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from shared import db, garbage, jobs
 from shared.config import Settings
-from shared.db import Sessions, is_unavailable, make_engine, now_plus
+from shared.db import ENDED_BY_SERVER, Sessions, is_unavailable, make_engine, now_plus
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
 from shared.kinds import Progress
 from shared.model_reports import report_model
@@ -151,6 +151,22 @@ def test_process_paused_in_a_transaction_loses_its_locks(postgres_url: str) -> N
         with pytest.raises(DBAPIError, match="idle-in-transaction") as raised:
             connection.execute(text("SELECT 1"))
     assert is_unavailable(raised.value), "the transaction is retried"
+    engine.dispose()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("code", sorted(ENDED_BY_SERVER))
+def test_connection_that_the_server_gives_up_is_replaced(postgres_url: str, code: str) -> None:
+    """As after a cut of the network: the server's last answer has arrived, the end of the connection has not."""
+    engine = make_engine(Settings(database_url=postgres_url))
+    backend = text("SELECT pg_backend_pid()")
+    with engine.connect() as connection:
+        first = connection.scalar(backend)
+        with pytest.raises(DBAPIError) as raised:
+            connection.execute(text(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$"))
+    assert is_unavailable(raised.value), "the transaction is retried"
+    with engine.connect() as connection:
+        assert connection.scalar(backend) != first
     engine.dispose()
 
 

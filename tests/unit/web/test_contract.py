@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -24,6 +25,9 @@ from web.problem_types import PROBLEMS
 
 UNLISTED = {"/", "/docs", "/docs/oauth2-redirect", "/docs/assets/{name}", "/openapi.json", "/static/{filename}"}
 UNLISTED |= {"/s/{token}", "/problems/", "/problems/{code}", "/llms.txt"}  # pages for people, and this document
+
+
+CONFIG = Path(__file__).parents[3] / "docs" / "openapi-python-client.yml"
 
 
 @pytest.fixture
@@ -91,6 +95,17 @@ def test_every_call_declares_its_errors_headers_and_a_summary(spec: dict[str, An
             if status < "300":
                 assert "X-Request-ID" in response["headers"], (method, path, status)
     assert set(HEADERS) == set(spec["components"]["headers"])
+
+
+def test_generators_of_clients_know_the_type_of_every_answer(spec: dict[str, Any]) -> None:
+    """By themselves, or by the configuration that the documentation names."""
+    known = re.compile(r"text/.*|application/(.*\+)?json|application/octet-stream")
+    overridden = set(
+        re.findall(r"^  \"?([^\s\"]+)\"?: application/octet-stream$", CONFIG.read_text(), re.MULTILINE)
+    )
+    kinds = {kind for node in nodes(spec["paths"]) for kind in node.get("content", ())}
+    assert len(kinds) > 5
+    assert {kind for kind in kinds if not known.fullmatch(kind)} == overridden | {"multipart/form-data"}
 
 
 def test_examples_match_their_schemas(spec: dict[str, Any]) -> None:

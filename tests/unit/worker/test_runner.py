@@ -403,6 +403,28 @@ def test_a_job_that_always_fails_ends_after_its_attempts(
     assert make_runner().run_next() is None
 
 
+def test_results_of_a_newer_database_are_neither_overwritten_nor_removed(
+    any_sessions: Sessions, storage: ObjectStorage, add_job: Callable[[], UUID], make_runner: Callable[..., Runner]
+) -> None:
+    """Storage may be newer than the database: it was restored from a backup of before these attempts."""
+    first, canceled = add_job(), add_job()
+    newer = [f"results/{first}/1/notes.json", f"shards/{first}/2/0/audio", f"results/{canceled}/1/notes.json"]
+    for key in newer:
+        storage.put(key, io.BytesIO(b"newer"), content_type="application/json")
+    make_runner().drain()
+    assert get(any_sessions, first).status is Status.SUCCEEDED
+    assert {artifact["key"].split("/")[2] for artifact in get(any_sessions, first).artifacts} == {"3"}
+    for key in newer:
+        with storage.open(key) as content:
+            assert content.read() == b"newer"
+    with any_sessions() as session:
+        attempts = session.scalars(
+            select(Attempt.outcome).join(WorkItem, WorkItem.id == Attempt.item_id).where(WorkItem.job_id == first)
+        )
+        assert sorted(map(str, attempts)) == ["released", "released", "succeeded"]
+    assert item(any_sessions, first).attempts_counted == 1
+
+
 def test_stopping_worker_releases_its_job_uncounted(
     any_sessions: Sessions, add_job: Callable[[], UUID], make_runner: Callable[..., Runner]
 ) -> None:

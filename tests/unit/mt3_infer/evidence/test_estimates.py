@@ -75,6 +75,24 @@ def test_louder_notes_get_higher_velocities() -> None:
     assert [note.velocity for note in kept] == [100] * 6
 
 
+def test_the_highest_note_of_a_chord_is_louder_than_those_below_it_at_equal_energy() -> None:
+    random = np.random.default_rng(3)
+    notes = sort_notes(
+        Note(on + random.uniform(0, 0.02), on + 0.9, pitch, 90) for on in np.arange(30.0) for pitch in (48, 55, 64)
+    )
+    found = np.array(velocities(notes, random.normal(70, 4, len(notes))))
+    is_highest = np.array([note.pitch == 64 for note in notes])
+    assert found[is_highest].mean() > found[~is_highest].mean() + 20
+
+
+def test_a_note_that_rings_on_above_is_the_highest_and_one_that_has_ended_is_not() -> None:
+    held = [Note(0.0, 4.0, 72, 90), *(Note(0.5 + n / 2, 0.9 + n / 2, 60, 90) for n in range(6))]
+    ended = [replace(held[0], offset=0.4), *held[1:]]
+    strengths = np.array([70.0, 69.0, 71.0, 69.0, 71.0, 69.0, 71.0])
+    assert max(velocities(held, strengths)[1:]) < velocities(held, strengths)[0]
+    assert max(velocities(ended, strengths)[1:]) > velocities(ended, strengths)[0]
+
+
 def test_velocities_are_about_equal_where_loudness_is() -> None:
     notes = [Note(float(n), n + 0.5, 60 + n, 90) for n in range(10)]
     nearly_equal = 70 + np.random.default_rng(1).uniform(-0.2, 0.2, 10)
