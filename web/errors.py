@@ -40,6 +40,7 @@ STATUS_OF = {
     "unavailable": 503,
     "notes_gone": 410,
     "recording_removed": 410,
+    "storage_full": 507,
 }
 CODE_OF = {
     400: "bad_request",
