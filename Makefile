@@ -13,7 +13,7 @@ INSTALL_SOUND = $(PIP_INSTALL) --no-deps tinysoundfont && { command -v npm >/dev
 WITH_NODE = PATH="$$PATH:$(CURDIR)/.venv/bin"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types migrate env engine test-images soak api-docs screenshots bench bench-gpu bench-api bench-accuracy browser clean
+.PHONY: help setup run test lint format types migrate env engine test-images soak api-docs screenshots bench bench-gpu bench-api bench-accuracy sbom audit browser clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -81,6 +81,15 @@ bench-api: .venv/dev  ## submissions and polls a second beside a bare Flask and 
 bench-accuracy: .venv/dev  ## how right each model is: make bench-accuracy ARGUMENTS="--checkpoint mt3_pytorch=PATH [DIRECTORY]"
 	.venv/bin/python bench/accuracy.py --plot docs/images/accuracy.svg $(ARGUMENTS)
 
+sbom: .venv-audit/made  ## build/sbom.json: all packages with their versions, as CycloneDX, from the lock
+	@mkdir -p build
+	.venv-audit/bin/python -W ignore -m cyclonedx_py requirements constraints.txt --pyproject pyproject.toml \
+	  --output-reproducible --output-format JSON --output-file build/sbom.json
+	@echo "build/sbom.json"
+
+audit: .venv-audit/made  ## known vulnerabilities of the locked versions, where the database (OSV) can be reached
+	.venv-audit/bin/python tools/audit.py
+
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -89,7 +98,7 @@ browser:
 	  else echo "no Chromium here: the browser tests will skip"; fi
 
 clean:  ## remove everything installed or built, but not ./var
-	rm -rf .venv .venv-peer .venv-peer-yourmt3 .venv-peer-transkun tools/types/node_modules build *.egg-info
+	rm -rf .venv .venv-audit .venv-peer .venv-peer-yourmt3 .venv-peer-transkun tools/types/node_modules build *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
@@ -121,6 +130,11 @@ tools/types/node_modules/made: tools/types/package-lock.json | .venv/dev
 	.venv-peer-transkun/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'transkun==2.0.1'
 	.venv-peer-transkun/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0' \
 	  mir-eval numpy pretty-midi scipy
+	@touch $@
+
+.venv-audit/made:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom==7.5.0' 'pip-audit==2.10.1'
 	@touch $@
 
 .venv/serve: pyproject.toml constraints.txt | .venv/bin/python

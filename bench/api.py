@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import selectors
+import socket
 import statistics
 import sys
 import tempfile
@@ -59,10 +61,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Round:
-    """Requests of one kind to one side for some seconds: how many a second, and CPU milliseconds of each."""
+    """Requests of one kind to one side for some seconds: how many a second, and milliseconds of each."""
 
     rate: float
     cpu_ms: float
+    p99_ms: float  # from the request to the answer
 
 
 @contextmanager
@@ -77,25 +80,53 @@ def serving(name: str, command: list[str], log: Path, environment: dict[str, str
 
 def measure(side: Side, seconds: float, ask: Callable[[http.client.HTTPConnection], object]) -> Round:
     """Let clients ask all the time, each on a connection that it keeps."""
-    counts = [0] * CONNECTIONS
+    took: list[float] = []
     used = side.cpu_seconds()
     end = time.monotonic() + seconds
 
-    def run(number: int) -> None:
+    def run() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", side.port, timeout=60)
-        while time.monotonic() < end:
+        while (asked := time.monotonic()) < end:
             ask(connection)
-            counts[number] += 1
+            took.append(time.monotonic() - asked)
         connection.close()
 
-    clients = [threading.Thread(target=run, args=(number,)) for number in range(CONNECTIONS)]
+    clients = [threading.Thread(target=run) for _ in range(CONNECTIONS)]
     began = time.monotonic()
     for client in clients:
         client.start()
     for client in clients:
         client.join()
-    rate = sum(counts) / (time.monotonic() - began)
-    return Round(rate, (side.cpu_seconds() - used) / sum(counts) * 1000)
+    rate = len(took) / (time.monotonic() - began)
+    p99 = sorted(took)[len(took) * 99 // 100]
+    return Round(rate, (side.cpu_seconds() - used) / len(took) * 1000, p99 * 1000)
+
+
+@contextmanager
+def open_streams(side: Side, count: int) -> Iterator[None]:
+    """Keep event streams of jobs open, and read what they send."""
+    is_over = threading.Event()
+    with ExitStack() as opened, selectors.DefaultSelector() as selector:
+        for _ in range(count):
+            job_id = submit(http.client.HTTPConnection("127.0.0.1", side.port))
+            stream = opened.enter_context(socket.create_connection(("127.0.0.1", side.port)))
+            path = f"/v1/transcriptions/{job_id}/events"
+            stream.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".encode())
+            assert b" 200 " in stream.recv(4096)
+            selector.register(stream, selectors.EVENT_READ)
+
+        def read() -> None:
+            while not is_over.is_set():
+                for key, _ in selector.select(0.2):
+                    assert key.fileobj.recv(65536), "the stream ended"  # type: ignore[union-attr]
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            reader.join()
 
 
 def submit(connection: http.client.HTTPConnection) -> str:
@@ -190,10 +221,24 @@ def compare(sides: list[Side], kind: str, rounds: int, seconds: float) -> str:
     )
 
 
+def beside_streams(side: Side, count: int, rounds: int, seconds: float) -> str:
+    """Poll beside open streams and without them, in turns, and return a line about it."""
+    ask = partial(poll, job_id=submit(http.client.HTTPConnection("127.0.0.1", side.port)))
+    alone, beside = [], []
+    for _ in range(rounds):
+        alone.append(measure(side, seconds, ask).p99_ms)
+        with open_streams(side, count):
+            time.sleep(2)  # until the first events are sent
+            beside.append(measure(side, seconds, ask).p99_ms)
+    medians = statistics.median(alone), statistics.median(beside)
+    return f"99 % of polls take less than {medians[0]:.0f} ms, beside {count} streams {medians[1]:.0f} ms"
+
+
 @click.command()
 @click.option("--rounds", default=10, show_default=True, help="Rounds of each side.")
 @click.option("--seconds", default=3.0, show_default=True, help="Length of a round.")
-def main(rounds: int, seconds: float) -> None:
+@click.option("--streams", default=200, show_default=True, help="Event streams beside polls.")
+def main(rounds: int, seconds: float, streams: int) -> None:
     """Measure both sides in turns, and print medians and their ratio."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -201,11 +246,12 @@ def main(rounds: int, seconds: float) -> None:
         with both_sides(folder) as (sides, url):
             for kind in ("submissions", "polls"):
                 click.echo(compare(sides, kind, rounds, seconds))
+            click.echo(beside_streams(sides[0], streams, max(1, rounds // 3), seconds))
             sessions = make_sessions(make_engine(Settings(database_url=url)))
-            costs = [(bookkeeping(sessions, 100), bare_bookkeeping(url, 100)) for _ in range(rounds)]
+            costs = [(bookkeeping(sessions, 50), bare_bookkeeping(url, 50)) for _ in range(rounds)]
         ours, theirs = (statistics.median(side) for side in zip(*costs, strict=True))
         click.echo(
-            f"bookkeeping of one job: {ours:.1f} ms here, {theirs:.1f} ms bare (median of {rounds} times 100)"
+            f"bookkeeping of one job: {ours:.1f} ms here, {theirs:.1f} ms bare (median of {rounds} times 50)"
         )
 
 

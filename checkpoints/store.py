@@ -28,6 +28,7 @@ from checkpoints.errors import (
 from checkpoints.files import CheckpointFile, mismatch_reason, read_json, write_json
 from checkpoints.locks import HostLock, LockFactory
 from checkpoints.mirror import Mirror, open_mirror
+from checkpoints.own import own_weights, variable_of
 from checkpoints.pins import with_pins
 from checkpoints.progress import FetchProgress, ProgressCallback
 from checkpoints.sources import Source, SourceFactory, open_source
@@ -85,6 +86,7 @@ class CheckpointStore:
         mirror: tried before all other sources; receives what came from one of those.
         open_source: builds a source from its row in the catalog.
         lock_timeout: seconds to wait for another process that shows no progress.
+        own: weights of the user's own by model; they go before the published ones, wherever a model is loaded.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class CheckpointStore:
         mirror: Mirror | None = None,
         open_source: SourceFactory = open_source,
         lock_timeout: float = 600.0,
+        own: Mapping[str, Path] | None = None,
     ) -> None:
         self.root = root if root is not None else default_root()
         self.offline = offline
@@ -107,6 +110,7 @@ class CheckpointStore:
         self.mirror = mirror
         self.open_source = open_source
         self.lock_timeout = lock_timeout
+        self.own = dict(own or {})
         # Verdicts on files that no marker speaks for, by how they looked: a store that cannot be written to
         # (a read-only image) hashes each file once per process, not once per call.
         self._verdicts: dict[tuple[Path, str | None, int, int], str | None] = {}
@@ -118,16 +122,19 @@ class CheckpointStore:
         """Open the user's store: at `default_root()`, with the mirror that `MT3_CHECKPOINT_MIRROR` names.
 
         `MT3_OFFLINE=1` forbids connections; `MT3_LICENSES=commercial` admits only weights whose license allows
-        commercial use; `MT3_CHECKPOINT_CATALOG` names a catalog to use instead of ours.
+        commercial use; `MT3_CHECKPOINT_CATALOG` names a catalog to use instead of ours, and
+        `MT3_CHECKPOINTS_<MODEL>` weights of the user's own.
         """
-        mirror, catalog = environ.get("MT3_CHECKPOINT_MIRROR"), environ.get("MT3_CHECKPOINT_CATALOG")
+        mirror, path = environ.get("MT3_CHECKPOINT_MIRROR"), environ.get("MT3_CHECKPOINT_CATALOG")
+        catalog = load_catalog(Path(path)) if path else load_catalog()
         return cls(
             default_root(environ),
             offline=is_offline(environ),
             licenses=admitted_licenses(environ),
             locks=locks,
-            catalog=load_catalog(Path(catalog)) if catalog else None,
+            catalog=catalog,
             mirror=open_mirror(mirror, environ) if mirror else None,
+            own=own_weights(catalog, environ),
         )
 
     # Looking
@@ -148,6 +155,20 @@ class CheckpointStore:
         """Return the directory of an installed checkpoint; None if it is not (wholly) installed."""
         entry = self.entry(name)
         return None if self.missing(entry) else self.folder(entry)
+
+    def own_path(self, name: str) -> Path | None:
+        """Return the user's own weights for a model, a file or a folder; None if there are to be none.
+
+        Raises:
+            CheckpointNotFoundError: there is nothing at their path.
+        """
+        entry = self.entry(name)
+        path = self.own.get(entry.name)
+        if path is not None and not path.exists():
+            raise CheckpointNotFoundError(
+                f"There are no weights at {path}, which {variable_of(entry.name)} names."
+            )
+        return path
 
     def is_installed(self, name: str) -> bool:
         """Return True if every file is there and verified. Cheap: sizes and times against the marker."""

@@ -1,4 +1,4 @@
-"""Print what one extra of pyproject.toml requires, one requirement per line: `python requirements.py worker`.
+"""Print what extras of pyproject.toml require, one requirement per line: `python requirements.py worker otel`.
 
 An image installs these in a layer of their own, which a change of the sources leaves as it is.
 """
@@ -25,4 +25,5 @@ def requirements(project: dict, extra: str) -> set[str]:
 
 if __name__ == "__main__":
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-    sys.stdout.write("\n".join(sorted(requirements(project, sys.argv[1]))) + "\n")
+    found = set().union(*(requirements(project, extra) for extra in sys.argv[1:]))
+    sys.stdout.write("\n".join(sorted(found)) + "\n")

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from launcher.keys import open_database
 from shared import backlog, jobs, operations, watches
 from shared.config import read_settings
+from shared.quotas import count_stored_bytes
 
 QUIET_SECONDS = 60.0
 WAITING_SECONDS = 60.0
@@ -138,14 +139,19 @@ def purge(older_than: float | None, unknown: bool, yes: bool) -> None:
 
 @admin.command()
 def usage() -> None:
-    """Show how much each owner stores, and the disk that is left."""
+    """Show how much each owner stores, all of them together, and the disk that is left."""
+    settings = read_settings()
     with open_database() as session:
         owners = operations.measure_usage(session)
+        stored = count_stored_bytes(session)
         garbage = operations.count_garbage(session)
     for owner, count, size in owners:
         click.echo(f"{owner:36} {count:8} jobs {size / 1e6:14,.1f} MB of recordings")
+    limit = settings.max_stored_bytes
+    of = "" if limit is None else f" of {limit / 1e6:,.1f} MB (MT3_MAX_STORED_BYTES)"
+    click.echo(f"{stored / 1e6:,.1f} MB of recordings and results are stored{of}")
     click.echo(f"{garbage} folders in storage wait for their deletion")
-    parts = urlsplit(read_settings().storage_url)
+    parts = urlsplit(settings.storage_url)
     folder = Path(unquote(parts.path))
     if parts.scheme == "file" and folder.exists():
         disk = shutil.disk_usage(folder)

@@ -87,7 +87,8 @@ def load_model(
     Args:
         name: a model or an alias; see `list_models`.
         auto_download: False to fail rather than fetch.
-        checkpoint_path: weights of your own, a file or a directory, instead of the published ones.
+        checkpoint_path: weights of your own, a file or a directory, instead of the published ones; without it,
+            those that MT3_CHECKPOINTS_<MODEL> names, if it is set.
         device: "auto", "cpu", "cuda" or "cuda:1".
         dtype: "float32" or "bfloat16", of a model that can choose.
         batch_size: segments worked on at once, of a model that can choose.
@@ -109,6 +110,7 @@ def load_model(
     device, dtype = str(device), None if dtype is None else str(dtype).removeprefix("torch.")
     store = store or CheckpointStore.from_environment()
     spec, entry = _find(name, store.catalog)
+    checkpoint_path = store.own_path(entry.name) if checkpoint_path is None else checkpoint_path
     if checkpoint_path is not None:
         path = _checked_path(checkpoint_path)
         file = _weights_file(path, spec)
@@ -171,9 +173,11 @@ def keep_model(
 ) -> Model:
     """Return a model as `load_model` does, and keep it for the next call with the same arguments."""
     store = CheckpointStore.from_environment()
+    spec, entry = _find(name, store.catalog)
+    checkpoint_path = store.own_path(entry.name) if checkpoint_path is None else checkpoint_path
     weights = None if checkpoint_path is None else fingerprint(_checked_path(checkpoint_path))
     return models.get(
-        (_find(name, store.catalog)[0].name, store.root, str(device), str(dtype), repr(batch_size), weights),
+        (spec.name, store.root, str(device), str(dtype), repr(batch_size), weights),
         lambda: load_model(
             name, device=device, dtype=dtype, batch_size=batch_size, checkpoint_path=checkpoint_path, store=store
         ),

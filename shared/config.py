@@ -10,11 +10,13 @@ from base64 import b64decode
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.tracing import refusal
 
 HOST_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+(\.[0-9.]+)?")
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
@@ -65,6 +67,7 @@ class Settings(BaseSettings):
     fetch_seconds: Seconds = 1800
     slow_client_seconds: Annotated[float, Field(ge=1, le=60)] = 25
     max_streams: Annotated[int, Field(ge=0)] = 200
+    max_stored_bytes: Annotated[int, Field(gt=0)] | None = None
     stream_seconds: Annotated[float, Field(gt=0, le=3600)] = 300
     max_audio_seconds: Seconds = 3 * 3600 + 600
     probe_seconds: Annotated[float, Field(ge=1)] = 3
@@ -197,6 +200,8 @@ class Settings(BaseSettings):
 
 def read_settings() -> Settings:
     """Return the settings of this process, or print one clear line to stderr and exit with status 2."""
+    if (refused := refusal()) is not None:
+        refuse_start(refused)
     try:
         return Settings()
     except ValidationError as error:
@@ -205,6 +210,12 @@ def read_settings() -> Settings:
             message = problem["msg"].removeprefix("Value error, ")
             _report(f"{name} is wrong: {message}")
         raise SystemExit(2) from None
+
+
+def refuse_start(message: str) -> NoReturn:
+    """Print why the process does not start, in one line, and exit with status 2."""
+    _report(message)
+    raise SystemExit(2)
 
 
 def _report(message: str) -> None:

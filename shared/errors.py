@@ -9,6 +9,7 @@ ServiceError
 ├── Exposed                exposed                 the service would be open to a network without keys
 ├── QuotaExceeded          quota_exceeded          the owner has as much queued or stored as it may
 ├── ShareNotFound          share_not_found         the share link is unknown, expired or revoked
+├── StorageFull            storage_full            all owners together have as much stored as the service may
 ├── RecordingRemoved       recording_removed       the recording was removed after its time in storage
 ├── ObjectMissing          object_missing          storage answers, but has no such file
 └── Unavailable            unavailable             database, queue or storage is unavailable: try again
@@ -88,6 +89,12 @@ class QuotaExceeded(ServiceError):  # noqa: N818
         self.quota = quota
         self.limit = limit
         self.may_wait = may_wait
+
+
+class StorageFull(ServiceError):  # noqa: N818
+    """The service has as much stored as MT3_MAX_STORED_BYTES allows."""
+
+    code = "storage_full"
 
 
 class ShareNotFound(ServiceError):  # noqa: N818

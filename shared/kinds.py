@@ -53,6 +53,7 @@ class NewItem:
     Attributes:
         blocked_by: the job's items up to this number must have succeeded first.
         payload: further input of the handler.
+        traceparent: the span that it belongs to, if none is the current one as it is enqueued.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class NewItem:
     input_key: str | None = None
     seconds: float | None = None
     payload: Mapping[str, Any] = field(default_factory=dict)
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Claim(Held):
     is_long: bool
     model: str
     options: dict[str, Any]
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)

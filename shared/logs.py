@@ -13,6 +13,7 @@ import click
 import structlog
 
 from shared.config import Settings
+from shared.tracing import add_ids
 
 # Libraries whose INFO lines duplicate those of the service.
 CHATTY = ("alembic", "boto3", "botocore", "celery.app.trace", "celery.worker.strategy", "s3transfer", "urllib3")
@@ -22,6 +23,7 @@ def configure_logs(settings: Settings) -> None:
     """Send structlog and the standard library's loggers to stderr in one format."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        add_ids,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -11,7 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Float, Select, and_, case, cast, func, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Select,
+    and_,
+    case,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from shared.config import Settings
@@ -107,19 +120,21 @@ def check_stored(session: Session, owner: str, quotas: Quotas, *, added: int) ->
         )
 
 
-def count_stored_bytes(session: Session, owner: str) -> int:
-    """Return the bytes of all recordings and results of an owner."""
+def count_stored_bytes(session: Session, owner: str | None = None) -> int:
+    """Return the bytes of all recordings and results of an owner; None: of all owners."""
     # Several jobs may share a recording, and use one that was uploaded in parts.
-    mine = (Job.owner == owner, Job.upload_removed_at.is_(None))
-    sizes = select(func.max(Job.upload_bytes).label("size")).where(*mine)
+    mine = true() if owner is None else Job.owner == owner
+    sizes = select(func.max(Job.upload_bytes).label("size")).where(mine, Job.upload_removed_at.is_(None))
     recordings = sizes.group_by(func.coalesce(Job.recording_id, Job.id)).subquery()
-    used = select(Job.recording_id).where(Job.owner == owner, Job.recording_id.is_not(None))
-    unused = select(func.sum(Upload.size)).where(Upload.owner == owner, Upload.id.not_in(used))
+    used = select(Job.recording_id).where(mine, Job.recording_id.is_not(None))
+    unused = select(func.sum(Upload.size)).where(Upload.id.not_in(used))
+    if owner is not None:
+        unused = unused.where(Upload.owner == owner)
     uploads = (session.scalar(select(func.sum(recordings.c.size))) or 0) + (session.scalar(unused) or 0)
-    return int(uploads) + int(session.scalar(_result_bytes(session.get_bind().dialect.name, owner)) or 0)
+    return int(uploads) + int(session.scalar(_result_bytes(session.get_bind().dialect.name).where(mine)) or 0)
 
 
-def _result_bytes(dialect: str, owner: str) -> Select[int | None]:
+def _result_bytes(dialect: str) -> Select[int | None]:
     """Return a query for the sizes in the lists of artifacts, which are JSON."""
     value: ColumnElement[str] = literal_column("artifact.value")
     if dialect == "sqlite":
@@ -130,8 +145,7 @@ def _result_bytes(dialect: str, owner: str) -> Select[int | None]:
         artifacts = case((is_list, Job.artifacts), else_=literal_column("'[]'::json"))
         rows = func.json_array_elements(artifacts).table_valued("value", name="artifact")
         size = func.json_extract_path_text(value, "size")
-    query = select(func.sum(cast(size, Float))).select_from(Job).join(rows, literal_column("true"))
-    return query.where(Job.owner == owner)
+    return select(func.sum(cast(size, Float))).select_from(Job).join(rows, literal_column("true"))
 
 
 def _check_audio(session: Session, owner: str, quota: float, job_id: UUID) -> None:

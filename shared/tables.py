@@ -161,6 +161,7 @@ class WorkItem(Base):
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     parent_id: Mapped[UUID | None] = mapped_column(Uuid)  # the item that enqueued it; None for a job's first one
+    traceparent: Mapped[str | None] = mapped_column(String(64))  # the span that enqueued it: see `shared.tracing`
     owner: Mapped[str] = mapped_column(String(64))  # the job's
     kind: Mapped[str] = mapped_column(String(16))  # of `shared.work.KINDS`
     number: Mapped[int]  # its place among the items that were enqueued together

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,9 +27,11 @@ def announce(session: Session, job_id: UUID, enqueue: Callable[..., Sequence[UUI
     if job is None or _event_of(job) not in job.webhook_events:
         return
     number = select(func.count()).where(WorkItem.job_id == job_id, WorkItem.kind == WEBHOOK)
-    first = select(WorkItem.id).where(WorkItem.job_id == job_id, WorkItem.parent_id.is_(None))
+    of_job = (WorkItem.job_id == job_id, WorkItem.parent_id.is_(None))
+    first = session.execute(select(WorkItem.id, WorkItem.traceparent).where(*of_job)).first()
     item = _make_item(job, session.scalar(number) or 0)
-    enqueue(session, job_id, job.owner, [item], parent_id=session.scalar(first))
+    item = replace(item, traceparent=first.traceparent if first else None)
+    enqueue(session, job_id, job.owner, [item], parent_id=first.id if first else None)
 
 
 def receiver_of(url: str) -> str:

@@ -24,7 +24,7 @@ from sqlalchemy import ColumnElement, Executable, and_, exists, func, insert, or
 from sqlalchemy.orm import Session, aliased
 from uuid6 import uuid7
 
-from shared import garbage, webhook_events
+from shared import garbage, tracing, webhook_events
 from shared.db import Sessions, now_plus
 from shared.kinds import CLAIMED_KINDS, FETCH_URL, KINDS, STEPS, Claim, Held, NewItem, Progress, Result
 from shared.reported import reported_columns
@@ -40,6 +40,7 @@ def enqueue(
 ) -> list[UUID]:
     """Insert items of a job, due at once unless they are blocked; return their ids."""
     ids = [UUID(str(uuid7())) for _ in items]
+    traceparent = tracing.traceparent()
     rows = [
         {
             "id": item_id,
@@ -57,6 +58,7 @@ def enqueue(
             "is_long": False,
             "attempt": 0,
             "attempts_counted": 0,
+            "traceparent": traceparent or item.traceparent,
         }
         for item_id, item in zip(ids, items, strict=True)
     ]
@@ -306,7 +308,7 @@ def rescue(sessions: Sessions, *, max_attempts: int, stall_seconds: float) -> tu
 
 _CLAIMED = (
     *("id", "job_id", "kind", "number", "attempt"),
-    *("owner", "input_key", "seconds", "payload", "is_long"),
+    *("owner", "input_key", "seconds", "payload", "is_long", "traceparent"),
 )
 AT_REST: dict[str, Any] = {"worker": None, "lease_until": None, "progress_at": None}
 JOB_AT_REST: dict[str, Any] = {"phase": None, "download": None}

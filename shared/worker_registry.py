@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from shared.db import now_plus
 from shared.tables import Worker
 
-REGISTER_SECONDS = 10.0  # how often a worker registers
-PRESENT_SECONDS = 4 * REGISTER_SECONDS  # workers not seen for longer do not count as present
+REGISTER_SECONDS = 5.0  # how often a worker registers
+# Workers not seen for longer do not count as present: so long that the alert for no worker fires within a minute.
+PRESENT_SECONDS = 5 * REGISTER_SECONDS
 FORGET_SECONDS = 24 * 3600.0
 
 

@@ -17,6 +17,7 @@ from shared.errors import QuotaExceeded
 from shared.line import WaitingLine
 from shared.queue import BackgroundQueue, CeleryQueue, JobQueue, make_celery
 from shared.storage import ObjectStorage, make_storage
+from shared.stored import StoredTotal
 from web import (
     archive,
     contract,
@@ -103,6 +104,7 @@ def create_app(
         catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
         line=WaitingLine(shard_seconds=settings.shard_seconds),
         credentials=Credentials(sessions),
+        stored=StoredTotal(sessions, settings.max_stored_bytes),
     )
     check_default_model(app.extensions[EXTENSION])  # fail now if MT3_DEFAULT_MODEL is wrong
     for module in (

@@ -29,6 +29,7 @@ from flask import Flask, Response, request
 from structlog.contextvars import bound_contextvars
 from werkzeug.exceptions import HTTPException
 
+from shared import tracing
 from shared.errors import is_disk_full
 from shared.logs import get_logger
 from shared.processes import die_with_parent
@@ -36,7 +37,7 @@ from web.access import refuse_without_key
 from web.errors import no_room, problem, upload_too_large
 from web.events import read_news, too_many_streams
 from web.limits import REPEATED
-from web.request_log import REQUEST_ID, ROUTE, Exchange
+from web.request_log import REQUEST_ID, ROUTE, SPAN, Exchange
 from web.services import EXTENSION, Services
 from web.streams import ENVIRON, News, Streams, Watch
 from web.waits import AWAITED, Waits, read_ended, wait_seconds
@@ -132,6 +133,8 @@ class AsgiApp:
             if message["type"] == "lifespan.startup":
                 self._notice_the_end()
                 _end_with_parent()
+            else:
+                await self._in_thread(self._files, tracing.flush)
             await send({"type": f"{message['type']}.complete"})
 
     def _notice_the_end(self) -> None:
@@ -297,7 +300,7 @@ class AsgiApp:
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             started[:] = [int(status.split(" ", 1)[0]), headers]
 
-        with bound_contextvars(request_id=environ["HTTP_X_REQUEST_ID"]):
+        with tracing.use(environ.get(SPAN)), bound_contextvars(request_id=environ["HTTP_X_REQUEST_ID"]):
             body: Iterable[bytes] = self._flask.wsgi_app(environ, start_response)
         rest = iter(body)
         start, is_done = _read(rest)

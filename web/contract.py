@@ -55,6 +55,7 @@ DESCRIPTIONS = {
     429: "Too many requests, or too much is queued; see `Retry-After`.",
     500: "A bug.",
     503: "The database, the storage or the queue is unavailable; see `Retry-After`.",
+    507: "The service has as much stored as it may.",
 }
 _TEXT, _WHOLE = {"type": "string"}, {"type": "integer", "minimum": 0}
 HEADERS: dict[str, tuple[str, dict[str, Any], str]] = {

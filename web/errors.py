@@ -11,7 +11,7 @@ from apiflask.exceptions import HTTPError
 from flask import Response, json, request
 from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from mt3_infer.errors import MT3Error
 from shared.errors import ObjectMissing, ServiceError, StorageUnavailable, is_disk_full
@@ -40,6 +40,7 @@ STATUS_OF = {
     "unavailable": 503,
     "notes_gone": 410,
     "recording_removed": 410,
+    "storage_full": 507,
 }
 CODE_OF = {
     400: "bad_request",
@@ -139,6 +140,9 @@ def register_error_handlers(app: APIFlask) -> None:
             return upload_too_large(app.config["MAX_CONTENT_LENGTH"])
         if isinstance(error, NotFound):
             detail = "Not found. See /docs for the available endpoints."
+        if isinstance(error, MethodNotAllowed):
+            allowed = ", ".join(sorted({*(error.valid_methods or ())} - {"HEAD", "OPTIONS"}))
+            detail = f"{request.method} is not allowed at this address. Allowed: {allowed}."
         response = problem(status, CODE_OF.get(status, "http_error"), detail)
         for name, value in error.get_headers():
             if name.lower() in ("allow", "location"):

@@ -100,6 +100,7 @@ _ROWS: list[tuple[str, tuple[int, ...], str, str]] = [
     ("internal_error", (500,), "Internal error", "Try again; if it persists, report it with the `X-Request-ID`."),
     ("unavailable", (503,), "Temporarily unavailable", "Try again after `Retry-After`."),
     ("too_many_streams", (503,), "Too many streams", "Poll the address in `polling` instead."),
+    ("storage_full", (507,), "The service is full", "Delete transcriptions, or try again when others are gone."),
     ("http_error", (), "HTTP error", "See `detail`."),
     ("service_error", (400,), "Error of the service", "See `detail`; report it."),
     # recordings

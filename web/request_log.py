@@ -11,20 +11,25 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from prometheus_client import Counter, Histogram
 
+from shared import tracing
 from shared.logs import get_logger
 from shared.metrics import SECONDS
 from web.log_context import FIELDS
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 log = get_logger(__name__)
 
 REQUEST_ID = "X-Request-ID"
 VALID_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")  # of clients and proxies; others are replaced
 ROUTE = "mt3.route"
+SPAN = "mt3.span"
 SECRET = re.compile(r"<[^>]*(token|secret)[^>]*>")  # in a route: its paths are not logged
 QUIET = ("/livez", "/readyz", "/metrics")  # logged only if they fail
 METHODS = (
@@ -61,6 +66,7 @@ class Exchange:
         environ[FIELDS] = {}
         if not VALID_ID.fullmatch(environ.get("HTTP_X_REQUEST_ID", "")):
             environ["HTTP_X_REQUEST_ID"] = uuid4().hex
+        self._span = environ[SPAN] = self._begin_span()
 
     @property
     def request_id(self) -> str:
@@ -84,6 +90,7 @@ class Exchange:
         method = environ["REQUEST_METHOD"]
         known = method if method in METHODS else "other"
         REQUESTS.labels(known, route, str(status)).inc()
+        self._end_span(known, route, status)
         if not self.is_stream:
             REQUEST_SECONDS.labels(known, route).observe(seconds)
         if environ["PATH_INFO"] in QUIET and status < HTTPStatus.BAD_REQUEST:
@@ -100,4 +107,26 @@ class Exchange:
             bytes_out=self._bytes,
             client=environ["REMOTE_ADDR"],
             **environ[FIELDS],
+            **tracing.ids(self._span),
+        )
+
+    def _begin_span(self) -> Span | None:
+        """Begin the span of the request, in the trace of the client if it has one; none for probes."""
+        environ = self._environ
+        if environ["PATH_INFO"] in QUIET:
+            return None
+        parent = environ.get("HTTP_TRACEPARENT")
+        return tracing.begin(environ["REQUEST_METHOD"], parent=parent, kind=tracing.SERVER)
+
+    def _end_span(self, method: str, route: str, status: int) -> None:
+        if self._span is not None:
+            self._span.update_name(f"{method} {route}")
+        tracing.end(
+            self._span,
+            error=HTTPStatus(status).name.lower() if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None,
+            http__request__method=method,
+            http__route=route,
+            http__response__status_code=status,
+            mt3__request_id=self.request_id,
+            mt3__owner=self._environ[FIELDS].get("owner"),
         )

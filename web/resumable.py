@@ -29,7 +29,7 @@ from shared.uploads import ChecksumMismatch, UploadIncomplete, UploadNotFound
 from web.access import current_owner, current_quotas
 from web.errors import EmptyUpload, InvalidRequest, upload_too_large
 from web.services import Services, services
-from web.uploads import display_name
+from web.uploads import admit, display_name
 from web.workload import Workload, works_with
 
 log = get_logger(__name__)
@@ -113,7 +113,7 @@ class UploadView(BaseModel):
     description="Send each part to its URL with PUT, in any order and several at once, then call `complete`. "
     "After an interruption, get the upload and send what is missing, from any process. Then create a "
     "transcription with its `id` as `upload_id`.",
-    responses=[413, 503],
+    responses=[413, 503, 507],
 )
 @works_with(Workload.STORAGE)
 def create(headers: NewUploadHeaders, body: NewUpload) -> tuple[dict[str, Any], int, dict[str, str]] | Response:
@@ -138,6 +138,7 @@ def _begin(body: NewUpload, key: str | None, request_hash: str) -> tuple[Upload,
     settings, quotas = services().settings, current_quotas()
     with services().sessions() as session:
         check_stored(session, current_owner(), quotas, added=body.size)
+    admit(services(), body.size)
     upload_id = UUID(str(uuid7()))
     new = uploads.NewUpload(
         id=upload_id,

@@ -34,7 +34,9 @@ def _a_file(value: object) -> object:
     """Raise unless the form sent the field as a file."""
     if not isinstance(value, FileStorage):
         raise PydanticCustomError(
-            "no_file", "send the recording as a file of a form, for example with curl -F file=@song.mp3"
+            "no_file",
+            "send the recording as a file of a form, for example with curl -F file=@song.mp3, or as the body with "
+            "its media type, with curl -H 'Content-Type: audio/mpeg' --data-binary @song.mp3",
         )
     return value
 

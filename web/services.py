@@ -14,6 +14,7 @@ from shared.db import Sessions
 from shared.line import WaitingLine
 from shared.queue import JobQueue
 from shared.storage import ObjectStorage
+from shared.stored import StoredTotal
 from web.credentials import Credentials
 
 EXTENSION = "mt3"
@@ -30,6 +31,7 @@ class Services:
     catalog: Catalog
     line: WaitingLine
     credentials: Credentials
+    stored: StoredTotal
     is_exposure_noted: threading.Event = field(default_factory=threading.Event)
 
 

@@ -30,7 +30,7 @@ from web.client_json import check_returnable
 from web.errors import InvalidRequest
 from web.schemas import ClientFields, Metadata
 from web.services import Services
-from web.uploads import check_metadata, check_showable, display_name, resolve_model
+from web.uploads import admit, check_metadata, check_showable, display_name, resolve_model
 from web.webhook_fields import WebhookFields
 from web.webhooks import check_webhook
 
@@ -101,7 +101,7 @@ def create_from_json(services: Services, body: JsonTranscription, *, idempotency
             the request is wrong.
         UploadNotFound, JobNotFound: there is no such recording.
         UploadIncomplete, StateConflict: it is not there yet.
-        QuotaExceeded: the owner may not have that much queued or stored.
+        QuotaExceeded, StorageFull: the owner, or the service, may not have that much queued or stored.
     """
     if sum(part is not None for part in (body.upload_id, body.source_url, body.transcription_id)) != 1:
         raise InvalidRequest(
@@ -156,6 +156,7 @@ def _hash_request(body: JsonTranscription, model: str) -> str:
 def _find_source(services: Services, body: JsonTranscription, job_id: UUID) -> Source:
     if body.source_url is not None:
         target = PublicHttp(services.settings.allowed_networks).parse(body.source_url)
+        admit(services, 0)  # its size is not known yet
         name = display_name(unquote(urlsplit(body.source_url).path)) or target.host
         return Source(name, upload_prefix(job_id) + "audio", url=body.source_url)
     with services.sessions() as session:

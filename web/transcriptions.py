@@ -61,7 +61,7 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     description="Send a form, or the recording as the body with a `Content-Type` of `audio/…`, `video/…` or "
     "`application/octet-stream` and the other fields, and `filename`, in the query. With `Prefer: wait=N`, the "
     "response comes when the job has ended, after at most N seconds.",
-    responses=[404, 409, 410, 413, 503],
+    responses=[404, 409, 410, 413, 503, 507],
 )
 @works_with(Workload.STORAGE)
 def create(headers: CreateHeaders, form: NewTranscription | JsonTranscription) -> Response:

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import select
 from uuid6 import uuid7
 from werkzeug.datastructures import FileStorage
 
 from mt3_infer.models import MODELS
+from shared import tracing
 from shared.default_model import AUTO, PREFERENCE, choose
 from shared.errors import IdempotencyConflict, QuotaExceeded, ServiceError
 from shared.jobs import NewJob, create_job
@@ -35,7 +37,7 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
     Raises:
         UnknownModel, LicenseNotAdmitted, InvalidOptionError, InvalidRequest, EmptyUpload, IdempotencyConflict:
             the request is wrong.
-        QuotaExceeded: the owner may not have that much queued or stored.
+        QuotaExceeded, StorageFull: the owner, or the service, may not have that much queued or stored.
         StorageUnavailable, OperationalError: nothing was accepted; a retry is safe.
     """
     model = resolve_model(services, form.model)
@@ -45,18 +47,20 @@ def receive(services: Services, form: NewTranscription, *, idempotency_key: str 
     metadata = read_object("metadata", form.metadata)
     webhook_events = check_webhook(services, form.webhook_url, form.webhook_events)
     upload: FileStorage = form.file
-    if is_empty(upload):
+    if size_of(upload) == 0:
         raise EmptyUpload("The file is empty. Choose another file.")
     filename = display_name(upload.filename)
     check_showable(ClientFields(options=options, filename=filename, metadata=metadata))
 
     webhook = [form.webhook_url, *webhook_events] if form.webhook_url else []
+    admit(services, size_of(upload), idempotency_key)
     job_id = UUID(str(uuid7()))
-    stored = services.storage.put(
-        upload_prefix(job_id) + "audio",
-        upload.stream,  # type: ignore[arg-type]
-        content_type="application/octet-stream",
-    )
+    with tracing.span("store recording"):
+        stored = services.storage.put(
+            upload_prefix(job_id) + "audio",
+            upload.stream,  # type: ignore[arg-type]
+            content_type="application/octet-stream",
+        )
     new = NewJob(
         id=job_id,
         owner=current_owner(),
@@ -170,11 +174,27 @@ def check_default_model(services: Services) -> None:
         find_model(services, name)
 
 
-def is_empty(upload: FileStorage) -> bool:
-    """Return True if an upload has no bytes."""
+def admit(services: Services, size: int, idempotency_key: str | None = None) -> None:
+    """Raise if the service may not store a recording of this size, unless an earlier request stored it.
+
+    Raises:
+        StorageFull: see MT3_MAX_STORED_BYTES.
+    """
+    if services.stored.limit is None:
+        return
+    earlier = select(Job.id).where(Job.owner == current_owner(), Job.idempotency_key == idempotency_key)
+    if idempotency_key is not None:
+        with services.sessions() as session:
+            if session.scalar(earlier) is not None:
+                return
+    services.stored.admit(size)
+
+
+def size_of(upload: FileStorage) -> int:
+    """Return the size of an upload in bytes."""
     end = upload.stream.seek(0, os.SEEK_END)
     upload.stream.seek(0)
-    return end == 0
+    return int(end)
 
 
 def display_name(filename: str | None) -> str | None:

@@ -7,11 +7,13 @@ import threading
 from shared import startup
 from shared.config import read_settings
 from shared.logs import configure_logs
+from shared.tracing import configure_tracing
 from web import create_app
 from web.services import EXTENSION, Services
 
 settings = read_settings()
 configure_logs(settings)
+configure_tracing("mt3-web")
 app = create_app(settings)
 
 

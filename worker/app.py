@@ -14,12 +14,14 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from checkpoints.catalog import BUILT_IN, load_catalog
+from checkpoints.errors import CheckpointError
 from checkpoints.locks import ClusterLocks
 from checkpoints.mirror import open_mirror
+from checkpoints.own import own_weights
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import DecodeLimits
 from shared import startup
-from shared.config import read_settings
+from shared.config import read_settings, refuse_start
 from shared.db import make_engine, make_sessions
 from shared.default_model import AUTO, PREFERENCE
 from shared.logs import configure_logs, get_logger
@@ -27,6 +29,7 @@ from shared.metrics import serve_metrics
 from shared.model_reports import report_installed
 from shared.queue import WAKE_TASK, BackgroundQueue, CeleryQueue, make_celery
 from shared.storage import make_storage
+from shared.tracing import configure_tracing, flush
 from worker.background_fetch import BackgroundFetch
 from worker.context import Services
 from worker.deliveries import Deliveries
@@ -41,6 +44,11 @@ warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 log = get_logger(__name__)
 settings = read_settings()
+try:
+    catalog = load_catalog(settings.checkpoint_catalog or BUILT_IN)
+    own = own_weights(catalog)
+except CheckpointError as error:
+    refuse_start(str(error))
 app = make_celery(settings)
 stopping = threading.Event()
 draining = threading.Event()
@@ -64,7 +72,8 @@ def services() -> Services:
                 settings.checkpoint_dir,
                 offline=settings.offline,
                 licenses=settings.licenses,
-                catalog=load_catalog(settings.checkpoint_catalog or BUILT_IN),
+                catalog=catalog,
+                own=own,
                 locks=ClusterLocks.from_url(settings.redis_url),
                 mirror=open_mirror(settings.checkpoint_mirror) if settings.checkpoint_mirror else None,
             ),
@@ -98,6 +107,7 @@ def wake() -> None:
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _setup_logging(**_: Any) -> None:
     configure_logs(settings)
+    configure_tracing("mt3-worker")
     celery_worker.safe_say = lambda *_: None  # it writes lines of its own to stderr, which are not in our format
 
 
@@ -147,3 +157,4 @@ def _stop_attempts(**_: Any) -> None:
 def _end(**_: Any) -> None:
     deliveries().join()
     registration().end()
+    flush()

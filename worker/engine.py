@@ -56,7 +56,10 @@ class TranscriptionEngine:
 
     def installed(self) -> dict[str, bool]:
         """Return for each model whether its weights are installed and verified on this machine."""
-        return {name: self._store.is_installed(name) for name in MODELS if name in self._store.catalog.entries}
+        store = self._store
+        return {
+            name: name in store.own or store.is_installed(name) for name in MODELS if name in store.catalog.entries
+        }
 
     @property
     def checkpoint_dir(self) -> Path:
@@ -71,7 +74,8 @@ class TranscriptionEngine:
     def fetch(self, name: str, progress: ProgressCallback) -> None:
         """Make sure that a model's weights are installed; `progress` is called as bytes arrive, and may raise."""
         if name not in self._models:
-            metrics.measure_fetch(name, progress, lambda counted: self._store.fetch(name, counted))
+            if self._store.own_path(name) is None:
+                metrics.measure_fetch(name, progress, lambda counted: self._store.fetch(name, counted))
             if self._estimates:
                 fetch_evidence_model(self._store, progress)
 

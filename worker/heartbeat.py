@@ -13,6 +13,7 @@ from shared.db import Sessions
 from shared.kinds import Claim, Download, Progress
 from shared.logs import get_logger
 from shared.tables import Phase
+from worker.phases import PhaseSpans
 
 log = get_logger(__name__)
 
@@ -55,6 +56,7 @@ class Heartbeat:
         self._on_move = on_move
         self._progress: Progress | None = None
         self._lost = False
+        self._phases = PhaseSpans()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{claim.job_id}", daemon=True)
 
@@ -65,6 +67,7 @@ class Heartbeat:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._phases.end(None if isinstance(error, AttemptStopped) else error)
         self._ended.set()
         self._thread.join()
 
@@ -76,6 +79,7 @@ class Heartbeat:
         Raises:
             LeaseLost, ShuttingDown: stop now.
         """
+        self._phases.enter(phase)
         before = self._progress or Progress(phase)
         self._progress = replace(
             before,

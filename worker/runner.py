@@ -10,15 +10,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import Context as LogContext
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import work
+from shared import tracing, work
 from shared.db import is_unavailable
 from shared.errors import ServiceError
 from shared.fairness import claim_next
@@ -31,6 +32,9 @@ from worker.handlers import HANDLERS
 from worker.heartbeat import Heartbeat, LeaseLost, ShuttingDown
 from worker.liveness import Activity
 from worker.preemption import WAIT_SECONDS, Preemption
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 log = get_logger(__name__)
 
@@ -85,6 +89,7 @@ class Runner:
         }
         with (
             structlog.contextvars.bound_contextvars(**known),
+            _span(claim) as span,
             metrics.running(claim),
             self.services.fetches.counted(claim.kind),
             self.services.liveness.attempt() as activity,
@@ -93,6 +98,7 @@ class Runner:
             started = time.monotonic()
             outcome = self._attempt(claim, activity)
             log.info("attempt_ended", outcome=outcome, seconds=round(time.monotonic() - started, 2))
+            tracing.annotate(span, mt3__outcome=outcome.value)
             if outcome is not Outcome.FAILED:  # those are counted with their code
                 metrics.count_attempt(claim, outcome)
             return outcome
@@ -180,6 +186,7 @@ class Runner:
         trace = error if failure.code == "internal_error" else None
         log.warning("attempt_failed", code=failure.code, detail=str(error), exc_info=trace)
         metrics.count_attempt(claim, Outcome.FAILED, failure.code)
+        tracing.annotate_current(error=failure.code, mt3__error=failure.detail)
         if failure.code == OUT_OF_MEMORY:
             self.services.engine.make_room(error)
         if self._commit(lambda session: self._write_failure(session, claim, failure), activity):
@@ -277,3 +284,18 @@ class Runner:
                 self.services.storage.delete_prefix(prefix)
         except ServiceError as error:
             log.warning("stale_results_left", error=str(error))
+
+
+def _span(claim: Claim) -> AbstractContextManager[Span | None]:
+    """Return the span of an attempt, below the request or the attempt that enqueued its item."""
+    return tracing.span(
+        f"attempt {claim.kind}",
+        parent=claim.traceparent,
+        kind=tracing.CONSUMER,
+        mt3__job_id=str(claim.job_id),
+        mt3__owner=claim.owner,
+        mt3__kind=claim.kind,
+        mt3__number=claim.number,
+        mt3__attempt=claim.attempt,
+        mt3__model=claim.model,
+    )

@@ -18,10 +18,12 @@ from shared.db import Sessions
 from shared.kinds import KINDS
 from shared.logs import get_logger
 from shared.metrics import disk_metrics
+from shared.stored import StoredTotal
 
 log = get_logger(__name__)
 
 MEASURE_SECONDS = 4.0  # scrapes in quick succession share one measurement
+QUOTA_SECONDS = 30.0  # adding up what is stored takes longer
 
 LEASES_EXPIRED = Counter("mt3_leases_expired", "Items taken back from a lost or hanging worker.", ["kind"])
 ATTEMPTS_EXHAUSTED = Counter("mt3_attempts_exhausted", "Items that failed for lack of attempts.", ["kind"])
@@ -38,6 +40,7 @@ class QueueCollector(Collector):
     def __init__(self, settings: Settings, sessions: Sessions) -> None:
         self._settings = settings
         self._sessions = sessions
+        self._stored = StoredTotal(sessions, settings.max_stored_bytes, seconds=QUOTA_SECONDS)
         self._lock = threading.Lock()
         self._measured: tuple[float, list[Metric]] = (float("-inf"), [])
 
@@ -63,12 +66,22 @@ class QueueCollector(Collector):
             with self._sessions() as session:
                 work = backlog.measure(session)
                 workers, _ = worker_registry.count_workers(session)
+            quota = self._quota_metrics()
         except Exception as error:
             log.warning("metrics_incomplete", error=str(error).splitlines()[:1])
             up.add_metric([], 0)
             return metrics
         up.add_metric([], 1)
-        return [*metrics, *_queue_metrics(work, workers)]
+        return [*metrics, *_queue_metrics(work, workers), *quota]
+
+    def _quota_metrics(self) -> list[Metric]:
+        if self._stored.limit is None:
+            return []
+        used = self._stored.measure()
+        return [
+            GaugeMetricFamily("mt3_quota_used_bytes", "Recordings and results of all owners.", used),
+            GaugeMetricFamily("mt3_quota_bytes", "What they may have: MT3_MAX_STORED_BYTES.", self._stored.limit),
+        ]
 
 
 def _queue_metrics(work: backlog.Backlog, workers: int) -> list[Metric]:
@@ -85,7 +98,7 @@ def _queue_metrics(work: backlog.Backlog, workers: int) -> list[Metric]:
         audio,
         GaugeMetricFamily("mt3_queue_oldest_item_seconds", "Age of the oldest due item.", work.oldest_due),
         GaugeMetricFamily("mt3_queue_oldest_job_seconds", "Age of the oldest job not started.", work.oldest_job),
-        GaugeMetricFamily("mt3_workers", "Workers seen in the last 40 s.", workers),
+        GaugeMetricFamily("mt3_workers", "Workers seen in the last 25 s.", workers),
     ]
 
 

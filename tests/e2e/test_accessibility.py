@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="playwright's Python package is not installed")
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.client import ServiceClient
 from tests.e2e.pages import PATIENCE_MS, PHONE, OpenTab
@@ -30,6 +30,15 @@ NAMES_SCRIPT = """
 () => [...document.querySelectorAll("#job button, #job select, #job input")]
   .filter((each) => each.checkVisibility())
   .map((each) => each.getAttribute("aria-label") ?? each.labels?.[0]?.textContent ?? each.textContent)
+"""
+
+# What has the focus.
+FOCUSED_SCRIPT = """
+() => {
+  const each = document.activeElement;
+  const words = [each.id, each.getAttribute("aria-label"), each.labels?.[0]?.textContent, each.textContent];
+  return words.filter(Boolean).map((word) => word.trim()).join(" ") + (each.closest("#jobs") ? " jobs" : "");
+}
 """
 
 
@@ -85,3 +94,32 @@ def test_phone_held_sideways_gives_its_screen_to_the_roll(open_tab: OpenTab, job
     assert box
     assert box["height"] > 0.8 * PHONE["width"]
     assert box["width"] >= 0.97 * PHONE["height"]
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_nothing_moves_where_motion_is_reduced(open_tab: OpenTab, motion: str) -> None:
+    tab = open_tab(reduced_motion=motion)
+    moving = tab.page.evaluate("document.getAnimations().filter((each) => each.playState === 'running').length")
+    assert (moving == 0) == (motion == "reduce")
+
+
+def test_first_view_and_a_result_are_operated_by_keyboard_alone(open_tab: OpenTab, job_id: str) -> None:
+    tab = open_tab()
+    reached: list[str] = []
+    for _ in range(60):
+        tab.page.keyboard.press("Tab")
+        reached.append(tab.page.evaluate(FOCUSED_SCRIPT))
+    for name in ("file-input", "model", "Record", "Address of a recording", "Search names", "State", "jobs"):
+        assert any(name in each for each in reached), (name, reached)
+
+    tab.page.goto(f"{tab.url}/#/t/{job_id}")
+    tab.note_count.wait_for()
+    tab.page.locator("#play").focus()
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.get_by_role("button", name="Pause")).to_be_visible()
+    reached = []
+    for _ in range(30):
+        tab.page.keyboard.press("Tab")
+        reached.append(tab.page.evaluate(FOCUSED_SCRIPT))
+    for name in ("Volume", "Speed", "Loop", "Piano roll:", "Position", "Edit notes", "Zoom in", "Export MIDI"):
+        assert any(name in each for each in reached), (name, reached)

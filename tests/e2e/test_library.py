@@ -234,30 +234,44 @@ def test_result_that_looks_wrong_for_its_model_has_a_hint(
     expect(tab.page.get_by_label("Model", exact=True).locator("visible=true")).not_to_have_value(model)
 
 
-def test_notification_is_shown_when_a_job_ends(open_tab: OpenTab, named: dict[str, str]) -> None:
-    script = """
-    window.shown = [];
-    window.Notification = class extends EventTarget {
-      static permission = "default";
-      static async requestPermission() { return (Notification.permission = "granted"); }
-      constructor(title, { body }) { super(); window.shown.push([title, body]); }
-    };
-    """
+PAGE_NOTIFIES = """
+window.shown = [];
+window.Notification = class extends EventTarget {
+  static permission = "default";
+  static async requestPermission() { return (Notification.permission = "granted"); }
+  constructor(title, { body }) { super(); window.shown.push([title, body]); }
+};
+"""
+ONLY_WORKERS_NOTIFY = """
+window.shown = [];
+const granted = async () => "granted";
+window.Notification = new Proxy(Notification, {
+  construct() { throw new TypeError("Illegal constructor."); },
+  get: (target, name) => ({ permission: "granted", requestPermission: granted })[name] ?? target[name],
+});
+const { prototype } = window.ServiceWorkerRegistration ?? { prototype: {} };
+prototype.showNotification = async function (title, { body, data }) {
+  if (this.active && data.address.includes("#/t/")) window.shown.push([title, body]);
+};
+"""
+
+
+@pytest.mark.parametrize("script", [PAGE_NOTIFIES, ONLY_WORKERS_NOTIFY], ids=["of the page", "of a worker"])
+def test_notification_is_shown_when_a_job_ends(open_tab: OpenTab, named: dict[str, str], script: str) -> None:
     tab = open_tab(script=script)
     job_id = named["zither.wav"]
     done = ServiceClient(tab.url).job(job_id)
     running = done | {"status": "processing", "phase": "transcribing", "finished_at": None, "artifacts": []}
+    tab.page.clock.install()
     answers = {"job": running}
     tab.page.route(re.compile(f"/v1/transcriptions/{job_id}$"), lambda route: route.fulfill(json=answers["job"]))
     tab.open(f"#/t/{job_id}")
     tab.page.get_by_role("button", name="Notify me when it is done").click()
     expect(tab.page.get_by_role("button", name="You will be notified")).to_be_visible()
     answers["job"] = done
+    tab.page.clock.fast_forward(6000)
     expect(tab.page.locator("#notify")).to_be_hidden()
-    for _ in range(200):
-        tab.page.wait_for_timeout(100)
-        if tab.page.evaluate("window.shown.length"):
-            break
+    servers.wait_until(lambda: tab.page.evaluate("window.shown.length"), what="the notification")
     assert tab.page.evaluate("window.shown") == [["zither.wav", "Done"]]
 
 

@@ -260,8 +260,9 @@ def test_a_job_announced_three_times_runs_once(stack: tuple[ServiceClient, dict[
 
 @pytest.mark.parametrize("extra", ["web", "worker"])
 def test_the_images_install_what_the_extra_requires(extra: str) -> None:
-    command = [sys.executable, str(ROOT / "deploy/requirements.py"), extra]
+    command = [sys.executable, str(ROOT / "deploy/requirements.py"), extra, "otel"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     assert {"click>=8.1", "celery>=5.7"} <= set(found), "of the project, and of an extra that the extra names"
     assert any(line.startswith("torch") for line in found) == (extra == "worker")
+    assert any(line.startswith("opentelemetry-sdk") for line in found), "of another extra"
     assert not any("mt3-infer" in line for line in found)

@@ -151,6 +151,17 @@ def test_probes_name_routes_and_commands_that_exist(manifests: list[Manifest]) -
     assert worker["livenessProbe"]["exec"]["command"] == ["python", "-m", "worker.liveness_file"]
 
 
+def test_metrics_of_workers_and_schedulers_can_be_scraped(manifests: list[Manifest]) -> None:
+    (config,) = [one["data"] for one in by_kind(manifests, "ConfigMap") if "MT3_METRICS_PORT" in one["data"]]
+    assert config["MT3_METRICS_HOST"] == "0.0.0.0"
+    port = {"name": "metrics", "containerPort": int(config["MT3_METRICS_PORT"])}
+    for name in ("worker", "scheduler"):
+        (container,) = pod_specs(manifests)[name]["containers"]
+        assert container["ports"] == [port]
+    policies = [one["spec"] for one in by_kind(manifests, "NetworkPolicy")]
+    assert any(rule["ports"] == [{"port": "metrics"}] for policy in policies for rule in policy.get("ingress", []))
+
+
 def test_commands_are_those_of_the_compose_file(manifests: list[Manifest]) -> None:
     """They are run on a real engine there, and by the replay of these manifests."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]

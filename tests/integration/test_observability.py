@@ -10,9 +10,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests import servers
 from tests.client import ServiceClient
+from tests.web_server import Site, status, web_server
 
 pytestmark = pytest.mark.integration
 
@@ -61,10 +64,29 @@ def test_no_access_log_where_it_is_off(tmp_path: Path) -> None:
     assert "/v1/models" not in (tmp_path / "web.log").read_text()
 
 
+def spans_of(collector: Site) -> list[tuple[str, Span]]:
+    """Return the spans that were sent to an OTLP receiver, each with the name of its service."""
+    found = []
+    for request in collector.requests:
+        for resource in ExportTraceServiceRequest.FromString(request.body).resource_spans:
+            names = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
+            found += [(names["service.name"], span) for scope in resource.scope_spans for span in scope.spans]
+    return found
+
+
 @pytest.mark.e2e
-def test_every_line_of_a_run_is_json_with_the_same_fields(tmp_path: Path, bach: Path) -> None:
-    environment = {"MT3_LOG_FORMAT": "json", "MT3_ACCESS_LOG": "1", "MT3_METRICS_PORT": str(servers.free_port())}
-    with servers.whole_service(tmp_path, environment) as service:
+def test_lines_metrics_and_traces_of_a_run(tmp_path: Path, bach: Path) -> None:
+    environment = {
+        "MT3_LOG_FORMAT": "json",
+        "MT3_ACCESS_LOG": "1",
+        "MT3_METRICS_PORT": str(servers.free_port()),
+        "OTEL_BSP_SCHEDULE_DELAY": "600000",  # so that the spans are sent as the processes end
+    }
+    with (
+        web_server() as collector,
+        servers.whole_service(tmp_path, environment | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}) as service,
+    ):
+        collector.routes["/v1/traces"] = status(200)
         client = ServiceClient(service.url)
         done = client.transcribe(bach)
         assert client.submit(b"no audio").status == 202
@@ -79,6 +101,14 @@ def test_every_line_of_a_run_is_json_with_the_same_fields(tmp_path: Path, bach: 
         assert {"event", "level", "logger", "timestamp"} <= line.keys(), line
     of_job = [line for line in lines if line.get("job_id") == done["id"]]
     assert {"kind", "number", "attempt", "owner"} <= of_job[0].keys()
+    spans = spans_of(collector)
+    (trace,) = {span.trace_id for service_name, span in spans if span.trace_id.hex() == of_job[0]["trace_id"]}
+    names = {(service_name, span.name) for service_name, span in spans if span.trace_id == trace}
+    assert names >= {
+        ("mt3-web", "POST /v1/transcriptions"),
+        ("mt3-worker", "attempt transcribe"),
+        ("mt3-worker", "transcribing"),
+    }
 
 
 def test_uncaught_exception_is_one_line(tmp_path: Path) -> None:

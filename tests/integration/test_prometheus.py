@@ -128,6 +128,7 @@ def prometheus(settings: Settings, sessions: Sessions, tmp_path: Path) -> Iterat
         "MT3_METRICS_PORT": str(target),
         "MT3_DATABASE_URL": settings.database_url,
         "MT3_STORAGE_URL": settings.storage_url,
+        "MT3_MAX_STORED_BYTES": "1000000",
     }
     command = [
         str(program),

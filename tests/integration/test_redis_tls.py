@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,17 +18,9 @@ from checkpoints.locks import ClusterLocks
 from shared import startup
 from shared.config import Settings
 from shared.queue import QUEUE_NAME, make_celery
+from tests.certificates import make_certificate
 
 pytestmark = pytest.mark.integration
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Return a self-signed certificate for 127.0.0.1, and its key."""
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    openssl = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=redis"]
-    openssl += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(openssl, check=True, capture_output=True)
-    return certificate, key
 
 
 def copy(source: socket.socket, target: socket.socket) -> None:

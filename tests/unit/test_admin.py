@@ -138,7 +138,9 @@ def test_failed_job_of_any_owner_is_retried(any_sessions: Sessions) -> None:
         operations.requeue(session, uuid4())
 
 
-def test_commands_show_and_change_the_service(call: Call, sessions: Sessions) -> None:
+def test_commands_show_and_change_the_service(
+    call: Call, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "Nothing is stuck" in call("stuck").output
     job_id = add_job(sessions, upload_bytes=5_000_000)
     must_claim(sessions, job_id, worker="host:1", lease_seconds=600)
@@ -156,6 +158,9 @@ def test_commands_show_and_change_the_service(call: Call, sessions: Sessions) ->
     assert "leases ended" in call("requeue", str(job_id)).output
     assert "public" in call("usage").output
     assert "5.0 MB" in call("usage").output
+    assert "5.0 MB of recordings and results are stored\n" in call("usage").output
+    monkeypatch.setenv("MT3_MAX_STORED_BYTES", "9000000")
+    assert "5.0 MB of recordings and results are stored of 9.0 MB (MT3_MAX_STORED_BYTES)" in call("usage").output
 
 
 def test_purge_removes_ended_jobs_and_trusts_storage_again(call: Call, sessions: Sessions) -> None:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from standardwebhooks import Webhook
 
-from shared import deliveries
+from shared import deliveries, tracing
 from shared.kinds import Claim
 from shared.public_address import AddressRefused, PublicHttp, RequestFailed
 from worker.context import Context, Done, Postponed
@@ -61,6 +61,8 @@ def _send(http: PublicHttp, claim: Claim, secrets: list[str]) -> tuple[int, floa
         "webhook-timestamp": str(int(at.timestamp())),
         "webhook-signature": " ".join(Webhook(secret).sign(event_id, at, body) for secret in secrets),
     }
+    if (traceparent := tracing.traceparent()) is not None:
+        headers["traceparent"] = traceparent
     with http.open(
         "POST",
         claim.payload["url"],

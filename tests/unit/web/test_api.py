@@ -207,6 +207,7 @@ def test_invalid_request_is_rejected_with_a_message_and_stores_nothing(
 
 def test_request_without_a_file_is_rejected_with_an_example(client: FlaskClient) -> None:
     message = "file: send the recording as a file of a form, for example with curl -F file=@song.mp3"
+    message += ", or as the body with its media type, with curl -H 'Content-Type: audio/mpeg' --data-binary"
     assert_problem(client.post("/v1/transcriptions"), 422, "invalid_request", message)
     response = client.post("/v1/transcriptions", data={"file": "not a file"})
     assert_problem(response, 422, "invalid_request", message)
@@ -722,7 +723,7 @@ def test_bug_is_a_500_without_internals(client: FlaskClient, monkeypatch: pytest
 
 def test_wrong_method_is_a_405_with_the_allowed_methods(client: FlaskClient) -> None:
     response = client.put("/v1/transcriptions")
-    assert_problem(response, 405, "method_not_allowed")
+    assert_problem(response, 405, "method_not_allowed", "PUT is not allowed at this address. Allowed: GET, POST.")
     assert "POST" in response.headers["Allow"]
 
 

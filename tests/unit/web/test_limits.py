@@ -17,10 +17,14 @@ from sqlalchemy import update
 
 from shared.config import Settings
 from shared.db import Sessions
+from shared.errors import StorageFull
+from shared.jobs import delete_job
 from shared.quotas import Quotas, count_stored_bytes
+from shared.stored import StoredTotal
 from shared.tables import Job
 from tests import servers
 from tests.access import KeyService, assert_problem, key_service
+from tests.work import add_job
 from web.bridge import AsgiApp
 from web.limits import REDIS_SECONDS
 
@@ -268,6 +272,46 @@ def test_no_exports_while_too_much_is_stored(settings: Settings, any_sessions: S
         job_id = service.finished_job(key)
         answer = service.call(key, "POST", f"/v1/transcriptions/{job_id}/exports", json={"format": "midi"})
         assert_problem(answer, 403, "quota_exceeded")
+
+
+def test_bytes_of_all_owners_together_are_bounded(
+    settings: Settings, any_sessions: Sessions, tmp_path: Any
+) -> None:
+    with key_service(settings, any_sessions, max_stored_bytes=1000) as service:
+        key, other = service.key(), service.key()
+        accepted = service.submit(key, bytes(900), headers={"Idempotency-Key": "once"})
+        assert accepted.status_code == 202
+        files = sorted((tmp_path / "storage").rglob("*"))
+        for answer in (
+            service.submit(other, bytes(101)),
+            service.call(other, "POST", "/v1/uploads", json={"name": "a.wav", "size": 101}),
+        ):
+            assert_problem(answer, 507, "storage_full", "Delete transcriptions that are no longer needed, or ask")
+        assert sorted((tmp_path / "storage").rglob("*")) == files, "nothing was stored for them"
+        assert service.call(other, "POST", "/v1/uploads", json={"name": "a.wav", "size": 99}).status_code == 201
+        assert service.submit(other, bytes(2)).status_code == 507
+        again = service.submit(key, bytes(900), headers={"Idempotency-Key": "once"})
+        assert (again.status_code, again.json["id"]) == (202, accepted.json["id"]), "it is stored already"
+
+
+def test_recording_from_a_url_is_refused_only_if_nothing_is_left(settings: Settings, sessions: Sessions) -> None:
+    source = {"source_url": "https://example.org/a.wav"}
+    with key_service(settings, sessions, max_stored_bytes=5) as service:
+        key = service.key()
+        assert service.call(key, "POST", "/v1/transcriptions", json=source).status_code == 202
+        assert service.submit(key, b"12345").status_code == 202
+        assert_problem(service.call(key, "POST", "/v1/transcriptions", json=source), 507, "storage_full")
+
+
+def test_total_is_measured_anew_after_a_while(sessions: Sessions) -> None:
+    stored = StoredTotal(sessions, limit=100, seconds=0.0)
+    job_id = add_job(sessions, upload_bytes=100)
+    with pytest.raises(StorageFull):
+        stored.admit(1)
+    with sessions.begin() as session:
+        delete_job(session, "public", job_id)
+    stored.admit(100)
+    StoredTotal(sessions, limit=None).admit(10**18)
 
 
 def test_damaged_list_of_results_does_not_break_uploads(settings: Settings, any_sessions: Sessions) -> None:

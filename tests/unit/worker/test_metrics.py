@@ -107,6 +107,7 @@ class OneModel:
 def test_collectors_export_engine_queue_and_disks(settings: Settings, sessions: Sessions, tmp_path: Path) -> None:
     add_job(sessions)
     must_claim(sessions, add_job(sessions))
+    settings = settings.model_copy(update={"max_stored_bytes": 1000})
     engine = EngineCollector(OneModel(), tmp_path / "not" / "there")  # type: ignore[arg-type]
     found = {
         (sample.name, *sample.labels.values()): sample.value
@@ -118,6 +119,7 @@ def test_collectors_export_engine_queue_and_disks(settings: Settings, sessions: 
     assert found["mt3_queue_audio_seconds", "queued"] > 0
     assert found["mt3_workers",] == 0
     assert found["mt3_database_up",] == 1
+    assert (found["mt3_quota_used_bytes",], found["mt3_quota_bytes",]) == (20, 1000)
     assert found["mt3_disk_free_bytes", "checkpoints"] > 0
     assert found["mt3_disk_bytes", "storage"] >= found["mt3_disk_free_bytes", "storage"]
 

@@ -3,7 +3,7 @@
 import { getJob, isFinished } from "./api.js";
 import { element, setText } from "./dom.js";
 import { jobName, statusWord } from "./format.js";
-import { goTo } from "./router.js";
+import { goTo, jobAddress } from "./router.js";
 
 const LOOK_MS = 5_000;
 
@@ -57,15 +57,29 @@ export class Notifier {
   }
 
   /** @param {import("./api.js").Job} job */
-  #notify(job) {
+  async #notify(job) {
+    const words = { body: statusWord(job.status), tag: job.id };
     try {
-      const notification = new Notification(jobName(job), { body: statusWord(job.status), tag: job.id });
+      const notification = new Notification(jobName(job), words);
       notification.addEventListener("click", () => {
         window.focus();
         goTo(job.id);
       });
     } catch {
-      // Some phones show notifications of service workers only: the title of the page shows it.
+      // Phones show notifications of service workers only.
+      const worker = await activeWorker();
+      const address = new URL(jobAddress(job.id), location.href).href;
+      await worker?.showNotification(jobName(job), { ...words, data: { address } });
     }
   }
+}
+
+/** Return the service worker of notifications; undefined over plain HTTP, where there are none. */
+async function activeWorker() {
+  const registration = await navigator.serviceWorker?.register("/static/notifications.js");
+  const starting = registration?.installing ?? registration?.waiting;
+  if (starting && !registration.active) {
+    await new Promise((resolve) => starting.addEventListener("statechange", () => starting.state === "activated" && resolve(0)));
+  }
+  return registration;
 }
