@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 ENVIRONMENT = os.environ
-HELD = "held"  # a file: while it exists, whoever reaches a point that holds stays there, alive
+HELD = "held"  # a file: while it exists, a process that reaches a point that holds waits there, alive
 UNFENCED = "unfenced"  # a file: while it exists, the attempt number is not checked
 WORKER_POINTS = ("message_taken", "claimed", "transcribing", "mid_upload", "before_commit", "after_commit")
 WEB_POINTS = ("before_row", "after_row")
