@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from sqlalchemy import Engine
 
@@ -15,6 +16,9 @@ from shared.tables import Base
 from tests import servers
 
 DATA = Path(__file__).parent / "data"
+
+hypothesis.settings.register_profile("suite", deadline=None)  # a busy machine is no fault of an example
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

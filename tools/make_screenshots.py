@@ -18,7 +18,7 @@ IMAGES = ROOT / "docs" / "images"
 RECORDING = ROOT / "tests" / "data" / "bach_piano.flac"
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 LAPTOP = {"viewport": {"width": 1280, "height": 720}}
-PAPER = {"viewport": {"width": 794, "height": 480}}  # the upper part of A4, at 96 pixels to the inch
+PAPER = {"viewport": {"width": 794, "height": 1123}}  # A4, at 96 pixels to the inch
 
 
 def open_job(browser: Browser, address: str, options: dict[str, Any]) -> Page:
@@ -46,7 +46,7 @@ def take(browser: Browser, address: str) -> None:
     paper.get_by_text("Score", exact=True).click()
     paper.get_by_role("img", name="Score, page").first.wait_for(timeout=PATIENCE_MS)
     paper.emulate_media(media="print")
-    paper.screenshot(path=str(IMAGES / "page-print.png"))
+    paper.screenshot(path=str(IMAGES / "page-print.png"), clip={"x": 0, "y": 0, "width": 794, "height": 480})
 
 
 def main() -> None:

@@ -37,6 +37,10 @@ async ([frames, pixels]) => {
   const roll = document.querySelector(".roll-stage .roll-moving");
   const times = [];
   const nextFrame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+  for (let [still, seen] = [0, -1]; still < 10; still += 1) {  // what was asked for before is drawn
+    if (window.drawn !== seen) [still, seen] = [0, window.drawn];
+    await nextFrame();
+  }
   let last = await nextFrame();
   window.drawn = 0;
   for (let n = 0; n < frames; n += 1) {

@@ -37,7 +37,7 @@ OPTIONS = "{\n\tadmin off\n\tauto_https disable_redirects\n\tskip_install_trust\
 
 def nginx(folder: Path, port: int, service: str) -> list[str]:
     """Return the command that runs nginx with our example, at another address."""
-    certificate, key = make_certificate(folder)
+    certificate, key = make_certificate(folder, "IP:127.0.0.1,DNS:localhost")
     site = NGINX.replace("/etc/ssl/notes.pem", str(certificate)).replace("/etc/ssl/notes.key", str(key))
     site = site.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl").replace("http://127.0.0.1:8000", service)
     (folder / "nginx.conf").write_text(HTTP.format(folder=folder, site=site))
@@ -49,7 +49,7 @@ def nginx(folder: Path, port: int, service: str) -> list[str]:
 
 def caddy(folder: Path, port: int, service: str) -> list[str]:
     """Return the command that runs Caddy with our example, at another address and with a certificate of ours."""
-    certificate, key = make_certificate(folder)
+    certificate, key = make_certificate(folder, "IP:127.0.0.1,DNS:localhost")
     site = CADDY.replace("notes.example.org {", f"https://localhost:{port} {{\n\ttls {certificate} {key}")
     site = site.replace("127.0.0.1:8000", urlsplit(service).netloc)
     (folder / "Caddyfile").write_text(OPTIONS + site)

@@ -259,17 +259,17 @@ def test_retried_job_goes_behind_jobs_that_arrived_meanwhile(any_sessions: Sessi
 
 def test_only_short_items_are_claimed_for_preemption(any_sessions: Sessions) -> None:
     def take_short(max_attempts: int = 1) -> Claim | None:
-        return claim_next(any_sessions, worker="a", lease_seconds=60, max_attempts=max_attempts, short_for=1.0)
+        return claim_next(any_sessions, worker="a", lease_seconds=60, max_attempts=max_attempts, short_for=30.0)
 
     add_split_job(any_sessions)
     known, tried, young, short = (add_job(any_sessions) for _ in range(4))
     for job_id in (known, tried, short):
-        change_items(any_sessions, job_id, run_after=now_plus(-2))
+        change_items(any_sessions, job_id, run_after=now_plus(-60))
     change_items(any_sessions, known, is_long=True)
     change_items(any_sessions, tried, attempts_counted=1)
     claimed = take_short()
     assert claimed is not None
     assert claimed.job_id == short
     assert take_short() is None
-    change_items(any_sessions, young, run_after=now_plus(-2))
+    change_items(any_sessions, young, run_after=now_plus(-60))
     assert take_short() is not None
