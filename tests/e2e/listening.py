@@ -25,10 +25,24 @@ registerProcessor("onsets", class extends AudioWorkletProcessor {
   }
 });
 """
+# The longest time without any sound: even the noise between two clicks is louder.
+SILENCE_WORKLET = """
+registerProcessor("silence", class extends AudioWorkletProcessor {
+  quiet = 0; // samples
+  longest = 0;
+  process([[samples]]) {
+    for (let n = 0; n < 128; n += 1) {
+      this.quiet = Math.abs(samples?.[n] ?? 0) < 1e-4 ? this.quiet + 1 : 0;
+      if (this.quiet > this.longest) this.port.postMessage((this.longest = this.quiet) / sampleRate);
+    }
+    return true;
+  }
+});
+"""
 # Keeps the nodes that the recording and the notes pass through. The tab must bypass the content policy.
 TAP_SCRIPT = (
     f"""
-const WORKLET = {json.dumps(ONSETS_WORKLET)};
+const WORKLET = {json.dumps(ONSETS_WORKLET + SILENCE_WORKLET)};
 """
     + """
 window.taps = {};
@@ -40,15 +54,28 @@ for (const [name, kind] of [["recording", "MediaElementAudioSourceNode"], ["note
     return node;
   };
 }
-window.listenForOnsets = async () => {
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (target, ...values) {
+  if (target === this.context.destination) window.output ??= this;
+  return connect.call(this, target, ...values);
+};
+window.listenForOnsets = async (nodes = window.taps) => {
   window.onsets = { recording: [], notes: [] };
   const { context } = window.taps.notes;
   await context.audioWorklet.addModule("data:text/javascript," + encodeURIComponent(WORKLET));
-  for (const [name, node] of Object.entries(window.taps)) {
+  for (const [name, node] of Object.entries(nodes)) {
     const meter = new AudioWorkletNode(context, "onsets");
     meter.port.onmessage = ({ data }) => window.onsets[name].push(data);
     node.connect(meter).connect(context.destination);
   }
+};
+// The recording is measured where its sound leaves the page: the notes must be faded out.
+window.listenToOutput = async () => {
+  await listenForOnsets({ recording: window.output, notes: window.taps.notes });
+  window.silence = 0;
+  const meter = new AudioWorkletNode(window.output.context, "silence");
+  meter.port.onmessage = ({ data }) => (window.silence = data);
+  window.output.connect(meter).connect(window.output.context.destination);
 };
 """
 )

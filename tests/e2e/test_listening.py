@@ -18,13 +18,14 @@ from playwright.sync_api import Position, Request, expect
 
 from tests import servers
 from tests.client import ServiceClient
-from tests.e2e.listening import TAP_SCRIPT, notes_at_clicks, steps_between, write_clicks
+from tests.e2e.listening import APART, TAP_SCRIPT, notes_at_clicks, steps_between, write_clicks
 from tests.e2e.pages import OpenTab, ServicePage
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
 SECONDS = 180
 STEP = 0.020  # seconds that a note may be off
+GAP = 0.010  # seconds that the rhythm may pause at the end of a loop
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,27 @@ def test_a_loop_of_bars_is_repeated(open_tab: OpenTab, clicks: str) -> None:
         expect(place).to_have_text("bar 11, beat 1", timeout=8000)
     loop.click()
     expect(place).to_have_text(re.compile("bar 12"), timeout=8000)
+
+
+@pytest.mark.parametrize("speed", [100, 70])
+def test_a_loop_of_bars_has_no_gap(open_tab: OpenTab, clicks: str, speed: int) -> None:
+    tab = open_clicks(open_tab, clicks)
+    tab.page.get_by_label("Speed").select_option(str(speed))
+    seek(tab, 30)
+    tab.page.get_by_role("button", name="Loop", exact=True).click()
+    last = tab.page.get_by_role("spinbutton", name="Loop to bar")
+    last.fill("11")
+    last.press("Tab")
+    tab.page.get_by_role("button", name="Play").click()
+    expect(tab.page.locator(".place")).to_have_text("bar 11, beat 2")
+    tab.page.evaluate("listenToOutput()")
+    found = onsets(tab, 7 * 100 / speed)
+    assert len(found["notes"]) > 10, "two ends of the loop were reached"
+    assert tab.page.evaluate("window.silence") <= GAP
+    apart = np.diff(found["recording"]) - APART * 100 / speed
+    assert np.abs(apart).max() < (GAP if speed == 100 else STEP), apart
+    steps = steps_between(found)[1:]
+    assert np.abs(steps).max() < STEP, steps
 
 
 def test_recording_streams_and_its_waveform_is_shown(open_tab: OpenTab, clicks: str) -> None:

@@ -1,41 +1,23 @@
-/** The recording: a media element that streams, routed through the audio graph. */
+/** The recording: one deck sounds; while a passage is looped, a second one waits at the start of the passage. */
 
-const PREPARE_MS = 8_000; // until playback goes on without the recording, which is still loading
-
-/**
- * Return how far what sounds is ahead of `currentTime`, in s of the piece. Changing the speed without the pitch takes
- * windows of sound from around the current time. Measured in Chromium with clicks at known times.
- * @param {number} rate
- */
-function stretchLead(rate) {
-  return rate === 1 ? 0 : 0.052 - 0.033 * rate;
-}
+import { Deck } from "./deck.js";
 
 /** Fires "change" when it becomes playable, and when it turns out not to be. */
 export class Recording extends EventTarget {
   /** @type {"none" | "loading" | "ready" | "failed"} */
   state = "none";
   #rate = 1;
-  /** @type {MediaElementAudioSourceNode | null} */
-  #source = null;
-
-  constructor() {
-    super();
-    this.element = new Audio();
-    this.element.preload = "metadata";
-    this.element.preservesPitch = true;
-    this.element.addEventListener("loadedmetadata", () => this.#become("ready"));
-    this.element.addEventListener("error", () => {
-      if (this.state !== "none") this.#become("failed");
-    });
-  }
+  #deck = this.#addDeck();
+  /** @type {Deck | null} */
+  #standby = null;
+  /** @type {[AudioContext, AudioNode] | null} */
+  #outlet = null;
 
   /** @param {string | null} href null: there is none */
   load(href) {
-    this.element.pause();
     this.state = href ? "loading" : "none";
-    if (href) this.element.src = href;
-    else this.element.removeAttribute("src");
+    this.#standby?.load(null);
+    this.#deck.load(href);
     this.dispatchEvent(new Event("change"));
   }
 
@@ -43,59 +25,77 @@ export class Recording extends EventTarget {
     return this.state === "ready" || this.state === "loading";
   }
 
+  /** The deck that sounds. */
+  get deck() {
+    return this.#deck;
+  }
+
+  /** The other deck, of the same recording and at the same speed. */
+  get standby() {
+    const standby = (this.#standby ??= this.#addDeck());
+    if (this.#outlet) standby.connect(...this.#outlet);
+    if (standby.href !== this.#deck.href) standby.load(this.#deck.href);
+    standby.rate = this.#rate;
+    return standby;
+  }
+
+  /** Make the other deck the one that sounds, and stop the one that did. */
+  swap() {
+    const stopped = this.#deck;
+    [this.#deck, this.#standby] = [this.standby, stopped];
+    stopped.stop();
+  }
+
   /** @param {AudioContext} context @param {AudioNode} destination */
   connect(context, destination) {
-    this.#source ??= new MediaElementAudioSourceNode(context, { mediaElement: this.element });
-    this.#source.connect(destination);
+    this.#outlet = [context, destination];
+    this.#deck.connect(context, destination);
   }
 
   /** @param {number} rate */
   set rate(rate) {
     this.#rate = rate;
-    this.element.playbackRate = rate;
+    this.#deck.rate = rate;
   }
 
   /** Move to a position, and wait until it can be played from there. @param {number} position s */
   async prepare(position) {
-    const { element } = this;
-    if (!this.usable) return;
-    if (element.readyState === 0) {
-      element.preload = "auto";
-      await settled(element, ["loadedmetadata", "error"]);
-    }
-    if (!this.usable) return;
-    const target = Math.min(position, Number.isFinite(element.duration) ? element.duration : position);
-    if (Math.abs(element.currentTime - target) > 1e-4 || element.ended) {
-      element.currentTime = target;
-      await settled(element, ["seeked", "error"]);
-    }
-    if (element.readyState < HTMLMediaElement.HAVE_FUTURE_DATA && !element.ended) {
-      await settled(element, ["canplay", "error", "ended"]);
-    }
+    if (this.usable) await this.#deck.prepare(position);
   }
 
   start() {
-    this.element.playbackRate = this.#rate;
-    this.element.play().catch((error) => {
-      if (error.name !== "AbortError") this.#become("failed"); // that one: stopped before it started
-    });
+    this.#deck.start().catch(() => this.#become("failed"));
   }
 
   stop() {
-    this.element.pause();
+    this.#deck.stop();
   }
 
   /** The position that sounds, in s; null while it does not move. */
   get position() {
-    const { element } = this;
-    const moves = !element.paused && !element.seeking && !element.ended;
-    if (!moves || element.readyState < HTMLMediaElement.HAVE_FUTURE_DATA) return null;
-    return element.currentTime + stretchLead(this.#rate);
+    return this.#deck.position;
   }
 
   /** True after the end of the recording, which may come before that of the notes. */
   get ended() {
-    return this.element.ended;
+    return this.#deck.element.ended;
+  }
+
+  /** Return true if it has sound at a position. @param {number} position s */
+  covers(position) {
+    const { duration } = this.#deck.element;
+    return this.usable && !(position >= duration);
+  }
+
+  #addDeck() {
+    const deck = new Deck();
+    deck.element.addEventListener("loadedmetadata", () => {
+      if (deck === this.#deck && this.state === "loading") this.#become("ready");
+    });
+    deck.element.addEventListener("error", () => {
+      if (deck === this.#deck && this.state !== "none") this.#become("failed");
+    });
+    return deck;
   }
 
   /** @param {"ready" | "failed"} state */
@@ -103,17 +103,4 @@ export class Recording extends EventTarget {
     this.state = state;
     this.dispatchEvent(new Event("change"));
   }
-}
-
-/** Wait for one of some events, or for a while. @param {EventTarget} target @param {string[]} types */
-function settled(target, types) {
-  return new Promise((/** @type {(value: void) => void} */ resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      types.forEach((type) => target.removeEventListener(type, done));
-      resolve();
-    };
-    const timer = setTimeout(done, PREPARE_MS);
-    types.forEach((type) => target.addEventListener(type, done));
-  });
 }

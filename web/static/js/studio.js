@@ -16,9 +16,7 @@ export class Studio {
     this.master.connect(context.destination);
     this.recorded.connect(this.master);
     this.played.connect(this.master);
-    this.gate = new GainNode(context);
-    this.gate.connect(this.recorded);
-    recording.connect(context, this.gate);
+    recording.connect(context, this.recorded);
     this.synth = new Synth(context, this.played);
     this.clicks = new Clicks(context, this.master);
   }
@@ -36,24 +34,6 @@ export class Studio {
     set(this.recorded, Math.cos(angle));
     set(this.played, Math.sin(angle));
     set(this.master, volume ** 2); // as loudness is felt
-  }
-
-  /** Silence the recording until the gate is opened. */
-  closeGate() {
-    this.gate.gain.cancelScheduledValues(0);
-    this.gate.gain.value = 0;
-  }
-
-  /** Silence the recording from a time on. @param {number} time of the audio clock */
-  closeGateAt(time) {
-    this.gate.gain.cancelScheduledValues(this.context.currentTime);
-    this.gate.gain.setTargetAtTime(0, Math.max(time, this.context.currentTime), 0.002);
-  }
-
-  /** @param {number} time of the audio clock */
-  openGate(time) {
-    this.gate.gain.cancelScheduledValues(this.context.currentTime);
-    this.gate.gain.setTargetAtTime(1, Math.max(time, this.context.currentTime), 0.003);
   }
 
   silence() {

@@ -16,6 +16,8 @@ export class Synth {
   #next = 0; // first note not yet scheduled
   /** @type {GainNode | null} one for each run of playback, so that a stop can fade it out */
   #output = null;
+  /** @type {GainNode | null} the one before, which may still sound */
+  #fading = null;
   /** @type {Set<AudioScheduledSourceNode>} */
   #voices = new Set();
   /** @type {import("./sounds.js").Sounds | null} */
@@ -58,10 +60,18 @@ export class Synth {
 
   silence() {
     const now = this.context.currentTime;
-    this.#output?.gain.setTargetAtTime(0, now, 0.015);
-    this.#output = null;
+    for (const output of [this.#output, this.#fading]) output?.gain.setTargetAtTime(0, now, 0.015);
+    this.#output = this.#fading = null;
     for (const voice of this.#voices) voice.stop(now + 0.1);
     this.#voices.clear();
+  }
+
+  /** Fade out at a time what has been scheduled until now; what comes later is unaffected. @param {number} time of the audio clock */
+  silenceAt(time) {
+    this.#output?.gain.setTargetAtTime(0, time, 0.015);
+    this.#fading = this.#output;
+    this.#output = null;
+    for (const voice of this.#voices) voice.stop(time + 0.1);
   }
 
   /** @type {(track: { program: number, isDrum: boolean }, pitch: number, velocity: number, at: number, length: number) => void} */

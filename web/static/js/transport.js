@@ -7,6 +7,7 @@
 
 import { Clock, Drift } from "./clock.js";
 import { Grid } from "./grid.js";
+import { Handover } from "./handover.js";
 import { NoteSequence } from "./notes.js";
 import { Recording } from "./recording.js";
 import { Studio } from "./studio.js";
@@ -14,7 +15,7 @@ import { Studio } from "./studio.js";
 const TICK = 0.025; // s
 const LEAD = 0.06; // s until the recording or the notes start
 const PREROLL = 0.2; // s that the recording plays in silence, until it is known where it is
-const LOOP_PREROLL = 0.06; // s, so that the pause at the end of a loop is short
+const LOOP_PREROLL = 0.06; // s, so that the pause is short at the end of a loop that could not be prepared
 const AHEAD = 0.3; // s that are scheduled in advance
 const AHEAD_HIDDEN = 2.5; // timers of a hidden tab run once a second
 const TOLERANCE = 0.002; // s; differences above it are corrected
@@ -39,6 +40,9 @@ export class Transport extends EventTarget {
   /** @type {Studio | null} */
   #studio = null;
   #clock = new Clock(0, 0, 1);
+  /** @type {Clock | null} of the next pass of the loop, once its notes are scheduled */
+  #next = null;
+  #handover = new Handover(this.recording);
   #position = 0; // s, while stopped
   #rate = 1;
   #balance = 0;
@@ -106,7 +110,10 @@ export class Transport extends EventTarget {
     const position = this.position;
     this.#rate = rate;
     this.recording.rate = rate;
-    if (this.#running) {
+    this.#handover.cancel();
+    if (this.#running && this.recording.deck.delay) {
+      this.#jump(position, PREROLL);
+    } else if (this.#running) {
       this.#clock = new Clock(this.studio.audibleTime, position, rate);
       this.#drift.reset();
       this.#reschedule();
@@ -131,7 +138,8 @@ export class Transport extends EventTarget {
   /** @param {Loop | null} loop */
   setLoop(loop) {
     this.loop = loop && loop.end - loop.start > 0.1 ? loop : null;
-    if (this.#running && !this.#starts) this.studio.openGate(this.studio.context.currentTime);
+    this.#handover.cancel();
+    if (this.#running && !this.#starts) this.recording.deck.openGate(this.studio.context.currentTime);
     if (this.#running) this.#reschedule();
     this.#changed();
   }
@@ -213,7 +221,7 @@ export class Transport extends EventTarget {
     this.#held = false;
     this.#starts = this.recording.usable && !this.recording.ended;
     if (this.#starts) {
-      this.studio.closeGate();
+      this.recording.deck.closeGate();
       const cue = this.#clock.timeOf(position - early) - this.#latency;
       this.#cue = window.setTimeout(() => this.recording.start(), (cue - context.currentTime) * 1000);
     }
@@ -227,6 +235,7 @@ export class Transport extends EventTarget {
     clearInterval(this.#timer);
     clearTimeout(this.#cue);
     this.#running = false;
+    this.#handover.cancel();
     this.recording.stop();
     this.#studio?.silence();
   }
@@ -235,6 +244,7 @@ export class Transport extends EventTarget {
   #reschedule() {
     const { context, synth, clicks } = this.studio;
     const position = Math.max(this.#clock.start, this.#clock.positionAt(context.currentTime));
+    this.#next = null;
     synth.silence();
     synth.begin(this.#sequence, position);
     if (context.currentTime >= this.#clock.timeOf(this.#clock.start)) clicks.silence();
@@ -249,23 +259,59 @@ export class Transport extends EventTarget {
   }
 
   #schedule() {
-    const { context, synth, clicks } = this.studio;
-    const position = this.#clock.positionAt(context.currentTime);
-    const end = this.loop && this.#loops ? this.loop : null;
-    if (end && position >= end.end) {
-      this.#jump(end.start, LOOP_PREROLL);
+    const now = this.studio.context.currentTime;
+    const position = this.#clock.positionAt(now);
+    const loop = this.#loops ? this.loop : null;
+    if (loop && position >= loop.end) {
+      if (this.#next) this.#repeat(this.#next);
+      else this.#jump(loop.start, LOOP_PREROLL);
     } else if (position > this.duration + TAIL) {
       this.pause();
       this.#position = 0;
       this.#changed();
     } else {
-      const ahead = (document.hidden ? AHEAD_HIDDEN : AHEAD) * this.#rate;
-      const until = Math.min(end?.end ?? Infinity, position + ahead);
-      if (end && until === end.end && position > this.#clock.start) this.studio.closeGateAt(this.#clock.timeOf(until));
-      synth.schedule(this.#clock, until);
-      if (this.clicksOn) clicks.schedule(this.#clock, until);
-      else clicks.skip(until);
+      const until = now + (document.hidden ? AHEAD_HIDDEN : AHEAD);
+      if (!this.#next) this.#sound(this.#clock, Math.min(loop?.end ?? Infinity, this.#clock.positionAt(until)));
+      if (loop) this.#approach(loop, now, until);
     }
+  }
+
+  /** Schedule the notes and clicks before a position. @param {Clock} clock @param {number} position s */
+  #sound(clock, position) {
+    const { synth, clicks } = this.studio;
+    synth.schedule(clock, position);
+    if (this.clicksOn) clicks.schedule(clock, position);
+    else clicks.skip(position);
+  }
+
+  /** Prepare the next pass of the loop. @param {Loop} loop @param {number} now @param {number} until of the audio clock */
+  #approach(loop, now, until) {
+    const { synth, clicks } = this.studio;
+    const { recording } = this;
+    const end = this.#clock.timeOf(loop.end);
+    const recorded = recording.covers(loop.start);
+    if (recorded) this.#handover.approach(now, end, loop.start, this.#rate);
+    if (until < end) return;
+    if (recorded && !this.#handover.ready) {
+      if (now > this.#clock.timeOf(this.#clock.start)) recording.deck.closeGateAt(end);
+      return;
+    }
+    if (!this.#next) {
+      this.#next = new Clock(end, loop.start, this.#rate);
+      synth.silenceAt(end);
+      synth.begin(this.#sequence, loop.start);
+      clicks.begin(this.#grid, loop.start);
+    }
+    this.#sound(this.#next, Math.min(loop.end, this.#next.positionAt(until)));
+  }
+
+  /** Go on with the next pass of the loop. @param {Clock} clock */
+  #repeat(clock) {
+    this.#clock = clock;
+    this.#next = null;
+    this.#handover.finish();
+    this.#drift.reset();
+    this.#changed();
   }
 
   /** Correct the clock by the position of the recording. @param {number} now of the audio clock */
@@ -277,7 +323,7 @@ export class Transport extends EventTarget {
       this.#held = false;
       this.#starts = false;
       this.#clock = new Clock(now, measured, this.#rate);
-      this.studio.openGate(now);
+      this.recording.deck.openGate(now);
       this.#reschedule();
     } else {
       this.#compare(measured, measured - this.#clock.positionAt(now));
@@ -290,10 +336,11 @@ export class Transport extends EventTarget {
     const median = this.#drift.add(difference, arrives);
     if (median === null || (!this.#starts && Math.abs(median) < TOLERANCE)) return;
     this.#clock.shift(median);
+    this.#next?.shift(median);
     if (this.#starts) {
       this.#starts = false;
       this.#latency = Math.min(0.15, Math.max(0, this.#latency - median / this.#rate));
-      this.studio.openGate(this.#clock.timeOf(this.#clock.start));
+      this.recording.deck.openGate(this.#clock.timeOf(this.#clock.start));
     } else if (Math.abs(median) > JUMP) {
       this.#reschedule();
     }
@@ -301,13 +348,17 @@ export class Transport extends EventTarget {
 
   /** Stop the clock and the notes while the recording is loading. @param {number} now */
   #hold(now) {
-    const { usable, ended, element } = this.recording;
+    const { usable, ended, deck } = this.recording;
     const late = now - this.#clock.timeOf(this.#clock.start);
-    if (!usable || ended || element.paused || (late < JUMP && !this.#held)) return;
-    if (!this.#held) this.studio.silence();
+    if (!usable || ended || deck.element.paused || (late < JUMP && !this.#held)) return;
+    if (!this.#held) {
+      this.studio.silence();
+      this.#handover.cancel();
+      this.#next = null;
+    }
     this.#held = true;
     this.#drift.reset();
-    this.#clock = new Clock(now, element.currentTime, this.#rate);
+    this.#clock = new Clock(now, deck.place, this.#rate);
   }
 
   #changed() {
