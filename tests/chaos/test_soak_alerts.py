@@ -7,6 +7,7 @@ the service logged meanwhile is an object of JSON.
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 import urllib.parse
@@ -33,6 +34,8 @@ DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
 QUIET_SECONDS = max(60.0, 600 * min(1.0, SCALE))
 ALERT_SECONDS = 60.0
 SUBMIT_SECONDS = 2.0
+# Debian's Alertmanager reads templates in /usr/share: run it, where it is not installed, in a view of its own of that folder.
+WITH_SHARE = ["unshare", "--mount", "--map-root-user", "sh", "-c", 'mount --bind "$0" /usr/share && exec "$@"']
 
 
 class Load:
@@ -73,8 +76,11 @@ def monitoring(folder: Path, targets: list[str], receiver: Site) -> Iterator[str
     prometheus["scrape_configs"] = [{"job_name": "mt3", "static_configs": [{"targets": targets}]}]
     for name, configuration in (("alertmanager", alertmanager), ("prometheus", prometheus)):
         (folder / f"{name}.yml").write_text(yaml.safe_dump(configuration))
+    program = find_program("prometheus-alertmanager", "prometheus-alertmanager")
+    is_installed = shutil.which(program.name) is not None
     manager = [
-        str(find_program("prometheus-alertmanager", "prometheus-alertmanager")),
+        *([] if is_installed else [*WITH_SHARE, str(program.parents[1] / "share")]),
+        str(program),
         f"--config.file={folder / 'alertmanager.yml'}",
         f"--storage.path={folder / 'alertmanager'}",
         f"--web.listen-address=127.0.0.1:{alerts}",

@@ -71,6 +71,7 @@ def test_page_can_be_used_soon_on_a_slow_connection(browser: Browser, service: A
 
 def test_page_is_light_before_the_first_job(open_tab: OpenTab) -> None:
     tab = open_tab()
+    tab.page.goto("about:blank")  # responses of a page that is left have no body
     fetched: list[Response] = []
     tab.page.on("response", lambda response: fetched.append(response))
     tab.open()

@@ -25,11 +25,11 @@ LEASE_SECONDS = 3
 
 @pytest.fixture(scope="module")
 def long_recording(bach: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Eight minutes: long enough to be interrupted."""
+    """Five minutes: long enough to be interrupted."""
     with open_audio(bach, sample_rate=22050) as audio:
         once = np.concatenate(list(audio))
     path = tmp_path_factory.mktemp("long") / "long.flac"
-    return write(path, np.tile(once, 20), 22050, "flac").read_bytes()
+    return write(path, np.tile(once, 12), 22050, "flac").read_bytes()
 
 
 @pytest.fixture(scope="module")

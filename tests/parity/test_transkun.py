@@ -62,7 +62,10 @@ def events_of(transcription: Transcription) -> Events:
     return sorted_events(notes + pedals)
 
 
-@pytest.mark.parametrize(("name", "pedals"), [("bach_piano", 13), ("piano_joplin", 21), ("piano_mozart545", 0)])
+@pytest.mark.parametrize(
+    ("name", "pedals"),
+    [("bach_piano", 13), ("piano_joplin", 21), pytest.param("piano_mozart545", 0, marks=pytest.mark.soak)],
+)
 def test_notes_and_pedals_are_those_of_the_published_package(
     transcribe: Transcribe, name: str, pedals: int
 ) -> None:
