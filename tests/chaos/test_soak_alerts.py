@@ -34,7 +34,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
 QUIET_SECONDS = max(60.0, 600 * min(1.0, SCALE))
 ALERT_SECONDS = 60.0
 SUBMIT_SECONDS = 2.0
-# Debian's Alertmanager reads templates in /usr/share; where it is not installed, it gets its own view of that folder.
+# Alertmanager reads templates in /usr/share: where it is not installed, it gets a view of its own of that folder.
 WITH_SHARE = ["unshare", "--mount", "--map-root-user", "sh", "-c", 'mount --bind "$0" /usr/share && exec "$@"']
 
 
