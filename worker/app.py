@@ -114,6 +114,7 @@ def _setup_logging(**_: Any) -> None:
 @worker_init.connect  # type: ignore[untyped-decorator]
 def _wait_for_dependencies(**_: Any) -> None:
     """Wait before the first message is read: without these dependencies an attempt could only fail."""
+    configure_logs(settings)  # Celery sends this signal before `setup_logging`
     Watchdog(liveness, liveness_file(settings)).start()
     startup.wait_for("database", lambda: startup.check_database(services().sessions))
     startup.wait_for("storage", lambda: startup.check_storage(services().storage))

@@ -128,6 +128,7 @@ def test_alerts_fire_within_a_minute_and_are_quiet_in_normal_load(
         "MT3_LOG_FORMAT": "json",
         "MT3_CHECKPOINT_DIR": str(checkpoint_dir),
         "MT3_OFFLINE": "1",
+        "MT3_TEST_NETWORK": "real",
         "MT3_MAX_ATTEMPTS": "2",
         "MT3_MAX_STORED_BYTES": str(10**12),
     }

@@ -19,6 +19,8 @@ from tests.web_server import Site, status, web_server
 
 pytestmark = pytest.mark.integration
 
+CELERY = ["-W", "ignore", "-m", "celery", "--quiet", "--app", "worker.app", "worker"]
+
 
 def requests_counted(client: ServiceClient, route: str) -> float:
     text = client.get("/metrics").body.decode()
@@ -62,6 +64,19 @@ def test_no_access_log_where_it_is_off(tmp_path: Path) -> None:
     with servers.web_process(tmp_path, MT3_ACCESS_LOG="0") as url:
         ServiceClient(url).get("/v1/models")
     assert "/v1/models" not in (tmp_path / "web.log").read_text()
+
+
+@pytest.mark.parametrize("command", [["-m", "worker.scheduler"], CELERY], ids=["scheduler", "worker"])
+def test_lines_before_the_dependencies_are_there_are_json_as_well(tmp_path: Path, command: list[str]) -> None:
+    environment = {
+        "MT3_LOG_FORMAT": "json",
+        "MT3_DATABASE_URL": f"postgresql+psycopg://nobody@127.0.0.1:{servers.lasting_port()}/none",
+    }
+    log = tmp_path / "log"
+    with servers.running([sys.executable, *command], environment=environment, log=log):
+        servers.wait_until(lambda: "waiting_for_dependency" in log.read_text(), seconds=60, what="a line")
+    (waiting,) = [line for line in map(json.loads, log.read_text().splitlines()) if "dependency" in line]
+    assert (waiting["event"], waiting["level"]) == ("waiting_for_dependency", "warning")
 
 
 def spans_of(collector: Site) -> list[tuple[str, Span]]:
