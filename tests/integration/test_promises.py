@@ -1,4 +1,8 @@
-"""The promised start of jobs compared with the true one, on the real scheduling code."""
+"""The promised start of jobs compared with the true one, on the real scheduling code, in real time.
+
+The simulated work takes as long as it says only on a machine that does nothing else. `tests/unit/shared/test_line.py`
+has the rules by which promises are made.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +33,7 @@ def run(sessions: Sessions, count: int, *, owners: str, workers: int, longest: f
         return measure_promises(fleet, arrivals)
 
 
+@pytest.mark.soak
 def test_most_promises_hold_for_short_recordings(sessions: Sessions) -> None:
     assert share_kept(run(sessions, 40, owners="a", workers=1, longest=0, seed=1)) > 0.6
 
