@@ -1,7 +1,7 @@
 """The promised start of jobs compared with the true one, on the real scheduling code, in real time.
 
-The simulated work takes as long as it says only on a machine that does nothing else. `tests/unit/shared/test_line.py`
-has the rules by which promises are made.
+The simulated work takes as long as it should only on a machine that does nothing else. The rules by which promises
+are made are tested in `tests/unit/shared/test_line.py`.
 """
 
 from __future__ import annotations
