@@ -1,4 +1,4 @@
-"""What schemathesis does before each request of tests/integration/test_api_contract.py."""
+"""Prepares each request of schemathesis for tests/integration/test_api_contract.py."""
 
 from __future__ import annotations
 

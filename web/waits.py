@@ -24,7 +24,7 @@ Read = Callable[[Collection[UUID]], Awaitable[Collection[UUID]]]
 
 
 class Waits:
-    """What the clients of a process wait for.
+    """Watches the jobs that the clients of a process wait for.
 
     Args:
         read: returns which jobs and exports of these ids have ended, or are gone.
@@ -61,7 +61,7 @@ class Waits:
     async def _poll(self) -> None:
         while self._watched:
             await asyncio.sleep(STEP_SECONDS)
-            with suppress(Exception):  # the database is away: the clients wait on, and are told in the end
+            with suppress(Exception):  # without the database the clients wait on, and are told in the end
                 for awaited in await self._read(list(self._watched)):
                     for ended in self._watched.get(awaited, ()):
                         _finish(ended)

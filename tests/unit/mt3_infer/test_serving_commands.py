@@ -1,4 +1,4 @@
-"""What the commands `submit` and `jobs` say when something is wrong or takes its time."""
+"""Messages of the commands `submit` and `jobs` when something is wrong or takes long."""
 
 from __future__ import annotations
 
