@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -40,16 +40,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def lasting_port() -> int:
-    """Return a port for a server that is down at times while clients still connect to it.
+def lasting_port(following: int = 0) -> int:
+    """Return a port for a server that starts later or is down at times, with so many free ones after it.
 
     Not one of those that systems give to outgoing connections (32768 and up, on Linux): one of them might take it
     meanwhile, or connect to itself.
     """
     while True:
         port = random.randrange(15000, 32000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        with ExitStack() as probes, suppress(OSError):
+            for offset in range(following + 1):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port + offset))
             return port
 
 

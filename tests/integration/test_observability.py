@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -94,7 +95,7 @@ def test_lines_metrics_and_traces_of_a_run(tmp_path: Path, bach: Path) -> None:
     environment = {
         "MT3_LOG_FORMAT": "json",
         "MT3_ACCESS_LOG": "1",
-        "MT3_METRICS_PORT": str(servers.free_port()),
+        "MT3_METRICS_PORT": str(servers.lasting_port(following=1)),
         "OTEL_BSP_SCHEDULE_DELAY": "600000",  # so that the spans are sent as the processes end
     }
     with (
@@ -107,6 +108,7 @@ def test_lines_metrics_and_traces_of_a_run(tmp_path: Path, bach: Path) -> None:
         assert client.submit(b"no audio").status == 202
         for offset, metric in ((0, b"mt3_workers"), (1, b"mt3_attempt_seconds")):
             port = int(environment["MT3_METRICS_PORT"]) + offset
+            servers.wait_until(partial(servers.accepts, port), seconds=60, what="a server of metrics")
             assert metric in client.get(f"http://127.0.0.1:{port}/metrics").body
         service.process.send_signal(signal.SIGTERM)
         service.process.wait(90)
