@@ -181,6 +181,18 @@ def get_job(session: Session, owner: str, job_id: UUID) -> Job:
     return job
 
 
+def lock_job(session: Session, owner: str, job_id: UUID) -> Job:
+    """Return one job, which nothing changes until the transaction ends (with SQLite: until the next change).
+
+    Raises:
+        JobNotFound: see `get_job`.
+    """
+    job = session.scalar(ONE_JOB.with_for_update(), {"job_id": job_id, "owner": owner})
+    if job is None:
+        raise _not_found(job_id)
+    return job
+
+
 def read_job(session: Session, owner: str, job_id: UUID) -> Job:
     """Return the row of one job, which has the attributes of a `Job`, for polls; see `create_job`.
 

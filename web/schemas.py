@@ -20,6 +20,7 @@ from shared.kinds import Download
 from shared.logs import get_logger
 from shared.tables import Job, Phase, Status
 from web.access import current_access, job_address
+from web.forms import SEND_RECORDING
 from web.job_links import LinksView, view_links
 from web.job_state import UNKNOWN, JobState
 from web.webhook_fields import WebhookFields
@@ -33,11 +34,7 @@ MAX_METADATA_CHARACTERS = 16_384
 def _a_file(value: object) -> object:
     """Raise unless the form sent the field as a file."""
     if not isinstance(value, FileStorage):
-        raise PydanticCustomError(
-            "no_file",
-            "send the recording as a file of a form, for example with curl -F file=@song.mp3, or as the body with "
-            "its media type, with curl -H 'Content-Type: audio/mpeg' --data-binary @song.mp3",
-        )
+        raise PydanticCustomError("no_file", SEND_RECORDING)
     return value
 
 
@@ -52,7 +49,7 @@ class NewTranscription(WebhookFields):
     model: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         None, description="A model's name or alias, or `auto`; see /v1/models."
     )
-    options: Json[dict[str, Any]] = Field(
+    options: Annotated[Json[dict[str, Any]], BeforeValidator(lambda text: text or "{}")] = Field(
         default_factory=dict, description="Options of the model, as a JSON object."
     )
     metadata: Annotated[str, StringConstraints(max_length=MAX_METADATA_CHARACTERS)] | None = Field(
@@ -77,6 +74,12 @@ class ShowHeaders(BaseModel):
 
     prefer: str | None = Field(None, description="`wait=N`: respond when the job ends, after at most N seconds.")
     if_none_match: str | None = Field(None, description="The last `ETag`: 304 if nothing has changed.")
+
+
+class ChangeHeaders(BaseModel):
+    """Headers of `PATCH` and `DELETE /v1/transcriptions/{id}`."""
+
+    if_match: str | None = Field(None, description="The last `ETag`: 412 if the transcription has changed since.")
 
 
 class Changes(BaseModel):

@@ -11,6 +11,7 @@ from uuid import UUID
 from apiflask import APIBlueprint
 from flask import Response, request, url_for
 from sqlalchemy.orm import Session
+from werkzeug.exceptions import PreconditionFailed
 
 from shared import jobs
 from shared.db import reading
@@ -18,13 +19,14 @@ from shared.errors import JobNotFound, RecordingRemoved, ServiceError
 from shared.logs import get_logger
 from shared.tables import Job
 from web.access import current_owner, current_quotas
-from web.downloads import send_object, sound_type
+from web.downloads import make_conditional, send_object, sound_type
 from web.errors import InvalidRequest
 from web.filters import FilterQuery, ListQuery
 from web.job_state import read_state
 from web.schemas import (
     ArtifactList,
     ArtifactQuery,
+    ChangeHeaders,
     Changes,
     CreateHeaders,
     NewTranscription,
@@ -37,7 +39,7 @@ from web.schemas import (
 )
 from web.services import services
 from web.sources import JsonTranscription, create_from_json, or_json
-from web.uploads import check_metadata, display_name, receive, resolve_model
+from web.uploads import check_metadata, read_name, receive, resolve_model
 from web.waits import AWAITED
 from web.workload import Workload, works_with
 
@@ -70,7 +72,7 @@ def create(headers: CreateHeaders, form: NewTranscription | JsonTranscription) -
         job = create_from_json(services(), form, idempotency_key=headers.idempotency_key)
     else:
         job = receive(services(), form, idempotency_key=headers.idempotency_key)
-    response = _respond(job, 202)
+    response = _respond(job, 202 if job.finished_at is None else 200)  # a repeated request may find it ended
     response.headers["Location"] = url_for(".show", job_id=job.id)
     if job.finished_at is None:
         response.headers["Retry-After"] = "1"
@@ -81,7 +83,11 @@ def create(headers: CreateHeaders, form: NewTranscription | JsonTranscription) -
 @blueprint.get("")
 @blueprint.input(ListQuery, location="query", arg_name="query")
 @blueprint.output(TranscriptionList)
-@blueprint.doc(summary="List transcriptions, newest first")
+@blueprint.doc(
+    summary="List transcriptions, newest first",
+    description="`metadata.KEY=VALUE`, for any key of your own data, restricts the list to jobs with this text or "
+    "number there, also that of the archive.",
+)
 def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Return a page of jobs."""
     with services().sessions() as session:
@@ -117,29 +123,31 @@ def show(job_id: UUID, headers: ShowHeaders) -> Response:
         job = jobs.read_job(session, current_owner(), job_id)
         text = _encode_in(session, job)
     response = Response(text, content_type="application/json")
-    response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
+    response.set_etag(_etag(text.encode()))
     response.headers["Cache-Control"] = "no-cache"
     if job.finished_at is None:  # `web.bridge` calls this again once it has ended, for a client that waits
         response.headers["Retry-After"] = "1"
         request.environ[AWAITED] = job_id
-    return response.make_conditional(request)  # type: ignore[return-value]
+    return make_conditional(response)
 
 
 @blueprint.patch("/<uuid:job_id>")
+@blueprint.input(ChangeHeaders, location="headers", arg_name="headers")
 @blueprint.input(Changes, arg_name="changes")
 @blueprint.output(TranscriptionView)
 @blueprint.doc(summary="Rename a transcription, or replace its metadata", responses=[400, 404])
-def change(job_id: UUID, changes: Changes) -> Response:
+def change(job_id: UUID, headers: ChangeHeaders, changes: Changes) -> Response:
     """Change what a client may change of a job."""
-    name = None if changes.name is None else display_name(changes.name)
+    name = None if changes.name is None else read_name(changes.name)
     metadata = changes.metadata
-    if changes.name is not None and name is None:
-        raise InvalidRequest("name must contain a printable character.")
     if metadata is not None:
         check_metadata(metadata)
     with services().sessions.begin() as session:
+        _check_unchanged(session, job_id, headers)
         job = jobs.update_job(session, current_owner(), job_id, name=name, metadata=metadata)
-    return _respond(job)
+    response = _respond(job)
+    response.set_etag(_etag(response.get_data()))
+    return response
 
 
 @blueprint.post("/<uuid:job_id>/cancel")
@@ -164,12 +172,14 @@ def retry(job_id: UUID) -> Response:
 
 
 @blueprint.delete("/<uuid:job_id>")
+@blueprint.input(ChangeHeaders, location="headers", arg_name="headers")
 @blueprint.output({}, status_code=204)
 @blueprint.doc(summary="Delete a transcription and its files", responses=[404])
 @works_with(Workload.STORAGE)
-def remove(job_id: UUID) -> tuple[str, int]:
+def remove(job_id: UUID, headers: ChangeHeaders) -> tuple[str, int]:
     """Delete a job. If storage fails now, the scheduler deletes the files later."""
     with services().sessions.begin() as session:
+        _check_unchanged(session, job_id, headers)
         prefixes = jobs.delete_job(session, current_owner(), job_id)
     for prefix in prefixes:
         try:
@@ -270,6 +280,23 @@ def download_name(job: Job, artifact: str) -> str:
         return artifact
     stem, suffix = PurePath(job.filename).stem, PurePath(artifact).suffix
     return f"{stem}{suffix}" if suffix == ".mid" else f"{stem}.{artifact}"
+
+
+def _check_unchanged(session: Session, job_id: UUID, headers: ChangeHeaders) -> None:
+    """Raise if the client has seen another state of a job than there is, which stays until the transaction ends.
+
+    Raises:
+        JobNotFound, PreconditionFailed
+    """
+    if headers.if_match is None:
+        return
+    job = jobs.lock_job(session, current_owner(), job_id)
+    if not request.if_match.contains_weak(_etag(_encode_in(session, job).encode())):
+        raise PreconditionFailed("The transcription has changed. Get it again, then repeat the change.")
+
+
+def _etag(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _respond(job: Job, status: int = 200) -> Response:
