@@ -17,6 +17,7 @@ from shared import jobs
 from shared.db import reading
 from shared.errors import JobNotFound, RecordingRemoved, ServiceError
 from shared.logs import get_logger
+from shared.progress import shards_progress
 from shared.tables import Job
 from web.access import current_owner, current_quotas
 from web.downloads import make_conditional, send_object, sound_type
@@ -33,13 +34,11 @@ from web.schemas import (
     ShowHeaders,
     TranscriptionList,
     TranscriptionView,
-    encode_job,
-    show_job,
-    view_artifact,
 )
 from web.services import services
 from web.sources import JsonTranscription, create_from_json, or_json
 from web.uploads import check_metadata, read_name, receive, resolve_model
+from web.views import encode_job, show_job, view_artifact
 from web.waits import AWAITED
 from web.workload import Workload, works_with
 
@@ -94,7 +93,7 @@ def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
         page, cursor = jobs.list_jobs(
             session, current_owner(), read_filter(query), limit=query.limit, cursor=query.cursor
         )
-        progress = jobs.shards_progress(session, page, datetime.now(UTC))
+        progress = shards_progress(session, page, datetime.now(UTC))
         shown = [(job, read_state(services().line, session, job, progress.get(job.id))) for job in page]
     items = []
     for job, state in shown:
@@ -305,7 +304,7 @@ def _respond(job: Job, status: int = 200) -> Response:
 
 
 def _encode_in(session: Session, job: Job) -> str:
-    progress = jobs.shards_progress(session, [job], datetime.now(UTC))
+    progress = shards_progress(session, [job], datetime.now(UTC))
     return encode_job(job, ttl=_ttl(), state=read_state(services().line, session, job, progress.get(job.id)))
 
 
