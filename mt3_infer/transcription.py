@@ -213,7 +213,7 @@ class Transcription:
         return to_csv(self)
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """Return the notes as a pandas table: the columns of `to_csv`, each with its type also if there are no notes.
+        """Return the notes as a pandas table with the columns of `to_csv`, each of its type even without notes.
 
         A note without a confidence has NaN there.
 
