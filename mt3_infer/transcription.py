@@ -213,18 +213,20 @@ class Transcription:
         return to_csv(self)
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """Return the notes as a pandas table with a column for each field of `Note`.
+        """Return the notes as a pandas table with the columns of `to_csv`, each of its type even without notes.
+
+        A note without a confidence has NaN there.
 
         Raises:
             MissingDependencyError: pandas is not installed.
         """
-        from mt3_infer.exports.notes import to_columns
+        from mt3_infer.exports.notes import COLUMN_TYPES, to_columns
 
         try:
             import pandas
         except ModuleNotFoundError as error:
             raise MissingDependencyError("to_dataframe needs pandas: pip install pandas") from error
-        return pandas.DataFrame(to_columns(self))
+        return pandas.DataFrame(to_columns(self)).astype(COLUMN_TYPES)
 
     def to_audio(self, sample_rate: int = 44_100, *, sound_font: str | PathLike[str] | None = None) -> Waveforms:
         """Return the notes as sound: float32, shape (S, 2), in [-1, 1]. To write a file, use `save`.

@@ -28,9 +28,9 @@
  * @typedef {{ onset: number, offset: number, pitch: number, velocity: number, program: number, is_drum: boolean,
  *             confidence?: number | null }} Note
  * @typedef {{ duration?: number, notes?: Note[], beats?: number[], downbeats?: number[], meter?: string,
- *             tempo_bpm?: number, key?: string, format?: string, version?: number }} NotesFile the fields of
+ *             tempo_bpm?: number, key?: string, confidence?: Record<string, number>, format?: string, version?: number }} NotesFile the fields of
  *             notes.json that the page reads
- * @typedef {{ id: string, format: string, options: Record<string, unknown>, status: string, fraction: number,
+ * @typedef {{ id: string, format: string, options: Record<string, unknown>, source: string, status: string, fraction: number,
  *             error: { code: string, detail: string } | null, artifact: Artifact | null }} Export
  */
 
