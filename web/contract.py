@@ -26,7 +26,7 @@ UNDER_V1 = (401, 403, 421, 422, 429, 503)
 WITH_BODY = (408, 413, 415)
 # Calls whose second answer is like the first one: the job or the export has ended.
 ENDED = {
-    ("post", "/v1/transcriptions"): "It has ended: with `Prefer: wait`, or as a repeated request.",
+    ("post", "/v1/transcriptions"): "It has ended, in answer to `Prefer: wait`.",
     ("post", "/v1/transcriptions/{job_id}/exports"): "It is there: with `Prefer: wait`, or as a repeated request.",
 }
 # What a call creates: the status, the parameter that takes the new id, and those that stay the same.

@@ -68,14 +68,13 @@ def make_conditional(response: Response, *, length: int | None = None) -> Respon
 def _is_range_ignored(response: Response) -> bool:
     """Return True if the whole file, or 304, answers a request that has a `Range`."""
     etag, _ = response.get_etag()
+    if_range = request.headers.get("If-Range", "")
     ranges = request.headers.get("Range", "").strip().lower()
     return (
         request.method != "GET"
         or not ranges.startswith("bytes")
         or "," in ranges  # several would take a multipart body
-        or request.headers.get("If-Range", "").startswith(
-            "W/"
-        )  # a compressed answer has other bytes than the file
+        or if_range.startswith("W/")  # a compressed answer has other bytes than the file
         or bool(etag and request.if_none_match.contains_weak(etag))
     )
 

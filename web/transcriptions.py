@@ -39,7 +39,7 @@ from web.services import services
 from web.sources import JsonTranscription, create_from_json, or_json
 from web.uploads import check_metadata, read_name, receive, resolve_model
 from web.views import encode_job, show_job, view_artifact
-from web.waits import AWAITED
+from web.waits import AWAITED, wait_seconds
 from web.workload import Workload, works_with
 
 log = get_logger(__name__)
@@ -71,7 +71,8 @@ def create(headers: CreateHeaders, form: NewTranscription | JsonTranscription) -
         job = create_from_json(services(), form, idempotency_key=headers.idempotency_key)
     else:
         job = receive(services(), form, idempotency_key=headers.idempotency_key)
-    response = _respond(job, 202 if job.finished_at is None else 200)  # a repeated request may find it ended
+    has_waited = job.finished_at is not None and wait_seconds(headers.prefer) > 0  # for a repeated request
+    response = _respond(job, 200 if has_waited else 202)
     response.headers["Location"] = url_for(".show", job_id=job.id)
     if job.finished_at is None:
         response.headers["Retry-After"] = "1"

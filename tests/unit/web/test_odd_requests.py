@@ -154,8 +154,9 @@ def test_repeated_request_finds_that_the_job_has_ended(
     first = post(client, headers={"Idempotency-Key": "once"})
     finish(sessions, make_storage(settings), first.json["id"])
     again = post(client, headers={"Idempotency-Key": "once"})
-    assert (first.status_code, again.status_code) == (202, 200)
-    assert again.headers["Location"] == first.headers["Location"]
+    waited = post(client, headers={"Idempotency-Key": "once", "Prefer": "wait=5"})
+    assert [answer.status_code for answer in (first, again, waited)] == [202, 202, 200]
+    assert {answer.headers["Location"] for answer in (first, again, waited)} == {first.headers["Location"]}
     assert (again.json["status"], "Retry-After" in again.headers) == ("succeeded", False)
 
 
