@@ -226,3 +226,12 @@ def test_warnings_of_the_stream_are_in_the_result_and_its_json(model: Model) -> 
         {"code": "damaged_audio", "detail": "The recording is damaged at 0.5 s."}
     ]
     assert model.transcribe(tone(1.0), RATE).warnings == ()
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-5])
+def test_silence_has_a_warning(model: Model, level: float) -> None:
+    (warning,) = model.transcribe(level * tone(1.0), RATE).warnings
+    assert (warning.code, str(warning).partition(":")[0]) == (
+        "silent",
+        "The recording is silent from beginning to end",
+    )
