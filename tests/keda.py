@@ -1,7 +1,7 @@
 """A JSON schema for the fields of KEDA's kinds that the manifests use; any other field is an error.
 
 KEDA publishes the complete schemas as custom resource definitions (`config/crd/bases` of kedacore/keda), which
-the same manifests pass. The parameters of the trigger are strings there, and read only by KEDA's PostgreSQL scaler.
+the same manifests pass. The trigger's parameters are strings there, read only by KEDA's PostgreSQL scaler.
 """
 
 from __future__ import annotations
