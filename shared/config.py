@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.tracing import refusal
 
+REFUSED = 2  # the exit status of a process that a wrong setting keeps from starting
 HOST_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+(\.[0-9.]+)?")
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 RATE_LIMIT = re.compile(r"[1-9]\d{0,8} ?/ ?(second|minute|hour|day)")
@@ -209,13 +210,13 @@ def read_settings() -> Settings:
             name = "MT3_" + "_".join(str(part) for part in problem["loc"]).upper()
             message = problem["msg"].removeprefix("Value error, ")
             _report(f"{name} is wrong: {message}")
-        raise SystemExit(2) from None
+        raise SystemExit(REFUSED) from None
 
 
 def refuse_start(message: str) -> NoReturn:
-    """Print why the process does not start, in one line, and exit with status 2."""
+    """Print why the process does not start, in one line, and exit; a supervisor does not start it again."""
     _report(message)
-    raise SystemExit(2)
+    raise SystemExit(REFUSED)
 
 
 def _report(message: str) -> None:
