@@ -47,6 +47,7 @@ DESCRIPTIONS = {
     408: "The body came too slowly.",
     409: "The state does not allow this.",
     410: "The file is missing from the storage.",
+    412: "What the request changes has been changed meanwhile.",
     413: "The body is too large.",
     415: "The body has a type that this call does not take.",
     416: "The range lies outside of the file.",
