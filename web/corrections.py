@@ -19,8 +19,9 @@ from shared.exports import CORRECTIONS, NOTES
 from shared.storage import corrections_prefix, put_checked
 from shared.tables import Job
 from web.access import current_owner
-from web.schemas import ArtifactView, view_artifact
+from web.schemas import ArtifactView
 from web.services import services
+from web.views import view_artifact
 from web.workload import Workload, works_with
 
 MAX_NOTES = 200_000

@@ -100,7 +100,7 @@ def test_corrections_of_another_client_are_not_replaced(client: FlaskClient, pat
     first = put("D major", If_None_Match="*")
     assert first.status_code == 200
     refused = put("E major", If_None_Match="*")
-    assert (refused.status_code, refused.json["code"]) == (412, "corrections_changed")
+    assert (refused.status_code, refused.json["code"]) == (412, "precondition_failed")
     assert "corrected elsewhere" in refused.json["detail"]
     assert put("D major", If_None_Match="*").status_code == 200, "the same again: its response was lost"
 
