@@ -42,7 +42,7 @@ def stored(client: ServiceClient, job_id: str, name: str) -> Notes:
 
 def saved(tab: ServicePage, client: ServiceClient, job_id: str) -> Notes:
     """Wait until the corrections are stored; return their notes."""
-    expect(tab.page.locator(".mend-status")).to_have_text("Saved beside the original", timeout=15_000)
+    expect(tab.page.locator(".mend-status")).to_have_text("Saved beside the original")
     return stored(client, job_id, "corrections.json")
 
 
