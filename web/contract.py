@@ -47,7 +47,7 @@ DESCRIPTIONS = {
     408: "The body came too slowly.",
     409: "The state does not allow this.",
     410: "The file is missing from the storage.",
-    412: "It has changed: no `ETag` of `If-Match` is the present one.",
+    412: "It has changed: `If-Match` names another state than the present one.",
     413: "The body is too large.",
     415: "The body has a type that this call does not take.",
     416: "The range lies outside of the file.",

@@ -24,6 +24,7 @@ log = get_logger(__name__)
 STATUS_OF = {
     "not_found": 404,
     "state_conflict": 409,
+    "precondition_failed": 412,
     "idempotency_conflict": 422,
     "invalid_cursor": 422,
     "key_not_found": 404,

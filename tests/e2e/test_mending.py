@@ -42,7 +42,7 @@ def stored(client: ServiceClient, job_id: str, name: str) -> Notes:
 
 def saved(tab: ServicePage, client: ServiceClient, job_id: str) -> Notes:
     """Wait until the corrections are stored; return their notes."""
-    expect(tab.page.locator(".mend-status")).to_have_text("Saved beside the original", timeout=15_000)
+    expect(tab.page.locator(".mend-status")).to_have_text("Saved beside the original")
     return stored(client, job_id, "corrections.json")
 
 
@@ -242,3 +242,14 @@ def test_changes_are_saved_when_the_network_is_back(open_tab: OpenTab, client: S
     after = saved(tab, client, job_id)
     removed, added = differences(before, after)
     assert added == [removed[0] | {"pitch": removed[0]["pitch"] + 2}]
+
+
+def test_changes_of_another_tab_are_not_overwritten(open_tab: OpenTab, client: ServiceClient, job_id: str) -> None:
+    first, second = (open_job(open_tab, job_id, allow_network_errors=True) for _ in range(2))
+    for tab, keys in ((first, ("n", "ArrowUp")), (second, ("n", "n", "ArrowDown"))):
+        for key in keys:
+            tab.page.get_by_role("application").press(key)
+        if tab is first:
+            kept = saved(tab, client, job_id)
+    expect(second.page.locator(".mend-status")).to_contain_text("Not saved. These notes were corrected elsewhere")
+    assert stored(client, job_id, "corrections.json") == kept

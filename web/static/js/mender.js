@@ -23,7 +23,7 @@ const CORRECT_MS = 60_000; // until a correction of the beats is given up
 export class Mender extends EventTarget {
   editing = false;
   corrected = false; // corrections are stored, or about to be
-  version = ""; // of the stored corrections
+  version = ""; // of the stored corrections, as last shown or saved
   editor = new Editor();
   #adds = false;
   #id = "";
@@ -34,6 +34,7 @@ export class Mender extends EventTarget {
   #turn = 0; // of attempts to save: a later one has all changes of an earlier one
   /** @type {Set<string>} jobs with changes that are not stored */
   #unsaved = new Set();
+  #base = { version: "" }; // the stored corrections that the changes in view are made to
 
   /** @param {import("./result_view.js").ResultView} view */
   constructor(view) {
@@ -58,6 +59,7 @@ export class Mender extends EventTarget {
     this.#id = id;
     this.#json = json;
     this.version = version;
+    this.#base = { version };
     this.corrected = version !== "";
     this.editing = false;
     this.#adds = false;
@@ -233,16 +235,18 @@ export class Mender extends EventTarget {
     const id = this.#id;
     const turn = (this.#turn += 1);
     const body = { ...this.json, format: "mt3-infer/notes", version: 2 };
-    this.#saving = this.#saving.then(() => this.#save(id, body, turn));
+    const base = this.#base;
+    this.#saving = this.#saving.then(() => this.#save(id, body, turn, base));
     return this.#saving;
   }
 
-  /** Store corrections, as soon as the service can be reached. @type {(id: string, body: import("./api.js").NotesFile, turn: number) => Promise<void>} */
-  async #save(id, body, turn) {
+  /** Store corrections, as soon as the service can be reached. @type {(id: string, body: import("./api.js").NotesFile, turn: number, base: { version: string }) => Promise<void>} */
+  async #save(id, body, turn, base) {
     this.tools.report("Saving…");
     for (let failures = 0; ; failures += 1) {
       try {
-        const artifact = await putCorrections(id, body);
+        const artifact = await putCorrections(id, body, base.version);
+        base.version = artifact.sha256;
         if (turn === this.#turn && !this.#timer) this.#unsaved.delete(id);
         if (id === this.#id) this.#saved(artifact.sha256);
         return;
@@ -273,6 +277,7 @@ export class Mender extends EventTarget {
       await this.#saving;
       await deleteCorrections(this.#id);
       this.#unsaved.delete(this.#id);
+      this.#base.version = "";
       this.view.onRevert();
     } catch (error) {
       this.tools.report(/** @type {Error} */ (error).message);

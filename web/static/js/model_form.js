@@ -35,7 +35,7 @@ export class ModelForm extends EventTarget {
 
   /** Show the models; called again, only refresh what is known about them. @param {import("./api.js").ModelList} list */
   show(list) {
-    const isFirst = this.select.disabled; // also after an attempt that failed halfway
+    const isFirst = this.#models.length === 0;
     this.#models = list.items;
     this.#preferred = list.preferred;
     this.purposes.show(list);

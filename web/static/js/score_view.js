@@ -42,7 +42,7 @@ export class ScoreView {
     this.pages = element("div", { className: "score-pages", tabIndex: 0, role: "region", "aria-label": "Score pages" });
     const pitch = element("label", { className: "listen-field" }, "Written for", this.pitch);
     pitch.hidden = shareToken !== null;
-    const tools = element("div", { className: "score-tools" }, pitch, this.parts, this.print, this.pdf);
+    const tools = element("div", { className: "score-tools" }, pitch, this.print, this.pdf, this.parts);
     this.node = element("section", { className: "score", "aria-label": "Score", hidden: true }, tools, this.status, this.pages);
     this.pitch.addEventListener("change", () => this.#load());
     this.parts.addEventListener("change", () => this.#load());
@@ -103,6 +103,10 @@ export class ScoreView {
     this.#loading = new AbortController();
     const { signal } = this.#loading;
     this.#clear();
+    if (options.programs.length === 0 && this.parts.querySelector("input:not(:checked)")) {
+      setText(this.status, "Choose at least one instrument.");
+      return;
+    }
     setText(this.status, "Engraving the score…");
     try {
       const artifact = await exported(id, { format: "svg", options, source }, { signal });
