@@ -219,11 +219,11 @@ def read_settings() -> Settings:
 def _misspelled() -> str | None:
     """Return why the name of an environment variable is wrong; None if all are settings or far from any."""
     known = {f"MT3_{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
-    for name in sorted(os.environ):
-        if name.startswith("MT3_") and name not in known and not name.startswith(OTHER_PREFIXES):
-            # Kubernetes adds variables of its own, named after services; so a name alone is no error.
-            if near := get_close_matches(name, known, n=1, cutoff=0.85):
-                return f"{name} is no setting: did you mean {near[0]}?"
+    # Kubernetes adds variables of its own, named after services; so a name alone is no error.
+    for name in sorted(os.environ.keys() - known):
+        is_ours = name.startswith("MT3_") and not name.startswith(OTHER_PREFIXES)
+        if is_ours and (near := get_close_matches(name, known, n=1, cutoff=0.85)):
+            return f"{name} is no setting: did you mean {near[0]}?"
     return None
 
 
