@@ -145,10 +145,10 @@ def test_words_say_what_is_downloaded(open_tab: OpenTab) -> None:
         return str(tab.page.evaluate(script, job)).replace("\N{NO-BREAK SPACE}", " ")
 
     assert words("fetching_source", 0, 0) == "Fetching the recording…"
-    assert words("fetching_source", 20_000_000, 0) == "Fetching the recording: 20 MB"
-    assert words("fetching_source", 20_000_000, 80_000_000) == "Fetching the recording: 20 MB of 80 MB"
+    assert words("fetching_source", 200_000_000, 0) == "Fetching the recording: 200 MB"
+    assert words("fetching_source", 200_000_000, 800_000_000) == "Fetching the recording: 200 MB of 800 MB"
     assert words("fetching_checkpoint", 0, 0) == "Downloading the model…"
-    assert words("fetching_checkpoint", 20_000_000, 80_000_000) == "Downloading the model: 20 MB of 80 MB"
+    assert words("fetching_checkpoint", 200_000_000, 800_000_000) == "Downloading the model: 200 MB of 800 MB"
     assert words("fetching_checkpoint", 1, 8_000_000, waiting=True).startswith("Another worker is downloading")
 
 
