@@ -11,7 +11,6 @@ from pydantic_core import PydanticCustomError
 
 from web.errors import InvalidRequest
 
-
 MAX_DEPTH = 32
 EXAMPLE = '{"album": "Demo"}'
 
