@@ -54,6 +54,13 @@ class FormRequest(Request):
     max_form_memory_size = MAX_FIELD_BYTES
     max_form_parts = MAX_PARTS
 
+    def get_json(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the body's JSON; what is nested deeper than the parser goes is malformed, too."""
+        try:
+            return super().get_json(*args, **kwargs)
+        except RecursionError:
+            raise MalformedJson from None
+
     def on_json_loading_failed(self, e: ValueError | None) -> Any:
         """Raise `MalformedJson`, which names the remedy; a request without a body is an empty object."""
         if not self.content_length:
