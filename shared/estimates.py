@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Row, case, func, select
 from sqlalchemy.orm import Session
@@ -38,6 +39,7 @@ class Estimates:
     now: datetime
     together: float
     shard_seconds: float
+    other: float = OTHER_SECONDS
 
     def waiting(self, row: Row[Any]) -> Waiting:
         """Return the work that a row of `read_waiting` stands for."""
@@ -55,12 +57,17 @@ class Estimates:
                 is_split=True,
             )
         if not row.transcribes:
-            return Waiting(row.job_id, row.owner, served_at, seconds=OTHER_SECONDS, ready=ready)
-        return self._whole(row, row.job_id, served_at, ready=ready, is_long=bool(row.is_long))
+            return Waiting(row.job_id, row.owner, served_at, seconds=self.other, ready=ready)
+        return self._whole(row, row.job_id, served_at, ready=ready, is_deferred=bool(row.is_long))
 
-    def new_job(self, job: Job, *, served_at: float) -> Waiting:
-        """Return the work of a job that was created just now."""
-        return self._whole(job, job.id, served_at)
+    def new_job(self, job: Job, *, arrives: float) -> Waiting:
+        """Return the work of a job that was created these seconds after the rest was read."""
+        return self._whole(job, job.id, arrives, ready=arrives)
+
+    def expected(self, row: Row[Any], number: int) -> Waiting:
+        """Return the work that is expected because such a job arrived as long ago: a row of `read_arrivals`."""
+        arrives = max(0.0, (self.now - row.created_at).total_seconds())
+        return self._whole(row, UUID(int=number), arrives, ready=arrives)
 
     def running(self, row: Row[Any]) -> tuple[Running, list[Waiting]]:
         """Return what is left of a row of `read_running`, and the work that follows from it."""
@@ -70,11 +77,11 @@ class Estimates:
         elif row.kind == TRANSCRIBE:
             audio, done = self._audio_seconds(row), row.audio_seconds_done
             if self._is_split(row, audio):  # it is being decoded; then its shards wait
-                left = self._left(OTHER_SECONDS, elapsed)
+                left = self._left(self.other, elapsed)
                 rest = self._whole(row, row.job_id, served_at=0.0, ready=left, is_split=True)
                 return Running(row.job_id, row.owner, left), [rest]
         else:
-            return Running(row.job_id, row.owner, self._left(OTHER_SECONDS, elapsed)), []
+            return Running(row.job_id, row.owner, self._left(self.other, elapsed)), []
         total = self._seconds(row.model, audio)
         left = total * (1 - min(1.0, done / audio)) if done and audio else self._left(total, elapsed)
         return Running(row.job_id, row.owner, left, is_long=row.kind == SHARD), []
@@ -83,9 +90,9 @@ class Estimates:
         """Return the work of a recording that is not split yet, but may be."""
         audio = self._audio_seconds(job)
         pieces = 1
-        if more.get("is_long") or self._is_split(job, audio):
+        if more.get("is_deferred") or self._is_split(job, audio):
             pieces = max(1, math.ceil(audio / self.shard_seconds)) if self.shard_seconds else 1
-            more["is_long"] = True
+            more |= {"is_long": True, "opening": self.other}
         return Waiting(
             job_id, job.owner, served_at, seconds=self._seconds(job.model, audio / pieces), pieces=pieces, **more
         )
@@ -100,7 +107,7 @@ class Estimates:
         return self.speeds.audio_seconds(job.filename, job.upload_bytes or 0)
 
     def _seconds(self, model: str, audio_seconds: float) -> float:
-        pace = self.speeds.pace(model) or Pace(OTHER_SECONDS, 0.0)
+        pace = self.speeds.pace(model) or Pace(self.other, 0.0)
         return pace.seconds(audio_seconds, together=self.together)
 
     @staticmethod
@@ -134,6 +141,12 @@ def read_waiting(session: Session, *, limit: int) -> Sequence[Row[Any]]:
     )
     query = select(line, Job.owner, *_OF_JOB).join(Job, Job.id == line.c.job_id)
     return session.execute(query.order_by(line.c.is_long, line.c.served_at, line.c.job_id)).all()
+
+
+def read_arrivals(session: Session, *, limit: int) -> Sequence[Row[Any]]:
+    """Return the jobs that were created most recently, the latest first."""
+    query = select(Job.id, Job.owner, Job.created_at, *_OF_JOB).order_by(Job.id.desc()).limit(limit)
+    return session.execute(query).all()
 
 
 def read_running(session: Session) -> Sequence[Row[Any]]:

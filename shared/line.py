@@ -10,13 +10,14 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from shared.estimates import Estimates, read_capacity, read_estimates, read_running, read_waiting
+from shared.estimates import Estimates, read_arrivals, read_capacity, read_estimates, read_running, read_waiting
 from shared.forecast import Running, Waiting, forecast
 from shared.tables import Job, Status
 
 LINE_SECONDS = 1.0  # how old a reported position may be
 REST = 20.0  # forecasts for jobs that arrive in between take at most a 20th of the time
 LINE_LENGTH = 1000  # jobs with an exact position; all later ones share the next one
+EXPECTED = 300
 PROBE = Waiting(UUID(int=0), owner="", served_at=0.0, seconds=0.0)  # a job of an owner that has no other
 
 
@@ -51,6 +52,7 @@ class Line:
     estimates: Estimates | None = None
     waiting: Sequence[Waiting] = ()
     running: Sequence[Running] = ()
+    expected: Sequence[Waiting] = ()
     starts: Mapping[UUID, float] = field(default_factory=dict)
 
 
@@ -116,11 +118,12 @@ class WaitingLine:
         position = min(len(line.positions) + len(self._places), LINE_LENGTH) + 1
         if line.estimates is None or position > LINE_LENGTH:
             return position, None
-        self._later.append(line.estimates.new_job(job, served_at=position))
         began, used = time.monotonic(), time.thread_time()
+        self._later.append(line.estimates.new_job(job, arrives=began - self._as_of))
         if began - self._forecast_at > REST * self._forecast_cost:
             waiting = [*line.waiting, *self._later]
-            self._starts = forecast([*waiting, PROBE], line.running, threads=line.threads)
+            expected = [job for job in line.expected if job.ready > began - self._as_of]
+            self._starts = forecast([*waiting, PROBE], line.running, expected, threads=line.threads)
             self._forecast_at, self._forecast_cost = began, time.thread_time() - used
             return position, self._starts[job.id]
         # As late as the last short one of its owner, or as soon as a thread is free if there is none.
@@ -145,5 +148,8 @@ def read_line(session: Session, shard_seconds: float) -> Line:
         item, rest = estimates.running(row)
         running.append(item)
         waiting += rest
-    starts = forecast([*waiting, PROBE], running, threads=line.threads)
-    return Line(line.positions, workers, line.threads, estimates, waiting, running, starts)
+    expected = [
+        estimates.expected(row, number) for number, row in enumerate(read_arrivals(session, limit=EXPECTED), start=1)
+    ]
+    starts = forecast([*waiting, PROBE], running, expected, threads=line.threads)
+    return Line(line.positions, workers, line.threads, estimates, waiting, running, expected, starts)
