@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import median
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from shared.speeds import Pace, Sample, Speeds, measure, suffix_of
 from shared.tables import Attempt, Job, ModelReport, WorkItem, WorkStatus
 
 SAMPLES = 60  # attempts from which speeds are measured
-OTHER_SECONDS = 1.0  # for items that transcribe nothing, such as exports
+OTHER_SECONDS = 1.0  # for items that transcribe nothing, such as exports, as long as none is measured
 SURELY_LONG = 1.5  # times MT3_SHARD_SECONDS: from where a recording is taken for long by its size in bytes
 LEAST_LEFT = 0.1  # of its time: how much an item has left that takes longer than expected
 
@@ -33,6 +34,7 @@ class Estimates:
         now: the time of the database at which everything was read.
         together: how many items a worker process runs at a time.
         shard_seconds: longer recordings are split; 0 if none are.
+        other: seconds that an item takes that transcribes nothing.
     """
 
     speeds: Speeds
@@ -64,10 +66,17 @@ class Estimates:
         """Return the work of a job that was created these seconds after the rest was read."""
         return self._whole(job, job.id, arrives, ready=arrives)
 
-    def expected(self, row: Row[Any], number: int) -> Waiting:
-        """Return the work that is expected because such a job arrived as long ago: a row of `read_arrivals`."""
-        arrives = max(0.0, (self.now - row.created_at).total_seconds())
-        return self._whole(row, UUID(int=number), arrives, ready=arrives)
+    def expected(self, rows: Sequence[Row[Any]]) -> list[Waiting]:
+        """Return the work that will probably arrive, by the rows of `read_arrivals`.
+
+        Arrivals that have lasted for some time last as long again with a probability of one half: every second
+        job is expected once more, as far in the future as it is in the past.
+        """
+        expected = []
+        for number, row in enumerate(rows[1::2], start=1):
+            age = max(0.0, (self.now - row.created_at).total_seconds())
+            expected.append(self._whole(row, UUID(int=number), age, ready=age))
+        return expected
 
     def running(self, row: Row[Any]) -> tuple[Running, list[Waiting]]:
         """Return what is left of a row of `read_running`, and the work that follows from it."""
@@ -146,7 +155,8 @@ def read_waiting(session: Session, *, limit: int) -> Sequence[Row[Any]]:
 def read_arrivals(session: Session, *, limit: int) -> Sequence[Row[Any]]:
     """Return the jobs that were created most recently, the latest first."""
     query = select(Job.id, Job.owner, Job.created_at, *_OF_JOB).order_by(Job.id.desc()).limit(limit)
-    return session.execute(query).all()
+    rows: Sequence[Any] = session.execute(query).all()
+    return rows
 
 
 def read_running(session: Session) -> Sequence[Row[Any]]:
@@ -178,12 +188,15 @@ def read_estimates(
     query = select(latest, WorkItem.kind, WorkItem.seconds, Job.shards_total, *_OF_JOB)
     query = query.join(WorkItem, WorkItem.id == latest.c.item_id).join(Job, Job.id == WorkItem.job_id)
     rows = session.execute(query.order_by(latest.c.finished_at.desc())).all()
-    samples = [sample for row in rows if (sample := _as_sample(row, now)) is not None]
+    found = [(row, _as_sample(row, now)) for row in rows]
+    samples = [sample for _, sample in found if sample is not None]
+    others = [(row.finished_at - row.started_at).total_seconds() for row, sample in found if sample is None]
     beginnings = [(row.worker, (row.started_at - now).total_seconds()) for row in running]
     reports = select(ModelReport.name, ModelReport.realtime_factor).where(ModelReport.realtime_factor > 0)
     reported = {name: factor for name, factor in session.execute(reports) if factor}
     speeds = measure(samples, running=beginnings, together=together, reported=reported)
-    return Estimates(speeds, now, together, shard_seconds) if speeds.paces else None
+    other = median(others) if others else OTHER_SECONDS
+    return Estimates(speeds, now, together, shard_seconds, other) if speeds.paces else None
 
 
 def _as_sample(row: Row[Any], now: datetime) -> Sample | None:

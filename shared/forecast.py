@@ -1,8 +1,9 @@
 """Forecast of the queue: when each waiting job will start, by simulating the claims of all workers.
 
 The simulation follows the rules of `shared.fairness` and of preemption in the worker: owners with the fewest
-running items first, then the least recently served job; each part of a long recording moves the others behind;
-short work runs between two segments of a long recording, for at most three quarters of the time.
+running items first, then the least recently served job; a long recording is opened in its turn, or deferred while
+parts of its owner wait, and each part of it moves the others behind; short work runs between two segments of a
+long recording, for at most three quarters of the time. Jobs that will probably arrive take part as if they had.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from uuid import UUID
 
-PREEMPT_AFTER = 1.0  # seconds that short work waits before it preempts a long recording
+CHECK_AFTER = 1.0  # seconds from the beginning of a part until its worker looks for short work
+PREEMPT_AFTER = (
+    1.5  # seconds that short work waits in the mean: a worker looks once a second for what is a second old
+)
 SHARE = 3.0  # seconds of short work for each second of a long recording that it preempts
 
 
@@ -24,7 +28,7 @@ class Waiting:
     """A job with items that wait.
 
     Attributes:
-        served_at: seconds, only compared with each other; at most 0.
+        served_at: seconds from now, at most 0 unless the job arrives later.
         ready: seconds from now until it may be claimed.
         seconds: of work, for each of its pieces.
         is_long: it is split into its pieces when a worker opens it.
@@ -65,6 +69,11 @@ class _Piece:
     preempt_at: float = 0.0  # when short work may next run between two of its segments
     opens: _Entry | None = None  # the recording whose pieces wait from its end
 
+    def suspend(self, now: float, seconds: float) -> None:
+        """Let short work run for some seconds before the next segment."""
+        self.end += seconds
+        self.preempt_at = now + seconds * (1 + 1 / SHARE)
+
 
 @dataclass(eq=False)
 class _Entry:
@@ -76,7 +85,12 @@ class _Entry:
 
     @property
     def is_short(self) -> bool:
+        """Return True for what may preempt long recordings: one that no worker has opened yet may, too."""
         return not (self.is_split or self.is_deferred)
+
+    @property
+    def preempts_at(self) -> float:
+        return (self.job.ready or self.served_at) + PREEMPT_AFTER
 
     def __lt__(self, other: _Entry) -> bool:
         return (self.served_at, self.job.job_id) < (other.served_at, other.job.job_id)
@@ -143,10 +157,13 @@ class _Simulation:
         self.longs: list[_Piece] = []
         self.free = max(0, threads - len(running))
         extra = max(0, len(running) - threads)  # these run between the segments of others
-        for item in sorted(running, key=lambda item: (item.is_long, item.left)):
-            takes_thread = extra <= 0
-            extra -= 1
-            self._begin(_Piece(item.owner, item.job_id, item.left, item.is_long, takes_thread))
+        short, long = ([item for item in running if item.is_long is is_long] for is_long in (False, True))
+        for number, item in enumerate(short):
+            self._begin(_Piece(item.owner, item.job_id, item.left, is_long=False, takes_thread=number >= extra))
+        for item in long:
+            self._begin(_Piece(item.owner, item.job_id, item.left, is_long=True))
+        for piece, item in zip(self.longs, short[:extra], strict=False):
+            piece.suspend(self.time, item.left)
         for job in (*waiting, *expected):
             entry = _Entry(job, job.served_at, job.pieces, job.is_split, job.is_deferred)
             if job.ready > 0:
@@ -179,8 +196,9 @@ class _Simulation:
             yield self.ends[0][0]
         if self.delayed:
             yield self.delayed[0][0]
-        if self.longs and self.short.first() is not None:
-            yield max(min(piece.preempt_at for piece in self.longs), self.time + 1e-3)
+        if self.longs and (found := self.short.first()) is not None:
+            preempt_at = min(piece.preempt_at for piece in self.longs)
+            yield max(preempt_at, found[1].preempts_at, self.time + 1e-3)
 
     def _wait(self, entry: _Entry) -> None:
         owner = entry.job.owner
@@ -213,15 +231,14 @@ class _Simulation:
         """Let short work run between the segments of long recordings."""
         while (found := self.short.first()) is not None:
             able = [piece for piece in self.longs if piece.preempt_at <= self.time]
-            if not able:
+            if not able or found[1].preempts_at > self.time:
                 return
             piece = min(able, key=lambda piece: piece.preempt_at)
             if self._must_defer(found[1], is_preempting=True):
                 continue
             seconds = found[1].job.seconds
             self._start(found[1], takes_thread=False)
-            piece.end += seconds
-            piece.preempt_at = self.time + seconds * (1 + 1 / SHARE)
+            piece.suspend(self.time, seconds)
 
     def _must_defer(self, entry: _Entry, *, is_preempting: bool = False) -> bool:
         """Defer a recording that turns out to be long; return False if its work begins."""
@@ -242,8 +259,8 @@ class _Simulation:
         if job.is_long and not entry.is_split:
             (self.short if entry.is_short else self.long).pop(entry)
             self._touch(job.owner)
-            opening = _Piece(job.owner, job.job_id, self.time + job.opening, is_long=False, opens=entry)
-            self._begin(opening)
+            end = self.time + job.opening
+            self._begin(_Piece(job.owner, job.job_id, end, is_long=False, opens=entry))
             return
         entry.left -= 1
         if entry.left == 0:
@@ -260,7 +277,7 @@ class _Simulation:
     def _begin(self, piece: _Piece) -> None:
         heapq.heappush(self.ends, (piece.end, next(self.numbers), piece))
         if piece.is_long:
-            piece.preempt_at = self.time + PREEMPT_AFTER
+            piece.preempt_at = self.time + CHECK_AFTER
             self.longs.append(piece)
 
     def _end_pieces(self) -> None:

@@ -17,7 +17,7 @@ from shared.tables import Job, Status
 LINE_SECONDS = 1.0  # how old a reported position may be
 REST = 20.0  # forecasts for jobs that arrive in between take at most a 20th of the time
 LINE_LENGTH = 1000  # jobs with an exact position; all later ones share the next one
-EXPECTED = 300
+ARRIVALS = 300  # the latest jobs, by which others are expected
 PROBE = Waiting(UUID(int=0), owner="", served_at=0.0, seconds=0.0)  # a job of an owner that has no other
 
 
@@ -44,6 +44,7 @@ class Line:
         starts: seconds until each job starts.
         workers: how many are present.
         threads: how many items they run at a time, all together.
+        expected: jobs that will probably arrive.
     """
 
     positions: Mapping[UUID, int] = field(default_factory=dict)
@@ -127,8 +128,11 @@ class WaitingLine:
             self._forecast_at, self._forecast_cost = began, time.thread_time() - used
             return position, self._starts[job.id]
         # As late as the last short one of its owner, or as soon as a thread is free if there is none.
-        others = [other.job_id for other in line.waiting if other.owner == job.owner and not other.is_long]
-        return position, max((self._starts[other] for other in others), default=self._starts[PROBE.job_id])
+        others = (
+            other for other in (*line.waiting, *self._later) if other.owner == job.owner and not other.is_long
+        )
+        starts = (self._starts[other.job_id] for other in others if other.job_id in self._starts)
+        return position, max(starts, default=self._starts[PROBE.job_id])
 
 
 def read_line(session: Session, shard_seconds: float) -> Line:
@@ -148,8 +152,6 @@ def read_line(session: Session, shard_seconds: float) -> Line:
         item, rest = estimates.running(row)
         running.append(item)
         waiting += rest
-    expected = [
-        estimates.expected(row, number) for number, row in enumerate(read_arrivals(session, limit=EXPECTED), start=1)
-    ]
+    expected = estimates.expected(read_arrivals(session, limit=ARRIVALS))
     starts = forecast([*waiting, PROBE], running, expected, threads=line.threads)
     return Line(line.positions, workers, line.threads, estimates, waiting, running, expected, starts)
