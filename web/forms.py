@@ -12,6 +12,10 @@ from werkzeug.sansio.multipart import MultipartDecoder
 
 MAX_FIELD_BYTES = 500_000  # of a field that is not a file; it is held in memory
 MAX_PARTS = 100
+SEND_RECORDING = (
+    "send the recording as a file of a form, for example with curl -F file=@song.mp3, or as the body with "
+    "its media type, with curl -H 'Content-Type: audio/mpeg' --data-binary @song.mp3"
+)
 
 
 class FormTooLarge(RequestEntityTooLarge):

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from apiflask import APIBlueprint
 from flask import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from shared import shares
 from shared.tables import Share
@@ -33,7 +33,7 @@ class NewShare(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    expires_in: int | None = Field(
+    expires_in: StrictInt | None = Field(
         SHARE_SECONDS,
         ge=1,
         le=LONGEST_SECONDS,
@@ -78,7 +78,7 @@ def create(job_id: UUID, body: NewShare) -> tuple[dict[str, Any], int, dict[str,
     view = CreatedShareView(
         **_view(share).model_dump(), token=token, url=f"/s/{token}", api_url=f"/v1/shared/{token}"
     )
-    return view.model_dump(mode="json"), 201, {"Cache-Control": "no-store"}
+    return view.model_dump(mode="json"), 201, {}
 
 
 @blueprint.get("")

@@ -82,6 +82,12 @@ export class Transport extends EventTarget {
     if (this.#running) this.#reschedule();
   }
 
+  /** Replace the beats during playback. @param {Grid} grid */
+  useGrid(grid) {
+    this.#grid = grid;
+    if (this.#running) this.#reschedule();
+  }
+
   /** The position that is audible now, in s. */
   get position() {
     if (!this.#running || !this.#studio) return this.#position;
