@@ -154,7 +154,7 @@ def read_waiting(session: Session, *, limit: int) -> Sequence[Row[Any]]:
 
 def read_arrivals(session: Session, *, limit: int) -> Sequence[Row[Any]]:
     """Return the jobs that were created most recently, the latest first."""
-    query = select(Job.id, Job.owner, Job.created_at, *_OF_JOB).order_by(Job.id.desc()).limit(limit)
+    query = select(Job.owner, Job.created_at, *_OF_JOB).order_by(Job.id.desc()).limit(limit)
     rows: Sequence[Any] = session.execute(query).all()
     return rows
 

@@ -17,9 +17,7 @@ from itertools import count
 from uuid import UUID
 
 CHECK_AFTER = 1.0  # seconds from the beginning of a part until its worker looks for short work
-PREEMPT_AFTER = (
-    1.5  # seconds that short work waits in the mean: a worker looks once a second for what is a second old
-)
+PREEMPT_AFTER = 1.5  # seconds that short work waits: workers look once a second for what is a second old
 SHARE = 3.0  # seconds of short work for each second of a long recording that it preempts
 
 
