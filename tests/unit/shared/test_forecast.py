@@ -54,6 +54,8 @@ def test_a_recording_that_turns_out_to_be_long_waits_for_parts_of_its_owner() ->
     split = long_recording(1, is_split=True, pieces=2)
     assert starts([split, long_recording(2)], [], threads=1) == [0, 120]
     assert starts([split, long_recording(2)], [], threads=3) == [0, 0], "no part waits any more"
+    earlier = long_recording(0)
+    assert starts([split, earlier], [], threads=1) == [120, 0], "deferred, though it is first"
     of_other = long_recording(2, owner="b", served_at=0.0)
     assert starts([long_recording(1, is_split=True), of_other], [running(left=1.0)], threads=1) == [1, 61]
 
