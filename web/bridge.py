@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -40,6 +39,7 @@ from web.limits import REPEATED
 from web.request_log import REQUEST_ID, ROUTE, SPAN, Exchange
 from web.services import EXTENSION, Services
 from web.streams import ENVIRON, News, Streams, Watch
+from web.threads import Threads
 from web.waits import AWAITED, Waits, read_ended, wait_seconds
 from web.workload import Workload, workload_of
 
@@ -104,9 +104,9 @@ class AsgiApp:
         self._flask = flask_app
         self._urls = flask_app.url_map.bind("")
         self._patience = patience
-        self._pools = {load: ThreadPoolExecutor(count, load.value) for load, count in THREADS.items()}
-        self._files = ThreadPoolExecutor(4, "files")
-        self._poller = ThreadPoolExecutor(1, "events")
+        self._pools = {load: Threads(count, load.value) for load, count in THREADS.items()}
+        self._files = Threads(4, "files")
+        self._poller = Threads(1, "events")
         self._ending = asyncio.Event()
         self._repeats = asyncio.Semaphore(REPEATS)
         self._waits = Waits(self._read_ended)
@@ -125,7 +125,7 @@ class AsgiApp:
     def close(self) -> None:
         """Shut down the thread pools."""
         for pool in (*self._pools.values(), self._files, self._poller):
-            pool.shutdown()
+            pool.close()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -134,7 +134,7 @@ class AsgiApp:
                 self._notice_the_end()
                 _end_with_parent()
             else:
-                await self._in_thread(self._files, tracing.flush)
+                await self._files.run(tracing.flush)
             await send({"type": f"{message['type']}.complete"})
 
     def _notice_the_end(self) -> None:
@@ -209,7 +209,7 @@ class AsgiApp:
         """
         if "HTTP_TRANSFER_ENCODING" in environ or int(environ.get("CONTENT_LENGTH") or 0) > IN_MEMORY_BYTES:
             pool = self._pools[Workload.DATABASE]
-            response = await self._in_thread(pool, self._preprocess, environ | {"wsgi.input": BytesIO()})
+            response = await pool.run(self._preprocess, environ | {"wsgi.input": BytesIO()})
             if response is not None:
                 raise Refused(response)
 
@@ -243,7 +243,7 @@ class AsgiApp:
                 if length <= IN_MEMORY_BYTES:
                     body.write(piece)
                 else:
-                    await self._in_thread(self._files, body.write, piece)
+                    await self._files.run(body.write, piece)
         except OSError as error:
             if not is_disk_full(error):
                 raise
@@ -282,8 +282,7 @@ class AsgiApp:
 
     async def _run(self, environ: Environ) -> Answer:
         pool = self._pools[self._workload(environ)]
-        answer: Answer = await self._in_thread(pool, self._call_flask, dict(environ))
-        return answer
+        return await pool.run(self._call_flask, dict(environ))
 
     def _workload(self, environ: Environ) -> Workload:
         path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
@@ -317,12 +316,10 @@ class AsgiApp:
         return answer
 
     async def _read_news(self, after: Mapping[UUID, int]) -> Mapping[UUID, News]:
-        news: Mapping[UUID, News] = await self._in_thread(self._poller, read_news, self._services, after)
-        return news
+        return await self._poller.run(read_news, self._services, after)
 
     async def _read_ended(self, ids: Collection[UUID]) -> Collection[UUID]:
-        ended: Collection[UUID] = await self._in_thread(self._poller, read_ended, self._services, ids)
-        return ended
+        return await self._poller.run(read_ended, self._services, ids)
 
     async def _wait(self, environ: Environ, answer: Answer, receive: Receive, seconds: float) -> Answer:
         """Run the view again until its response is final, `seconds` have passed or the client is gone."""
@@ -364,7 +361,7 @@ class AsgiApp:
             while answer.rest is not None:
                 async with asyncio.timeout(self._patience):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece, is_done = await self._in_thread(storage, _read, answer.rest)
+                piece, is_done = await storage.run(_read, answer.rest)
                 if is_done:
                     break
             async with asyncio.timeout(self._patience):
@@ -373,11 +370,7 @@ class AsgiApp:
             log.info("client_too_slow")
         finally:
             if answer.close is not None:
-                await self._in_thread(storage, answer.close)
-
-    @staticmethod
-    async def _in_thread(pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+                await storage.run(answer.close)
 
 
 def make_environ(scope: Message) -> Environ:
