@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from io import BytesIO
 from types import FrameType
@@ -102,7 +103,8 @@ class AsgiApp:
 
     def __init__(self, flask_app: Flask, *, patience: float) -> None:
         self._flask = flask_app
-        self._urls = flask_app.url_map.bind("")
+        urls = flask_app.url_map.bind("")
+        self._match = lru_cache(1024)(lambda path, method: urls.match(path, method, return_rule=True)[0])
         self._patience = patience
         self._pools = {load: Threads(count, load.value) for load, count in THREADS.items()}
         self._files = Threads(4, "files")
@@ -164,12 +166,16 @@ class AsgiApp:
                 answer = self._refusal(environ, too_many_streams(environ["PATH_INFO"]))
             answer.headers.append((REQUEST_ID, exchange.request_id))
             exchange.status = answer.status
-            counting = exchange.counting(send)
-            if answer.watch is None:
-                await self._send(answer, counting)
-            else:
+            if answer.watch is not None:
                 exchange.is_stream = True
-                await self._streams.serve(answer.watch, _encoded(answer.headers), receive, counting)
+                headers = _encoded(answer.headers)
+                await self._streams.serve(answer.watch, headers, receive, exchange.counting(send))
+            elif answer.rest is not None:
+                await self._send(answer, exchange.counting(send))
+            else:
+                await send(_begin(answer))
+                await send({"type": "http.response.body", "body": answer.start})  # the server takes it all at once
+                exchange.bytes_out = len(answer.start)
         finally:
             exchange.end()
             with suppress(OSError):  # closing writes again what a full disk refused
@@ -287,7 +293,7 @@ class AsgiApp:
     def _workload(self, environ: Environ) -> Workload:
         path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
         try:
-            rule, _ = self._urls.match(path, environ["REQUEST_METHOD"], return_rule=True)
+            rule = self._match(path, environ["REQUEST_METHOD"])
         except HTTPException:
             return Workload.DATABASE
         environ.setdefault(ROUTE, rule.rule)
@@ -353,17 +359,15 @@ class AsgiApp:
     # --- the answer ----------------------------------------------------------------------------------------
 
     async def _send(self, answer: Answer, send: Send) -> None:
-        headers = _encoded(answer.headers)
+        """Send a response in pieces, each of which the client must take in time."""
         storage = self._pools[Workload.STORAGE]
         try:
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            piece = answer.start
-            while answer.rest is not None:
+            await send(_begin(answer))
+            piece, is_done = answer.start, False
+            while not is_done:
                 async with asyncio.timeout(self._patience):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                 piece, is_done = await storage.run(_read, answer.rest)
-                if is_done:
-                    break
             async with asyncio.timeout(self._patience):
                 await send({"type": "http.response.body", "body": piece})
         except TimeoutError:
@@ -402,6 +406,10 @@ def make_environ(scope: Message) -> Environ:
         separator = "; " if key == "HTTP_COOKIE" else ","
         environ[key] = f"{environ[key]}{separator}{text}" if key in environ else text
     return environ
+
+
+def _begin(answer: Answer) -> Message:
+    return {"type": "http.response.start", "status": answer.status, "headers": _encoded(answer.headers)}
 
 
 def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
