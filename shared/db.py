@@ -207,3 +207,8 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA synchronous=FULL")  # an accepted job survives power loss
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+    connection.create_function("lower", 1, _lower, deterministic=True)  # its own knows ASCII only
+
+
+def _lower(text: Any) -> Any:
+    return text.lower() if isinstance(text, str) else text

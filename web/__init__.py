@@ -180,5 +180,7 @@ def _add_pages(app: APIFlask) -> None:
         response.headers.setdefault("Content-Security-Policy", policy)
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Referrer-Policy", "same-origin")
+        if request.path.startswith("/v1/") or response.status_code >= 400:
+            response.headers.setdefault("Cache-Control", "no-store")  # caches may keep even a 404 otherwise
         cors.add_headers(response, request, app.extensions[EXTENSION].settings)
         return compress(response, request)

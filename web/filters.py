@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from shared.tables import Status
@@ -18,7 +19,23 @@ def _as_time(value: object) -> object:
     return value
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(_as_time)]
+def _within_reach(value: datetime) -> datetime:
+    """Return a time in UTC; one before or after all jobs becomes one that can be compared and moved by hours."""
+    try:
+        return min(max(value.astimezone(UTC), EARLIEST), LATEST)
+    except OverflowError:  # year 1 or 9999, as clients write "always" and "never"
+        return EARLIEST if value.year < LATEST.year else LATEST
+
+
+EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+Time = Annotated[AwareDatetime, BeforeValidator(_as_time), AfterValidator(_within_reach)]
+
+
+def _without_nul(value: str) -> str:
+    """Refuse what PostgreSQL cannot compare with."""
+    if "\0" in value:
+        raise PydanticCustomError("nul", "must not contain NUL characters")
+    return value
 
 
 def split_at_commas(value: object) -> object:
@@ -35,8 +52,8 @@ class FilterQuery(BaseModel):
     model: str | None = Field(None, description="Only jobs of this model; a name or an alias.")
     created_after: Time | None = Field(None, description="Only jobs created after this time (RFC 3339).")
     created_before: Time | None = Field(None, description="Only jobs created before this time.")
-    q: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
-        None, description="Only jobs whose file name contains this text, in any case."
+    q: Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_without_nul)] | None = (
+        Field(None, description="Only jobs whose file name contains this text, in any case.")
     )
 
 

@@ -14,6 +14,10 @@ from werkzeug.sansio.multipart import MultipartDecoder
 
 MAX_FIELD_BYTES = 500_000  # of a field that is not a file; it is held in memory
 MAX_PARTS = 100
+SEND_RECORDING = (
+    "send the recording as a file of a form, for example with curl -F file=@song.mp3, or as the body with "
+    "its media type, with curl -H 'Content-Type: audio/mpeg' --data-binary @song.mp3"
+)
 
 
 class FormTooLarge(RequestEntityTooLarge):
@@ -53,6 +57,13 @@ class FormRequest(Request):
 
     max_form_memory_size = MAX_FIELD_BYTES
     max_form_parts = MAX_PARTS
+
+    def get_json(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the body's JSON; what is nested deeper than the parser goes is malformed, too."""
+        try:
+            return super().get_json(*args, **kwargs)
+        except RecursionError:
+            raise MalformedJson from None
 
     def on_json_loading_failed(self, e: ValueError | None) -> Any:
         """Raise `MalformedJson`, which names the remedy; a request without a body is an empty object."""

@@ -156,7 +156,18 @@ class Journey:
         friend.get_by_role("button", name="Play", exact=True).click()
         expect(friend.locator("#time")).to_have_text(re.compile("^0:0[1-3]"))
         assert downloaded(friend, friend.get_by_role("link", name="Download MIDI")).startswith(b"MThd")
-        for name in ("Delete", "Share", "Rename", "Edit notes", "Transcribe again with…"):
+        assert downloaded(friend, button(friend, "Export PDF")).startswith(b"%PDF")
+        friend.get_by_text("Score", exact=True).click()
+        friend.get_by_role("img", name="Score, page").first.wait_for(timeout=PATIENCE_MS)
+        for name in (
+            "Delete",
+            "Share",
+            "Rename",
+            "Edit notes",
+            "Reset beats",
+            "Transcribe again with…",
+            "Export Stems",
+        ):
             expect(button(friend, name)).to_have_count(0)
         friend.context.close()
 

@@ -135,6 +135,23 @@ def test_time_left_does_not_grow_because_short_jobs_pass_by(open_tab: OpenTab) -
     assert page.evaluate(TIME_SCRIPT, [*steady, *slower])[-1].startswith("about 7 min left")
 
 
+def test_words_say_what_is_downloaded(open_tab: OpenTab) -> None:
+    tab = open_tab()
+
+    def words(phase: str, done: int, total: int, *, waiting: bool = False) -> str:
+        download = {"bytes_done": done, "bytes_total": total, "bytes_per_second": 0, "waiting": waiting}
+        job = {"status": "processing", "phase": phase, "progress": {"download": download}}
+        script = "async (job) => (await import('/static/js/format.js')).phaseWords(job)"
+        return str(tab.page.evaluate(script, job)).replace("\N{NO-BREAK SPACE}", " ")
+
+    assert words("fetching_source", 0, 0) == "Fetching the recording…"
+    assert words("fetching_source", 200_000_000, 0) == "Fetching the recording: 200 MB"
+    assert words("fetching_source", 200_000_000, 800_000_000) == "Fetching the recording: 200 MB of 800 MB"
+    assert words("fetching_checkpoint", 0, 0) == "Downloading the model…"
+    assert words("fetching_checkpoint", 200_000_000, 800_000_000) == "Downloading the model: 200 MB of 800 MB"
+    assert words("fetching_checkpoint", 1, 8_000_000, waiting=True).startswith("Another worker is downloading")
+
+
 def test_recording_is_transcribed_again_and_results_are_compared(
     open_tab: OpenTab, client: ServiceClient, bach: Path
 ) -> None:

@@ -64,3 +64,31 @@ def test_settings_are_frozen_and_keep_secrets_out_of_logs() -> None:
     assert "hunter2" not in repr(settings)
     with pytest.raises(ValidationError):
         settings.offline = True
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("MT3_AUHT", "MT3_AUTH"), ("MT3_LEASE_SECOND", "MT3_LEASE_SECONDS"), ("MT3_API_KEYS", "MT3_API_KEY")],
+)
+def test_misspelled_setting_stops_the_start(
+    name: str, near: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "keys")
+    with pytest.raises(SystemExit):
+        read_settings()
+    assert capsys.readouterr().err == f"mt3-infer: {name} is no setting: did you mean {near}?\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MT3_INFER_SERVICE_HOST",
+        "MT3_INFER_PORT_8000_TCP_ADDR",
+        "MT3_SERVER",
+        "MT3_CHECKPOINTS_MT3_PYTORCH",
+        "MT3_TEST",
+    ],
+)
+def test_variable_of_something_else_is_no_misspelled_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "x")
+    assert read_settings().auth == "none"
