@@ -142,6 +142,17 @@ def test_values_of_another_type_are_refused(client: FlaskClient, path: str, body
     assert_problem(client.post(path, json=body), 422, "invalid_request")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("PATCH", JOB), ("POST", JOBS), ("POST", "/v1/session"), ("PUT", f"{JOB}/corrections")]
+)
+@pytest.mark.parametrize("body", [b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000])
+def test_json_without_end_of_nesting_is_malformed(
+    client: FlaskClient, method: str, path: str, body: bytes
+) -> None:
+    answer = client.open(path, method=method, data=body, content_type="application/json")
+    assert_problem(answer, 422, "invalid_request", "not valid JSON")
+
+
 @pytest.mark.parametrize("field", ["source_url", "webhook_url"])
 def test_refused_address_is_named_by_its_field(client: FlaskClient, field: str) -> None:
     body = {"source_url": "https://example.org/a.mp3", field: "ftp://example.org/a"}
@@ -227,6 +238,11 @@ def test_sha256_of_another_file_does_not_remove_an_upload(client: FlaskClient) -
     answer = client.post(f"{address}/complete", json={"sha256": "b" * 64})
     assert_problem(answer, 422, "checksum_mismatch", "begun with another sha256")
     assert client.get(address).json["status"] == "uploading"
+
+
+def test_whole_number_may_be_written_with_a_point(client: FlaskClient) -> None:
+    answer = client.post("/v1/uploads", data=b'{"name": "a.wav", "size": 12.0}', content_type="application/json")
+    assert (answer.status_code, answer.json["size"]) == (201, 12)
 
 
 def test_archive_of_files_without_a_name_is_refused(client: FlaskClient) -> None:
