@@ -120,6 +120,17 @@ def test_times_at_the_ends_of_the_calendar_are_always_and_never(client: FlaskCli
     assert len(client.get(f"{JOBS}?created_before={time}").json["items"]) == (time > "2000")
 
 
+def test_plus_of_a_time_may_be_left_unencoded(client: FlaskClient) -> None:
+    accepted(client)
+    for time, found in (
+        ("2020-01-01T12:00:00.5+01:00", 1),
+        ("2020-01-01 12:00+14:00", 1),
+        ("2199-01-01T00:00:00+00:00", 0),
+    ):
+        assert len(client.get(f"{JOBS}?created_after={time}").json["items"]) == found, time
+    assert_problem(client.get(f"{JOBS}?created_after=2020-01-01 12:00:00"), 422, "invalid_request", "timezone")
+
+
 def test_names_are_found_in_any_case_of_any_script(client: FlaskClient) -> None:
     accepted(client, name="Größe ÉTUDE Ω.wav")
     for part in ("GRÖSSE"[:3], "étude", "ω", "ÉTUDE"):
