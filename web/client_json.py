@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from web.errors import InvalidRequest
 
 MAX_DEPTH = 32
 EXAMPLE = '{"album": "Demo"}'
+
+
+def _is_number(value: object) -> object:
+    """Refuse text and true or false, which pydantic takes for numbers; 3.0 is an integer in JSON."""
+    if isinstance(value, str | bool):
+        raise PydanticCustomError("no_number", "send a number")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_is_number)]
 
 
 def read_object(name: str, text: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from apiflask import APIBlueprint
 from flask import Response, request, url_for
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.exc import IntegrityError
 from uuid6 import uuid7
 from werkzeug.datastructures import Headers
@@ -27,6 +27,7 @@ from shared.quotas import check_stored, lock_owner
 from shared.tables import Upload
 from shared.uploads import ChecksumMismatch, UploadIncomplete, UploadNotFound
 from web.access import current_owner, current_quotas
+from web.client_json import Integer
 from web.errors import EmptyUpload, InvalidRequest, upload_too_large
 from web.services import Services, services
 from web.uploads import admit, read_name
@@ -48,7 +49,7 @@ class NewUpload(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=1024)] = Field(description="The file's name.")
-    size: StrictInt = Field(ge=0, description="Its size in bytes.", json_schema_extra={"minimum": 1})
+    size: Integer = Field(ge=0, description="Its size in bytes.", json_schema_extra={"minimum": 1})
     sha256: Sha256 | None = Field(None, description="Its hash in hex; it may also be sent with `complete`.")
     content_type: Annotated[str, StringConstraints(max_length=128, pattern=r"^[\w.+-]+/[\w.+-]+$")] = Field(
         "application/octet-stream", description="Its media type."

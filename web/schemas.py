@@ -93,10 +93,10 @@ class ArtifactQuery(BaseModel):
 
 
 class DownloadView(BaseModel):
-    """Progress of the download of the model's weights."""
+    """Progress of the download of the model's weights; in the phase `fetching_source`, of the recording."""
 
     bytes_done: int
-    bytes_total: int
+    bytes_total: int = Field(description="0 if it is unknown.")
     bytes_per_second: float
     eta_seconds: float | None
     waiting: bool = Field(description="True if another worker is downloading; the figures are that worker's.")

@@ -11,12 +11,13 @@ from uuid import UUID
 
 from apiflask import APIBlueprint
 from flask import Response
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared import shares
 from shared.tables import Share
 from web import events, exports, transcriptions
 from web.access import SHARED, current_owner, needs
+from web.client_json import Integer
 from web.page import make_page
 from web.services import services
 
@@ -33,7 +34,7 @@ class NewShare(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    expires_in: StrictInt | None = Field(
+    expires_in: Integer | None = Field(
         SHARE_SECONDS,
         ge=1,
         le=LONGEST_SECONDS,

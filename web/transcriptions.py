@@ -143,7 +143,7 @@ def change(job_id: UUID, headers: ChangeHeaders, changes: Changes) -> Response:
     if metadata is not None:
         check_metadata(metadata)
     with services().sessions.begin() as session:
-        _check_unchanged(session, job_id, headers)
+        _check_unchanged(session, job_id)
         job = jobs.update_job(session, current_owner(), job_id, name=name, metadata=metadata)
     response = _respond(job)
     response.set_etag(_etag(response.get_data()))
@@ -179,7 +179,7 @@ def retry(job_id: UUID) -> Response:
 def remove(job_id: UUID, headers: ChangeHeaders) -> tuple[str, int]:
     """Delete a job. If storage fails now, the scheduler deletes the files later."""
     with services().sessions.begin() as session:
-        _check_unchanged(session, job_id, headers)
+        _check_unchanged(session, job_id)
         prefixes = jobs.delete_job(session, current_owner(), job_id)
     for prefix in prefixes:
         try:
@@ -282,13 +282,13 @@ def download_name(job: Job, artifact: str) -> str:
     return f"{stem}{suffix}" if suffix == ".mid" else f"{stem}.{artifact}"
 
 
-def _check_unchanged(session: Session, job_id: UUID, headers: ChangeHeaders) -> None:
+def _check_unchanged(session: Session, job_id: UUID) -> None:
     """Raise if the client has seen another state of a job than there is, which stays until the transaction ends.
 
     Raises:
         JobNotFound, PreconditionFailed
     """
-    if headers.if_match is None:
+    if not request.if_match:
         return
     job = jobs.lock_job(session, current_owner(), job_id)
     if not request.if_match.contains_weak(_etag(_encode_in(session, job).encode())):

@@ -135,29 +135,53 @@ def test_time_left_does_not_grow_because_short_jobs_pass_by(open_tab: OpenTab) -
     assert page.evaluate(TIME_SCRIPT, [*steady, *slower])[-1].startswith("about 7 min left")
 
 
+def test_words_say_what_is_downloaded(open_tab: OpenTab) -> None:
+    tab = open_tab()
+
+    def words(phase: str, done: int, total: int, *, waiting: bool = False) -> str:
+        download = {"bytes_done": done, "bytes_total": total, "bytes_per_second": 0, "waiting": waiting}
+        job = {"status": "processing", "phase": phase, "progress": {"download": download}}
+        script = "async (job) => (await import('/static/js/format.js')).phaseWords(job)"
+        return str(tab.page.evaluate(script, job)).replace("\N{NO-BREAK SPACE}", " ")
+
+    assert words("fetching_source", 0, 0) == "Fetching the recording…"
+    assert words("fetching_source", 200_000_000, 0) == "Fetching the recording: 200 MB"
+    assert words("fetching_source", 200_000_000, 800_000_000) == "Fetching the recording: 200 MB of 800 MB"
+    assert words("fetching_checkpoint", 0, 0) == "Downloading the model…"
+    assert words("fetching_checkpoint", 200_000_000, 800_000_000) == "Downloading the model: 200 MB of 800 MB"
+    assert words("fetching_checkpoint", 1, 8_000_000, waiting=True).startswith("Another worker is downloading")
+
+
 def test_recording_is_transcribed_again_and_results_are_compared(
     open_tab: OpenTab, client: ServiceClient, bach: Path
 ) -> None:
-    tab = open_tab()
+    tab = open_tab(allow_network_errors=True)  # one request is refused
     first = tab.transcribe(bach)
+
+    bodies: list[dict[str, Any]] = []
 
     def change(route: Route) -> None:
         if route.request.method != "POST":
             return route.fallback()
+        bodies.append(json.loads(route.request.post_data or ""))
         # The weights of other models are not available in tests.
-        body = json.loads(route.request.post_data or "") | {
-            "model": "basic_pitch",
-            "options": {"onset_threshold": 0.95},
-        }
-        return route.continue_(post_data=json.dumps(body))
+        changes = {"model": "basic_pitch", "options": bodies[-1]["options"] | {"onset_threshold": 0.95}}
+        return route.continue_(post_data=json.dumps(bodies[-1] | changes))
 
     tab.page.route(re.compile("/v1/transcriptions$"), change)
     tab.page.get_by_role("button", name="Transcribe again with…").first.click()
     dialog = tab.page.get_by_role("dialog", name="Transcribe again")
     expect(dialog.get_by_label("Model").locator("optgroup")).not_to_have_count(0)
     tab.screenshot("again")
+    dialog.get_by_label("Model").select_option("Basic Pitch, as before")
+    expect(dialog.locator(".again-about")).to_contain_text("Apache-2.0")
+    dialog.get_by_label("What do you hear?").fill("kazoo")
+    dialog.get_by_role("button", name="Transcribe", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_contain_text("'kazoo' is not an instrument")
+    dialog.get_by_label("What do you hear?").fill("violin")
     dialog.get_by_role("button", name="Transcribe", exact=True).click()
     expect(tab.page).not_to_have_url(re.compile(first))
+    assert (bodies[-1]["model"], bodies[-1]["options"]) == ("basic_pitch", {"single_instrument": "violin"})
     expect(tab.page.locator("#job-status")).to_have_text("Done", timeout=PATIENCE_MS)
     tab.note_count.wait_for()
 

@@ -120,6 +120,17 @@ def test_times_at_the_ends_of_the_calendar_are_always_and_never(client: FlaskCli
     assert len(client.get(f"{JOBS}?created_before={time}").json["items"]) == (time > "2000")
 
 
+def test_plus_of_a_time_may_be_left_unencoded(client: FlaskClient) -> None:
+    accepted(client)
+    for time, found in (
+        ("2020-01-01T12:00:00.5+01:00", 1),
+        ("2020-01-01 12:00+14:00", 1),
+        ("2199-01-01T00:00:00+00:00", 0),
+    ):
+        assert len(client.get(f"{JOBS}?created_after={time}").json["items"]) == found, time
+    assert_problem(client.get(f"{JOBS}?created_after=2020-01-01 12:00:00"), 422, "invalid_request", "timezone")
+
+
 def test_names_are_found_in_any_case_of_any_script(client: FlaskClient) -> None:
     accepted(client, name="Größe ÉTUDE Ω.wav")
     for part in ("GRÖSSE"[:3], "étude", "ω", "ÉTUDE"):
@@ -140,6 +151,17 @@ def test_names_are_found_in_any_case_of_any_script(client: FlaskClient) -> None:
 )
 def test_values_of_another_type_are_refused(client: FlaskClient, path: str, body: dict[str, Any]) -> None:
     assert_problem(client.post(path, json=body), 422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PATCH", JOB), ("POST", JOBS), ("POST", "/v1/session"), ("PUT", f"{JOB}/corrections")]
+)
+@pytest.mark.parametrize("body", [b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000])
+def test_json_without_end_of_nesting_is_malformed(
+    client: FlaskClient, method: str, path: str, body: bytes
+) -> None:
+    answer = client.open(path, method=method, data=body, content_type="application/json")
+    assert_problem(answer, 422, "invalid_request", "not valid JSON")
 
 
 @pytest.mark.parametrize("field", ["source_url", "webhook_url"])
@@ -227,6 +249,11 @@ def test_sha256_of_another_file_does_not_remove_an_upload(client: FlaskClient) -
     answer = client.post(f"{address}/complete", json={"sha256": "b" * 64})
     assert_problem(answer, 422, "checksum_mismatch", "begun with another sha256")
     assert client.get(address).json["status"] == "uploading"
+
+
+def test_whole_number_may_be_written_with_a_point(client: FlaskClient) -> None:
+    answer = client.post("/v1/uploads", data=b'{"name": "a.wav", "size": 12.0}', content_type="application/json")
+    assert (answer.status_code, answer.json["size"]) == (201, 12)
 
 
 def test_archive_of_files_without_a_name_is_refused(client: FlaskClient) -> None:
