@@ -62,6 +62,16 @@ def test_what_is_sent_twice_is_refused(
 
 
 @pytest.mark.parametrize(
+    "body", ['{"name": "a", "name": "b"}', '{"metadata": {"a": {"name": 1, "b": 2, "name": 3}}}']
+)
+def test_field_that_is_sent_twice_is_refused(client: FlaskClient, body: str) -> None:
+    answer = client.patch(JOB, data=body, content_type="application/json")
+    assert_problem(answer, 422, "invalid_request", "The field 'name' is repeated. Send it once.")
+    form = post(client, metadata=body)
+    assert_problem(form, 422, "invalid_request", "metadata: The field 'name' is repeated.")
+
+
+@pytest.mark.parametrize(
     ("method", "path", "kind", "remedy"),
     [
         ("POST", JOBS, "text/plain", "curl -F file=@song.mp3"),
