@@ -155,26 +155,33 @@ def test_words_say_what_is_downloaded(open_tab: OpenTab) -> None:
 def test_recording_is_transcribed_again_and_results_are_compared(
     open_tab: OpenTab, client: ServiceClient, bach: Path
 ) -> None:
-    tab = open_tab()
+    tab = open_tab(allow_network_errors=True)  # one request is refused
     first = tab.transcribe(bach)
+
+    bodies: list[dict[str, Any]] = []
 
     def change(route: Route) -> None:
         if route.request.method != "POST":
             return route.fallback()
+        bodies.append(json.loads(route.request.post_data or ""))
         # The weights of other models are not available in tests.
-        body = json.loads(route.request.post_data or "") | {
-            "model": "basic_pitch",
-            "options": {"onset_threshold": 0.95},
-        }
-        return route.continue_(post_data=json.dumps(body))
+        changes = {"model": "basic_pitch", "options": bodies[-1]["options"] | {"onset_threshold": 0.95}}
+        return route.continue_(post_data=json.dumps(bodies[-1] | changes))
 
     tab.page.route(re.compile("/v1/transcriptions$"), change)
     tab.page.get_by_role("button", name="Transcribe again with…").first.click()
     dialog = tab.page.get_by_role("dialog", name="Transcribe again")
     expect(dialog.get_by_label("Model").locator("optgroup")).not_to_have_count(0)
     tab.screenshot("again")
+    dialog.get_by_label("Model").select_option("Basic Pitch, as before")
+    expect(dialog.locator(".again-about")).to_contain_text("Apache-2.0")
+    dialog.get_by_label("What do you hear?").fill("kazoo")
+    dialog.get_by_role("button", name="Transcribe", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_contain_text("'kazoo' is not an instrument")
+    dialog.get_by_label("What do you hear?").fill("violin")
     dialog.get_by_role("button", name="Transcribe", exact=True).click()
     expect(tab.page).not_to_have_url(re.compile(first))
+    assert (bodies[-1]["model"], bodies[-1]["options"]) == ("basic_pitch", {"single_instrument": "violin"})
     expect(tab.page.locator("#job-status")).to_have_text("Done", timeout=PATIENCE_MS)
     tab.note_count.wait_for()
 
