@@ -17,7 +17,10 @@ from shared.config import Settings
 from shared.tracing import add_ids
 
 # Libraries whose INFO lines duplicate those of the service.
-CHATTY = ("alembic", "boto3", "botocore", "celery.app.trace", "celery.worker.strategy", "s3transfer", "urllib3")
+CHATTY = (
+    *("alembic", "boto3", "botocore", "s3transfer", "urllib3"),
+    *("celery.app.trace", "celery.apps.worker", "celery.worker.consumer.connection", "celery.worker.strategy"),
+)
 
 
 def configure_logs(settings: Settings) -> None:

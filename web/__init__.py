@@ -41,7 +41,7 @@ from web.browsers import refuse_foreign
 from web.credentials import Credentials
 from web.downloads import compress
 from web.errors import json_too_large, register_error_handlers
-from web.forms import FormRequest
+from web.forms import FormRequest, StrictJson
 from web.limits import limit_requests, refuse_over_quota
 from web.log_context import log_owner
 from web.schemas import Problem
@@ -94,7 +94,7 @@ def create_app(
         DOCS_FAVICON="/static/favicon.svg",
     )
     app.request_class = FormRequest
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # keep the order of the schemas
+    app.json = StrictJson(app)
     sessions = sessions or make_sessions(make_engine(settings))
     app.extensions[EXTENSION] = Services(
         settings=settings,

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from web.errors import InvalidRequest
+from web.forms import RepeatedFieldError, fields_once
 
 MAX_DEPTH = 32
 EXAMPLE = '{"album": "Demo"}'
@@ -32,7 +33,9 @@ def read_object(name: str, text: str | None) -> dict[str, Any]:
         InvalidRequest: it is not a JSON object, or a value in it cannot be returned.
     """
     try:
-        value = json.loads(text) if text else {}
+        value = json.loads(text, object_pairs_hook=fields_once) if text else {}
+    except RepeatedFieldError as error:
+        raise InvalidRequest(f"{name}: {error}") from None
     except (ValueError, RecursionError):  # not JSON, or a number or a nesting beyond the parser's limits
         value = None
     if not isinstance(value, dict):

@@ -14,9 +14,11 @@ from shared.tables import Status
 
 def _as_time(value: object) -> object:
     """Refuse numbers, which pydantic takes for seconds since 1970."""
-    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+    if not isinstance(value, str):
+        return value
+    if not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
         raise PydanticCustomError("no_time", "send a time as of RFC 3339, for example 2026-01-31T12:00:00Z")
-    return value
+    return re.sub(r"(:[\d.]+) (\d\d:\d\d)$", r"\1+\2", value)  # a plus that was not encoded in the query
 
 
 def _within_reach(value: datetime) -> datetime:

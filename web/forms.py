@@ -7,6 +7,7 @@ from typing import Any
 
 from apiflask.schema_adapters import pydantic as schema_adapter
 from flask import Request
+from flask.json.provider import DefaultJSONProvider
 from werkzeug import formparser
 from werkzeug.datastructures import FileStorage, Headers, ImmutableMultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnprocessableEntity
@@ -33,6 +34,38 @@ class MalformedJson(UnprocessableEntity):
     """A body that should be JSON and is not."""
 
     description = "The body is not valid JSON. Send a JSON object."
+
+
+class RepeatedFieldError(ValueError):
+    """A JSON object that has a field twice, of which parsers keep one."""
+
+
+class StrictJson(DefaultJSONProvider):
+    """Refuses repeated fields in what clients send; keeps the order of fields in what they get."""
+
+    sort_keys = False
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        """Return the value of a text in JSON.
+
+        Raises:
+            ValueError: it is not JSON, or a field is repeated.
+        """
+        return super().loads(s, object_pairs_hook=fields_once, **kwargs)
+
+
+def fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of an object, as hook of a JSON parser.
+
+    Raises:
+        RepeatedFieldError
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in found if names.count(name) > 1)
+        raise RepeatedFieldError(f"The field {repeated[:100]!r} is repeated. Send it once.")
+    return found
 
 
 class Decoder(MultipartDecoder):
@@ -69,6 +102,8 @@ class FormRequest(Request):
         """Raise `MalformedJson`, which names the remedy; a request without a body is an empty object."""
         if not self.content_length:
             return {}
+        if isinstance(e, RepeatedFieldError):
+            raise MalformedJson(str(e)) from None
         raise MalformedJson from e
 
     @property

@@ -129,6 +129,7 @@ def _begin(**_: Any) -> None:
     except Exception as error:
         log.warning("model_report_failed", error=str(error))
     registration().start()
+    log.info("worker_started", worker=services().worker)
     deliveries().start()
     engine = services().engine
     serve_metrics(settings, EngineCollector(engine, engine.checkpoint_dir))

@@ -62,6 +62,16 @@ def test_what_is_sent_twice_is_refused(
 
 
 @pytest.mark.parametrize(
+    "body", ['{"name": "a", "name": "b"}', '{"metadata": {"a": {"name": 1, "b": 2, "name": 3}}}']
+)
+def test_field_that_is_sent_twice_is_refused(client: FlaskClient, body: str) -> None:
+    answer = client.patch(JOB, data=body, content_type="application/json")
+    assert_problem(answer, 422, "invalid_request", "The field 'name' is repeated. Send it once.")
+    form = post(client, metadata=body)
+    assert_problem(form, 422, "invalid_request", "metadata: The field 'name' is repeated.")
+
+
+@pytest.mark.parametrize(
     ("method", "path", "kind", "remedy"),
     [
         ("POST", JOBS, "text/plain", "curl -F file=@song.mp3"),
@@ -118,6 +128,17 @@ def test_times_at_the_ends_of_the_calendar_are_always_and_never(client: FlaskCli
     accepted(client)
     assert len(client.get(f"{JOBS}?created_after={time}").json["items"]) == (time < "2000")
     assert len(client.get(f"{JOBS}?created_before={time}").json["items"]) == (time > "2000")
+
+
+def test_plus_of_a_time_may_be_left_unencoded(client: FlaskClient) -> None:
+    accepted(client)
+    for time, found in (
+        ("2020-01-01T12:00:00.5+01:00", 1),
+        ("2020-01-01 12:00+14:00", 1),
+        ("2199-01-01T00:00:00+00:00", 0),
+    ):
+        assert len(client.get(f"{JOBS}?created_after={time}").json["items"]) == found, time
+    assert_problem(client.get(f"{JOBS}?created_after=2020-01-01 12:00:00"), 422, "invalid_request", "timezone")
 
 
 def test_names_are_found_in_any_case_of_any_script(client: FlaskClient) -> None:
