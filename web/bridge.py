@@ -58,6 +58,7 @@ PENDING = (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NOT_MODIFIED)  # with 
 REPEATS = 4  # views that are run again at a time, for clients that waited: others must not wait for all of them
 # Together they stay below the size of the database's connection pool (`shared.db`).
 THREADS = {Workload.LIVENESS: 1, Workload.READINESS: 2, Workload.DATABASE: 16, Workload.STORAGE: 10}
+EAGER = {Workload.DATABASE: 2}
 
 
 class Refused(Exception):  # noqa: N818
@@ -106,7 +107,7 @@ class AsgiApp:
         urls = flask_app.url_map.bind("")
         self._match = lru_cache(1024)(lambda path, method: urls.match(path, method, return_rule=True)[0])
         self._patience = patience
-        self._pools = {load: Threads(count, load.value) for load, count in THREADS.items()}
+        self._pools = {load: Threads(n, load.value, eager=EAGER.get(load)) for load, n in THREADS.items()}
         self._files = Threads(4, "files")
         self._poller = Threads(1, "events")
         self._ending = asyncio.Event()

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-EAGER = 2  # threads that take calls at once: more would only compete for the interpreter
 OVERDUE_SECONDS = 0.01  # a call that has waited for so long gets a thread of its own: the others are blocked
 
 
@@ -21,16 +20,17 @@ class Threads:
     """A pool of threads, and calls that wait for one of them in order.
 
     `concurrent.futures` spreads calls over all threads, of which each is cold, and which compete for the
-    interpreter: a poll, of four at a time, costs 0.88 ms of CPU there and 0.75 here. Only when calls have to wait,
-    because what the threads call hangs, are more than `EAGER` of them at work.
+    interpreter: a poll, of four at a time, costs 0.88 ms of CPU there and 0.75 here, with two that are eager. Only
+    when calls have to wait, because what the threads call hangs, are more of them at work.
 
     Args:
         count: the most threads; each is started when it is first needed.
         name: of the threads.
+        eager: how many take calls at once; all of them by default, for calls that mostly wait themselves.
     """
 
-    def __init__(self, count: int, name: str) -> None:
-        self._count, self._name = count, name
+    def __init__(self, count: int, name: str, *, eager: int | None = None) -> None:
+        self._count, self._name, self._eager = count, name, eager or count
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._resting: list[SimpleQueue[_Call | None]] = []
@@ -50,7 +50,7 @@ class Threads:
         with self._lock:
             if self._is_closed:
                 raise RuntimeError(f"The threads {self._name!r} are closed.")
-            if self._busy >= EAGER or not self._give(call):
+            if self._busy >= self._eager or not self._give(call):
                 self._waiting.append(call)
                 self._watch(call.loop)
         result: Result = await call.future
@@ -109,7 +109,7 @@ class Threads:
 
     def _next(self) -> _Call | None:
         """Return the call that a thread goes on with; None if fewer threads will do, or none waits."""
-        is_needed = self._busy <= EAGER or self._is_closed
+        is_needed = self._busy <= self._eager or self._is_closed
         if self._waiting and (is_needed or self._waiting[0].is_overdue):
             return self._waiting.popleft()
         return None

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from web.threads import EAGER, Threads
+from web.threads import Threads
 
-COUNT = EAGER + 2
+COUNT = 4
 
 
-@pytest.fixture
-def threads() -> Iterator[Threads]:
-    pool = Threads(COUNT, "test")
+@pytest.fixture(params=[None, 2], ids=["all eager", "two eager"])
+def threads(request: pytest.FixtureRequest) -> Iterator[Threads]:
+    pool = Threads(COUNT, "test", eager=request.param)
     yield pool
     pool.close()
 

@@ -29,7 +29,7 @@ export class BeatTools {
     const levels = Object.entries(LEVELS).map(([level, [sign, name]]) => this.#button(sign, name, () => ({ level })));
     const one = this.#button("One is here", "Begin a bar at the beat nearest to the playhead", () => (this.#one = { one_at: position() }));
     this.meter = element("select", { ariaLabel: "Meter" });
-    this.tempo = element("input", { type: "number", className: "number bar-number", min: SLOWEST, max: FASTEST, step: "any" });
+    this.tempo = element("input", { type: "number", className: "number tempo-number", min: SLOWEST, max: FASTEST, step: "any" });
     this.tempo.title = "A steady tempo, such as that of a click track. It replaces the beats that were found.";
     this.meter.addEventListener("change", () => this.#correct({ meter: this.meter.value }));
     this.tempo.addEventListener("change", () => this.#setTempo());
