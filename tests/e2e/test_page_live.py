@@ -36,7 +36,7 @@ Object.defineProperty(document, "hidden", { get: () => hidden });
 window.hide = (value) => { hidden = value; document.dispatchEvent(new Event("visibilitychange")); };
 const opened = [];
 window.EventSource = class extends EventSource { constructor(...given) { super(...given); opened.push(this); } };
-window.streams = () => opened.map((each) => [each.url, each.readyState === EventSource.CLOSED ? "closed" : "open"]);
+window.streams = () => opened.map((each) => [each.url, each.readyState === 2 ? "closed" : "open"]);
 """
 
 
