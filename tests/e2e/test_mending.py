@@ -82,6 +82,10 @@ def test_keys_change_notes_which_are_saved_and_exported(
     expected = [note["pitch"] for note in before]
     expected[expected.index(removed[0]["pitch"])] = moved["pitch"]
     assert pitches == sorted(expected)
+    with tab.page.expect_download(timeout=PATIENCE_MS) as download:
+        tab.page.get_by_role("link", name="notes.json").click()
+    notes = json.loads(download.value.path().read_bytes())["notes"]
+    assert sorted(note["pitch"] for note in notes) == pitches
 
     tab.page.reload()
     expect(tab.page.locator(".mend-status")).to_have_text("These notes have been corrected.")

@@ -30,6 +30,15 @@ async (states) => {
 }
 """
 
+HIDING_SCRIPT = """
+let hidden = false;
+Object.defineProperty(document, "hidden", { get: () => hidden });
+window.hide = (value) => { hidden = value; document.dispatchEvent(new Event("visibilitychange")); };
+const opened = [];
+window.EventSource = class extends EventSource { constructor(...given) { super(...given); opened.push(this); } };
+window.streams = () => opened.map((each) => [each.url, each.readyState === 2 ? "closed" : "open"]);
+"""
+
 
 def note(number: int, onset: float, pitch: int) -> dict[str, Any]:
     return {
@@ -73,6 +82,19 @@ def test_notes_appear_and_are_withdrawn_while_the_job_runs(
     )
     assert tab.page.locator(".live-canvas").evaluate(drawn)
     tab.screenshot("live")
+
+
+def test_hidden_tab_keeps_no_connection(open_tab: OpenTab, client: ServiceClient, bach: Path) -> None:
+    tab = open_running(open_tab, client, bach, script=HIDING_SCRIPT)
+    event = f"id: 7-1\nevent: notes\ndata: {json.dumps({'notes': [note(1, 0, 60)]})}\n\n"
+    tab.page.route("**/events*", lambda route: route.fulfill(content_type="text/event-stream", body=event))
+    show(tab)
+    expect(tab.page.get_by_text("1 note found so far")).to_be_visible()
+    tab.page.evaluate("hide(true)")
+    assert [state for _, state in tab.page.evaluate("streams()")] == ["closed"]
+    tab.page.evaluate("hide(false)")
+    first, second = tab.page.evaluate("streams()")
+    assert (first[1], second[0].rpartition("/")[2]) == ("closed", "events?after=7-1"), "it goes on where it was"
 
 
 def test_notes_are_polled_where_there_is_no_stream(open_tab: OpenTab, client: ServiceClient, bach: Path) -> None:

@@ -16,8 +16,11 @@ const CHOICES = {
   Stems: { format: "stems.zip" },
 };
 
+/** @type {Record<string, Wanted>} what is downloaded by other buttons, if it has been corrected */
+const OTHERS = { "notes.json": { format: "notes.json" } };
+
 /** What a friend can download: all but what is too large to be made for nobody. */
-export const FOR_FRIENDS = Object.values(CHOICES).filter(({ format }) => format !== "stems.zip");
+export const FOR_FRIENDS = [...Object.values(CHOICES), ...Object.values(OTHERS)].filter(({ format }) => format !== "stems.zip");
 
 export class Downloads {
   /** @param {{ id: () => string, source: () => Promise<"original" | "corrected"> }} job */
@@ -42,13 +45,13 @@ export class Downloads {
     return findShared(items, { format: "svg", source }) !== undefined;
   }
 
-  /** @param {string} words a key of `CHOICES` */
+  /** @param {string} words a key of `CHOICES` or `OTHERS` */
   async fetch(words) {
     const id = this.job.id();
     setText(this.status, `Making the ${words} file…`);
     try {
       const source = await this.job.source();
-      const artifact = await exported(id, { ...CHOICES[words], source }, { signal: AbortSignal.timeout(600_000) });
+      const artifact = await exported(id, { ...(CHOICES[words] ?? OTHERS[words]), source }, { signal: AbortSignal.timeout(600_000) });
       element("a", { href: artifact.href, download: "" }).click();
       setText(this.status, source === "corrected" ? `${words} of the corrected notes` : "");
     } catch (error) {

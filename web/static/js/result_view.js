@@ -213,11 +213,11 @@ export class ResultView {
     this.transport.pause();
   }
 
-  /** Download the corrected notes as MIDI instead of the original, where there are any. @param {Event} event */
-  downloadCorrected(event) {
+  /** Download the corrected notes instead of the original, where there are any. @param {Event} event @param {string} words */
+  downloadCorrected(event, words) {
     if (!this.mender.corrected) return;
     event.preventDefault();
-    this.downloads.fetch("MIDI");
+    this.downloads.fetch(words);
   }
 
   /** @param {number} n a note; -1: none */
