@@ -63,7 +63,7 @@ soak: .venv/dev engine  ## the long runs that are not in make test
 api-docs: .venv/dev  ## docs/api.md and docs/error-codes.md, generated from the code
 	.venv/bin/python -m tools.make_api_docs
 
-screenshots: .venv/dev browser  ## docs/images/page-*.png, of the page on a phone, in the dark and on paper
+screenshots: .venv/dev browser  ## docs/images/page*.png, of the page on a laptop and a phone, in the dark and on paper
 	.venv/bin/python -m tools.make_screenshots
 
 bench: .venv/dev .venv-peer/made .venv-peer-yourmt3/made .venv-peer-transkun/made  ## speed compared with the alternatives: see bench/README.md

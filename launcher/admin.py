@@ -87,8 +87,7 @@ def drain(names: Sequence[str], every: bool, undo: bool, wait: bool) -> None:
         raise click.UsageError("Name workers, or give --all; `mt3-infer admin workers` lists them.")
     with open_database() as session:
         found = operations.set_draining(session, None if every else names, is_draining=not undo)
-    for name in found:
-        click.echo(name)
+    _echo_lines(found, if_none="No worker is registered." if every else "")
     if missing := sorted({*names} - {*found}):
         raise click.ClickException(
             f"There is no worker {', '.join(missing)}; `mt3-infer admin workers` lists them."
@@ -121,7 +120,7 @@ def purge(older_than: float | None, unknown: bool, yes: bool) -> None:
     if older_than is None and not unknown:
         raise click.UsageError("Give --older-than DAYS, --unknown or both.")
     if not yes:
-        click.confirm("This permanently deletes them. Go on?", abort=True, err=True)
+        _confirm(older_than, unknown)
     if older_than is not None:
         count = 0
         while True:
@@ -130,11 +129,31 @@ def purge(older_than: float | None, unknown: bool, yes: bool) -> None:
             count += len(expired)
             if not expired:
                 break
-        click.echo(f"{count} jobs deleted; a scheduler removes their files within minutes")
+        click.echo(
+            f"{count} {'job' if count == 1 else 'jobs'} deleted; a scheduler removes their files within minutes"
+        )
     if unknown:
         with open_database() as session:
             watches.trust_all(session)
         click.echo("a scheduler removes the files with its next search, within the hour")
+
+
+def _confirm(older_than: float | None, unknown: bool) -> None:
+    """Ask before deleting, and name what would be deleted.
+
+    Raises:
+        click.Abort
+    """
+    with open_database() as session:
+        count = 0 if older_than is None else operations.count_ended(session, older_than)
+    what = []
+    if count:
+        jobs_, their = ("transcription", "its") if count == 1 else ("transcriptions", "their")
+        what.append(f"{count} {jobs_} that ended more than {older_than:g} days ago, with {their} files")
+    if unknown:
+        what.append("the files that no transcription needs")
+    if what:
+        click.confirm(f"This permanently deletes {', and '.join(what)}. Go on?", abort=True, err=True)
 
 
 @admin.command()
@@ -150,7 +169,7 @@ def usage() -> None:
     limit = settings.max_stored_bytes
     of = "" if limit is None else f" of {limit / 1e6:,.1f} MB (MT3_MAX_STORED_BYTES)"
     click.echo(f"{stored / 1e6:,.1f} MB of recordings and results are stored{of}")
-    click.echo(f"{garbage} folders in storage wait for their deletion")
+    click.echo(f"{garbage} {'folder' if garbage == 1 else 'folders'} in storage to be deleted")
     parts = urlsplit(settings.storage_url)
     folder = Path(unquote(parts.path))
     if parts.scheme == "file" and folder.exists():
@@ -179,7 +198,7 @@ def _echo_lines(lines: Sequence[str], *, if_none: str) -> None:
     """Print lines; without any, a sentence on standard error, so that a pipe gets nothing."""
     for line in lines:
         click.echo(line)
-    if not lines:
+    if not lines and if_none:
         click.echo(if_none, err=True)
 
 

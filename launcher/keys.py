@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import click
+from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -124,6 +126,7 @@ def open_database() -> Iterator[Session]:
     """Open a transaction on the configured database; turn errors into messages of the command line."""
     settings = read_settings()
     place = HIDDEN.sub("://", settings.database_url)
+    _check_file(settings.database_url, place)
     engine = make_engine(settings)
     try:
         with make_sessions(engine).begin() as session:
@@ -140,6 +143,16 @@ def open_database() -> Iterator[Session]:
         raise click.ClickException(f"The database {place} cannot be used: {error}.") from None
     finally:
         engine.dispose()
+
+
+def _check_file(url: str, place: str) -> None:
+    """Raise if the file of an SQLite database does not exist: opening it would create an empty one."""
+    parts = make_url(url)
+    if parts.get_backend_name() == "sqlite" and parts.database and not Path(parts.database).is_file():
+        raise click.ClickException(
+            f"There is no database {place}. Run the command in the folder in which the service was started, or "
+            "set MT3_DATABASE_URL to the database of the service."
+        )
 
 
 def _row(key: ApiKey) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from launcher.supervisor import Child, Supervisor
-from shared.config import read_settings
+from shared.config import REFUSED, read_settings
 from shared.errors import ServiceError
 from shared.exposure import check_exposure
 from shared.logs import configure_logs, get_logger, show_warning
@@ -57,8 +57,11 @@ def serve(host: str, port: int, var: Path, insecure: bool) -> None:
     configure_logs(read_settings())
     warning = _check_exposure(host, insecure)
     var = var.resolve()
-    var.mkdir(parents=True, exist_ok=True)
-    lock = _hold_folder(var)
+    try:
+        var.mkdir(parents=True, exist_ok=True)
+        lock = _hold_folder(var)
+    except OSError as error:
+        raise click.ClickException(f"cannot write to {var} ({error.strerror}); choose another --var") from None
     _check_port(host, port)
     supervisor = Supervisor(_say)
     try:
@@ -70,6 +73,8 @@ def serve(host: str, port: int, var: Path, insecure: bool) -> None:
         _say("stopping…")
         supervisor.stop()
         lock.close()
+    if supervisor.has_refused:
+        raise SystemExit(REFUSED)
 
 
 def _check_exposure(host: str, insecure: bool) -> str | None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shared.config import REFUSED
 from shared.processes import die_with_parent
 
 POLL_SECONDS = 0.1
@@ -87,10 +88,15 @@ class Child:
 
 
 class Supervisor:
-    """Supervises children, started in order and stopped in reverse order."""
+    """Supervises children, started in order and stopped in reverse order.
+
+    Attributes:
+        has_refused: a child has ended because of a wrong setting, which starting it again would not change.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
+        self.has_refused = False
         self._children: list[Child] = []
         self._stopping = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -98,7 +104,7 @@ class Supervisor:
 
     @property
     def is_stopping(self) -> bool:
-        """Return True once a signal has requested the end."""
+        """Return True once a signal has requested the end, or a child has refused to start."""
         return self._stopping
 
     def start(self, child: Child) -> None:
@@ -133,6 +139,9 @@ class Supervisor:
                 child.process.wait()
             if child.is_running():
                 continue
+            if child.process is not None and child.process.returncode == REFUSED:
+                self._stopping, self.has_refused = True, True
+                return
             if child.process is not None:
                 child.failures = 1 if now - child.started > STABLE_SECONDS else child.failures + 1
                 pause = min(LONGEST_PAUSE_SECONDS, 0.25 * 2**child.failures)

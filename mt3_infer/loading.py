@@ -110,6 +110,8 @@ def load_model(
     device, dtype = str(device), None if dtype is None else str(dtype).removeprefix("torch.")
     store = store or CheckpointStore.from_environment()
     spec, entry = _find(name, store.catalog)
+    choices = {"device": device, "dtype": dtype, "batch_size": batch_size, **training}
+    spec.check_device_options(choices)  # before anything is fetched
     checkpoint_path = store.own_path(entry.name) if checkpoint_path is None else checkpoint_path
     if checkpoint_path is not None:
         path = _checked_path(checkpoint_path)
@@ -120,7 +122,7 @@ def load_model(
         path = _without_pickles(folder)
         weights_sha256 = store.entry(entry.name).files[0].sha256 or ""
     with _naming_damage(file, spec) if checkpoint_path is not None else nullcontext():
-        network = spec.load(path, device=device, dtype=dtype, batch_size=batch_size, **training)
+        network = spec.load(path, **choices)
     posteriors = partial(open_posteriors, store, fetch=auto_download)
     return Model(spec, network, weights_sha256, entry.license, posteriors)
 

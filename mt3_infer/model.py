@@ -79,6 +79,7 @@ class Model:
             on_result: called with the network's result for each segment, in order; see `mt3_infer.settled`.
         """
         from mt3_infer.audio.segments import split_segments
+        from mt3_infer.audio.stream import SILENT
         from mt3_infer.inputs import open_recording
 
         checked = self.spec.check_options(options)
@@ -102,12 +103,15 @@ class Model:
         if recorder is not None:
             collector.add(recorder.evidence)
         output = collector.finish(metered.samples)
+        warnings = [*stream.warnings]
+        if stream.is_silent:
+            warnings.append(AudioWarning("silent", SILENT))
         return self.with_provenance(
             output,
             stream.seconds,
             checked,
             seconds_taken=time.monotonic() - started,
-            warnings=stream.warnings,
+            warnings=warnings,
         )
 
     def collect(self, options: ModelOptions) -> EvidenceCollector:

@@ -37,8 +37,9 @@ def check_options(kind: type[Checked], options: Mapping[str, Any], *, taker: str
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = ", ".join(kind.model_fields) or "none"
-            raise InvalidOptionError(f"{taker} takes no option {name!r}; it takes: {known}.") from error
+            known = ", ".join(kind.model_fields)
+            takes = f"it takes: {known}" if known else "it takes none"
+            raise InvalidOptionError(f"{taker} takes no option {name!r}; {takes}.") from error
         if not name:  # options that exclude each other
             raise InvalidOptionError(f"{taker}: {first['msg'].removeprefix('Value error, ')}.") from error
         raise InvalidOptionError(f"Option {name} of {taker}: {_problem(first, kind)}") from error

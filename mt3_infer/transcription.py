@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from io import BytesIO
 from os import PathLike
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 JSON_FORMAT = "mt3-infer/notes"
 JSON_VERSION = 2
+MIDI_LARGEST = 127
+"""The largest pitch, velocity, program and controller."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Transcription:
         """Return the transcription that `to_json` wrote, of this version or an older one.
 
         Raises:
-            InvalidOptionError: the text is something else, or of a later version.
+            InvalidOptionError: the text is something else, of a later version, or has notes that cannot be.
         """
         try:
             content = json.loads(text)
@@ -94,11 +97,11 @@ class Transcription:
                     "Upgrade mt3-infer-service."
                 )
             return cls(
-                notes=[Note(**note) for note in content["notes"]],
-                duration=content["duration"],
+                notes=[_note_from(note, n) for n, note in enumerate(content["notes"], start=1)],
+                duration=_seconds(content["duration"]),
                 provenance=Provenance(**content["provenance"]),
                 warnings=tuple(AudioWarning(**warning) for warning in content.get("warnings", ())),
-                pedals=tuple(Pedal(**pedal) for pedal in content.get("pedals", ())),
+                pedals=tuple(_pedal_from(pedal, n) for n, pedal in enumerate(content.get("pedals", ()), start=1)),
                 grid=_grid_from(content),
             )
         except (ValueError, KeyError, TypeError) as error:
@@ -213,18 +216,20 @@ class Transcription:
         return to_csv(self)
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """Return the notes as a pandas table with a column for each field of `Note`.
+        """Return the notes as a pandas table with the columns of `to_csv`, each of its type even without notes.
+
+        A note without a confidence has NaN there.
 
         Raises:
             MissingDependencyError: pandas is not installed.
         """
-        from mt3_infer.exports.notes import to_columns
+        from mt3_infer.exports.notes import COLUMN_TYPES, to_columns
 
         try:
             import pandas
         except ModuleNotFoundError as error:
             raise MissingDependencyError("to_dataframe needs pandas: pip install pandas") from error
-        return pandas.DataFrame(to_columns(self))
+        return pandas.DataFrame(to_columns(self)).astype(COLUMN_TYPES)
 
     def to_audio(self, sample_rate: int = 44_100, *, sound_font: str | PathLike[str] | None = None) -> Waveforms:
         """Return the notes as sound: float32, shape (S, 2), in [-1, 1]. To write a file, use `save`.
@@ -296,6 +301,39 @@ class Transcription:
         ]
         parts += [self.meter, f"{self.tempo_bpm:.0f} bpm" if self.tempo_bpm else "", self.key]
         return ", ".join(filter(None, parts))
+
+
+def _note_from(fields: dict[str, Any], number: int) -> Note:
+    note = Note(**fields)
+    _check_event(note, f"Note {number}", {"pitch": note.pitch, "velocity": note.velocity, "program": note.program})
+    return note
+
+
+def _pedal_from(fields: dict[str, Any], number: int) -> Pedal:
+    pedal = Pedal(**fields)
+    _check_event(pedal, f"Pedal {number}", {"controller": pedal.controller})
+    return pedal
+
+
+def _check_event(event: Note | Pedal, name: str, numbers: dict[str, int]) -> None:
+    """Raise InvalidOptionError for times or MIDI numbers that cannot be; TypeError for what is no number."""
+    if not 0 <= event.onset <= event.offset < math.inf:
+        span = f"from {event.onset} s to {event.offset} s"
+        raise InvalidOptionError(
+            f"{name} of notes.json lasts {span}. Pass an onset of at least 0, and a later offset."
+        )
+    for field_name, value in numbers.items():
+        if not isinstance(value, int) or not 0 <= value <= MIDI_LARGEST:
+            raise InvalidOptionError(
+                f"{name} of notes.json has the {field_name} {value}: pass a whole number from 0 to {MIDI_LARGEST}."
+            )
+
+
+def _seconds(value: float) -> float:
+    """Return a time; raise ValueError or TypeError for what is none."""
+    if not 0 <= value < math.inf:
+        raise ValueError(value)
+    return value
 
 
 def _grid_from(content: dict[str, Any]) -> BeatGrid:

@@ -8,6 +8,7 @@ import re
 import sys
 from base64 import b64decode
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -18,6 +19,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.tracing import refusal
 
+OTHER_VARIABLES = frozenset({"MT3_SERVER", "MT3_API_KEY"})  # of commands that are clients
+OTHER_PREFIXES = ("MT3_CHECKPOINTS_", "MT3_TEST_")
+REFUSED = 2  # the exit status of a process that a wrong setting keeps from starting
 HOST_NAME = re.compile(r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:]+(\.[0-9.]+)?")
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 RATE_LIMIT = re.compile(r"[1-9]\d{0,8} ?/ ?(second|minute|hour|day)")
@@ -57,7 +61,7 @@ class Settings(BaseSettings):
     offline: bool = False
     default_model: str = "auto"
     licenses: Literal["any", "commercial"] = "any"
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
     estimates: bool = True
 
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
@@ -200,7 +204,7 @@ class Settings(BaseSettings):
 
 def read_settings() -> Settings:
     """Return the settings of this process, or print one clear line to stderr and exit with status 2."""
-    if (refused := refusal()) is not None:
+    if (refused := refusal() or _misspelled()) is not None:
         refuse_start(refused)
     try:
         return Settings()
@@ -209,13 +213,24 @@ def read_settings() -> Settings:
             name = "MT3_" + "_".join(str(part) for part in problem["loc"]).upper()
             message = problem["msg"].removeprefix("Value error, ")
             _report(f"{name} is wrong: {message}")
-        raise SystemExit(2) from None
+        raise SystemExit(REFUSED) from None
+
+
+def _misspelled() -> str | None:
+    """Return why the name of an environment variable is wrong; None if all are settings or far from any."""
+    known = {f"MT3_{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    # Kubernetes adds variables of its own, named after services; so a name alone is no error.
+    for name in sorted(os.environ.keys() - known):
+        is_ours = name.startswith("MT3_") and not name.startswith(OTHER_PREFIXES)
+        if is_ours and (near := get_close_matches(name, known, n=1, cutoff=0.85)):
+            return f"{name} is no setting: did you mean {near[0]}?"
+    return None
 
 
 def refuse_start(message: str) -> NoReturn:
-    """Print why the process does not start, in one line, and exit with status 2."""
+    """Print why the process does not start, in one line, and exit; a supervisor does not start it again."""
     _report(message)
-    raise SystemExit(2)
+    raise SystemExit(REFUSED)
 
 
 def _report(message: str) -> None:

@@ -115,6 +115,7 @@ def make_engine(settings: Settings, *, statement_seconds: float = STATEMENT_SECO
         url,
         pool_size=20,  # near the number of threads of a web process; connections beyond it are not kept
         max_overflow=10,
+        pool_use_lifo=True,  # connections in use stay warm, here and in the server; the others are closed in time
         pool_timeout=5,
         connect_args={
             "client_encoding": "utf8",  # from a SQL_ASCII database, text would arrive as bytes
@@ -206,3 +207,8 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA synchronous=FULL")  # an accepted job survives power loss
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+    connection.create_function("lower", 1, _lower, deterministic=True)  # its own knows ASCII only
+
+
+def _lower(text: Any) -> Any:
+    return text.lower() if isinstance(text, str) else text

@@ -3,6 +3,7 @@
 ServiceError
 ├── JobNotFound            not_found
 ├── StateConflict          state_conflict          the job's state does not allow the request
+├── CorrectionsChanged     precondition_failed     other corrections were stored meanwhile
 ├── IdempotencyConflict    idempotency_conflict    the key was used before, for another request
 ├── InvalidCursor          invalid_cursor
 ├── KeyNotFound            key_not_found           there is no API key of that id
@@ -44,6 +45,12 @@ class StateConflict(ServiceError):  # noqa: N818
     """The job's state does not allow the request."""
 
     code = "state_conflict"
+
+
+class CorrectionsChanged(ServiceError):  # noqa: N818
+    """The corrections that a request changes are no longer those that are stored."""
+
+    code = "precondition_failed"
 
 
 class IdempotencyConflict(ServiceError):  # noqa: N818

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import median
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Row, case, func, select
 from sqlalchemy.orm import Session
@@ -19,7 +21,7 @@ from shared.speeds import Pace, Sample, Speeds, measure, suffix_of
 from shared.tables import Attempt, Job, ModelReport, WorkItem, WorkStatus
 
 SAMPLES = 60  # attempts from which speeds are measured
-OTHER_SECONDS = 1.0  # for items that transcribe nothing, such as exports
+OTHER_SECONDS = 1.0  # for items that transcribe nothing, such as exports, as long as none is measured
 SURELY_LONG = 1.5  # times MT3_SHARD_SECONDS: from where a recording is taken for long by its size in bytes
 LEAST_LEFT = 0.1  # of its time: how much an item has left that takes longer than expected
 
@@ -32,12 +34,14 @@ class Estimates:
         now: the time of the database at which everything was read.
         together: how many items a worker process runs at a time.
         shard_seconds: longer recordings are split; 0 if none are.
+        other: seconds that an item takes that transcribes nothing.
     """
 
     speeds: Speeds
     now: datetime
     together: float
     shard_seconds: float
+    other: float = OTHER_SECONDS
 
     def waiting(self, row: Row[Any]) -> Waiting:
         """Return the work that a row of `read_waiting` stands for."""
@@ -55,12 +59,24 @@ class Estimates:
                 is_split=True,
             )
         if not row.transcribes:
-            return Waiting(row.job_id, row.owner, served_at, seconds=OTHER_SECONDS, ready=ready)
-        return self._whole(row, row.job_id, served_at, ready=ready, is_long=bool(row.is_long))
+            return Waiting(row.job_id, row.owner, served_at, seconds=self.other, ready=ready)
+        return self._whole(row, row.job_id, served_at, ready=ready, is_deferred=bool(row.is_long))
 
-    def new_job(self, job: Job, *, served_at: float) -> Waiting:
-        """Return the work of a job that was created just now."""
-        return self._whole(job, job.id, served_at)
+    def new_job(self, job: Job, *, arrives: float) -> Waiting:
+        """Return the work of a job that was created these seconds after the rest was read."""
+        return self._whole(job, job.id, arrives, ready=arrives)
+
+    def expected(self, rows: Sequence[Row[Any]]) -> list[Waiting]:
+        """Return the work that will probably arrive, by the rows of `read_arrivals`.
+
+        Arrivals that have lasted for some time last as long again with a probability of one half: every second
+        job is expected once more, as far in the future as it is in the past.
+        """
+        expected = []
+        for number, row in enumerate(rows[1::2], start=1):
+            age = max(0.0, (self.now - row.created_at).total_seconds())
+            expected.append(self._whole(row, UUID(int=number), age, ready=age))
+        return expected
 
     def running(self, row: Row[Any]) -> tuple[Running, list[Waiting]]:
         """Return what is left of a row of `read_running`, and the work that follows from it."""
@@ -70,11 +86,11 @@ class Estimates:
         elif row.kind == TRANSCRIBE:
             audio, done = self._audio_seconds(row), row.audio_seconds_done
             if self._is_split(row, audio):  # it is being decoded; then its shards wait
-                left = self._left(OTHER_SECONDS, elapsed)
+                left = self._left(self.other, elapsed)
                 rest = self._whole(row, row.job_id, served_at=0.0, ready=left, is_split=True)
                 return Running(row.job_id, row.owner, left), [rest]
         else:
-            return Running(row.job_id, row.owner, self._left(OTHER_SECONDS, elapsed)), []
+            return Running(row.job_id, row.owner, self._left(self.other, elapsed)), []
         total = self._seconds(row.model, audio)
         left = total * (1 - min(1.0, done / audio)) if done and audio else self._left(total, elapsed)
         return Running(row.job_id, row.owner, left, is_long=row.kind == SHARD), []
@@ -83,9 +99,9 @@ class Estimates:
         """Return the work of a recording that is not split yet, but may be."""
         audio = self._audio_seconds(job)
         pieces = 1
-        if more.get("is_long") or self._is_split(job, audio):
+        if more.get("is_deferred") or self._is_split(job, audio):
             pieces = max(1, math.ceil(audio / self.shard_seconds)) if self.shard_seconds else 1
-            more["is_long"] = True
+            more |= {"is_long": True, "opening": self.other}
         return Waiting(
             job_id, job.owner, served_at, seconds=self._seconds(job.model, audio / pieces), pieces=pieces, **more
         )
@@ -100,7 +116,7 @@ class Estimates:
         return self.speeds.audio_seconds(job.filename, job.upload_bytes or 0)
 
     def _seconds(self, model: str, audio_seconds: float) -> float:
-        pace = self.speeds.pace(model) or Pace(OTHER_SECONDS, 0.0)
+        pace = self.speeds.pace(model) or Pace(self.other, 0.0)
         return pace.seconds(audio_seconds, together=self.together)
 
     @staticmethod
@@ -136,6 +152,13 @@ def read_waiting(session: Session, *, limit: int) -> Sequence[Row[Any]]:
     return session.execute(query.order_by(line.c.is_long, line.c.served_at, line.c.job_id)).all()
 
 
+def read_arrivals(session: Session, *, limit: int) -> Sequence[Row[Any]]:
+    """Return the jobs that were created most recently, the latest first."""
+    query = select(Job.owner, Job.created_at, *_OF_JOB).order_by(Job.id.desc()).limit(limit)
+    rows: Sequence[Any] = session.execute(query).all()
+    return rows
+
+
 def read_running(session: Session) -> Sequence[Row[Any]]:
     """Return the items that workers hold."""
     columns = (WorkItem.job_id, WorkItem.kind, WorkItem.seconds, WorkItem.seconds_done, WorkItem.started_at)
@@ -165,12 +188,15 @@ def read_estimates(
     query = select(latest, WorkItem.kind, WorkItem.seconds, Job.shards_total, *_OF_JOB)
     query = query.join(WorkItem, WorkItem.id == latest.c.item_id).join(Job, Job.id == WorkItem.job_id)
     rows = session.execute(query.order_by(latest.c.finished_at.desc())).all()
-    samples = [sample for row in rows if (sample := _as_sample(row, now)) is not None]
+    found = [(row, _as_sample(row, now)) for row in rows]
+    samples = [sample for _, sample in found if sample is not None]
+    others = [(row.finished_at - row.started_at).total_seconds() for row, sample in found if sample is None]
     beginnings = [(row.worker, (row.started_at - now).total_seconds()) for row in running]
     reports = select(ModelReport.name, ModelReport.realtime_factor).where(ModelReport.realtime_factor > 0)
     reported = {name: factor for name, factor in session.execute(reports) if factor}
     speeds = measure(samples, running=beginnings, together=together, reported=reported)
-    return Estimates(speeds, now, together, shard_seconds) if speeds.paces else None
+    other = median(others) if others else OTHER_SECONDS
+    return Estimates(speeds, now, together, shard_seconds, other) if speeds.paces else None
 
 
 def _as_sample(row: Row[Any], now: datetime) -> Sample | None:

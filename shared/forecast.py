@@ -1,8 +1,9 @@
 """Forecast of the queue: when each waiting job will start, by simulating the claims of all workers.
 
 The simulation follows the rules of `shared.fairness` and of preemption in the worker: owners with the fewest
-running items first, then the least recently served job; each part of a long recording moves the others behind;
-short work runs between two segments of a long recording, for at most three quarters of the time.
+running items first, then the least recently served job; a long recording is opened in its turn, or deferred while
+parts of its owner wait, and each part of it moves the others behind; short work runs between two segments of a
+long recording, for at most three quarters of the time. Jobs that will probably arrive take part as if they had.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from uuid import UUID
 
-PREEMPT_AFTER = 1.0  # seconds that short work waits before it preempts a long recording
+CHECK_AFTER = 1.0  # seconds from the beginning of a part until its worker looks for short work
+PREEMPT_AFTER = 1.5  # seconds that short work waits: workers look once a second for what is a second old
 SHARE = 3.0  # seconds of short work for each second of a long recording that it preempts
 
 
@@ -24,10 +26,13 @@ class Waiting:
     """A job with items that wait.
 
     Attributes:
-        served_at: seconds, only compared with each other; at most 0.
+        served_at: seconds from now, at most 0 unless the job arrives later.
         ready: seconds from now until it may be claimed.
         seconds: of work, for each of its pieces.
-        is_split: some of its pieces have been claimed before.
+        is_long: it is split into its pieces when a worker opens it.
+        is_split: it has been, and its pieces wait.
+        is_deferred: a worker has opened it, and it waits until no pieces of its owner do.
+        opening: seconds that it takes to split it.
     """
 
     job_id: UUID
@@ -38,6 +43,8 @@ class Waiting:
     ready: float = 0.0
     is_long: bool = False
     is_split: bool = False
+    is_deferred: bool = False
+    opening: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,12 @@ class _Piece:
     is_long: bool
     takes_thread: bool = True  # False if it preempts another piece
     preempt_at: float = 0.0  # when short work may next run between two of its segments
+    opens: _Entry | None = None  # the recording whose pieces wait from its end
+
+    def suspend(self, now: float, seconds: float) -> None:
+        """Let short work run for some seconds before the next segment."""
+        self.end += seconds
+        self.preempt_at = now + seconds * (1 + 1 / SHARE)
 
 
 @dataclass(eq=False)
@@ -65,18 +78,32 @@ class _Entry:
     job: Waiting
     served_at: float
     left: int
+    is_split: bool
+    is_deferred: bool
+
+    @property
+    def is_short(self) -> bool:
+        """Return True for what may preempt long recordings: one that no worker has opened yet may, too."""
+        return not (self.is_split or self.is_deferred)
+
+    @property
+    def preempts_at(self) -> float:
+        return (self.job.ready or self.served_at) + PREEMPT_AFTER
 
     def __lt__(self, other: _Entry) -> bool:
         return (self.served_at, self.job.job_id) < (other.served_at, other.job.job_id)
 
 
-def forecast(waiting: Sequence[Waiting], running: Sequence[Running], *, threads: int) -> dict[UUID, float]:
+def forecast(
+    waiting: Sequence[Waiting], running: Sequence[Running], expected: Sequence[Waiting] = (), *, threads: int
+) -> dict[UUID, float]:
     """Return the seconds until each waiting job starts: until its next piece is claimed.
 
     Args:
+        expected: jobs that will probably arrive; `ready` holds when.
         threads: how many items all workers together run at a time, at least 1.
     """
-    return _Simulation(waiting, running, threads).run()
+    return _Simulation(waiting, running, expected, threads).run()
 
 
 @dataclass(eq=False)
@@ -112,7 +139,10 @@ class _Queue:
 
 
 class _Simulation:
-    def __init__(self, waiting: Sequence[Waiting], running: Sequence[Running], threads: int) -> None:
+    def __init__(
+        self, waiting: Sequence[Waiting], running: Sequence[Running], expected: Sequence[Waiting], threads: int
+    ) -> None:
+        self.unstarted = {job.job_id for job in waiting}
         self.time = 0.0
         self.starts: dict[UUID, float] = {}
         self.counts = Counter(item.owner for item in running)
@@ -125,30 +155,35 @@ class _Simulation:
         self.longs: list[_Piece] = []
         self.free = max(0, threads - len(running))
         extra = max(0, len(running) - threads)  # these run between the segments of others
-        for item in sorted(running, key=lambda item: (item.is_long, item.left)):
-            takes_thread = extra <= 0
-            extra -= 1
-            self._begin(_Piece(item.owner, item.job_id, item.left, item.is_long, takes_thread))
-        for job in waiting:
-            entry = _Entry(job, job.served_at, job.pieces)
+        short, long = ([item for item in running if item.is_long is is_long] for is_long in (False, True))
+        for number, item in enumerate(short):
+            self._begin(_Piece(item.owner, item.job_id, item.left, is_long=False, takes_thread=number >= extra))
+        for item in long:
+            self._begin(_Piece(item.owner, item.job_id, item.left, is_long=True))
+        for piece, item in zip(self.longs, short[:extra], strict=False):
+            piece.suspend(self.time, item.left)
+        for job in (*waiting, *expected):
+            entry = _Entry(job, job.served_at, job.pieces, job.is_split, job.is_deferred)
             if job.ready > 0:
                 heapq.heappush(self.delayed, (job.ready, next(self.numbers), entry))
             else:
                 self._wait(entry)
 
     def run(self) -> dict[UUID, float]:
-        while True:
+        while self.unstarted:
             while self.free and (entry := self._first()) is not None:
-                self.free -= 1
-                self._start(entry, takes_thread=True)
+                if not self._must_defer(entry):
+                    self.free -= 1
+                    self._start(entry, takes_thread=True)
             self._preempt()
             times = list(self._next_times())
             if not times or not self._is_anything_waiting():
-                return self.starts
+                break
             self.time = max(self.time, min(times))
             self._end_pieces()
             while self.delayed and self.delayed[0][0] <= self.time:
                 self._wait(heapq.heappop(self.delayed)[2])
+        return self.starts
 
     def _is_anything_waiting(self) -> bool:
         has_long = self.long.first() is not None
@@ -159,20 +194,24 @@ class _Simulation:
             yield self.ends[0][0]
         if self.delayed:
             yield self.delayed[0][0]
-        if self.longs and self.short.first() is not None:
-            yield max(min(piece.preempt_at for piece in self.longs), self.time + 1e-3)
+        if self.longs and (found := self.short.first()) is not None:
+            preempt_at = min(piece.preempt_at for piece in self.longs)
+            yield max(preempt_at, found[1].preempts_at, self.time + 1e-3)
 
     def _wait(self, entry: _Entry) -> None:
-        job = entry.job
-        if not job.is_long:
+        owner = entry.job.owner
+        if entry.is_short:
             self.short.add(entry)
-        elif job.is_split:
-            self.split[job.job_id] = entry
+        elif entry.is_split:
+            self.split[entry.job.job_id] = entry
             self.long.add(entry)
-        elif any(other.job.owner == job.owner for other in self.split.values()):
-            self.held[job.owner].append(entry)
+        elif self._has_pieces_waiting(owner):
+            self.held[owner].append(entry)
         else:
             self.long.add(entry)
+
+    def _has_pieces_waiting(self, owner: str) -> bool:
+        return any(other.job.owner == owner for other in self.split.values())
 
     def _first(self) -> _Entry | None:
         """Return the job whose piece is claimed next; put long recordings aside that must wait for others."""
@@ -181,8 +220,7 @@ class _Simulation:
             if long is None or (short is not None and short < long):
                 return short[1] if short else None
             entry = long[1]
-            others = (other for other in self.split.values() if other is not entry)
-            if entry.job.job_id in self.split or all(other.job.owner != entry.job.owner for other in others):
+            if entry.is_split or not self._has_pieces_waiting(entry.job.owner):
                 return entry
             self.long.pop(entry)
             self.held[entry.job.owner].append(entry)
@@ -191,26 +229,42 @@ class _Simulation:
         """Let short work run between the segments of long recordings."""
         while (found := self.short.first()) is not None:
             able = [piece for piece in self.longs if piece.preempt_at <= self.time]
-            if not able:
+            if not able or found[1].preempts_at > self.time:
                 return
             piece = min(able, key=lambda piece: piece.preempt_at)
+            if self._must_defer(found[1], is_preempting=True):
+                continue
             seconds = found[1].job.seconds
             self._start(found[1], takes_thread=False)
-            piece.end += seconds
-            piece.preempt_at = self.time + seconds * (1 + 1 / SHARE)
+            piece.suspend(self.time, seconds)
+
+    def _must_defer(self, entry: _Entry, *, is_preempting: bool = False) -> bool:
+        """Defer a recording that turns out to be long; return False if its work begins."""
+        job = entry.job
+        if not (entry.is_short and job.is_long and (is_preempting or self._has_pieces_waiting(job.owner))):
+            return False
+        self.short.pop(entry)
+        entry.is_deferred = True
+        self._wait(entry)
+        return True
 
     def _start(self, entry: _Entry, *, takes_thread: bool) -> None:
         job = entry.job
-        self.starts.setdefault(job.job_id, self.time)
+        if job.job_id in self.unstarted:
+            self.unstarted.discard(job.job_id)
+            self.starts[job.job_id] = self.time
+        self.counts[job.owner] += 1
+        if job.is_long and not entry.is_split:
+            (self.short if entry.is_short else self.long).pop(entry)
+            self._touch(job.owner)
+            end = self.time + job.opening
+            self._begin(_Piece(job.owner, job.job_id, end, is_long=False, opens=entry))
+            return
         entry.left -= 1
-        queue = self.long if job.is_long else self.short
         if entry.left == 0:
-            queue.pop(entry)
+            (self.short if entry.is_short else self.long).pop(entry)
             if self.split.pop(job.job_id, None) is not None:
                 self._release(job.owner)
-        elif job.is_long:
-            self.split[job.job_id] = entry
-        self.counts[job.owner] += 1
         self._touch(job.owner)
         self._begin(_Piece(job.owner, job.job_id, self.time + job.seconds, job.is_long, takes_thread))
 
@@ -221,7 +275,7 @@ class _Simulation:
     def _begin(self, piece: _Piece) -> None:
         heapq.heappush(self.ends, (piece.end, next(self.numbers), piece))
         if piece.is_long:
-            piece.preempt_at = self.time + PREEMPT_AFTER
+            piece.preempt_at = self.time + CHECK_AFTER
             self.longs.append(piece)
 
     def _end_pieces(self) -> None:
@@ -232,6 +286,9 @@ class _Simulation:
                 continue
             self.free += piece.takes_thread
             self.counts[piece.owner] -= 1
+            if piece.opens is not None:
+                piece.opens.is_split, piece.opens.served_at = True, self.time
+                self._wait(piece.opens)
             if piece.is_long:
                 self.longs.remove(piece)
                 if (rest := self.split.get(piece.job_id)) is not None:

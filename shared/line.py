@@ -10,13 +10,14 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from shared.estimates import Estimates, read_capacity, read_estimates, read_running, read_waiting
+from shared.estimates import Estimates, read_arrivals, read_capacity, read_estimates, read_running, read_waiting
 from shared.forecast import Running, Waiting, forecast
 from shared.tables import Job, Status
 
 LINE_SECONDS = 1.0  # how old a reported position may be
 REST = 20.0  # forecasts for jobs that arrive in between take at most a 20th of the time
 LINE_LENGTH = 1000  # jobs with an exact position; all later ones share the next one
+ARRIVALS = 300  # the latest jobs, by which others are expected
 PROBE = Waiting(UUID(int=0), owner="", served_at=0.0, seconds=0.0)  # a job of an owner that has no other
 
 
@@ -43,6 +44,7 @@ class Line:
         starts: seconds until each job starts.
         workers: how many are present.
         threads: how many items they run at a time, all together.
+        expected: jobs that will probably arrive.
     """
 
     positions: Mapping[UUID, int] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class Line:
     estimates: Estimates | None = None
     waiting: Sequence[Waiting] = ()
     running: Sequence[Running] = ()
+    expected: Sequence[Waiting] = ()
     starts: Mapping[UUID, float] = field(default_factory=dict)
 
 
@@ -116,16 +119,20 @@ class WaitingLine:
         position = min(len(line.positions) + len(self._places), LINE_LENGTH) + 1
         if line.estimates is None or position > LINE_LENGTH:
             return position, None
-        self._later.append(line.estimates.new_job(job, served_at=position))
         began, used = time.monotonic(), time.thread_time()
+        self._later.append(line.estimates.new_job(job, arrives=began - self._as_of))
         if began - self._forecast_at > REST * self._forecast_cost:
             waiting = [*line.waiting, *self._later]
-            self._starts = forecast([*waiting, PROBE], line.running, threads=line.threads)
+            expected = [job for job in line.expected if job.ready > began - self._as_of]
+            self._starts = forecast([*waiting, PROBE], line.running, expected, threads=line.threads)
             self._forecast_at, self._forecast_cost = began, time.thread_time() - used
             return position, self._starts[job.id]
         # As late as the last short one of its owner, or as soon as a thread is free if there is none.
-        others = [other.job_id for other in line.waiting if other.owner == job.owner and not other.is_long]
-        return position, max((self._starts[other] for other in others), default=self._starts[PROBE.job_id])
+        others = (
+            other for other in (*line.waiting, *self._later) if other.owner == job.owner and not other.is_long
+        )
+        starts = (self._starts[other.job_id] for other in others if other.job_id in self._starts)
+        return position, max(starts, default=self._starts[PROBE.job_id])
 
 
 def read_line(session: Session, shard_seconds: float) -> Line:
@@ -145,5 +152,6 @@ def read_line(session: Session, shard_seconds: float) -> Line:
         item, rest = estimates.running(row)
         running.append(item)
         waiting += rest
-    starts = forecast([*waiting, PROBE], running, threads=line.threads)
-    return Line(line.positions, workers, line.threads, estimates, waiting, running, starts)
+    expected = estimates.expected(read_arrivals(session, limit=ARRIVALS))
+    starts = forecast([*waiting, PROBE], running, expected, threads=line.threads)
+    return Line(line.positions, workers, line.threads, estimates, waiting, running, expected, starts)

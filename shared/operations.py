@@ -108,6 +108,12 @@ def requeue(session: Session, job_id: UUID) -> str:
     return f"{ended.rowcount} leases ended; a scheduler queues the items again"  # type: ignore[attr-defined]
 
 
+def count_ended(session: Session, days: float) -> int:
+    """Return the number of jobs that ended more than so many days ago."""
+    ended = select(func.count()).select_from(Job).where(Job.finished_at < now_plus(-days * 86_400))
+    return session.scalar(ended) or 0
+
+
 def measure_usage(session: Session) -> list[tuple[str, int, int]]:
     """Return owner, number of jobs and bytes of recordings of each owner, the largest first."""
     size = func.coalesce(func.sum(Job.upload_bytes).filter(Job.upload_removed_at.is_(None)), 0)

@@ -421,6 +421,8 @@ def _failed(target: Target, error: BaseException | None) -> RequestFailed:
         return RequestFailed(
             f"The certificate of {target.host} is not trusted ({certificate.verify_message}).", retryable=False
         )
+    if any(isinstance(link, ConnectionRefusedError) for link in _chain(error)):  # urllib3 takes it for a timeout
+        return RequestFailed(f"{target.host} refuses connections to port {target.port}. Try again later.")
     if any(isinstance(link, TimeoutError | Urllib3TimeoutError) for link in _chain(error)):
         return RequestFailed(f"{target.host} does not answer in time. Try again later.")
     return RequestFailed(f"The connection to {target.host} failed or broke off. Try again later.")

@@ -8,6 +8,7 @@ about what was announced.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Protocol
 
 from celery import Celery
@@ -19,6 +20,8 @@ from shared.logs import get_logger
 WAKE_TASK = "mt3.wake"
 OLD_TASK = "mt3.transcribe"  # sent by earlier versions, with a job's id; treated as a wake
 QUEUE_NAME = "mt3"  # the key of the list in Redis, too
+BURST = 4  # announcements at a time, and the pause after them, of a process that has many to send
+BURST_SECONDS = 0.05
 
 log = get_logger(__name__)
 
@@ -104,7 +107,8 @@ class InMemoryQueue:
 class BackgroundQueue:
     """Announces from its own thread, so that a slow or unavailable Redis never delays a response.
 
-    An announcement that fails is logged and dropped: the scheduler finds the row within a second.
+    An announcement that fails is logged and dropped: the scheduler finds the row within a second. Of many at about
+    the same time, only `BURST` are sent: the workers that they wake drain the queue.
     """
 
     def __init__(self, inner: JobQueue) -> None:
@@ -124,9 +128,12 @@ class BackgroundQueue:
     def _run(self) -> None:
         while True:
             self._waiting.acquire()
+            wanted = 1
+            while self._waiting.acquire(blocking=False):
+                wanted += 1
             try:
-                self._inner.notify()
+                for _ in range(min(wanted, BURST)):
+                    self._inner.notify()
             except Exception as error:
-                log.warning("announcement_failed", error=str(error))
-                while self._waiting.acquire(blocking=False):
-                    pass  # the scheduler announces the work once the broker is back
+                log.warning("announcement_failed", error=str(error))  # the scheduler announces it later
+            time.sleep(BURST_SECONDS)

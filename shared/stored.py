@@ -52,7 +52,8 @@ class StoredTotal:
         stored = self.measure()
         if stored + max(1, added) > self.limit:
             raise StorageFull(
-                f"The service has stored {stored / 1e9:,.2f} GB of the {self.limit / 1e9:,.2f} GB that it may. "
+                f"There is no room for this recording: the service stores {stored / 1e6:,.1f} MB of the "
+                f"{self.limit / 1e6:,.1f} MB that it may. "
                 "Delete transcriptions that are no longer needed, or ask its operator."
             )
         with self._lock:

@@ -63,7 +63,7 @@ def enqueue(
         for item_id, item in zip(ids, items, strict=True)
     ]
     if rows:
-        session.connection().execute(INSERT_ITEMS, rows)
+        session.connection().execute(INSERT_ITEMS, rows if len(rows) > 1 else rows[0])  # many at once take longer
     return ids
 
 

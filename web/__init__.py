@@ -41,7 +41,7 @@ from web.browsers import refuse_foreign
 from web.credentials import Credentials
 from web.downloads import compress
 from web.errors import json_too_large, register_error_handlers
-from web.forms import FormRequest
+from web.forms import FormRequest, StrictJson
 from web.limits import limit_requests, refuse_over_quota
 from web.log_context import log_owner
 from web.schemas import Problem
@@ -94,7 +94,7 @@ def create_app(
         DOCS_FAVICON="/static/favicon.svg",
     )
     app.request_class = FormRequest
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # keep the order of the schemas
+    app.json = StrictJson(app)
     sessions = sessions or make_sessions(make_engine(settings))
     app.extensions[EXTENSION] = Services(
         settings=settings,
@@ -180,5 +180,7 @@ def _add_pages(app: APIFlask) -> None:
         response.headers.setdefault("Content-Security-Policy", policy)
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Referrer-Policy", "same-origin")
+        if request.path.startswith("/v1/") or response.status_code >= 400:
+            response.headers.setdefault("Cache-Control", "no-store")  # caches may keep even a 404 otherwise
         cors.add_headers(response, request, app.extensions[EXTENSION].settings)
         return compress(response, request)

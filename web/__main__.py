@@ -11,7 +11,8 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
-from shared.config import Settings, read_settings
+from checkpoints.errors import CheckpointError
+from shared.config import Settings, read_settings, refuse_start
 from shared.errors import ServiceError
 from shared.exposure import check_exposure
 from shared.logs import configure_logs, show_warning
@@ -46,8 +47,8 @@ def main(host: str, port: int, workers: int, app: str, insecure: bool, published
         if warning := check_exposure(settings, reached_at, is_accepted=insecure):
             show_warning(warning)
         create_app(settings)  # fail here rather than in every worker, again and again
-    except ServiceError as error:
-        raise click.ClickException(str(error)) from None
+    except (CheckpointError, ServiceError) as error:
+        refuse_start(str(error))
     with TemporaryDirectory(prefix="mt3-metrics-", ignore_cleanup_errors=True) as folder:
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)  # before a process imports prometheus_client
         _serve(settings, host, port, workers, app)

@@ -10,7 +10,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from apiflask import APIBlueprint
 from flask import Response
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from shared import jobs
 from shared.db import Sessions
@@ -35,9 +35,9 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # of dates in ZIP files
 class ArchiveQuery(FilterQuery):
     """The query of `GET /v1/transcriptions/archive`."""
 
-    files: Annotated[tuple[str, ...], BeforeValidator(split_at_commas)] = Field(
-        ("transcription.mid", "notes.json"), description="Names of artifacts, with commas between them."
-    )
+    files: Annotated[
+        tuple[Annotated[str, StringConstraints(min_length=1)], ...], BeforeValidator(split_at_commas)
+    ] = Field(("transcription.mid", "notes.json"), description="Names of artifacts, with commas between them.")
 
 
 class _Sink:
@@ -76,7 +76,6 @@ def archive(query: ArchiveQuery) -> Response:
     response = Response(_zip(services().storage, found, query.files), content_type="application/zip")
     name = f"transcriptions-{datetime.now(UTC):%Y-%m-%d}.zip"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    response.headers["Cache-Control"] = "no-store"
     return response
 
 

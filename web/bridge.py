@@ -15,9 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from io import BytesIO
 from types import FrameType
@@ -40,6 +40,7 @@ from web.limits import REPEATED
 from web.request_log import REQUEST_ID, ROUTE, SPAN, Exchange
 from web.services import EXTENSION, Services
 from web.streams import ENVIRON, News, Streams, Watch
+from web.threads import Threads
 from web.waits import AWAITED, Waits, read_ended, wait_seconds
 from web.workload import Workload, workload_of
 
@@ -57,6 +58,7 @@ PENDING = (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NOT_MODIFIED)  # with 
 REPEATS = 4  # views that are run again at a time, for clients that waited: others must not wait for all of them
 # Together they stay below the size of the database's connection pool (`shared.db`).
 THREADS = {Workload.LIVENESS: 1, Workload.READINESS: 2, Workload.DATABASE: 16, Workload.STORAGE: 10}
+EAGER = {Workload.DATABASE: 2}
 
 
 class Refused(Exception):  # noqa: N818
@@ -102,11 +104,12 @@ class AsgiApp:
 
     def __init__(self, flask_app: Flask, *, patience: float) -> None:
         self._flask = flask_app
-        self._urls = flask_app.url_map.bind("")
+        urls = flask_app.url_map.bind("")
+        self._match = lru_cache(1024)(lambda path, method: urls.match(path, method, return_rule=True)[0])
         self._patience = patience
-        self._pools = {load: ThreadPoolExecutor(count, load.value) for load, count in THREADS.items()}
-        self._files = ThreadPoolExecutor(4, "files")
-        self._poller = ThreadPoolExecutor(1, "events")
+        self._pools = {load: Threads(n, load.value, eager=EAGER.get(load)) for load, n in THREADS.items()}
+        self._files = Threads(4, "files")
+        self._poller = Threads(1, "events")
         self._ending = asyncio.Event()
         self._repeats = asyncio.Semaphore(REPEATS)
         self._waits = Waits(self._read_ended)
@@ -125,7 +128,7 @@ class AsgiApp:
     def close(self) -> None:
         """Shut down the thread pools."""
         for pool in (*self._pools.values(), self._files, self._poller):
-            pool.shutdown()
+            pool.close()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -134,7 +137,7 @@ class AsgiApp:
                 self._notice_the_end()
                 _end_with_parent()
             else:
-                await self._in_thread(self._files, tracing.flush)
+                await self._files.run(tracing.flush)
             await send({"type": f"{message['type']}.complete"})
 
     def _notice_the_end(self) -> None:
@@ -164,12 +167,16 @@ class AsgiApp:
                 answer = self._refusal(environ, too_many_streams(environ["PATH_INFO"]))
             answer.headers.append((REQUEST_ID, exchange.request_id))
             exchange.status = answer.status
-            counting = exchange.counting(send)
-            if answer.watch is None:
-                await self._send(answer, counting)
-            else:
+            if answer.watch is not None:
                 exchange.is_stream = True
-                await self._streams.serve(answer.watch, _encoded(answer.headers), receive, counting)
+                headers = _encoded(answer.headers)
+                await self._streams.serve(answer.watch, headers, receive, exchange.counting(send))
+            elif answer.rest is not None:
+                await self._send(answer, exchange.counting(send))
+            else:
+                await send(_begin(answer))
+                await send({"type": "http.response.body", "body": answer.start})  # the server takes it all at once
+                exchange.bytes_out = len(answer.start)
         finally:
             exchange.end()
             with suppress(OSError):  # closing writes again what a full disk refused
@@ -209,7 +216,7 @@ class AsgiApp:
         """
         if "HTTP_TRANSFER_ENCODING" in environ or int(environ.get("CONTENT_LENGTH") or 0) > IN_MEMORY_BYTES:
             pool = self._pools[Workload.DATABASE]
-            response = await self._in_thread(pool, self._preprocess, environ | {"wsgi.input": BytesIO()})
+            response = await pool.run(self._preprocess, environ | {"wsgi.input": BytesIO()})
             if response is not None:
                 raise Refused(response)
 
@@ -243,7 +250,7 @@ class AsgiApp:
                 if length <= IN_MEMORY_BYTES:
                     body.write(piece)
                 else:
-                    await self._in_thread(self._files, body.write, piece)
+                    await self._files.run(body.write, piece)
         except OSError as error:
             if not is_disk_full(error):
                 raise
@@ -282,13 +289,12 @@ class AsgiApp:
 
     async def _run(self, environ: Environ) -> Answer:
         pool = self._pools[self._workload(environ)]
-        answer: Answer = await self._in_thread(pool, self._call_flask, dict(environ))
-        return answer
+        return await pool.run(self._call_flask, dict(environ))
 
     def _workload(self, environ: Environ) -> Workload:
         path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
         try:
-            rule, _ = self._urls.match(path, environ["REQUEST_METHOD"], return_rule=True)
+            rule = self._match(path, environ["REQUEST_METHOD"])
         except HTTPException:
             return Workload.DATABASE
         environ.setdefault(ROUTE, rule.rule)
@@ -317,12 +323,10 @@ class AsgiApp:
         return answer
 
     async def _read_news(self, after: Mapping[UUID, int]) -> Mapping[UUID, News]:
-        news: Mapping[UUID, News] = await self._in_thread(self._poller, read_news, self._services, after)
-        return news
+        return await self._poller.run(read_news, self._services, after)
 
     async def _read_ended(self, ids: Collection[UUID]) -> Collection[UUID]:
-        ended: Collection[UUID] = await self._in_thread(self._poller, read_ended, self._services, ids)
-        return ended
+        return await self._poller.run(read_ended, self._services, ids)
 
     async def _wait(self, environ: Environ, answer: Answer, receive: Receive, seconds: float) -> Answer:
         """Run the view again until its response is final, `seconds` have passed or the client is gone."""
@@ -356,28 +360,22 @@ class AsgiApp:
     # --- the answer ----------------------------------------------------------------------------------------
 
     async def _send(self, answer: Answer, send: Send) -> None:
-        headers = _encoded(answer.headers)
+        """Send a response in pieces, each of which the client must take in time."""
         storage = self._pools[Workload.STORAGE]
         try:
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            piece = answer.start
-            while answer.rest is not None:
+            await send(_begin(answer))
+            piece, is_done = answer.start, False
+            while not is_done:
                 async with asyncio.timeout(self._patience):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece, is_done = await self._in_thread(storage, _read, answer.rest)
-                if is_done:
-                    break
+                piece, is_done = await storage.run(_read, answer.rest)
             async with asyncio.timeout(self._patience):
                 await send({"type": "http.response.body", "body": piece})
         except TimeoutError:
             log.info("client_too_slow")
         finally:
             if answer.close is not None:
-                await self._in_thread(storage, answer.close)
-
-    @staticmethod
-    async def _in_thread(pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+                await storage.run(answer.close)
 
 
 def make_environ(scope: Message) -> Environ:
@@ -409,6 +407,10 @@ def make_environ(scope: Message) -> Environ:
         separator = "; " if key == "HTTP_COOKIE" else ","
         environ[key] = f"{environ[key]}{separator}{text}" if key in environ else text
     return environ
+
+
+def _begin(answer: Answer) -> Message:
+    return {"type": "http.response.start", "status": answer.status, "headers": _encoded(answer.headers)}
 
 
 def _encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

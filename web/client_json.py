@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from web.errors import InvalidRequest
+from web.forms import RepeatedFieldError, fields_once
 
 MAX_DEPTH = 32
 EXAMPLE = '{"album": "Demo"}'
+
+
+def _is_number(value: object) -> object:
+    """Refuse text and true or false, which pydantic takes for numbers; 3.0 is an integer in JSON."""
+    if isinstance(value, str | bool):
+        raise PydanticCustomError("no_number", "send a number")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_is_number)]
 
 
 def read_object(name: str, text: str | None) -> dict[str, Any]:
@@ -19,7 +33,9 @@ def read_object(name: str, text: str | None) -> dict[str, Any]:
         InvalidRequest: it is not a JSON object, or a value in it cannot be returned.
     """
     try:
-        value = json.loads(text) if text else {}
+        value = json.loads(text, object_pairs_hook=fields_once) if text else {}
+    except RepeatedFieldError as error:
+        raise InvalidRequest(f"{name}: {error}") from None
     except (ValueError, RecursionError):  # not JSON, or a number or a nesting beyond the parser's limits
         value = None
     if not isinstance(value, dict):

@@ -26,7 +26,7 @@ UNDER_V1 = (401, 403, 421, 422, 429, 503)
 WITH_BODY = (408, 413, 415)
 # Calls whose second answer is like the first one: the job or the export has ended.
 ENDED = {
-    ("post", "/v1/transcriptions"): "It has ended: with `Prefer: wait`, or as a repeated request.",
+    ("post", "/v1/transcriptions"): "It has ended, in answer to `Prefer: wait`.",
     ("post", "/v1/transcriptions/{job_id}/exports"): "It is there: with `Prefer: wait`, or as a repeated request.",
 }
 # What a call creates: the status, the parameter that takes the new id, and those that stay the same.
@@ -47,6 +47,7 @@ DESCRIPTIONS = {
     408: "The body came too slowly.",
     409: "The state does not allow this.",
     410: "The file is missing from the storage.",
+    412: "It has changed: `If-Match` names another state than the present one.",
     413: "The body is too large.",
     415: "The body has a type that this call does not take.",
     416: "The range lies outside of the file.",
@@ -119,6 +120,7 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any]) -> No
         responses["200"] = responses["202"] | {"description": ENDED[method, path]}
     if "206" in responses or "if-none-match" in _parameter_names(operation):
         responses["304"] = {"description": "It has not changed: `If-None-Match` names its `ETag`."}
+    conditions = {"if-none-match", "if-match"} & _parameter_names(operation)
     _declare_raw_bodies(path, method, operation)
     statuses = {*EVERYWHERE, *(status for status in map(int, responses) if status >= 400)}
     if path.startswith("/v1/"):
@@ -129,6 +131,8 @@ def _complete_operation(path: str, method: str, operation: dict[str, Any]) -> No
             statuses.update(WITH_BODY)
     if "206" in responses:
         statuses.update((410, 416))
+    if "206" in responses or conditions:
+        statuses.add(412)
     for status in sorted(statuses):
         if not _is_own(responses.get(str(status))):
             responses[str(status)] = {"$ref": f"#/components/responses/{_response_name(status)}"}
@@ -177,14 +181,14 @@ def _declare_successes(path: str, method: str, operation: dict[str, Any]) -> Non
             continue
         names = ["X-Request-ID"]
         if path.startswith("/v1/"):
-            names += ["RateLimit", "RateLimit-Policy"]
+            names += ["RateLimit", "RateLimit-Policy", "Cache-Control"]
         if status in ("201", "202", "303"):
             names += ["Location"]
         if is_polled:
             names += ["Retry-After", "Preference-Applied"]
         names += _OWN_HEADERS.get((method, path), ())
         if "206" in responses and status in ("200", "206", "303"):
-            names += ["ETag", "Content-Disposition", "Accept-Ranges", "Cache-Control"]
+            names += ["ETag", "Content-Disposition", "Accept-Ranges"]
             names += ["Content-Range"] if status == "206" else []
         response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in dict.fromkeys(names)}
         for kind, content in response.get("content", {}).items():
@@ -201,9 +205,10 @@ def _declare_successes(path: str, method: str, operation: dict[str, Any]) -> Non
 
 _OWN_HEADERS = {
     ("get", "/v1/transcriptions"): ("Link",),
-    ("get", "/v1/transcriptions/{job_id}"): ("ETag", "Cache-Control"),
-    ("get", "/v1/shared/{token}"): ("ETag", "Cache-Control"),
-    ("post", "/v1/session"): ("Set-Cookie", "Cache-Control"),
+    ("get", "/v1/transcriptions/{job_id}"): ("ETag",),
+    ("patch", "/v1/transcriptions/{job_id}"): ("ETag",),
+    ("get", "/v1/shared/{token}"): ("ETag",),
+    ("post", "/v1/session"): ("Set-Cookie",),
     ("put", "/v1/uploads/{upload_id}/parts/{number}"): ("ETag",),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from itertools import pairwise
@@ -18,8 +19,9 @@ from shared.exports import CORRECTIONS, NOTES
 from shared.storage import corrections_prefix, put_checked
 from shared.tables import Job
 from web.access import current_owner
-from web.schemas import ArtifactView, view_artifact
+from web.schemas import ArtifactView
 from web.services import services
+from web.views import view_artifact
 from web.workload import Workload, works_with
 
 MAX_NOTES = 200_000
@@ -108,21 +110,41 @@ class NewCorrections(Strict):
         return key
 
 
+class PutHeaders(BaseModel):
+    """Headers of `PUT …/corrections`."""
+
+    if_match: str | None = Field(
+        None,
+        description="The `sha256` of the corrections that these replace, in quotes: 412 if others are stored.",
+    )
+    if_none_match: str | None = Field(None, description="`*`: 412 if corrections are stored.")
+
+    @property
+    def expected(self) -> str | None:
+        """The SHA-256 of the corrections that the client has seen; "": there were none, None: any."""
+        if self.if_match is not None and self.if_match != "*":
+            return self.if_match.strip('"')
+        return "" if self.if_none_match == "*" else None
+
+
 @blueprint.put("")
+@blueprint.input(PutHeaders, location="headers", arg_name="headers")
 @blueprint.input(NewCorrections, arg_name="body")
 @blueprint.output(ArtifactView)
 @blueprint.doc(
     summary="Store corrected notes beside the original",
     description="The body is a notes.json of version 2; it replaces corrections that were stored before. Download "
-    f"them as the artifact {CORRECTIONS}. Exports take them with `source: corrected`.",
-    responses=[404, 409, 410, 413, 503],
+    f"them as the artifact {CORRECTIONS}. Exports take them with `source: corrected`. `If-Match` "
+    "keeps two clients from replacing each other's.",
+    responses=[404, 409, 410, 412, 413, 503],
 )
 @works_with(Workload.STORAGE)
-def put(job_id: UUID, body: NewCorrections) -> ArtifactView:
+def put(job_id: UUID, headers: PutHeaders, body: NewCorrections) -> ArtifactView:
     """Store corrections."""
     with services().sessions.begin() as session:
         job = corrections.lock_job(session, current_owner(), job_id)
     content = json.dumps(_merged(job, body)).encode()
+    corrections.check_expected(job, headers.expected, hashlib.sha256(content).hexdigest())
     prefix = corrections_prefix(job_id, uuid6.uuid7())
     stored = put_checked(
         services().storage, prefix + CORRECTIONS, io.BytesIO(content), content_type="application/json"
@@ -135,7 +157,7 @@ def put(job_id: UUID, body: NewCorrections) -> ArtifactView:
         "key": stored.key,
     }
     with services().sessions.begin() as session:
-        corrections.replace_corrections(session, current_owner(), job_id, artifact)
+        corrections.replace_corrections(session, current_owner(), job_id, artifact, expected=headers.expected)
     return view_artifact(job_id, artifact)
 
 

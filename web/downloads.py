@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 from flask import Request, Response, redirect, request, send_file
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, PreconditionFailed
 
 from shared.storage import content_disposition
 from web.services import services
@@ -44,10 +44,39 @@ def send_object(
     response.content_length = size
     response.headers["Content-Disposition"] = disposition
     try:
-        return response.make_conditional(request, accept_ranges=True, complete_length=size)  # type: ignore[return-value]
-    except HTTPException:  # 416
+        return make_conditional(response, length=size)
+    except HTTPException:  # 412 or 416
         stream.close()
         raise
+
+
+def make_conditional(response: Response, *, length: int | None = None) -> Response:
+    """Apply the conditions and, given the length of a file, the `Range` of the current request (RFC 9110).
+
+    Raises:
+        PreconditionFailed, RequestedRangeNotSatisfiable
+    """
+    etag, _ = response.get_etag()
+    if request.if_match and not (etag and request.if_match.contains_weak(etag)):
+        raise PreconditionFailed
+    environ = dict(request.environ)
+    if length is None or _is_range_ignored(response):
+        environ.pop("HTTP_RANGE", None)
+    return response.make_conditional(environ, accept_ranges=length is not None, complete_length=length)  # type: ignore[return-value]
+
+
+def _is_range_ignored(response: Response) -> bool:
+    """Return True if the whole file, or 304, answers a request that has a `Range`."""
+    etag, _ = response.get_etag()
+    if_range = request.headers.get("If-Range", "")
+    ranges = request.headers.get("Range", "").strip().lower()
+    return (
+        request.method != "GET"
+        or not ranges.startswith("bytes")
+        or "," in ranges  # several would take a multipart body
+        or if_range.startswith("W/")  # a compressed answer has other bytes than the file
+        or bool(etag and request.if_none_match.contains_weak(etag))
+    )
 
 
 def sound_type(filename: str | None) -> str:
@@ -61,10 +90,12 @@ def compress(response: Response, asked: Request) -> Response:
     if (
         response.status_code != 200
         or (response.content_length or LEAST_BYTES) < LEAST_BYTES
-        or asked.accept_encodings["gzip"] <= 0
         or not response.content_type.startswith(COMPRESSED_TYPES)
         or response.headers.get("Content-Encoding")
     ):
+        return response
+    response.vary.add("Accept-Encoding")
+    if asked.accept_encodings["gzip"] <= 0:
         return response
     if response.is_streamed or response.direct_passthrough:
         response.direct_passthrough = False
@@ -76,7 +107,6 @@ def compress(response: Response, asked: Request) -> Response:
         response.data = gzip.compress(response.data, LEVEL)
     response.headers["Content-Encoding"] = "gzip"
     response.headers.pop("Accept-Ranges", None)
-    response.vary.add("Accept-Encoding")
     etag, _ = response.get_etag()
     if etag:
         response.set_etag(etag, weak=True)  # the bytes differ from those of the file

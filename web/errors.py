@@ -24,6 +24,7 @@ log = get_logger(__name__)
 STATUS_OF = {
     "not_found": 404,
     "state_conflict": 409,
+    "precondition_failed": 412,
     "idempotency_conflict": 422,
     "invalid_cursor": 422,
     "key_not_found": 404,
@@ -48,6 +49,7 @@ CODE_OF = {
     405: "method_not_allowed",
     406: "not_acceptable",
     408: "request_timeout",
+    412: "precondition_failed",
     413: "upload_too_large",
     415: "unsupported_media_type",
     416: "range_not_satisfiable",
@@ -145,7 +147,7 @@ def register_error_handlers(app: APIFlask) -> None:
             detail = f"{request.method} is not allowed at this address. Allowed: {allowed}."
         response = problem(status, CODE_OF.get(status, "http_error"), detail)
         for name, value in error.get_headers():
-            if name.lower() in ("allow", "location"):
+            if name.lower() in ("allow", "content-range", "location"):
                 response.headers[name] = value
         if 300 <= status < 400 and error.get_response().location:
             return error.get_response()  # type: ignore[return-value]

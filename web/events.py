@@ -16,13 +16,15 @@ from pydantic import BaseModel, Field
 from shared import jobs, note_stream
 from shared.db import reading
 from shared.errors import InvalidCursor, ServiceError
+from shared.progress import shards_progress
 from shared.tables import Job, Phase, Status
 from web.access import access_check, current_owner
 from web.errors import problem
 from web.job_state import read_state
-from web.schemas import ErrorView, QueueView, view_error, view_progress, view_queue
+from web.schemas import ErrorView, QueueView
 from web.services import Services, services
 from web.streams import ENVIRON, EVENTS_AT_ONCE, News, Watch
+from web.views import view_error, view_progress, view_queue
 
 blueprint = APIBlueprint("events", __name__, url_prefix="/v1/transcriptions/<uuid:job_id>", tag="Transcriptions")
 
@@ -187,7 +189,7 @@ def read_news(services: Services, after: Mapping[UUID, int]) -> dict[UUID, News]
     """Return the news of jobs after a number each; those that are gone are left out."""
     with reading(services.sessions) as session:
         found = jobs.read_jobs(session, list(after))
-        progress = jobs.shards_progress(session, found, datetime.now(UTC))
+        progress = shards_progress(session, found, datetime.now(UTC))
         behind = {job.id: after[job.id] for job in found if job.notes_cursor > after[job.id]}
         events = note_stream.read_next(session, behind, limit=EVENTS_AT_ONCE)
         news = {}

@@ -14,8 +14,9 @@ from shared.quotas import check_stored
 from shared.tables import Status, WorkStatus
 from web.access import current_owner, current_quotas
 from web.client_json import check_returnable
-from web.schemas import ExportList, ExportView, NewExport, view_export
+from web.schemas import ExportList, ExportView, NewExport
 from web.services import services
+from web.views import view_export
 from web.waits import AWAITED
 from web.workload import Workload, works_with
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from shared.tables import Status
@@ -13,12 +14,30 @@ from shared.tables import Status
 
 def _as_time(value: object) -> object:
     """Refuse numbers, which pydantic takes for seconds since 1970."""
-    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
+    if not isinstance(value, str):
+        return value
+    if not re.match(r"\d{4}-\d\d-\d\d[Tt ]", value):
         raise PydanticCustomError("no_time", "send a time as of RFC 3339, for example 2026-01-31T12:00:00Z")
+    return re.sub(r"(:[\d.]+) (\d\d:\d\d)$", r"\1+\2", value)  # a plus that was not encoded in the query
+
+
+def _within_reach(value: datetime) -> datetime:
+    """Return a time in UTC; one before or after all jobs becomes one that can be compared and moved by hours."""
+    try:
+        return min(max(value.astimezone(UTC), EARLIEST), LATEST)
+    except OverflowError:  # year 1 or 9999, as clients write "always" and "never"
+        return EARLIEST if value.year < LATEST.year else LATEST
+
+
+EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+Time = Annotated[AwareDatetime, BeforeValidator(_as_time), AfterValidator(_within_reach)]
+
+
+def _without_nul(value: str) -> str:
+    """Refuse what PostgreSQL cannot compare with."""
+    if "\0" in value:
+        raise PydanticCustomError("nul", "must not contain NUL characters")
     return value
-
-
-Time = Annotated[AwareDatetime, BeforeValidator(_as_time)]
 
 
 def split_at_commas(value: object) -> object:
@@ -35,8 +54,8 @@ class FilterQuery(BaseModel):
     model: str | None = Field(None, description="Only jobs of this model; a name or an alias.")
     created_after: Time | None = Field(None, description="Only jobs created after this time (RFC 3339).")
     created_before: Time | None = Field(None, description="Only jobs created before this time.")
-    q: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = Field(
-        None, description="Only jobs whose file name contains this text, in any case."
+    q: Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_without_nul)] | None = (
+        Field(None, description="Only jobs whose file name contains this text, in any case.")
     )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from checkpoints.errors import DownloadError, LockTimeoutError
-from shared.jobs import ShardsProgress
 from shared.line import Place, WaitingLine
+from shared.progress import ShardsProgress
 from shared.tables import Job, Status
 
 NO_WORKER = "No worker is running: the transcription goes on as soon as one is started."

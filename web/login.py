@@ -58,7 +58,6 @@ def log_in(body: NewSession) -> Response:
     response.set_cookie(
         COOKIE, cookie, max_age=LOGIN_SECONDS, httponly=True, secure=_is_https(), samesite="Lax", path="/"
     )
-    response.headers["Cache-Control"] = "no-store"
     return response
 
 

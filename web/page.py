@@ -10,9 +10,10 @@ from functools import cache
 from pathlib import Path
 
 from apiflask import APIBlueprint
-from flask import Response, current_app, request
+from flask import Response, current_app
 
 from web.access import needs
+from web.downloads import make_conditional
 
 ENTRY = "js/main.js"
 SCRIPT_TAG = f'  <script type="module" src="/static/{ENTRY}"></script>\n'
@@ -52,7 +53,7 @@ def make_page(*, shows_job: bool = False) -> Response:
     response = Response(html, content_type="text/html; charset=utf-8")
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()
-    return response.make_conditional(request)  # type: ignore[return-value]
+    return make_conditional(response)
 
 
 @cache

@@ -65,6 +65,7 @@ _ROWS: list[tuple[str, tuple[int, ...], str, str]] = [
     ("object_missing", (410,), "The file is gone", "Submit the recording again."),
     ("recording_removed", (410,), "The recording was removed", "Submit the recording again."),
     ("notes_gone", (410,), "The notes are not kept one by one", "Download `notes.json`."),
+    ("precondition_failed", (412,), "It has changed meanwhile", "Get it again, then repeat the change."),
     ("upload_too_large", (413,), "Upload too large", "Send a shorter or more compressed recording."),
     ("form_too_large", (413,), "Form field too long", "Send the recording as a file: `curl -F file=@song.mp3`."),
     ("body_too_large", (413,), "JSON too long", "Send less."),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable
+from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -51,6 +52,16 @@ REQUEST_SECONDS = Histogram(
 )
 
 
+@cache
+def _requests(method: str, route: str, status: int) -> Counter:
+    return REQUESTS.labels(method, route, str(status))
+
+
+@cache
+def _request_seconds(method: str, route: str) -> Histogram:
+    return REQUEST_SECONDS.labels(method, route)
+
+
 class Exchange:
     """A request and its answer, as the access log has it.
 
@@ -60,7 +71,7 @@ class Exchange:
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
         self._started = time.monotonic()
-        self._bytes = 0
+        self.bytes_out = 0
         self.status: int | None = None  # None: the client left before there was an answer
         self.is_stream = False  # it lasts as long as the client wants, so its duration says nothing
         environ[FIELDS] = {}
@@ -78,7 +89,7 @@ class Exchange:
 
         async def counted(message: dict[str, Any]) -> None:
             await send(message)
-            self._bytes += len(message.get("body", b""))
+            self.bytes_out += len(message.get("body", b""))
 
         return counted
 
@@ -89,10 +100,10 @@ class Exchange:
         route = environ.get(ROUTE, "unmatched")
         method = environ["REQUEST_METHOD"]
         known = method if method in METHODS else "other"
-        REQUESTS.labels(known, route, str(status)).inc()
+        _requests(known, route, status).inc()
         self._end_span(known, route, status)
         if not self.is_stream:
-            REQUEST_SECONDS.labels(known, route).observe(seconds)
+            _request_seconds(known, route).observe(seconds)
         if environ["PATH_INFO"] in QUIET and status < HTTPStatus.BAD_REQUEST:
             return
         log.info(
@@ -104,7 +115,7 @@ class Exchange:
             status=status,
             seconds=round(seconds, 4),
             bytes_in=int(environ.get("CONTENT_LENGTH") or 0),
-            bytes_out=self._bytes,
+            bytes_out=self.bytes_out,
             client=environ["REMOTE_ADDR"],
             **environ[FIELDS],
             **tracing.ids(self._span),

@@ -27,9 +27,10 @@ from shared.quotas import check_stored, lock_owner
 from shared.tables import Upload
 from shared.uploads import ChecksumMismatch, UploadIncomplete, UploadNotFound
 from web.access import current_owner, current_quotas
+from web.client_json import Integer
 from web.errors import EmptyUpload, InvalidRequest, upload_too_large
 from web.services import Services, services
-from web.uploads import admit, display_name
+from web.uploads import admit, read_name
 from web.workload import Workload, works_with
 
 log = get_logger(__name__)
@@ -48,7 +49,7 @@ class NewUpload(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=1024)] = Field(description="The file's name.")
-    size: int = Field(ge=0, description="Its size in bytes.", json_schema_extra={"minimum": 1})
+    size: Integer = Field(ge=0, description="Its size in bytes.", json_schema_extra={"minimum": 1})
     sha256: Sha256 | None = Field(None, description="Its hash in hex; it may also be sent with `complete`.")
     content_type: Annotated[str, StringConstraints(max_length=128, pattern=r"^[\w.+-]+/[\w.+-]+$")] = Field(
         "application/octet-stream", description="Its media type."
@@ -143,7 +144,7 @@ def _begin(body: NewUpload, key: str | None, request_hash: str) -> tuple[Upload,
     new = uploads.NewUpload(
         id=upload_id,
         owner=current_owner(),
-        name=display_name(body.name.encode(errors="replace").decode()),
+        name=read_name(body.name.encode(errors="replace").decode()),
         content_type=body.content_type,
         size=body.size,
         sha256=body.sha256,
@@ -222,6 +223,10 @@ def put_part(upload_id: UUID, number: int) -> tuple[str, int, dict[str, str]]:
 def complete(upload_id: UUID, body: Completion) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Verify an upload and make one object of its parts."""
     upload = _load(upload_id)
+    if upload.completed_at is None and body.sha256 and upload.sha256 and body.sha256 != upload.sha256:
+        raise ChecksumMismatch(
+            f"The upload was begun with another sha256, {upload.sha256}. Complete it with that one."
+        )
     if upload.completed_at is None:
         with services().sessions.begin() as session:
             is_held = uploads.hold(session, upload_id)

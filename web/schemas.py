@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 from apiflask.fields import UploadFile
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, StringConstraints
@@ -14,14 +12,10 @@ from werkzeug.datastructures import FileStorage
 
 from mt3_infer.exports import FORMATS
 from mt3_infer.models import Purpose
-from shared.exports import ExportState
-from shared.jobs import ShardsProgress, eta_seconds
-from shared.kinds import Download
 from shared.logs import get_logger
-from shared.tables import Job, Phase, Status
-from web.access import current_access, job_address
-from web.job_links import LinksView, view_links
-from web.job_state import UNKNOWN, JobState
+from shared.tables import Phase, Status
+from web.forms import SEND_RECORDING
+from web.job_links import LinksView
 from web.webhook_fields import WebhookFields
 
 log = get_logger(__name__)
@@ -33,11 +27,7 @@ MAX_METADATA_CHARACTERS = 16_384
 def _a_file(value: object) -> object:
     """Raise unless the form sent the field as a file."""
     if not isinstance(value, FileStorage):
-        raise PydanticCustomError(
-            "no_file",
-            "send the recording as a file of a form, for example with curl -F file=@song.mp3, or as the body with "
-            "its media type, with curl -H 'Content-Type: audio/mpeg' --data-binary @song.mp3",
-        )
+        raise PydanticCustomError("no_file", SEND_RECORDING)
     return value
 
 
@@ -52,7 +42,7 @@ class NewTranscription(WebhookFields):
     model: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         None, description="A model's name or alias, or `auto`; see /v1/models."
     )
-    options: Json[dict[str, Any]] = Field(
+    options: Annotated[Json[dict[str, Any]], BeforeValidator(lambda text: text or "{}")] = Field(
         default_factory=dict, description="Options of the model, as a JSON object."
     )
     metadata: Annotated[str, StringConstraints(max_length=MAX_METADATA_CHARACTERS)] | None = Field(
@@ -79,6 +69,12 @@ class ShowHeaders(BaseModel):
     if_none_match: str | None = Field(None, description="The last `ETag`: 304 if nothing has changed.")
 
 
+class ChangeHeaders(BaseModel):
+    """Headers of `PATCH` and `DELETE /v1/transcriptions/{id}`."""
+
+    if_match: str | None = Field(None, description="The last `ETag`: 412 if the transcription has changed since.")
+
+
 class Changes(BaseModel):
     """The body of `PATCH /v1/transcriptions/{id}`; what is left out stays as it is."""
 
@@ -97,10 +93,10 @@ class ArtifactQuery(BaseModel):
 
 
 class DownloadView(BaseModel):
-    """Progress of the download of the model's weights."""
+    """Progress of the download of the model's weights; in the phase `fetching_source`, of the recording."""
 
     bytes_done: int
-    bytes_total: int
+    bytes_total: int = Field(description="0 if it is unknown.")
     bytes_per_second: float
     eta_seconds: float | None
     waiting: bool = Field(description="True if another worker is downloading; the figures are that worker's.")
@@ -294,139 +290,3 @@ class Problem(BaseModel):
     detail: str = Field(description="What is wrong and what to do, for users.")
     code: str = Field(description="Stable, for programs.")
     errors: dict[str, list[str]] | None = Field(None, description="What is wrong with which field.")
-
-
-def show_job(job: Job, **more: Any) -> dict[str, Any]:
-    """Return a job as JSON types; see `encode_job`."""
-    body: dict[str, Any] = json.loads(encode_job(job, **more))
-    return body
-
-
-def encode_job(job: Job, **more: Any) -> str:
-    """Return a job as JSON, without the client's fields if they cannot be encoded."""
-    try:
-        return _to_json(view_job(job, **more))
-    except Exception as error:
-        log.error("job_cannot_be_shown", job_id=str(job.id), error=repr(error)[:500])
-        bare: dict[str, Any] = {"options": {}, "metadata": {}, "filename": None}
-        return _to_json(view_job(job, **more).model_copy(update=bare))
-
-
-def _to_json(view: TranscriptionView) -> str:
-    text = view.model_dump_json()
-    if "NaN" in text or "Infinity" in text:  # as a number, which is no JSON, or in a string
-        json.dumps(json.loads(text), allow_nan=False)
-    return text
-
-
-def _download(job: Job) -> DownloadView | None:
-    if job.download is None:
-        return None
-    at = Download(**job.download)
-    left = max(0, at.bytes_total - at.bytes_done)
-    eta = round(left / at.bytes_per_second, 1) if at.bytes_per_second else None
-    return DownloadView(**job.download, eta_seconds=eta)
-
-
-def _error(error: tuple[str, str] | None) -> ErrorView | None:
-    return None if error is None else ErrorView(code=error[0], detail=error[1])
-
-
-def view_queue(state: JobState) -> QueueView | None:
-    """Return the place of a queued job; the time is rounded to what the estimate is worth."""
-    if state.place is None:
-        return None
-    eta = state.place.eta_seconds
-    return QueueView(
-        position=state.place.position, eta_seconds=None if eta is None else round(eta, 1 if eta < 10 else 0)
-    )
-
-
-def view_job(job: Job, *, ttl: timedelta, state: JobState = UNKNOWN) -> TranscriptionView:
-    """Return a job as clients see it.
-
-    Args:
-        ttl: how long a job that has ended is kept.
-    """
-    shards = state.shards
-    return TranscriptionView(
-        id=str(job.id),
-        links=view_links(job),
-        status=job.status,
-        phase=job.phase,
-        progress=view_progress(job, shards),
-        queue=view_queue(state),
-        model=job.model,
-        options=job.options,
-        filename=job.filename,
-        metadata={} if current_access().share else job.client_metadata,  # the client's own
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        expires_at=job.finished_at and job.finished_at + ttl,
-        attempts=max(job.attempts, shards.attempts) if shards else job.attempts,
-        note_count=job.note_count,
-        error=view_error(job),
-        last_error=_error(state.last_error(job)),
-        hint=state.hint(job),
-        warnings=[WarningView(**warning) for warning in job.warnings],
-        artifacts=[view_artifact(job.id, artifact) for artifact in job.artifacts],
-    )
-
-
-def view_progress(job: Job, shards: ShardsProgress | None = None) -> ProgressView:
-    """Return the progress of a job, or of its shards if it is split."""
-    seconds_done, eta = job.audio_seconds_done, eta_seconds(job, datetime.now(UTC))
-    if shards is not None:
-        seconds_done = shards.seconds_done
-        eta = shards.eta_seconds if job.status is Status.PROCESSING else None
-    fraction = 1.0 if job.status is Status.SUCCEEDED else None
-    if fraction is None and job.audio_seconds_total:
-        fraction = round(min(1.0, seconds_done / job.audio_seconds_total), 4)
-    return ProgressView(
-        audio_seconds_done=round(seconds_done, 3),
-        audio_seconds_total=job.audio_seconds_total,
-        fraction=fraction,
-        eta_seconds=eta,
-        download=_download(job),
-        shards_done=shards.done if shards else None,
-        shards_total=shards.total if shards else None,
-    )
-
-
-def view_error(job: Job) -> ErrorView | None:
-    """Return why a job failed; None if it did not."""
-    if job.status is not Status.FAILED or not job.error_code:
-        return None
-    return _error((job.error_code, job.error_detail or ""))
-
-
-def view_artifact(job_id: UUID, artifact: dict[str, Any]) -> ArtifactView:
-    """Return a file of a job as clients see it."""
-    return ArtifactView(
-        name=artifact["name"],
-        content_type=artifact["content_type"],
-        size=artifact["size"],
-        sha256=artifact["sha256"],
-        href=f"{job_address(job_id)}/artifacts/{artifact['name']}",
-    )
-
-
-def view_export(export: ExportState) -> dict[str, Any]:
-    """Return an export as JSON types."""
-    error = None
-    if export.error_code is not None:
-        error = ErrorView(code=export.error_code, detail=export.error_detail or "")
-    view = ExportView(
-        id=str(export.id),
-        format=export.format,
-        options=export.options,
-        source=export.source,  # type: ignore[arg-type]
-        status=export.status.value,  # type: ignore[arg-type]  # of the states of an item, only these occur
-        fraction=round(export.fraction, 4),
-        created_at=export.created_at,
-        finished_at=export.finished_at,
-        error=error,
-        artifact=view_artifact(export.job_id, export.artifact) if export.artifact else None,
-    )
-    return view.model_dump(mode="json")

@@ -17,6 +17,7 @@ from shared import shares
 from shared.tables import Share
 from web import events, exports, transcriptions
 from web.access import SHARED, current_owner, needs
+from web.client_json import Integer
 from web.page import make_page
 from web.services import services
 
@@ -33,7 +34,7 @@ class NewShare(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    expires_in: int | None = Field(
+    expires_in: Integer | None = Field(
         SHARE_SECONDS,
         ge=1,
         le=LONGEST_SECONDS,
@@ -78,7 +79,7 @@ def create(job_id: UUID, body: NewShare) -> tuple[dict[str, Any], int, dict[str,
     view = CreatedShareView(
         **_view(share).model_dump(), token=token, url=f"/s/{token}", api_url=f"/v1/shared/{token}"
     )
-    return view.model_dump(mode="json"), 201, {"Cache-Control": "no-store"}
+    return view.model_dump(mode="json"), 201, {}
 
 
 @blueprint.get("")

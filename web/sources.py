@@ -21,7 +21,7 @@ from shared import jobs, uploads
 from shared.default_model import AUTO
 from shared.errors import StateConflict
 from shared.jobs import NewJob
-from shared.public_address import MAX_URL_CHARACTERS, PublicHttp
+from shared.public_address import MAX_URL_CHARACTERS
 from shared.storage import upload_prefix
 from shared.tables import Job
 from shared.uploads import UploadIncomplete
@@ -30,8 +30,8 @@ from web.client_json import check_returnable
 from web.errors import InvalidRequest
 from web.schemas import ClientFields, Metadata
 from web.services import Services
-from web.uploads import admit, check_metadata, check_showable, display_name, resolve_model
-from web.webhook_fields import WebhookFields
+from web.uploads import admit, check_metadata, check_showable, display_name, read_name, resolve_model
+from web.webhook_fields import WebhookFields, parse_address
 from web.webhooks import check_webhook
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -121,7 +121,7 @@ def create_from_json(services: Services, body: JsonTranscription, *, idempotency
     job_id = UUID(str(uuid7()))
     source = _find_source(services, body, job_id)
     if body.name is not None:
-        source = replace(source, name=display_name(body.name))
+        source = replace(source, name=read_name(body.name))
     check_showable(ClientFields(options=body.options, filename=source.name, metadata=body.metadata))
     new = NewJob(
         id=job_id,
@@ -155,7 +155,7 @@ def _hash_request(body: JsonTranscription, model: str) -> str:
 
 def _find_source(services: Services, body: JsonTranscription, job_id: UUID) -> Source:
     if body.source_url is not None:
-        target = PublicHttp(services.settings.allowed_networks).parse(body.source_url)
+        target = parse_address(services.settings, "source_url", body.source_url)
         admit(services, 0)  # its size is not known yet
         name = display_name(unquote(urlsplit(body.source_url).path)) or target.host
         return Source(name, upload_prefix(job_id) + "audio", url=body.source_url)

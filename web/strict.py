@@ -1,4 +1,4 @@
-"""Refuses query parameters and form fields that a view does not declare, so that no misspelled one is ignored."""
+"""Refuses what a view would ignore: unknown and repeated names, and bodies of a type that it does not take."""
 
 from __future__ import annotations
 
@@ -6,36 +6,67 @@ from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import UnsupportedMediaType
+
 from web.errors import InvalidRequest
-from web.forms import FormRequest
+from web.forms import SEND_RECORDING, FormRequest
 
 PREFIXES = {"transcriptions.index": ("metadata.",), "archive.archive": ("metadata.",)}
 """Endpoints with parameters whose names the client chooses, but for their beginning."""
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 def refuse_unknown(view: Any, request: FormRequest) -> None:
-    """Raise if a request has a parameter or a field that its view does not declare.
+    """Raise if a request has a parameter or a field that its view does not declare, or one twice.
 
     Raises:
         InvalidRequest: naming the first of them, and the nearest one that exists.
+        UnsupportedMediaType: the view does not take such a body.
     """
     free = PREFIXES.get(request.endpoint or "", ())
     names = [name for name in request.args if not name.startswith(free)]
-    body = set(_fields(_spec(view).get("body")))
-    if "file" in body and request.is_recording:
+    _refuse_repeated(request.args, "query parameter")
+    spec = _spec(view)
+    body = set(_fields(spec.get("body")))
+    takes_form = "file" in body
+    if request.content_length:
+        _refuse_coding(request)
+    if takes_form and request.is_recording:
         _refuse(names, (body - {"file"}) | {"filename"}, "query parameter")
         return
-    _refuse(names, _declared(view, "query"), "query parameter")
-    if request.method == "PUT" and not body:
-        return  # it takes bytes, whatever their type
-    if request.mimetype in ("multipart/form-data", "application/x-www-form-urlencoded"):
+    _refuse(names, _declared(view, "query"), "query parameter", [f"{prefix}KEY" for prefix in free])
+    if (request.method == "PUT" and not body) or not request.content_length:
+        return  # a part of a file is bytes, whatever their type
+    if takes_form and request.mimetype in FORMS:
         _refuse((*request.form, *request.files), body, "form field")
-    elif body and request.is_json and request.content_length:
+        _refuse_repeated(request.form, "form field")
+        _refuse_repeated(request.files, "form field")
+    elif request.is_json:
         content = request.get_json()
         if not isinstance(content, dict):
             raise InvalidRequest("The body must be a JSON object.")
-        spec = _spec(view)
-        _refuse(content, set(_fields(spec.get("json_body") or spec["body"])), "field")
+        _refuse(content, set(_fields(spec.get("json_body") or spec.get("body"))), "field")
+    elif takes_form:
+        raise UnsupportedMediaType(f"The body has a type that this call does not take: {SEND_RECORDING}.")
+    elif request.method in ("POST", "PUT", "PATCH"):
+        remedy = "Send JSON with Content-Type: application/json." if body else "Send none."
+        raise UnsupportedMediaType(f"The body has a type that this call does not take. {remedy}")
+
+
+def _refuse_coding(request: FormRequest) -> None:
+    """Refuse a compressed body, which would be stored or parsed as it is."""
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() != "identity":
+        text = f"A body with Content-Encoding {coding[:100]} is not accepted. Send it as it is."
+        raise UnsupportedMediaType(text)
+
+
+def _refuse_repeated(values: MultiDict[str, Any], kind: str) -> None:
+    for name, found in values.lists():
+        if len(found) > 1:
+            text = f"The {kind} {name[:100]!r} is repeated. Send it once; commas separate the values of a list."
+            raise InvalidRequest(text)
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -46,10 +77,10 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"Known: {', '.join(sorted(known))}." if known else "It takes none."
 
 
-def _refuse(names: Iterable[str], known: Collection[str], kind: str) -> None:
+def _refuse(names: Iterable[str], known: Collection[str], kind: str, free: Iterable[str] = ()) -> None:
     for name in names:
         if name not in known:
-            raise InvalidRequest(f"Unknown {kind} {name[:100]!r}. {nearest(name, known)}")
+            raise InvalidRequest(f"Unknown {kind} {name[:100]!r}. {nearest(name, {*known, *free})}")
 
 
 def _declared(view: Any, location: str) -> set[str]:

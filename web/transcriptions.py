@@ -11,34 +11,35 @@ from uuid import UUID
 from apiflask import APIBlueprint
 from flask import Response, request, url_for
 from sqlalchemy.orm import Session
+from werkzeug.exceptions import PreconditionFailed
 
 from shared import jobs
 from shared.db import reading
 from shared.errors import JobNotFound, RecordingRemoved, ServiceError
 from shared.logs import get_logger
+from shared.progress import shards_progress
 from shared.tables import Job
 from web.access import current_owner, current_quotas
-from web.downloads import send_object, sound_type
+from web.downloads import make_conditional, send_object, sound_type
 from web.errors import InvalidRequest
 from web.filters import FilterQuery, ListQuery
 from web.job_state import read_state
 from web.schemas import (
     ArtifactList,
     ArtifactQuery,
+    ChangeHeaders,
     Changes,
     CreateHeaders,
     NewTranscription,
     ShowHeaders,
     TranscriptionList,
     TranscriptionView,
-    encode_job,
-    show_job,
-    view_artifact,
 )
 from web.services import services
 from web.sources import JsonTranscription, create_from_json, or_json
-from web.uploads import check_metadata, display_name, receive, resolve_model
-from web.waits import AWAITED
+from web.uploads import check_metadata, read_name, receive, resolve_model
+from web.views import encode_job, show_job, view_artifact
+from web.waits import AWAITED, wait_seconds
 from web.workload import Workload, works_with
 
 log = get_logger(__name__)
@@ -70,7 +71,8 @@ def create(headers: CreateHeaders, form: NewTranscription | JsonTranscription) -
         job = create_from_json(services(), form, idempotency_key=headers.idempotency_key)
     else:
         job = receive(services(), form, idempotency_key=headers.idempotency_key)
-    response = _respond(job, 202)
+    has_waited = job.finished_at is not None and wait_seconds(headers.prefer) > 0  # for a repeated request
+    response = _respond(job, 200 if has_waited else 202)
     response.headers["Location"] = url_for(".show", job_id=job.id)
     if job.finished_at is None:
         response.headers["Retry-After"] = "1"
@@ -81,14 +83,18 @@ def create(headers: CreateHeaders, form: NewTranscription | JsonTranscription) -
 @blueprint.get("")
 @blueprint.input(ListQuery, location="query", arg_name="query")
 @blueprint.output(TranscriptionList)
-@blueprint.doc(summary="List transcriptions, newest first")
+@blueprint.doc(
+    summary="List transcriptions, newest first",
+    description="`metadata.KEY=VALUE`, for any key of your own data, restricts the list to jobs with this text or "
+    "number there, also that of the archive.",
+)
 def index(query: ListQuery) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Return a page of jobs."""
     with services().sessions() as session:
         page, cursor = jobs.list_jobs(
             session, current_owner(), read_filter(query), limit=query.limit, cursor=query.cursor
         )
-        progress = jobs.shards_progress(session, page, datetime.now(UTC))
+        progress = shards_progress(session, page, datetime.now(UTC))
         shown = [(job, read_state(services().line, session, job, progress.get(job.id))) for job in page]
     items = []
     for job, state in shown:
@@ -117,29 +123,31 @@ def show(job_id: UUID, headers: ShowHeaders) -> Response:
         job = jobs.read_job(session, current_owner(), job_id)
         text = _encode_in(session, job)
     response = Response(text, content_type="application/json")
-    response.set_etag(hashlib.sha256(text.encode()).hexdigest()[:32])
+    response.set_etag(_etag(text.encode()))
     response.headers["Cache-Control"] = "no-cache"
     if job.finished_at is None:  # `web.bridge` calls this again once it has ended, for a client that waits
         response.headers["Retry-After"] = "1"
         request.environ[AWAITED] = job_id
-    return response.make_conditional(request)  # type: ignore[return-value]
+    return make_conditional(response)
 
 
 @blueprint.patch("/<uuid:job_id>")
+@blueprint.input(ChangeHeaders, location="headers", arg_name="headers")
 @blueprint.input(Changes, arg_name="changes")
 @blueprint.output(TranscriptionView)
 @blueprint.doc(summary="Rename a transcription, or replace its metadata", responses=[400, 404])
-def change(job_id: UUID, changes: Changes) -> Response:
+def change(job_id: UUID, headers: ChangeHeaders, changes: Changes) -> Response:
     """Change what a client may change of a job."""
-    name = None if changes.name is None else display_name(changes.name)
+    name = None if changes.name is None else read_name(changes.name)
     metadata = changes.metadata
-    if changes.name is not None and name is None:
-        raise InvalidRequest("name must contain a printable character.")
     if metadata is not None:
         check_metadata(metadata)
     with services().sessions.begin() as session:
+        _check_unchanged(session, job_id)
         job = jobs.update_job(session, current_owner(), job_id, name=name, metadata=metadata)
-    return _respond(job)
+    response = _respond(job)
+    response.set_etag(_etag(response.get_data()))
+    return response
 
 
 @blueprint.post("/<uuid:job_id>/cancel")
@@ -164,12 +172,14 @@ def retry(job_id: UUID) -> Response:
 
 
 @blueprint.delete("/<uuid:job_id>")
+@blueprint.input(ChangeHeaders, location="headers", arg_name="headers")
 @blueprint.output({}, status_code=204)
 @blueprint.doc(summary="Delete a transcription and its files", responses=[404])
 @works_with(Workload.STORAGE)
-def remove(job_id: UUID) -> tuple[str, int]:
+def remove(job_id: UUID, headers: ChangeHeaders) -> tuple[str, int]:
     """Delete a job. If storage fails now, the scheduler deletes the files later."""
     with services().sessions.begin() as session:
+        _check_unchanged(session, job_id)
         prefixes = jobs.delete_job(session, current_owner(), job_id)
     for prefix in prefixes:
         try:
@@ -272,13 +282,30 @@ def download_name(job: Job, artifact: str) -> str:
     return f"{stem}{suffix}" if suffix == ".mid" else f"{stem}.{artifact}"
 
 
+def _check_unchanged(session: Session, job_id: UUID) -> None:
+    """Raise if the client has seen another state of a job than there is, which stays until the transaction ends.
+
+    Raises:
+        JobNotFound, PreconditionFailed
+    """
+    if not request.if_match:
+        return
+    job = jobs.lock_job(session, current_owner(), job_id)
+    if not request.if_match.contains_weak(_etag(_encode_in(session, job).encode())):
+        raise PreconditionFailed("The transcription has changed. Get it again, then repeat the change.")
+
+
+def _etag(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
 def _respond(job: Job, status: int = 200) -> Response:
     with services().sessions() as session:
         return Response(_encode_in(session, job), status, content_type="application/json")
 
 
 def _encode_in(session: Session, job: Job) -> str:
-    progress = jobs.shards_progress(session, [job], datetime.now(UTC))
+    progress = shards_progress(session, [job], datetime.now(UTC))
     return encode_job(job, ttl=_ttl(), state=read_state(services().line, session, job, progress.get(job.id)))
 
 

@@ -204,6 +204,18 @@ def display_name(filename: str | None) -> str | None:
     return shown[:255] or None
 
 
+def read_name(text: str) -> str:
+    """Return a name that a client gives to a recording, as `display_name`.
+
+    Raises:
+        InvalidRequest: nothing of it can be shown.
+    """
+    name = display_name(text)
+    if name is None:
+        raise InvalidRequest("name must contain a printable character.")
+    return name
+
+
 def request_hash(
     stored: StoredObject, model: str, options: dict[str, Any], metadata: dict[str, Any], webhook: Sequence[str]
 ) -> str:

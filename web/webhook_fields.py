@@ -1,4 +1,4 @@
-"""The fields of a request by which a client asks for webhooks."""
+"""The fields of a request by which a client asks for webhooks, and the check of fields that are addresses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
 
+from shared.config import Settings
+from shared.public_address import AddressRefused, PublicHttp, Target
 from shared.webhook_events import EVENTS
 
 
@@ -22,3 +24,15 @@ class WebhookFields(BaseModel):
     webhook_events: Annotated[tuple[str, ...], BeforeValidator(_split)] | None = Field(
         None, description=f"The events to send, with commas between them; all without it: {', '.join(EVENTS)}."
     )
+
+
+def parse_address(settings: Settings, field: str, url: str) -> Target:
+    """Return the parts of a URL in a field of a request.
+
+    Raises:
+        AddressRefused: the service does not request such URLs; the message names the field.
+    """
+    try:
+        return PublicHttp(settings.allowed_networks).parse(url)
+    except AddressRefused as refused:
+        raise AddressRefused(f"{field}: {refused}") from None

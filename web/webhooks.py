@@ -12,13 +12,13 @@ from pydantic import BaseModel, Field
 from shared import deliveries
 from shared.deliveries import Delivery
 from shared.errors import JobNotFound
-from shared.public_address import PublicHttp
 from shared.tables import Scope, WorkStatus
 from shared.webhook_events import EVENTS
 from web.access import current_owner, needs
 from web.errors import InvalidRequest
 from web.schemas import ErrorView
 from web.services import Services, services
+from web.webhook_fields import parse_address
 
 blueprint = APIBlueprint("webhooks", __name__, url_prefix="/v1", tag="Webhooks")
 
@@ -72,7 +72,7 @@ def check_webhook(services: Services, url: str | None, events: tuple[str, ...] |
         if events:
             raise InvalidRequest("webhook_events needs webhook_url.")
         return ()
-    PublicHttp(services.settings.allowed_networks).parse(url)
+    parse_address(services.settings, "webhook_url", url)
     if unknown := [event for event in events or () if event not in EVENTS]:
         raise InvalidRequest(f"Unknown event {unknown[0][:100]!r} in webhook_events. Known: {', '.join(EVENTS)}.")
     if services.settings.auth == "keys":

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from checkpoints.progress import ProgressCallback
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import AudioStream, DecodeLimits, open_audio
+from mt3_infer.audio.stream import SILENT
 from mt3_infer.errors import UnknownModelError
 from mt3_infer.exports.soundfont import find_sound_font
 from mt3_infer.inference.engine import Occupancy, occupancy_of
@@ -28,7 +29,6 @@ from worker.errors import SilentAudioError, is_out_of_memory
 log = get_logger(__name__)
 
 ASSUMED_BATCH = 64  # for a network that cannot be loaded with its default
-SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise floor of 14 bits
 
 
 class TranscriptionEngine:
@@ -172,10 +172,8 @@ def refuse_silence(audio: AudioStream) -> None:
     Raises:
         SilentAudioError
     """
-    if audio.peak < SILENCE_PEAK:
-        raise SilentAudioError(
-            "The recording is silent from beginning to end: check that the right track was exported."
-        )
+    if audio.is_silent:
+        raise SilentAudioError(SILENT)
 
 
 def _batch_size(model: Model) -> int | None:

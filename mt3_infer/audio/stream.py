@@ -9,6 +9,8 @@ from typing import Self
 from mt3_infer.audio.levels import Waveform
 from mt3_infer.errors import AudioWarning, InvalidOptionError
 
+SILENCE_PEAK = 1e-4  # -80 dBFS: below the noise floor of 14 bits
+SILENT = "The recording is silent from beginning to end: check that the right track was exported."
 SPENT = "An AudioStream can be read only once. Open the recording again."
 
 
@@ -42,6 +44,11 @@ class AudioStream:
         self._blocks = blocks
         self._is_spent = False
 
+    @property
+    def is_silent(self) -> bool:
+        """True if there was no sound in what was decoded so far."""
+        return self.peak < SILENCE_PEAK
+
     def __enter__(self) -> Self:
         return self
 
@@ -57,5 +64,8 @@ class AudioStream:
         yield from self._generate()
 
     def _generate(self) -> Iterator[Waveform]:
-        """Yield the blocks."""
-        yield from self._blocks
+        """Yield the blocks, and count them."""
+        for block in self._blocks:
+            self.seconds += len(block) / self.sample_rate
+            self.peak = max(self.peak, float(abs(block).max(initial=0)))
+            yield block

@@ -9,6 +9,7 @@ import click
 
 from mt3_infer.cli.errors import as_click_errors
 from mt3_infer.cli.options import given, with_options
+from mt3_infer.cli.paths import PIPE, write_to_stdout
 from mt3_infer.exports import ENDINGS, FORMATS, export, format_of, get_format
 from mt3_infer.transcription import Transcription
 
@@ -43,9 +44,10 @@ def export_command(
     """Make another file from the notes of a transcription.
 
     NOTES.JSON is what `mt3-infer transcribe --format json` wrote. No network runs. Without -o the result lies
-    beside it.
+    beside it; -o - is standard output.
     """
-    if name is None and output is None:
+    piped = str(output) == PIPE
+    if name is None and (output is None or piped):
         raise click.UsageError("Pass --format, or -o with a name that ends as the files of a format do.")
     with as_click_errors(audio):
         chosen, implied = NAMES[name] if name is not None else format_of(output or Path())
@@ -53,6 +55,12 @@ def export_command(
         file_name = row.file_name(row.check_options(options))
         if row.needs_recording and audio is None:
             raise click.UsageError(f"{chosen} is made from the recording: pass it with --audio FILE.")
+        if piped:
+            transcription = Transcription.from_json(notes.read_bytes())
+            write_to_stdout(
+                lambda path: export(transcription, chosen, path, options, audio=audio, sound_font=sound_font)
+            )
+            return
         target = _beside(notes, file_name) if output is None else output
         _check_name(target, chosen, file_name)
         for source in (notes, audio):

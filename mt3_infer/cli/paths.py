@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -206,3 +208,22 @@ def _place(recording: Recording, output: str | None) -> Path:
             )
         return parent
     return Path(output) / (parent.relative_to(recording.folder) if recording.folder is not None else ".")
+
+
+def write_to_stdout(write: Callable[[Path], object]) -> None:
+    """Have a file written, and copy it to standard output once all of it is there.
+
+    Raises:
+        BrokenPipeError: the reader has gone.
+    """
+    with tempfile.TemporaryDirectory(prefix="mt3-infer-") as folder:
+        part = Path(folder, "result")
+        write(part)
+        try:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            # What is left in the buffer would be an error once more when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise

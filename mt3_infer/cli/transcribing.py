@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +21,15 @@ from checkpoints.cli import fetch_bar
 from checkpoints.errors import CheckpointError
 from mt3_infer.cli.errors import reason
 from mt3_infer.cli.options import given, with_options
-from mt3_infer.cli.paths import PIPE, SUFFIXES, Recording, find_recordings, format_of, pair_with_outputs
+from mt3_infer.cli.paths import (
+    PIPE,
+    SUFFIXES,
+    Recording,
+    find_recordings,
+    format_of,
+    pair_with_outputs,
+    write_to_stdout,
+)
 from mt3_infer.cli.progress import BatchBar, echo_line
 from mt3_infer.errors import MT3Error
 from mt3_infer.exports import ENDINGS, export
@@ -242,17 +248,7 @@ def _write(result: Transcription, target: Path | None, file_format: str) -> None
     if target is not None:
         export(result, name, target, options)
         return
-    with tempfile.TemporaryDirectory(prefix="mt3-infer-") as folder:
-        part = Path(folder, "result")
-        export(result, name, part, options)
-        try:
-            with part.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            # What is left in the buffer would be an error once more when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise
+    write_to_stdout(lambda path: export(result, name, path, options))
 
 
 def _show(outcome: Outcome, *, quiet: bool) -> None:

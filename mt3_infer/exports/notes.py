@@ -17,7 +17,17 @@ from mt3_infer.symbolic.notes import Note
 if TYPE_CHECKING:
     from mt3_infer.transcription import Transcription
 
-COLUMNS = ("onset", "offset", "pitch", "velocity", "program", "instrument", "is_drum", "confidence")
+COLUMN_TYPES: dict[str, type] = {
+    "onset": float,
+    "offset": float,
+    "pitch": int,
+    "velocity": int,
+    "program": int,
+    "instrument": str,
+    "is_drum": bool,
+    "confidence": float,
+}
+COLUMNS = tuple(COLUMN_TYPES)
 
 
 def write_midi(export: Export[MidiExportOptions]) -> None:

@@ -53,6 +53,18 @@ def check_batch_size(batch_size: int | None) -> None:
         raise InvalidOptionError(f"batch_size is {batch_size}, but must be at least 1.")
 
 
+def check_device_options(
+    *, device: str = "auto", dtype: str = "auto", batch_size: int | None = None, **_training: object
+) -> None:
+    """Raise if a network cannot be loaded so on this machine, whatever its weights are.
+
+    Raises:
+        InvalidOptionError
+    """
+    find_dtype(dtype, find_device(device))
+    check_batch_size(batch_size)
+
+
 def use_all_cpus(device: torch.device) -> None:
     """Make PyTorch use the cores that this process may use, unless OMP_NUM_THREADS is set."""
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:

@@ -6,7 +6,7 @@ A new network is a new row here, a folder beside this file with its `load`, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -154,6 +154,8 @@ class ModelSpec:
         weight_files: which files in a custom directory are its weights, as patterns.
         device_options: what `load` takes: always "device", perhaps "dtype" and "batch_size", and for files that do
             not state how they were trained, the options of `load_model` that do.
+        check: "module:function"; the function takes the same `device_options`, and raises InvalidOptionError where
+            the network cannot run so on this machine.
         has_velocities: True if the network's own velocities are better than those estimated from the recording.
         confidence: family of the coefficients that confidence is estimated with; see `mt3_infer.evidence`.
     """
@@ -167,6 +169,7 @@ class ModelSpec:
     network: str
     weight_files: tuple[str, ...]
     device_options: tuple[str, ...] = ("device",)
+    check: str = "mt3_infer.inference.devices:check_device_options"
     has_velocities: bool = False
     confidence: str = "mt3"
 
@@ -187,21 +190,39 @@ class ModelSpec:
             InvalidOptionError: an option that this network does not have.
             MissingDependencyError: a required package is not installed.
         """
+        given = self.check_device_options(device_options)
+        network: Network[Any] = self._find(self.network)(checkpoint, **given)
+        return network
+
+    def check_device_options(self, device_options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what `load` passes on, without None. It needs no weights.
+
+        Raises:
+            InvalidOptionError, MissingDependencyError: as `load` does.
+        """
         given = {name: value for name, value in device_options.items() if value is not None}
         for name in given:
             if name not in self.device_options:
                 raise InvalidOptionError(f"{self.name} takes no option {name!r} when it is loaded: leave it out.")
-        module, function = self.network.split(":")
+        self._find(self.check)(**given)
+        return given
+
+    def _find(self, name: str) -> Callable[..., Any]:
+        """Return the function "module:function".
+
+        Raises:
+            MissingDependencyError: a package that its module imports is not installed.
+        """
+        module, function = name.split(":")
         try:
-            build = getattr(import_module(module), function)
+            found: Callable[..., Any] = getattr(import_module(module), function)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
                 raise  # a module of our own: no package would bring it
             raise MissingDependencyError(
                 f"{self.name} needs the package {error.name}: pip install 'mt3-infer-service[infer]'"
             ) from error
-        network: Network[Any] = build(checkpoint, **given)
-        return network
+        return found
 
 
 def _yourmt3(name: str, title: str, description: str, function: str) -> ModelSpec:
@@ -230,6 +251,7 @@ MODELS: dict[str, ModelSpec] = {
             options=BasicPitchOptions,
             network="mt3_infer.models.basic_pitch.network:load",
             weight_files=("nmp.onnx",),
+            check="mt3_infer.models.basic_pitch.network:check_device",
             confidence="basic_pitch",
         ),
         ModelSpec(

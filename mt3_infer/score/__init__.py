@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mt3_infer.errors import InvalidOptionError
 from mt3_infer.exports.options import DRUMS, ScoreOptions
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def to_musicxml(transcription: Transcription, options: ScoreOptions | None = Non
         options: the title, how to write, and corrections of the grid.
 
     Raises:
-        InvalidOptionError: the notes span more than a day.
+        InvalidOptionError: the notes span more than a day, or none is played by the chosen programs.
     """
     return _musicxml_of(_arranged(transcription, options), transcription, options)
 
@@ -75,7 +76,18 @@ def _arranged(transcription: Transcription, options: ScoreOptions | None) -> Sco
     notes = [
         note for note in transcription.notes if not chosen or (DRUMS if note.is_drum else note.program) in chosen
     ]
+    if transcription.notes and not notes:
+        raise InvalidOptionError(f"No note is played by the chosen programs. {_instruments_of(transcription)}")
     return arrange(notes, options.apply(transcription.grid, transcription.duration), options)
+
+
+def _instruments_of(transcription: Transcription) -> str:
+    """Return a sentence about the instruments that play."""
+    from mt3_infer.symbolic.instruments import program_name
+
+    playing = {(DRUMS if note.is_drum else note.program, note.is_drum) for note in transcription.notes}
+    names = ", ".join(f"{program} ({program_name(program, is_drum)})" for program, is_drum in sorted(playing))
+    return f"Choose among: {names}."
 
 
 def _musicxml_of(score: Score, transcription: Transcription, options: ScoreOptions | None) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, TimeoutError, expect, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
@@ -30,6 +30,8 @@ PAINT_SECONDS = 10
 DESKTOP = {"width": 1360, "height": 860}
 PHONE = {"width": 390, "height": 844}
 PATIENCE_MS = 120_000  # the first job may download its model
+LOADED_MS = 60_000  # for a page on a machine that is busy with other tests, where 6 s were measured
+expect.set_options(timeout=LOADED_MS)  # by default 5 s, in which a page is not always loaded again
 
 WATCH_SCRIPT = """
 window.violations = [];
@@ -41,6 +43,15 @@ new MutationObserver(() => {
   const words = document.getElementById("job-phase")?.textContent;
   if (words && words !== window.phases.at(-1)) window.phases.push(words);
 }).observe(document, { subtree: true, childList: true, characterData: true });
+"""
+# Why a page cannot be used: what it says, what it has fetched, and when.
+STATE_SCRIPT = """
+() => ({
+  words: ["model-about", "connection", "jobs-error"].map((id) => document.getElementById(id)?.textContent),
+  fetched: performance.getEntriesByType("resource").slice(-12).map((each) =>
+    [new URL(each.name).pathname, Math.round(each.startTime), Math.round(each.duration), each.responseStatus]),
+  now: Math.round(performance.now()),
+})
 """
 DROP_SCRIPT = """
 ([base64, name, type]) => {
@@ -101,8 +112,12 @@ class ServicePage:
     def open(self, address: str = "#/") -> None:
         """Load the page from the server, even if it is open."""
         self.page.goto("about:blank")
-        self.page.goto(f"{self.url}/{address}")
-        self.page.locator("#model:enabled").wait_for(state="attached")
+        self.page.goto(f"{self.url}/{address}", timeout=LOADED_MS)
+        try:
+            self.page.locator("#model:enabled").wait_for(state="attached", timeout=LOADED_MS)
+        except TimeoutError as error:
+            state = self.page.evaluate(STATE_SCRIPT)
+            raise AssertionError(f"No model can be chosen. {state} {self.complaints}") from error
 
     def drop(self, name: str, content: bytes, content_type: str) -> None:
         """Drop a file on the zone."""

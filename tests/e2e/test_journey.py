@@ -102,11 +102,14 @@ class Journey:
 
     def loop_a_bar_slowly(self) -> None:
         self.page.get_by_label("Speed").select_option("70")
+        self.page.get_by_role("application").press("Home")
+        expect(self.page.locator(".place")).to_have_text("upbeat")
         button(self.page, "Loop").click()
         first, last = (self.page.get_by_role("spinbutton", name=f"Loop {word} bar") for word in ("from", "to"))
         last.fill(first.input_value())
         last.press("Tab")
         bar, place = first.input_value(), self.page.locator(".place")
+        assert bar == "1", "the upbeat leads into the loop"
         button(self.page, "Play").click()
         for beat in (2, 1, 2):
             expect(place).to_have_text(f"bar {bar}, beat {beat}", timeout=10_000)
@@ -156,7 +159,18 @@ class Journey:
         friend.get_by_role("button", name="Play", exact=True).click()
         expect(friend.locator("#time")).to_have_text(re.compile("^0:0[1-3]"))
         assert downloaded(friend, friend.get_by_role("link", name="Download MIDI")).startswith(b"MThd")
-        for name in ("Delete", "Share", "Rename", "Edit notes", "Transcribe again with…"):
+        assert downloaded(friend, button(friend, "Export PDF")).startswith(b"%PDF")
+        friend.get_by_text("Score", exact=True).click()
+        friend.get_by_role("img", name="Score, page").first.wait_for(timeout=PATIENCE_MS)
+        for name in (
+            "Delete",
+            "Share",
+            "Rename",
+            "Edit notes",
+            "Reset beats",
+            "Transcribe again with…",
+            "Export Stems",
+        ):
             expect(button(friend, name)).to_have_count(0)
         friend.context.close()
 

@@ -113,6 +113,24 @@ def test_a_loop_of_bars_is_repeated(open_tab: OpenTab, clicks: str) -> None:
     expect(place).to_have_text(re.compile("bar 12"), timeout=8000)
 
 
+def test_ends_of_a_loop_are_set_by_keys_at_the_playhead(open_tab: OpenTab, clicks: str) -> None:
+    tab = open_clicks(open_tab, clicks)
+    seek(tab, 30)
+    roll, place = tab.page.get_by_role("application"), tab.page.locator(".place")
+    roll.press("[")
+    roll.press("Space")
+    expect(place).to_have_text("bar 11, beat 2")
+    roll.press("]")
+    expect(place).to_have_text("bar 11, beat 1")
+    roll.press("Space")
+    seek(tab, 30)
+    for key in ("ArrowRight", "]"):
+        roll.press(key)
+    expect(place).to_have_text("bar 11, beat 2")
+    roll.press("Space")
+    expect(place).to_have_text("bar 11, beat 1")
+
+
 @pytest.mark.parametrize("speed", [100, 70])
 def test_a_loop_of_bars_has_no_gap(open_tab: OpenTab, clicks: str, speed: int) -> None:
     tab = open_clicks(open_tab, clicks)

@@ -42,7 +42,7 @@ def stored(client: ServiceClient, job_id: str, name: str) -> Notes:
 
 def saved(tab: ServicePage, client: ServiceClient, job_id: str) -> Notes:
     """Wait until the corrections are stored; return their notes."""
-    expect(tab.page.locator(".mend-status")).to_have_text("Saved beside the original", timeout=15_000)
+    expect(tab.page.locator(".mend-status")).to_have_text("Saved beside the original")
     return stored(client, job_id, "corrections.json")
 
 
@@ -82,6 +82,10 @@ def test_keys_change_notes_which_are_saved_and_exported(
     expected = [note["pitch"] for note in before]
     expected[expected.index(removed[0]["pitch"])] = moved["pitch"]
     assert pitches == sorted(expected)
+    with tab.page.expect_download(timeout=PATIENCE_MS) as download:
+        tab.page.get_by_role("link", name="notes.json").click()
+    notes = json.loads(download.value.path().read_bytes())["notes"]
+    assert sorted(note["pitch"] for note in notes) == pitches
 
     tab.page.reload()
     expect(tab.page.locator(".mend-status")).to_have_text("These notes have been corrected.")
@@ -171,3 +175,85 @@ def test_pointer_moves_lengthens_and_adds_notes(open_tab: OpenTab, client: Servi
     expect(tab.note_count).to_have_text("2 notes")
     expect(card).to_contain_text("for 3.00 s")
     tab.screenshot("mending")
+
+
+def test_beats_are_corrected_and_everything_follows(open_tab: OpenTab, client: ServiceClient, job_id: str) -> None:
+    def stored_grid(name: str) -> dict[str, Any]:
+        content = json.loads(client.artifact(client.job(job_id), name))
+        return {field: content[field] for field in ("beats", "downbeats", "meter", "tempo_bpm", "key")}
+
+    found = stored_grid("notes.json")
+    tab = open_tab()
+    tab.page.goto(f"{tab.url}/#/t/{job_id}")
+    tab.note_count.wait_for()
+    tab.page.get_by_text("Correct the beats").click()
+    beats = tab.page.get_by_role("group", name="Beats")
+    facts = tab.page.locator(".facts")
+
+    beats.get_by_role("button", name="Twice as many beats").press("Enter")
+    expect(facts).to_contain_text(f"{2 * found['tempo_bpm']:.0f} beats per minute")
+    saved(tab, client, job_id)
+    assert len(stored_grid("corrections.json")["beats"]) == 2 * len(found["beats"]) - 1
+
+    roll = tab.page.get_by_role("application")
+    roll.click(position={"x": 300, "y": AXIS / 2})  # a beat: the ruler snaps
+    beats.get_by_role("button", name="One is here").click()
+    expect(tab.page.locator(".place")).to_contain_text("beat 1")
+    beats.get_by_label("Meter").select_option("3/4")
+    expect(facts).to_contain_text("3/4 time")
+    expect(tab.page.locator(".place")).to_contain_text("beat 1")
+
+    beats.get_by_label("Tempo").fill("9000")
+    beats.get_by_label("Tempo").press("Enter")
+    expect(beats.get_by_role("status")).to_have_text("A tempo is a number from 10 to 400.")
+    beats.get_by_label("Tempo").fill("72")
+    beats.get_by_label("Tempo").press("Enter")
+    expect(facts).to_contain_text("3/4 time · 72 beats per minute")
+    saved(tab, client, job_id)
+    with tab.page.expect_download(timeout=PATIENCE_MS) as download:
+        tab.page.get_by_role("button", name="Export MIDI").click()
+    midi = mido.MidiFile(file=BytesIO(download.value.path().read_bytes()))
+    meters = [m for m in midi.tracks[0] if m.type == "time_signature"]
+    assert (meters[-1].numerator, meters[-1].denominator) == (3, 4)
+    tempos = [m.tempo for m in midi.tracks[0] if m.type == "set_tempo"]
+    assert round(mido.tempo2bpm(tempos[-1])) == 72
+
+    beats.get_by_role("button", name="Reset beats").click()
+    expect(facts).to_contain_text(f"{found['tempo_bpm']:.0f} beats per minute")
+    saved(tab, client, job_id)
+    assert stored_grid("corrections.json") == found
+
+
+def test_changes_are_saved_when_the_network_is_back(open_tab: OpenTab, client: ServiceClient, job_id: str) -> None:
+    tab = open_job(open_tab, job_id, allow_network_errors=True)
+    before = stored(client, job_id, "notes.json")
+    dialogs: list[str] = []
+
+    def stay(dialog: Any) -> None:
+        dialogs.append(dialog.type)
+        dialog.dismiss()
+
+    tab.page.on("dialog", stay)
+    tab.page.context.set_offline(True)
+    roll = tab.page.get_by_role("application")
+    roll.press("n")
+    roll.press("ArrowUp")
+    expect(tab.page.locator(".mend-status")).to_contain_text("Not saved. Cannot reach the service")
+    tab.page.close(run_before_unload=True)
+    roll.press("ArrowUp")
+    assert dialogs == ["beforeunload"]
+    tab.page.context.set_offline(False)
+    after = saved(tab, client, job_id)
+    removed, added = differences(before, after)
+    assert added == [removed[0] | {"pitch": removed[0]["pitch"] + 2}]
+
+
+def test_changes_of_another_tab_are_not_overwritten(open_tab: OpenTab, client: ServiceClient, job_id: str) -> None:
+    first, second = (open_job(open_tab, job_id, allow_network_errors=True) for _ in range(2))
+    for tab, keys in ((first, ("n", "ArrowUp")), (second, ("n", "n", "ArrowDown"))):
+        for key in keys:
+            tab.page.get_by_role("application").press(key)
+        if tab is first:
+            kept = saved(tab, client, job_id)
+    expect(second.page.locator(".mend-status")).to_contain_text("Not saved. These notes were corrected elsewhere")
+    assert stored(client, job_id, "corrections.json") == kept

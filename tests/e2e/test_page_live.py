@@ -30,6 +30,15 @@ async (states) => {
 }
 """
 
+HIDING_SCRIPT = """
+let hidden = false;
+Object.defineProperty(document, "hidden", { get: () => hidden });
+window.hide = (value) => { hidden = value; document.dispatchEvent(new Event("visibilitychange")); };
+const opened = [];
+window.EventSource = class extends EventSource { constructor(...given) { super(...given); opened.push(this); } };
+window.streams = () => opened.map((each) => [each.url, each.readyState === 2 ? "closed" : "open"]);
+"""
+
 
 def note(number: int, onset: float, pitch: int) -> dict[str, Any]:
     return {
@@ -73,6 +82,19 @@ def test_notes_appear_and_are_withdrawn_while_the_job_runs(
     )
     assert tab.page.locator(".live-canvas").evaluate(drawn)
     tab.screenshot("live")
+
+
+def test_hidden_tab_keeps_no_connection(open_tab: OpenTab, client: ServiceClient, bach: Path) -> None:
+    tab = open_running(open_tab, client, bach, script=HIDING_SCRIPT)
+    event = f"id: 7-1\nevent: notes\ndata: {json.dumps({'notes': [note(1, 0, 60)]})}\n\n"
+    tab.page.route("**/events*", lambda route: route.fulfill(content_type="text/event-stream", body=event))
+    show(tab)
+    expect(tab.page.get_by_text("1 note found so far")).to_be_visible()
+    tab.page.evaluate("hide(true)")
+    assert [state for _, state in tab.page.evaluate("streams()")] == ["closed"]
+    tab.page.evaluate("hide(false)")
+    first, second = tab.page.evaluate("streams()")
+    assert (first[1], second[0].rpartition("/")[2]) == ("closed", "events?after=7-1"), "it goes on where it was"
 
 
 def test_notes_are_polled_where_there_is_no_stream(open_tab: OpenTab, client: ServiceClient, bach: Path) -> None:
@@ -135,29 +157,53 @@ def test_time_left_does_not_grow_because_short_jobs_pass_by(open_tab: OpenTab) -
     assert page.evaluate(TIME_SCRIPT, [*steady, *slower])[-1].startswith("about 7 min left")
 
 
+def test_words_say_what_is_downloaded(open_tab: OpenTab) -> None:
+    tab = open_tab()
+
+    def words(phase: str, done: int, total: int, *, waiting: bool = False) -> str:
+        download = {"bytes_done": done, "bytes_total": total, "bytes_per_second": 0, "waiting": waiting}
+        job = {"status": "processing", "phase": phase, "progress": {"download": download}}
+        script = "async (job) => (await import('/static/js/format.js')).phaseWords(job)"
+        return str(tab.page.evaluate(script, job)).replace("\N{NO-BREAK SPACE}", " ")
+
+    assert words("fetching_source", 0, 0) == "Fetching the recording…"
+    assert words("fetching_source", 200_000_000, 0) == "Fetching the recording: 200 MB"
+    assert words("fetching_source", 200_000_000, 800_000_000) == "Fetching the recording: 200 MB of 800 MB"
+    assert words("fetching_checkpoint", 0, 0) == "Downloading the model…"
+    assert words("fetching_checkpoint", 200_000_000, 800_000_000) == "Downloading the model: 200 MB of 800 MB"
+    assert words("fetching_checkpoint", 1, 8_000_000, waiting=True).startswith("Another worker is downloading")
+
+
 def test_recording_is_transcribed_again_and_results_are_compared(
     open_tab: OpenTab, client: ServiceClient, bach: Path
 ) -> None:
-    tab = open_tab()
+    tab = open_tab(allow_network_errors=True)  # one request is refused
     first = tab.transcribe(bach)
+
+    bodies: list[dict[str, Any]] = []
 
     def change(route: Route) -> None:
         if route.request.method != "POST":
             return route.fallback()
+        bodies.append(json.loads(route.request.post_data or ""))
         # The weights of other models are not available in tests.
-        body = json.loads(route.request.post_data or "") | {
-            "model": "basic_pitch",
-            "options": {"onset_threshold": 0.95},
-        }
-        return route.continue_(post_data=json.dumps(body))
+        changes = {"model": "basic_pitch", "options": bodies[-1]["options"] | {"onset_threshold": 0.95}}
+        return route.continue_(post_data=json.dumps(bodies[-1] | changes))
 
     tab.page.route(re.compile("/v1/transcriptions$"), change)
     tab.page.get_by_role("button", name="Transcribe again with…").first.click()
     dialog = tab.page.get_by_role("dialog", name="Transcribe again")
     expect(dialog.get_by_label("Model").locator("optgroup")).not_to_have_count(0)
     tab.screenshot("again")
+    dialog.get_by_label("Model").select_option("Basic Pitch, as before")
+    expect(dialog.locator(".again-about")).to_contain_text("Apache-2.0")
+    dialog.get_by_label("What do you hear?").fill("kazoo")
+    dialog.get_by_role("button", name="Transcribe", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_contain_text("'kazoo' is not an instrument")
+    dialog.get_by_label("What do you hear?").fill("violin")
     dialog.get_by_role("button", name="Transcribe", exact=True).click()
     expect(tab.page).not_to_have_url(re.compile(first))
+    assert (bodies[-1]["model"], bodies[-1]["options"]) == ("basic_pitch", {"single_instrument": "violin"})
     expect(tab.page.locator("#job-status")).to_have_text("Done", timeout=PATIENCE_MS)
     tab.note_count.wait_for()
 

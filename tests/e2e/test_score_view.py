@@ -75,3 +75,21 @@ def test_score_is_transposed_and_printed_alone(open_tab: OpenTab, bach: Path) ->
         tab.page.get_by_role("button", name="PDF", exact=True).click()
     assert download.value.suggested_filename == "bach_piano.score.pdf"
     assert download.value.path().read_bytes().startswith(b"%PDF")
+
+
+def test_a_score_without_instruments_asks_for_one(open_tab: OpenTab, bach: Path) -> None:
+    tab = open_tab()
+    tab.transcribe(bach)
+    notes = [{"onset": n, "offset": n + 1, "pitch": 60, "velocity": 80, "program": 40 * n} for n in range(2)]
+    body = {"format": "mt3-infer/notes", "version": 2, "duration": 8.0, "notes": notes}
+    tab.page.route("**/artifacts/notes.json*", lambda route: route.fulfill(json=body))
+    tab.page.reload()
+    expect(tab.note_count).to_have_text("2 notes")
+    open_score(tab)
+    boxes = tab.page.get_by_role("group", name="Instruments of the score").get_by_role("checkbox")
+    for box in boxes.all():
+        box.uncheck()
+    expect(tab.page.locator(".score-status")).to_have_text("Choose at least one instrument.")
+    expect(tab.page.get_by_role("img", name="Score, page")).to_have_count(0)
+    boxes.first.check()
+    tab.page.get_by_role("img", name="Score, page").first.wait_for(timeout=PATIENCE_MS)

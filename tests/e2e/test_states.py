@@ -62,6 +62,7 @@ def test_states_of_the_page_are_usable_by_everybody(
 
     tab.open(f"#/t/{job_id}")
     tab.note_count.wait_for()
+    page.get_by_text("Correct the beats").click()
     page.get_by_role("button", name="Rename").click()
     check(page)
     page.keyboard.press("Escape")

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
@@ -19,16 +20,13 @@ from sqlalchemy import text, update
 from shared.config import Settings
 from shared.db import Sessions
 from shared.tables import WorkItem, WorkStatus
-from tests import servers
+from tests import keda, servers
 from tests.work import add_job
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("managed-services", "gpu", "single-node")
 OURS = ("web", "scheduler", "worker", "migrate")
-KEDA = {"ScaledObject", "TriggerAuthentication"}
-"""Kinds of which there is no schema here. Any other unknown kind is an error."""
-
 pytestmark = pytest.mark.integration
 Manifest = dict[str, Any]
 
@@ -57,8 +55,27 @@ def pod_specs(manifests: list[Manifest]) -> dict[str, Manifest]:
 
 def test_every_manifest_is_valid(manifests: list[Manifest]) -> None:
     for manifest in manifests:
-        if manifest["kind"] not in KEDA:
+        if schema := keda.SCHEMAS.get(manifest["kind"]):
+            jsonschema_rs.validate(schema, manifest)
+        else:
             kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"minReplicas": 1},
+        {"maxReplicaCount": "20"},
+        {"scaleTargetRef": {"deploymentName": "worker"}},
+        {"triggers": []},
+        {"triggers": [{"type": "postgresql", "metadata": {"query": "SELECT 1", "targetQueryValue": 600}}]},
+        {"advanced": {"horizontalPodAutoscalerConfig": {"behaviour": {}}}},
+    ],
+)
+def test_a_wrong_scaled_object_is_an_error(change: Manifest) -> None:
+    (target,) = by_kind(render("managed-services"), "ScaledObject")
+    with pytest.raises(jsonschema_rs.ValidationError):
+        jsonschema_rs.validate(keda.SCHEMAS["ScaledObject"], {**target, "spec": {**target["spec"], **change}})
 
 
 def test_a_wrong_manifest_or_an_unknown_kind_is_an_error(manifests: list[Manifest]) -> None:

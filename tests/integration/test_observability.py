@@ -113,7 +113,12 @@ def test_lines_metrics_and_traces_of_a_run(tmp_path: Path, bach: Path) -> None:
         service.process.send_signal(signal.SIGTERM)
         service.process.wait(90)
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
-    assert {line["event"] for line in lines} >= {"attempt_started", "request", "scheduler_started"}
+    assert {line["event"] for line in lines} >= {
+        "attempt_started",
+        "request",
+        "scheduler_started",
+        "worker_started",
+    }
     for line in lines:
         assert {"event", "level", "logger", "timestamp"} <= line.keys(), line
     of_job = [line for line in lines if line.get("job_id") == done["id"]]

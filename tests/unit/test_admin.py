@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -169,8 +170,11 @@ def test_purge_removes_ended_jobs_and_trusts_storage_again(call: Call, sessions:
         job = session.get(Job, old)
         assert job is not None
         job.status, job.finished_at = Status.SUCCEEDED, session.scalar(select(now_plus(-10 * 86400)))
-    assert "1 jobs deleted" in call("purge", "--older-than", "7", "--yes").output
-    call("purge", "--unknown", status=1)  # nobody confirms
+    asked = call("purge", "--older-than", "7", status=1).output  # and nobody confirms
+    assert "deletes 1 transcription that ended more than 7 days ago, with its files. Go on?" in asked
+    assert "1 job deleted" in call("purge", "--older-than", "7", "--yes").output
+    assert call("purge", "--older-than", "7").output.startswith("0 jobs deleted"), "there is nothing to ask"
+    assert "the files that no transcription needs" in call("purge", "--unknown", status=1).output
     with sessions() as session:
         assert session.scalars(select(Job.id)).all() == [kept]
         assert session.scalars(select(Watch)).all() == []
@@ -178,3 +182,15 @@ def test_purge_removes_ended_jobs_and_trusts_storage_again(call: Call, sessions:
     call("purge", "--unknown", "--yes")
     with sessions() as session:
         assert len(session.scalars(select(Watch)).all()) == 1
+
+
+def test_command_makes_no_database_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MT3_DATABASE_URL", f"sqlite:///{tmp_path}/elsewhere/mt3.sqlite3")
+    for command in (["status"], ["drain", "--all"], ["purge", "--older-than", "7"]):
+        result = CliRunner().invoke(admin, command)
+        assert (result.exit_code, "There is no database sqlite:///" in result.output) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drain_of_all_says_that_there_is_none(call: Call) -> None:
+    assert call("drain", "--all").output == "No worker is registered.\n"

@@ -38,8 +38,16 @@ def test_nothing_known_succeeds(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_database_that_cannot_be_reached_is_said_and_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    assert audit([sys.executable, "-c", "raise SystemExit('Could not connect')"]) == 0
-    assert "Nothing was checked: the database" in capsys.readouterr().out
+    for reason in ("Could not connect to OSV", "requests.exceptions.ReadTimeout: HTTPSConnectionPool(host='x')"):
+        assert audit([sys.executable, "-c", f"raise SystemExit({reason!r})"]) == 0
+        assert capsys.readouterr().out == "Nothing was checked: api.osv.dev cannot be reached from here.\n"
+    audit([sys.executable, "-c", "raise SystemExit('ConnectTimeout')"], osv_url="http://osv.example.org:8080/v1")
+    assert capsys.readouterr().out == "Nothing was checked: osv.example.org cannot be reached from here.\n"
+
+
+def test_audit_that_fails_for_another_reason_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit([sys.executable, "-c", "raise SystemExit('invalid requirement: a==')"]) == 2
+    assert "pip-audit failed (invalid requirement: a==)" in capsys.readouterr().out
 
 
 @pytest.mark.soak

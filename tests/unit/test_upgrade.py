@@ -24,6 +24,7 @@ from shared import jobs, work
 from shared.config import Settings
 from shared.db import Sessions, make_engine, make_sessions
 from shared.kinds import ASSEMBLE, SHARD, TRANSCRIBE
+from shared.progress import shards_progress
 from shared.storage import LocalStorage, make_storage, shard_prefix
 from shared.tables import Status
 from tests.recordings import write
@@ -236,7 +237,7 @@ def test_every_job_of_the_previous_release_ends_correctly(service: OldService) -
     assert bench.job(succeeded).attempts == 1
     assert states(bench.sessions, succeeded) == [("succeeded", 1)] * 4
     with bench.sessions() as session:
-        progress = jobs.shards_progress(session, [bench.job(succeeded)], NOW)[succeeded]
+        progress = shards_progress(session, [bench.job(succeeded)], NOW)[succeeded]
         assert (progress.done, progress.total, progress.seconds_done) == (4, 4, SECONDS)
     assert item(bench.sessions, waiting["running, at its last attempt"]).attempts_counted == 2
     assert item(bench.sessions, waiting["held back"]).is_long

@@ -48,6 +48,12 @@ Each window gives 142 frames for 36164 samples, which are 141.27 frames. That dr
 """
 
 
+def check_device(*, device: str = "auto") -> None:
+    """Raise InvalidOptionError for a device other than the CPU."""
+    if device not in ("auto", "cpu"):
+        raise InvalidOptionError(f"basic_pitch runs on the CPU: leave out device={device!r}, or pass 'cpu'.")
+
+
 def load(checkpoint: Path, *, device: str = "auto") -> BasicPitch:
     """Open `nmp.onnx` in a directory, or an ONNX file itself.
 
@@ -55,8 +61,7 @@ def load(checkpoint: Path, *, device: str = "auto") -> BasicPitch:
         InvalidOptionError: a device other than the CPU is asked for.
         WeightsError: the file is damaged, or holds another network.
     """
-    if device not in ("auto", "cpu"):
-        raise InvalidOptionError(f"basic_pitch runs on the CPU: leave out device={device!r}, or pass 'cpu'.")
+    check_device(device=device)
     return BasicPitch(checkpoint / "nmp.onnx" if checkpoint.is_dir() else checkpoint)
 
 

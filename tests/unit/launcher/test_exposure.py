@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from structlog.testing import CapturingLogger
 
 from launcher.serve import serve
-from shared.config import Settings
+from shared.config import REFUSED, Settings
 from shared.db import Sessions
 from shared.errors import Exposed
 from shared.exposure import check_exposure
@@ -37,12 +37,14 @@ def test_loopback_needs_nothing(host: str) -> None:
     assert check_exposure(Settings(), host, is_accepted=False) is None
 
 
-@pytest.mark.parametrize("command", [serve, web])
-def test_start_on_an_open_address_is_refused(command: click.Command, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("command", "status"), [(serve, 1), (web, REFUSED)])
+def test_start_on_an_open_address_is_refused(
+    command: click.Command, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("launcher.serve._start_all", pytest.fail)
     monkeypatch.setattr("web.__main__.create_app", pytest.fail)
     result = CliRunner().invoke(command, ["--host", "0.0.0.0"])
-    assert result.exit_code == 1
+    assert result.exit_code == status
     assert "Listening on 0.0.0.0 would let everybody" in result.stderr
     assert "pass --insecure" in result.stderr
 

@@ -110,6 +110,7 @@ def test_wrong_arguments_have_one_clear_message(run: Run, words: list[str], code
 def test_database_without_tables_is_named_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "new.sqlite3").touch()
     monkeypatch.setenv("MT3_DATABASE_URL", f"sqlite:///{tmp_path / 'new.sqlite3'}")
     result = CliRunner().invoke(main, ["keys", "list"])
     assert result.exit_code == 1

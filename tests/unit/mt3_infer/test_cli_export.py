@@ -28,10 +28,19 @@ def test_export_writes_beside_the_notes_or_where_it_is_told(song: Path) -> None:
     assert song.with_suffix(".MIDI").read_bytes()[:4] == b"MThd"
 
 
+def test_export_may_be_piped(song: Path, tmp_path: Path) -> None:
+    result = run(song, "-o", "-", "--format", "csv")
+    assert result.stdout_bytes == transcription().to_csv().encode()
+    assert run(song, "-o", "-", "--format", "midi").stdout_bytes.startswith(b"MThd")
+    assert [path.name for path in tmp_path.iterdir()] == [song.name]
+
+
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
         ([], "Pass --format, or -o"),
+        (["-o", "-"], "Pass --format, or -o"),
+        (["--format", "csv", "--level", "half"], "csv takes no option 'level'; it takes none."),
         (["-o", "x"], "'x' names no format: end the name in one of .mid"),
         (["-o", "x.doc"], "Cannot save as '.doc': end the name in one of .mid"),
         (

@@ -87,6 +87,27 @@ def test_a_device_that_the_model_does_not_run_on_is_an_error(store: CheckpointSt
         load_model("basic_pitch", checkpoint_path=weights, device="cuda", store=store)
 
 
+@pytest.mark.parametrize(
+    ("model", "choices", "message"),
+    [
+        ("basic_pitch", {"device": "cuda"}, "runs on the CPU"),
+        ("basic_pitch", {"dtype": "float32"}, "takes no option 'dtype'"),
+        ("mt3_pytorch", {"device": "tpu"}, "no device 'tpu'"),
+        ("mt3_pytorch", {"device": "cuda:99"}, "no device 'cuda:99'"),
+        ("mt3_pytorch", {"dtype": "int3"}, "no dtype 'int3'"),
+        ("yourmt3", {"batch_size": 0}, "must be at least 1"),
+        ("transkun", {"device": "mps"}, "not on 'mps'"),
+        ("transkun", {"memory_rows": 4}, "takes no option 'memory_rows'"),
+    ],
+)
+def test_wrong_choices_are_errors_before_anything_is_fetched(
+    store: CheckpointStore, model: str, choices: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CheckpointStore, "fetch", lambda *_: pytest.fail("It was fetched."))
+    with pytest.raises(InvalidOptionError, match=message):
+        load_model(model, store=store, **choices)
+
+
 def test_a_missing_package_is_named(tmp_path: Path) -> None:
     spec = replace(MODELS["basic_pitch"], network="no_such_package:load")
     with pytest.raises(MissingDependencyError, match="no_such_package"):

@@ -160,6 +160,33 @@ def test_notes_json_with_beats_that_make_no_sense_is_refused(model: Model) -> No
             Transcription.from_json(json.dumps(content | wrong))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"onset": -1.0}, "Note 2 of notes.json lasts from -1.0 s to 1.0 s."),
+        ({"onset": 2.0}, "Note 2 of notes.json lasts from 2.0 s to 1.0 s."),
+        ({"onset": float("nan")}, "Note 2 of notes.json lasts from nan s to 1.0 s."),
+        ({"offset": float("inf")}, "lasts from 0.0 s to inf s."),
+        ({"onset": "0"}, "not a notes.json"),
+        ({"pitch": 600}, "Note 2 of notes.json has the pitch 600: pass a whole number from 0 to 127."),
+        ({"pitch": 60.5}, "has the pitch 60.5"),
+        ({"velocity": 300}, "has the velocity 300"),
+        ({"program": -1}, "has the program -1"),
+        ({"color": "red"}, "not a notes.json"),
+    ],
+)
+def test_notes_json_with_notes_that_cannot_be_is_refused(
+    model: Model, wrong: dict[str, Any], message: str
+) -> None:
+    content = json.loads(model.transcribe(tone(1.0), RATE).to_json())
+    content["notes"].append(content["notes"][0] | wrong)
+    with pytest.raises(InvalidOptionError, match=re.escape(message)):
+        Transcription.from_json(json.dumps(content))
+    for name in ("duration", "pedals"):
+        with pytest.raises(InvalidOptionError):
+            Transcription.from_json(json.dumps(content | {"notes": [], name: float("nan")}))
+
+
 def test_notes_json_of_a_later_version_is_refused(model: Model) -> None:
     later = model.transcribe(tone(1.0), RATE).to_json().replace('"version": 2', '"version": 3')
     with pytest.raises(InvalidOptionError, match="newer"):
@@ -226,3 +253,12 @@ def test_warnings_of_the_stream_are_in_the_result_and_its_json(model: Model) -> 
         {"code": "damaged_audio", "detail": "The recording is damaged at 0.5 s."}
     ]
     assert model.transcribe(tone(1.0), RATE).warnings == ()
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-5])
+def test_silence_has_a_warning(model: Model, level: float) -> None:
+    (warning,) = model.transcribe(level * tone(1.0), RATE).warnings
+    assert (warning.code, str(warning).partition(":")[0]) == (
+        "silent",
+        "The recording is silent from beginning to end",
+    )

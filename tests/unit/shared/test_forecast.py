@@ -1,95 +1,109 @@
-"""The forecast by itself: random queues, and the figures that decide which work an item takes."""
+"""The forecast of starts by itself: the order of claims, preemption, and jobs that will probably arrive."""
 
 from __future__ import annotations
 
+import random
+from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as some
 
-from shared.forecast import Running, Waiting, forecast
-from shared.speeds import Pace, Sample, measure
-
-SECONDS = some.floats(0.1, 50)
-OWNERS = some.sampled_from("abc")
+from shared.forecast import CHECK_AFTER, PREEMPT_AFTER, SHARE, Running, Waiting, forecast
 
 
-@some.composite
-def queues(draw: some.DrawFn) -> list[Waiting]:
-    count = draw(some.integers(1, 12))
-    jobs = []
-    for number in range(count):
-        is_long = draw(some.booleans())
-        jobs.append(
-            Waiting(
-                UUID(int=number + 1),
-                draw(OWNERS),
-                served_at=float(number - count),
-                seconds=draw(SECONDS),
-                pieces=draw(some.integers(1, 6)) if is_long else 1,
-                ready=draw(some.sampled_from([0.0, 0.0, 7.0])),
-                is_long=is_long,
-                is_split=is_long and draw(some.booleans()),
-            )
+def waiting(number: int, *, owner: str = "a", seconds: float = 10.0, **more: Any) -> Waiting:
+    """Return a job that has waited, the less the higher its number."""
+    return Waiting(UUID(int=number), owner, **{"served_at": number - 100.0, "seconds": seconds} | more)
+
+
+def running(*, owner: str = "a", left: float = 10.0, is_long: bool = False, number: int = 99) -> Running:
+    return Running(UUID(int=number), owner, left, is_long)
+
+
+def starts(*args: Any, **more: Any) -> list[float]:
+    found = forecast(*args, **more)
+    return [found[job_id] for job_id in sorted(found)]
+
+
+def long_recording(number: int, **more: Any) -> Waiting:
+    return waiting(number, **{"seconds": 60.0, "pieces": 3, "is_long": True} | more)
+
+
+def test_jobs_of_another_owner_that_will_probably_arrive_come_first() -> None:
+    mine = [waiting(number) for number in (1, 2, 3)]
+    busy = [running(), running(owner="b")]
+    arriving = [waiting(50 + n, owner="b", served_at=5.0 + 10 * n, ready=5.0 + 10 * n) for n in range(3)]
+    assert starts(mine, busy, threads=2) == [10, 10, 20]
+    assert starts(mine, busy, arriving, threads=2) == [10, 20, 30]
+
+
+def test_jobs_of_the_same_owner_that_arrive_later_come_later() -> None:
+    mine = [waiting(number) for number in (1, 2, 3)]
+    arriving = [waiting(50, served_at=5.0, ready=5.0)]
+    assert starts(mine, [running()], arriving, threads=1) == starts(mine, [running()], threads=1) == [10, 20, 30]
+
+
+def test_the_parts_of_a_recording_wait_behind_what_came_before_it_was_opened() -> None:
+    first, second = long_recording(1, opening=2.0), waiting(2)
+    assert starts([first, second], [], threads=1) == [0, 2]
+    third = waiting(3)
+    assert starts([first, second, third], [], threads=1) == [0, 2, 12], "not between two parts of the first one"
+
+
+def test_a_recording_that_turns_out_to_be_long_waits_for_parts_of_its_owner() -> None:
+    split = long_recording(1, is_split=True, pieces=2)
+    assert starts([split, long_recording(2)], [], threads=1) == [0, 120]
+    assert starts([split, long_recording(2)], [], threads=3) == [0, 0], "no part waits any more"
+    earlier = long_recording(0)
+    assert starts([split, earlier], [], threads=1) == [120, 0], "deferred, though it is first"
+    of_other = long_recording(2, owner="b", served_at=0.0)
+    assert starts([long_recording(1, is_split=True), of_other], [running(left=1.0)], threads=1) == [1, 61]
+
+
+def test_a_long_recording_preempts_no_other() -> None:
+    part = running(left=30.0, is_long=True)
+    assert starts([long_recording(1, owner="b")], [part], threads=1) == [30]
+    assert starts([waiting(1, owner="b")], [part], threads=1) == [CHECK_AFTER]
+
+
+def test_short_work_preempts_when_it_has_waited() -> None:
+    part = running(left=30.0, is_long=True)
+    arriving = waiting(1, served_at=5.0, ready=5.0)
+    assert starts([arriving], [part], threads=1) == [5 + PREEMPT_AFTER]
+
+
+def test_a_preempted_recording_takes_longer_and_goes_on_before_it_is_preempted_again() -> None:
+    held = [running(left=30.0, is_long=True), running(left=6.0, number=98)]
+    assert starts([waiting(1)], held, threads=1) == [6 * (1 + 1 / SHARE)]
+    behind = long_recording(1, owner="b", is_split=True)
+    assert starts([behind], held, threads=1) == [36]
+    assert starts([behind], held, threads=2) == [6], "the short one has a thread of its own"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_job_starts_and_none_before_it_may(seed: int) -> None:
+    draw = random.Random(seed)
+
+    def some(number: int) -> Waiting:
+        kind = draw.choice(["short", "short", "unopened", "deferred", "split"])
+        ready = draw.choice([0.0, 0.0, draw.uniform(0, 50)])
+        more = {"pieces": draw.randint(1, 5), "is_long": True, "opening": draw.choice([0.0, 1.0])}
+        return waiting(
+            number,
+            owner=draw.choice("abc"),
+            seconds=draw.choice([0.0, draw.uniform(0.1, 20)]),
+            ready=ready,
+            served_at=ready or -draw.uniform(0, 50),
+            is_split=kind == "split",
+            is_deferred=kind == "deferred",
+            **(more if kind != "short" else {}),
         )
-    return jobs
 
-
-RUNNING = some.lists(some.builds(Running, some.just(UUID(int=0)), OWNERS, SECONDS, some.booleans()), max_size=5)
-
-
-@given(queues(), RUNNING, some.integers(1, 4))
-def test_every_job_starts_no_sooner_than_it_may(jobs: list[Waiting], running: list[Running], threads: int) -> None:
-    starts = forecast(jobs, running, threads=threads)
-    assert starts.keys() == {job.job_id for job in jobs}
-    assert all(starts[job.job_id] >= job.ready for job in jobs)
-    work = sum(job.seconds * job.pieces for job in jobs) + sum(item.left for item in running)
-    assert max(starts.values()) <= 4 / 3 * work + 20, "no thread stays idle while work waits"
-
-
-@given(some.lists(SECONDS, min_size=1, max_size=20), some.integers(1, 4))
-def test_short_jobs_of_one_owner_start_in_order_as_threads_become_free(seconds: list[float], threads: int) -> None:
-    jobs = [Waiting(UUID(int=n + 1), "a", float(n), length) for n, length in enumerate(seconds)]
-    starts = list(forecast(jobs, [], threads=threads).values())
-    ends: list[float] = [0.0] * threads
-    for start, length in zip(starts, seconds, strict=True):
-        assert start == pytest.approx(min(ends))
-        ends[ends.index(min(ends))] = start + length
-
-
-def samples(*taken: tuple[float, float], together: int = 1) -> list[Sample]:
-    """Return attempts with their audio seconds and seconds taken, so many at a time."""
-    ends = [-1000.0 * (number // together) for number in range(len(taken))]
-    return [
-        Sample("m", "w", end - seconds, end, audio, ".mp3", 1000)
-        for end, (audio, seconds) in zip(ends, taken, strict=True)
+    held = [
+        running(owner=draw.choice("abc"), left=draw.uniform(0, 9), is_long=draw.random() < 0.4, number=1000 + n)
+        for n in range(draw.randint(0, 6))
     ]
-
-
-def test_pace_has_a_part_for_each_item_and_a_part_for_each_second() -> None:
-    pace = measure(samples((10, 3), (20, 4), (100, 12))).paces["m"]
-    assert (pace.overhead, pace.factor) == pytest.approx((2, 0.1))
-
-
-def test_attempts_beside_others_count_as_if_they_had_run_alone() -> None:
-    alone = measure(samples((100, 10), (200, 20)))
-    beside = measure(samples((100, 30.3), (100, 30.3), (100, 30.3), (100, 30.3), together=4))
-    assert beside.paces["m"].seconds(100) == pytest.approx(alone.paces["m"].seconds(100), rel=0.01)
-    assert beside.paces["m"].seconds(100, together=4) == pytest.approx(30.3)
-
-
-def test_recent_attempts_count_more() -> None:
-    pace = measure(samples(*[(100, 10)] * 10, *[(100, 90)] * 50)).paces["m"]
-    assert pace.seconds(100) < 60
-
-
-def test_preempted_parts_are_measured_only_if_there_is_nothing_else() -> None:
-    part = Sample("m", "w", -500, -300, 100)
-    assert measure([part]).paces["m"].seconds(100) == pytest.approx(200)
-    assert measure([part, *samples((100, 10))]).paces["m"].seconds(100) == pytest.approx(10)
-
-
-def test_model_without_measurements_takes_as_long_as_others() -> None:
-    speeds = measure([], reported={"a": 10.0, "b": 2.5})
-    assert speeds.pace("c") == Pace(0, 0.25)
+    jobs, arriving = [some(n) for n in range(30)], [some(2000 + n) for n in range(draw.randint(0, 20))]
+    found = forecast(jobs, held, arriving, threads=draw.randint(1, 4))
+    assert found.keys() == {job.job_id for job in jobs}
+    assert all(found[job.job_id] >= job.ready for job in jobs)

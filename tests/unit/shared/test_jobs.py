@@ -18,6 +18,7 @@ from shared.db import ENDED_BY_SERVER, Sessions, is_unavailable, make_engine, no
 from shared.errors import IdempotencyConflict, InvalidCursor, JobNotFound, StateConflict
 from shared.kinds import Progress
 from shared.model_reports import report_model
+from shared.progress import eta_seconds
 from shared.storage import upload_prefix
 from shared.tables import Attempt, Garbage, Job, ModelReport, Phase, Status
 from tests.work import add_job, claim, complete, get, must_claim, outcomes, renew
@@ -129,7 +130,7 @@ def test_the_eta_comes_from_the_measured_speed(sessions: Sessions) -> None:
     assert renew(sessions, claimed, Progress(Phase.TRANSCRIBING, 10.0, 40.0))
     job = get(sessions, job_id)
     assert job.transcribing_since is not None
-    assert jobs.eta_seconds(job, job.transcribing_since + timedelta(seconds=2)) == 6.0
+    assert eta_seconds(job, job.transcribing_since + timedelta(seconds=2)) == 6.0
 
 
 def test_a_report_of_a_model_keeps_the_last_speed(any_sessions: Sessions) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from shared import line, model_reports, worker_registry
 from shared.backlog import measure
 from shared.db import Sessions, now_plus
+from shared.estimates import read_arrivals, read_capacity, read_estimates
+from shared.forecast import forecast
 from shared.kinds import WEBHOOK, Progress
 from shared.line import LINE_LENGTH, Place, WaitingLine, read_line
-from shared.tables import Attempt, Job, ModelReport, Phase, WorkItem
+from shared.tables import Attempt, Job, ModelReport, Phase, Status, WorkItem
 from shared.webhook_events import EVENTS
 from tests.unit.shared.test_fairness import age, fill, put_back, take_next
 from tests.work import add_job, add_split_job, change_items, complete, get, item, must_claim, renew
@@ -255,3 +259,87 @@ def test_an_item_that_waits_after_a_failure_starts_no_sooner(any_sessions: Sessi
     with any_sessions.begin() as session:
         session.execute(update(WorkItem).where(WorkItem.job_id == job_id).values(run_after=now_plus(30)))
     assert eta(any_sessions, job_id) == pytest.approx(30, abs=1)
+
+
+def arrive(sessions: Sessions, now: datetime, ages: list[float], *, owner: str) -> None:
+    """Add jobs of 100 seconds of audio that came these seconds ago, and have been transcribed since."""
+    for seconds in ages:
+        job_id = add_job(sessions, owner=owner)
+        ended = {
+            "status": Status.SUCCEEDED,
+            "audio_seconds_total": 100.0,
+            "created_at": now - timedelta(seconds=seconds),
+        }
+        with sessions.begin() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(ended))
+            session.execute(delete(WorkItem).where(WorkItem.job_id == job_id))
+
+
+def fill_two_threads(sessions: Sessions, *, done: float = 1e-3) -> UUID:
+    """Let one owner run two of its six recordings of ten seconds of work; return its last one."""
+    add_worker(sessions, threads=2)
+    set_speed(sessions, 10 * 2**0.8)
+    mine = [add_known(sessions, 100, owner="a") for _ in range(6)]
+    for number, job_id in enumerate(mine[:2], start=1):
+        held = must_claim(
+            sessions, job_id
+        )  # with progress: what is left does not depend on the time it took so far
+        renew(sessions, held, Progress(Phase.TRANSCRIBING, done / number, 100.0))
+    return mine[-1]
+
+
+def test_jobs_that_another_owner_will_probably_submit_come_first(any_sessions: Sessions) -> None:
+    last = fill_two_threads(any_sessions)
+    with any_sessions() as session:
+        alone = read_line(session, 600)
+        now, *_ = read_capacity(session)
+    arrive(any_sessions, now, [19, 18, 13, 12, 7, 6, 1], owner="b")
+    with any_sessions() as session:
+        line = read_line(session, 600)
+    assert alone.starts[last] == pytest.approx(20, abs=0.01)
+    assert 29 < line.starts[last] < 41, "most of the time one thread is left for the four before it"
+
+
+def test_less_is_expected_the_longer_nobody_submits_anything(any_sessions: Sessions) -> None:
+    last = fill_two_threads(any_sessions)
+    with any_sessions() as session:
+        now, *_ = read_capacity(session)
+    arrive(any_sessions, now, [19, 18, 13, 12, 7, 6, 1], owner="b")
+    with any_sessions() as session:
+        line, arrivals = read_line(session, 600), read_arrivals(session, limit=7)
+    assert line.estimates is not None
+    starts = []
+    for quiet in (0, 5, 10, 20, 40):
+        estimates = replace(line.estimates, now=now + timedelta(seconds=quiet))
+        found = forecast(line.waiting, line.running, estimates.expected(arrivals), threads=2)
+        starts.append(found[last])
+    assert starts == sorted(starts, reverse=True)
+    assert starts[0] > 35
+    assert starts[-1] == pytest.approx(20, abs=0.01)
+
+
+def test_a_job_that_came_since_the_line_was_read_takes_no_thread_that_was_free_before(
+    any_sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "LINE_SECONDS", 1e9)
+    fill_two_threads(any_sessions, done=60.0)  # four seconds are left of one, seven of the other
+    waiting_line, seen = WaitingLine(), add_job(any_sessions, owner="a")
+    assert eta(any_sessions, seen, waiting_line)
+    waiting_line._as_of -= 6  # as if it had been read before the first one ended
+    late = add_known(any_sessions, 100, owner="b")
+    eta(any_sessions, late, waiting_line)
+    assert waiting_line._places[late][1] == pytest.approx(7, abs=0.01), "one that waited took the first thread"
+
+
+def test_items_that_transcribe_nothing_take_as_long_as_they_did(any_sessions: Sessions) -> None:
+    set_speed(any_sessions, 10)
+    for seconds in (5, 7, 60):
+        opened = item(any_sessions, add_split_job(any_sessions))
+        times = {"started_at": now_plus(-100), "finished_at": now_plus(-100 + seconds)}
+        with any_sessions.begin() as session:
+            session.execute(update(Attempt).where(Attempt.item_id == opened.id).values(times))
+    with any_sessions() as session:
+        now, *_ = read_capacity(session)
+        estimates = read_estimates(session, now, [], together=1, shard_seconds=600)
+    assert estimates is not None
+    assert estimates.other == pytest.approx(7, abs=0.01)

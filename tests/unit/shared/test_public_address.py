@@ -267,10 +267,12 @@ def test_body_that_breaks_off_is_an_error_that_names_the_host_alone() -> None:
 def test_server_that_is_not_there_is_an_error_that_may_be_retried(dns: DnsServer) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+        free_port = free.getsockname()[1]
+        url = f"http://127.0.0.1:{free_port}/"
         with pytest.raises(RequestFailed) as failed, PublicHttp(admitted=["127.0.0.1"]).open("GET", url):
             pass
     assert failed.value.retryable
+    assert f"127.0.0.1 refuses connections to port {free_port}." in str(failed.value)
     http = PublicHttp(resolver=dns.resolve)
     with pytest.raises(RequestFailed, match=r"nowhere\.example cannot be resolved"):
         http.addresses(http.parse("http://nowhere.example/"))

@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 from shared import jobs, work
 from shared.db import Sessions, now_plus
 from shared.kinds import ASSEMBLE, KINDS, SHARD, TRANSCRIBE, Claim, NewItem, Progress, Result
+from shared.progress import shards_progress
 from shared.tables import Garbage, Job, Phase, Status, WorkItem, WorkStatus
 from tests.work import (
     KEY,
@@ -416,7 +417,7 @@ def test_progress_is_the_sum_over_the_shards(any_sessions: Sessions) -> None:
         job = jobs.get_job(session, "public", job_id)
         assert job.audio_seconds_done == 0
         now = datetime(2030, 1, 1, 0, 0, 6, tzinfo=UTC)
-        progress = jobs.shards_progress(session, [job], now)[job_id]
+        progress = shards_progress(session, [job], now)[job_id]
     assert (progress.done, progress.total, progress.seconds_done, progress.attempts) == (1, 3, 12.0, 1)
     assert progress.eta_seconds == 6.0, "12 s in 6 s, and 12 s to go"
 

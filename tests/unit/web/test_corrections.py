@@ -92,6 +92,28 @@ def test_what_was_downloaded_is_accepted_unchanged(client: FlaskClient, path: st
     assert (stored.notes, stored.grid) == (ORIGINAL.notes, ORIGINAL.grid)
 
 
+def test_corrections_of_another_client_are_not_replaced(client: FlaskClient, path: str) -> None:
+    def put(key: str, **headers: str) -> TestResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return client.put(f"{path}/corrections", json=body(key=key), headers=named)
+
+    first = put("D major", If_None_Match="*")
+    assert first.status_code == 200
+    refused = put("E major", If_None_Match="*")
+    assert (refused.status_code, refused.json["code"]) == (412, "precondition_failed")
+    assert "corrected elsewhere" in refused.json["detail"]
+    assert put("D major", If_None_Match="*").status_code == 200, "the same again: its response was lost"
+
+    second = put("F major", If_Match=f'"{first.json["sha256"]}"')
+    assert second.status_code == 200
+    assert put("G major", If_Match=f'"{first.json["sha256"]}"').status_code == 412
+    assert put("F major", If_Match=f'"{first.json["sha256"]}"').status_code == 200
+    stored = Transcription.from_json(client.get(f"{path}/artifacts/corrections.json").data)
+    assert stored.key == "F major"
+    for headers in ({}, {"If_Match": "*"}):
+        assert put("A major", **headers).status_code == 200, "any are replaced"
+
+
 NOTE = {"onset": 0.5, "offset": 1.0, "pitch": 60, "velocity": 80}
 
 

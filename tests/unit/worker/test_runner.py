@@ -30,7 +30,8 @@ from shared.tables import Attempt, Job, ModelReport, Phase, Status, WorkItem
 from tests.fakes import FakeEngine
 from tests.servers import wait_until
 from tests.work import item, rescue
-from web.schemas import DownloadView, view_progress
+from web.schemas import DownloadView
+from web.views import view_progress
 from worker.context import Services
 from worker.runner import Runner
 

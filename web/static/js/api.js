@@ -28,9 +28,9 @@
  * @typedef {{ onset: number, offset: number, pitch: number, velocity: number, program: number, is_drum: boolean,
  *             confidence?: number | null }} Note
  * @typedef {{ duration?: number, notes?: Note[], beats?: number[], downbeats?: number[], meter?: string,
- *             tempo_bpm?: number, key?: string, format?: string, version?: number }} NotesFile the fields of
+ *             tempo_bpm?: number, key?: string, confidence?: Record<string, number>, format?: string, version?: number }} NotesFile the fields of
  *             notes.json that the page reads
- * @typedef {{ id: string, format: string, options: Record<string, unknown>, status: string, fraction: number,
+ * @typedef {{ id: string, format: string, options: Record<string, unknown>, source: string, status: string, fraction: number,
  *             error: { code: string, detail: string } | null, artifact: Artifact | null }} Export
  */
 
@@ -116,10 +116,11 @@ function secondsOf(header) {
 
 /**
  * @param {string} path
- * @param {{ method?: string, body?: unknown, key?: string, etag?: string | null, signal?: AbortSignal, timeout?: number }} [options]
- *        body: sent as JSON; key: of idempotency
+ * @param {{ method?: string, body?: unknown, key?: string, etag?: string | null, version?: string,
+ *           signal?: AbortSignal, timeout?: number }} [options]
+ *        body: sent as JSON; key: of idempotency; version: of what is replaced, "": nothing is
  */
-export async function request(path, { method = "GET", body, key, etag = null, signal, timeout = TIMEOUT_MS } = {}) {
+export async function request(path, { method = "GET", body, key, etag = null, version, signal, timeout = TIMEOUT_MS } = {}) {
   const limit = AbortSignal.timeout(timeout);
   let response;
   try {
@@ -131,6 +132,7 @@ export async function request(path, { method = "GET", body, key, etag = null, si
         Accept: "application/json",
         ...(key ? { "Idempotency-Key": key } : {}),
         ...(etag ? { "If-None-Match": etag } : {}),
+        ...(version === undefined ? {} : version ? { "If-Match": `"${version}"` } : { "If-None-Match": "*" }),
         ...(body === undefined ? {} : { "Content-Type": "application/json" }),
       },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
@@ -249,10 +251,13 @@ export async function getExport(id, exportId, signal) {
 
 /**
  * Store corrected notes beside the original.
- * @param {string} id @param {NotesFile} body a whole notes.json @returns {Promise<Artifact>}
+ * @param {string} id @param {NotesFile} body a whole notes.json
+ * @param {string} version of the corrections that they replace: 412 if others are stored; "": there are none
+ * @returns {Promise<Artifact>}
  */
-export async function putCorrections(id, body) {
-  return jsonOf(await request(`${jobPath(id)}/corrections`, { method: "PUT", body, timeout: NOTES_TIMEOUT_MS }));
+export async function putCorrections(id, body, version) {
+  const options = { method: "PUT", body, version, timeout: NOTES_TIMEOUT_MS };
+  return jsonOf(await request(`${jobPath(id)}/corrections`, options));
 }
 
 /** @param {string} id */

@@ -25,18 +25,44 @@ export async function exported(id, wanted, { signal, onProgress = () => {} }) {
   }
 }
 
+/** Options that a friend cannot choose. @type {Record<string, unknown>} */
+const PLAIN = {
+  ...{ pitch: "written", programs: [], tempo: "map", split: "none" },
+  ...{ level: null, meter: null, tempo_bpm: null, one_at: null, first_beat: null },
+};
+
 /**
- * Return an export's file if the owner of a shared transcription had it made.
+ * Return an export of a shared transcription, which its owner has asked for; undefined if there is none.
+ * @param {import("./api.js").Export[]} exports oldest first @param {Wanted} wanted
+ */
+export function findShared(exports, { format, options = {}, source = "original" }) {
+  const wanted = /** @type {Record<string, unknown>} */ ({ ...PLAIN, ...options });
+  const differs = (/** @type {[string, unknown]} */ [name, value]) =>
+    name in wanted && name !== "title" && name !== "page_size" && JSON.stringify(wanted[name]) !== JSON.stringify(value);
+  const same = (/** @type {import("./api.js").Export} */ made) =>
+    made.format === format && made.source === source && !made.error && !Object.entries(made.options).some(differs);
+  return exports.findLast(same); // of corrected notes, the last version
+}
+
+/**
+ * Return the file of an export of a shared transcription once it is made.
  * @param {string} id @param {Wanted} wanted @param {AbortSignal} signal
  */
-async function exportedBefore(id, { format, options = {} }, signal) {
-  const { items } = await listExports(id, signal);
-  const same = (/** @type {import("./api.js").Export} */ made) =>
-    made.format === format &&
-    Object.entries(options).every(([name, value]) => JSON.stringify(made.options[name]) === JSON.stringify(value));
-  const artifact = items.filter(same).find((made) => made.artifact)?.artifact;
-  if (artifact) return artifact;
-  throw new ApiError("This file was not made before the transcription was shared.", { status: 404 });
+async function exportedBefore(id, wanted, signal) {
+  for (;;) {
+    const made = findShared((await listExports(id, signal)).items, wanted);
+    if (made?.artifact) return made.artifact;
+    if (!made) throw new ApiError("This file has not been made. Ask the person who shared the link to export it.", { status: 404 });
+    await pause(LONGEST_WAIT_MS, signal);
+  }
+}
+
+/**
+ * Have files made for friends, who cannot ask for them. One that is refused is left out.
+ * @param {string} id @param {Wanted[]} wanted @param {AbortSignal} signal
+ */
+export async function prepare(id, wanted, signal) {
+  for (const each of wanted) await requestExport(id, each, signal).catch(() => undefined);
 }
 
 /** @param {number} ms @param {AbortSignal} signal */

@@ -112,7 +112,7 @@ export function phaseWords(job) {
   const { audio_seconds_done: done, audio_seconds_total: total } = job.progress ?? {};
   if (job.phase === "transcribing" && total) return `Transcribing ${clock(done ?? 0)} of ${clock(total)}${shardWords(job)}`;
   if (job.phase === "transcribing" && done) return `Transcribing, ${clock(done)} so far`;
-  if (job.progress?.download) return downloadWords(job.progress.download);
+  if (job.progress?.download?.bytes_total || job.progress?.download?.bytes_done) return downloadWords(job, job.progress.download);
   if (!job.phase) return "Starting…";
   return PHASE_WORDS[/** @type {keyof PHASE_WORDS} */ (job.phase)] ?? `${label(job.phase)}…`;
 }
@@ -123,12 +123,13 @@ function shardWords(job) {
   return total && total > 1 ? `, ${done} of ${total} parts done` : "";
 }
 
-/** @param {import("./api.js").Download} download */
-function downloadWords(download) {
-  const bytes = `${fileSize(download.bytes_done)} of ${fileSize(download.bytes_total)}`;
+/** @param {import("./api.js").Job} job @param {import("./api.js").Download} download of the model or of the recording */
+function downloadWords(job, download) {
+  const total = download.bytes_total ? ` of ${fileSize(download.bytes_total)}` : ""; // not every server states it
   const speed = download.bytes_per_second ? `, ${fileSize(download.bytes_per_second)}/s` : "";
-  const action = download.waiting ? "Another worker is downloading the model" : "Downloading the model";
-  return `${action}: ${bytes}${speed}`;
+  const model = download.waiting ? "Another worker is downloading the model" : "Downloading the model";
+  const action = job.phase === "fetching_source" ? "Fetching the recording" : model;
+  return `${action}: ${fileSize(download.bytes_done)}${total}${speed}`;
 }
 
 /** @param {import("./api.js").Job} job */

@@ -69,8 +69,10 @@ export class JobView {
     const names = element("div", { className: "job-names" }, this.chip, this.#titleLine(), this.meta);
     const head = element("header", { className: "job-head" }, names, actions);
     this.progress.node.append(this.tools.notifier.button);
+    this.#share.onShare = () => this.result.prepareForFriends();
     this.result.onRevert = () => this.#watch();
-    this.buttons.midi.addEventListener("click", (event) => this.result.downloadCorrected(event));
+    this.buttons.midi.addEventListener("click", (event) => this.result.downloadCorrected(event, "MIDI"));
+    this.buttons.notes.addEventListener("click", (event) => this.result.downloadCorrected(event, "notes.json"));
     byId("job").replaceChildren(head, this.tools.node, this.problem, this.warnings, this.progress.node, this.result.node);
   }
 

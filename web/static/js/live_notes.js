@@ -7,7 +7,12 @@ const GIVE_UP = 3; // failures of the stream in a row; then the notes are polled
 
 /** @typedef {import("./api.js").Note & { id: number }} LiveNote */
 
-/** Fires "change" when notes came or went. */
+/**
+ * Fires "change" when notes came or went.
+ *
+ * A hidden tab has no stream: over HTTP/1.1 a browser opens six connections to a service, for all its tabs together,
+ * and streams in six of them would leave none to load another page with.
+ */
 export class LiveNotes extends EventTarget {
   #id = "";
   /** @type {Map<number, LiveNote>} */
@@ -15,37 +20,61 @@ export class LiveNotes extends EventTarget {
   /** @type {EventSource | null} */
   #source = null;
   #polling = new AbortController();
+  #paused = false; // until the tab is visible
+  #last = ""; // id of the last event
+
+  constructor() {
+    super();
+    document.addEventListener("visibilitychange", () => this.#pauseOrResume());
+  }
 
   /** Follow a job; again for the same one, go on. @param {string} id */
   follow(id) {
     if (this.#id === id || shareToken !== null) return;
     this.stop();
     this.#id = id;
-    this.#stream();
+    this.#paused = true;
+    this.#pauseOrResume();
+  }
+
+  #pauseOrResume() {
+    if (document.hidden && this.#source) {
+      this.#source.close();
+      this.#source = null;
+      this.#paused = true;
+    } else if (!document.hidden && this.#paused) {
+      this.#paused = false;
+      this.#stream();
+    }
   }
 
   stop() {
     this.#id = "";
     this.#source?.close();
     this.#source = null;
+    this.#paused = false;
+    this.#last = "";
     this.#polling.abort();
     if (this.notes.size) this.#change([], [...this.notes.keys()]);
   }
 
   #stream() {
-    const source = new EventSource(`${jobPath(this.#id)}/events`);
+    const after = this.#last ? `?after=${encodeURIComponent(this.#last)}` : "";
+    const source = new EventSource(`${jobPath(this.#id)}/events${after}`);
     let failures = 0;
     this.#source = source;
     source.addEventListener("open", () => (failures = 0));
-    source.addEventListener("notes", (event) => this.#change(JSON.parse(event.data).notes, []));
-    source.addEventListener("notes_withdrawn", (event) => this.#change([], JSON.parse(event.data).ids));
+    source.addEventListener("notes", (event) => this.#take(event, JSON.parse(event.data).notes, []));
+    source.addEventListener("notes_withdrawn", (event) => this.#take(event, [], JSON.parse(event.data).ids));
     source.addEventListener("end", () => source.close());
     source.addEventListener("error", () => {
       failures += 1;
       // Closed by the browser: the answer was no stream, for example because there are too many of them.
       if (source.readyState !== EventSource.CLOSED && failures < GIVE_UP) return;
       source.close();
-      if (this.#source === source) this.#poll();
+      if (this.#source !== source) return;
+      this.#source = null;
+      this.#poll();
     });
   }
 
@@ -67,6 +96,12 @@ export class LiveNotes extends EventTarget {
       }
       await new Promise((resolve) => setTimeout(resolve, wait));
     }
+  }
+
+  /** @param {MessageEvent} event @param {LiveNote[]} added @param {number[]} withdrawn */
+  #take(event, added, withdrawn) {
+    this.#last = event.lastEventId;
+    this.#change(added, withdrawn);
   }
 
   /** @param {LiveNote[]} added @param {number[]} withdrawn */

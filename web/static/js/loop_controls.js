@@ -29,7 +29,7 @@ export class LoopControls {
     this.#grid = grid;
   }
 
-  /** Start or end the loop; a new one begins with the bar at the playhead. */
+  /** Start or end the loop; a new one begins with the bar at the playhead, or after an upbeat. */
   toggle() {
     const { transport } = this;
     if (transport.loop) {
@@ -42,8 +42,8 @@ export class LoopControls {
       transport.setLoop({ start, end: Math.min(duration, start + SECONDS) });
       return;
     }
-    const bar = this.#grid.barAt(Math.min(position, duration - 0.1));
-    transport.setLoop(this.#barsFrom(bar.number, bar.number + BARS - 1));
+    const first = Math.max(1, this.#grid.barAt(Math.min(position, duration - 0.1)).number); // no upbeat
+    transport.setLoop(this.#barsFrom(first, first + BARS - 1));
   }
 
   /** @param {number} first @param {number} last number of a bar */

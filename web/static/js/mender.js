@@ -1,26 +1,29 @@
 /** Editing on the roll: what drags, taps, keys and buttons do to the notes, and when the corrections are saved. */
 
-import { deleteCorrections, putCorrections } from "./api.js";
+import { ApiError, deleteCorrections, fetchNotes, jobPath, putCorrections } from "./api.js";
 import { confirmed } from "./dom.js";
 import { Editor } from "./editor.js";
+import { exported } from "./exports.js";
 import { MendTools } from "./mend_tools.js";
+import { retryDelay } from "./polling.js";
 
 const SAVE_MS = 1_000; // after the last change
 const GRID_PARTS = 4; // of a beat that edits snap to
 const EDGE = 12; // px at the end of a note that change its length
 const FREE_STEP = 0.05; // s, where there are no beats
 const NEW_VELOCITY = 80;
+const CORRECT_MS = 60_000; // until a correction of the beats is given up
 
 /** @typedef {import("./api.js").Note} Note */
 /** @typedef {import("./roll_pointer.js").Point} Point */
 
 /**
- * Fires "change" when notes or the mode change, and "save" when the stored corrections have changed.
+ * Fires "change" when notes or the mode change, "beats" when the beats do, and "save" when the stored corrections have changed.
  */
 export class Mender extends EventTarget {
   editing = false;
   corrected = false; // corrections are stored, or about to be
-  version = ""; // of the stored corrections
+  version = ""; // of the stored corrections, as last shown or saved
   editor = new Editor();
   #adds = false;
   #id = "";
@@ -28,6 +31,10 @@ export class Mender extends EventTarget {
   #json = {};
   #timer = 0;
   #saving = Promise.resolve();
+  #turn = 0; // of attempts to save: a later one has all changes of an earlier one
+  /** @type {Set<string>} jobs with changes that are not stored */
+  #unsaved = new Set();
+  #base = { version: "" }; // the stored corrections that the changes in view are made to
 
   /** @param {import("./result_view.js").ResultView} view */
   constructor(view) {
@@ -42,7 +49,7 @@ export class Mender extends EventTarget {
     this.editor.addEventListener("change", () => this.#edited());
     view.roll.onGrab = (from) => this.#grab(from);
     window.addEventListener("beforeunload", (event) => {
-      if (this.#timer) event.preventDefault();
+      if (this.#unsaved.size) event.preventDefault();
     });
   }
 
@@ -52,6 +59,7 @@ export class Mender extends EventTarget {
     this.#id = id;
     this.#json = json;
     this.version = version;
+    this.#base = { version };
     this.corrected = version !== "";
     this.editing = false;
     this.#adds = false;
@@ -127,6 +135,34 @@ export class Mender extends EventTarget {
     return tools.snaps ? grid.snap(time, GRID_PARTS) : Math.max(0, time);
   }
 
+  /** The notes and beats as they are now. */
+  get json() {
+    return { ...this.#json, notes: this.editor.notes };
+  }
+
+  /** Correct the beats; see `GridCorrection` of the library. @param {import("./beat_tools.js").Correction} options */
+  async correctBeats(options) {
+    const id = this.#id;
+    await this.flush();
+    const source = this.corrected ? "corrected" : "original";
+    const wanted = { format: "notes.json", options, source: /** @type {"corrected" | "original"} */ (source) };
+    const artifact = await exported(id, wanted, { signal: AbortSignal.timeout(CORRECT_MS) });
+    this.#useBeats(id, await fetchNotes(artifact.href));
+  }
+
+  /** Return to the beats that were found in the notes as they were transcribed. */
+  async resetBeats() {
+    this.#useBeats(this.#id, await fetchNotes(`${jobPath(this.#id)}/artifacts/notes.json`));
+  }
+
+  /** @param {string} id @param {import("./api.js").NotesFile} json */
+  #useBeats(id, { beats, downbeats, meter, tempo_bpm, key, confidence }) {
+    if (id !== this.#id) return; // another job is in view now
+    this.#json = { ...this.#json, beats, downbeats, meter, tempo_bpm, key, confidence };
+    this.dispatchEvent(new Event("beats"));
+    this.#edited();
+  }
+
   /** Select a note of the notes as they are now. @param {Note | null} note */
   #pick(note) {
     this.view.pickNote(note);
@@ -183,6 +219,7 @@ export class Mender extends EventTarget {
 
   #edited() {
     this.corrected = true;
+    this.#unsaved.add(this.#id);
     this.dispatchEvent(new Event("change"));
     this.tools.report("Not saved yet");
     clearTimeout(this.#timer);
@@ -196,23 +233,39 @@ export class Mender extends EventTarget {
     clearTimeout(this.#timer);
     this.#timer = 0;
     const id = this.#id;
-    const body = { ...this.#json, format: "mt3-infer/notes", version: 2, notes: this.editor.notes };
-    this.#saving = this.#saving.then(() => this.#save(id, body));
+    const turn = (this.#turn += 1);
+    const body = { ...this.json, format: "mt3-infer/notes", version: 2 };
+    const base = this.#base;
+    this.#saving = this.#saving.then(() => this.#save(id, body, turn, base));
     return this.#saving;
   }
 
-  /** @param {string} id @param {import("./api.js").NotesFile} body */
-  async #save(id, body) {
+  /** Store corrections, as soon as the service can be reached. @type {(id: string, body: import("./api.js").NotesFile, turn: number, base: { version: string }) => Promise<void>} */
+  async #save(id, body, turn, base) {
     this.tools.report("Saving…");
-    try {
-      const artifact = await putCorrections(id, body);
-      if (id !== this.#id) return;
-      this.version = artifact.sha256;
-      if (!this.#timer) this.tools.report("Saved beside the original");
-      this.dispatchEvent(new Event("save"));
-    } catch (error) {
-      if (id === this.#id) this.tools.report(`Not saved. ${/** @type {Error} */ (error).message}`);
+    for (let failures = 0; ; failures += 1) {
+      try {
+        const artifact = await putCorrections(id, body, base.version);
+        base.version = artifact.sha256;
+        if (turn === this.#turn && !this.#timer) this.#unsaved.delete(id);
+        if (id === this.#id) this.#saved(artifact.sha256);
+        return;
+      } catch (error) {
+        const { message, status } = /** @type {ApiError} */ (error);
+        if (id === this.#id) this.tools.report(`Not saved. ${message}`);
+        if (status === 404) this.#unsaved.delete(id); // the job has been deleted
+        if (!(error instanceof ApiError && error.transient)) return;
+        await new Promise((resolve) => setTimeout(resolve, retryDelay(failures, error.retryAfter)));
+        if (turn !== this.#turn) return;
+      }
     }
+  }
+
+  /** @param {string} version */
+  #saved(version) {
+    this.version = version;
+    if (!this.#timer) this.tools.report("Saved beside the original");
+    this.dispatchEvent(new Event("save"));
   }
 
   async #revert() {
@@ -223,6 +276,8 @@ export class Mender extends EventTarget {
     try {
       await this.#saving;
       await deleteCorrections(this.#id);
+      this.#unsaved.delete(this.#id);
+      this.#base.version = "";
       this.view.onRevert();
     } catch (error) {
       this.tools.report(/** @type {Error} */ (error).message);

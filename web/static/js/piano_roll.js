@@ -81,6 +81,12 @@ export class PianoRoll {
     this.drawAll();
   }
 
+  /** Show other beats. @param {Grid} grid */
+  useGrid(grid) {
+    this.#grid = grid;
+    this.drawAll();
+  }
+
   /** @param {Set<number>} hidden */
   hideTracks(hidden) {
     this.#hidden = hidden;

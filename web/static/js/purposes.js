@@ -30,8 +30,8 @@ export function expectedWords(/** @type {Model | undefined} */ model, /** @type 
   return `about ${span(Math.max(1, seconds / model.realtime_factor))} with ${model.title}`;
 }
 
-/** @param {Model} model */
-function stateWords(model) {
+/** Return whether a model is installed, or how large it is. @param {Model} model */
+export function stateWords(model) {
   const { download } = model;
   if (model.installed) return "installed";
   if (download) return `being downloaded, ${Math.floor((100 * download.bytes_done) / (download.bytes_total || 1))} %`;

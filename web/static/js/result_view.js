@@ -1,9 +1,10 @@
 /** The result of a job: the player, the piano roll or the score, editing, instruments and exports. */
 
 import { fetchBytes, recordingAddress, shareToken } from "./api.js";
-import { Downloads } from "./downloads.js";
+import { BeatTools } from "./beat_tools.js";
+import { Downloads, FOR_FRIENDS } from "./downloads.js";
 import { element, segments, setText } from "./dom.js";
-import { exported } from "./exports.js";
+import { exported, prepare } from "./exports.js";
 import { clock, counted } from "./format.js";
 import { Grid } from "./grid.js";
 import { Legend } from "./legend.js";
@@ -18,6 +19,8 @@ import { ScoreView } from "./score_view.js";
 import { Sounds } from "./sounds.js";
 import { Transport } from "./transport.js";
 
+const PREPARE_MS = 60_000; // to ask for all files that friends may want
+
 export class ResultView {
   /** The corrections were discarded. */
   onRevert = () => {};
@@ -29,6 +32,7 @@ export class ResultView {
   #title = "";
   #picked = -1;
   #id = "";
+  #sharedId = ""; // of the job that was shared last
   #animation = 0;
   #loading = new AbortController();
   /** @type {Promise<void> | null} */
@@ -56,17 +60,14 @@ export class ResultView {
     this.frame = element("div", { className: "roll-frame" });
     this.tools = new RollTools(this.roll, this.frame, this.keys.button);
     this.mender = new Mender(this);
-    this.mender.tools.node.hidden = shareToken !== null;
-    const source = async () => {
-      await this.mender.flush();
-      return this.mender.corrected ? /** @type {const} */ ("corrected") : /** @type {const} */ ("original");
-    };
-    this.downloads = new Downloads({ id: () => this.#id, source });
+    this.beats = new BeatTools(() => this.transport.position);
+    this.mender.tools.node.hidden = this.beats.node.hidden = shareToken !== null;
+    this.downloads = new Downloads({ id: () => this.#id, source: () => this.#savedSource() });
     const words = element("div", { className: "roll-words" }, this.time, this.place, this.count, this.facts);
     const head = element("div", { className: "roll-tools" }, this.playButton, words, this.views.node);
     this.rollPart = element("div", { className: "roll-part" }, this.roll.node, this.card.node, this.mender.tools.node);
     this.rollPart.append(this.tools.node);
-    this.frame.append(head, this.bar.node, this.rollPart, this.score.node);
+    this.frame.append(head, this.bar.node, this.beats.node, this.rollPart, this.score.node);
     this.node = element("div", { className: "result", hidden: true }, this.none, this.frame, this.legend.node, this.downloads.node, this.keys.node);
     this.#connect();
   }
@@ -87,7 +88,13 @@ export class ResultView {
     roll.onTap = (point) => this.mender.tap(point);
     this.legend.addEventListener("change", () => this.#showTracks());
     this.mender.addEventListener("change", () => this.#showNotes(this.mender.editor.notes));
-    this.mender.addEventListener("save", () => this.#showScore());
+    this.mender.addEventListener("beats", () => this.#useGrid(new Grid(this.mender.json)));
+    this.beats.onCorrect = (correction) => this.mender.correctBeats(correction);
+    this.beats.onReset = () => this.mender.resetBeats();
+    this.mender.addEventListener("save", () => {
+      this.#showScore();
+      if (this.#sharedId === this.#id) this.prepareForFriends();
+    });
     bindKeys(roll.moving, () => this.#bindings());
     bindKeys(roll.overview.node, () => listeningKeys(transport, roll, this.grid));
   }
@@ -124,23 +131,35 @@ export class ResultView {
     this.#sounds = null;
     this.#isCopy = false;
     this.#recorded = json.duration ?? 0;
-    this.grid = new Grid(json);
+    const grid = new Grid(json);
     const sequence = new NoteSequence(json);
     this.node.hidden = false;
     this.none.hidden = sequence.count > 0;
     this.frame.hidden = sequence.count === 0;
     this.downloads.node.hidden = sequence.count === 0;
-    setText(this.facts, this.grid.words);
-    this.transport.load(sequence, this.grid, sequence.count ? recordingAddress(id) : null);
-    this.tools.load(this.grid);
-    this.bar.load(this.grid);
-    this.roll.show(sequence, this.grid);
+    this.transport.load(sequence, grid, sequence.count ? recordingAddress(id) : null);
+    this.roll.show(sequence, grid);
+    this.beats.forget();
+    this.#useGrid(grid);
     this.mender.load(id, json, version);
     this.#showNotes(json.notes ?? []);
     this.pick(-1);
     this.#showScore();
     this.#showTransport();
     if (sequence.count) this.#loadWaveform();
+    if (sequence.count && shareToken) this.#showShared();
+  }
+
+  /** @param {Grid} grid */
+  #useGrid(grid) {
+    this.grid = grid;
+    setText(this.facts, grid.words);
+    this.transport.useGrid(grid);
+    this.roll.useGrid(grid);
+    this.tools.load(grid);
+    this.bar.load(grid);
+    this.beats.show(grid);
+    this.#showTransport();
   }
 
   /** @param {import("./api.js").Note[]} notes */
@@ -155,8 +174,32 @@ export class ResultView {
   }
 
   #showScore() {
-    const source = this.mender.corrected ? "corrected" : "original";
-    this.score.use(this.#id, this.#title, this.#sequence.tracks, source, this.mender.version);
+    this.score.use(this.#id, this.#title, this.#sequence.tracks, this.#source, this.mender.version);
+  }
+
+  get #source() {
+    return this.mender.corrected ? /** @type {const} */ ("corrected") : /** @type {const} */ ("original");
+  }
+
+  /** Return the source of exports once all changes are stored. */
+  async #savedSource() {
+    await this.mender.flush();
+    return this.#source;
+  }
+
+  /** Have the files made that a friend with a link may want: friends can ask for none. */
+  async prepareForFriends() {
+    const id = (this.#sharedId = this.#id);
+    const source = await this.#savedSource();
+    const score = { format: "svg", options: this.score.plainOptions };
+    const files = [score, ...FOR_FRIENDS].map((wanted) => ({ ...wanted, source }));
+    prepare(id, [{ format: "sounds" }, ...files], AbortSignal.timeout(PREPARE_MS));
+  }
+
+  /** Show a friend what the owner has had made. */
+  async #showShared() {
+    const hasScore = await this.downloads.showShared(this.#source).catch(() => false);
+    this.views.node.hidden = !hasScore;
   }
 
   hide() {
@@ -170,11 +213,11 @@ export class ResultView {
     this.transport.pause();
   }
 
-  /** Download the corrected notes as MIDI instead of the original, where there are any. @param {Event} event */
-  downloadCorrected(event) {
+  /** Download the corrected notes instead of the original, where there are any. @param {Event} event @param {string} words */
+  downloadCorrected(event, words) {
     if (!this.mender.corrected) return;
     event.preventDefault();
-    this.downloads.fetch("MIDI");
+    this.downloads.fetch(words);
   }
 
   /** @param {number} n a note; -1: none */

@@ -1,6 +1,6 @@
 /** The engraved score: made by the worker when it is opened, follows the playhead, printed alone. */
 
-import { ApiError, fetchBytes } from "./api.js";
+import { ApiError, fetchBytes, shareToken } from "./api.js";
 import { element, setText } from "./dom.js";
 import { exported } from "./exports.js";
 import { measureAt, readScore } from "./score_pages.js";
@@ -41,7 +41,8 @@ export class ScoreView {
     this.cursor = element("div", { className: "score-cursor", hidden: true });
     this.pages = element("div", { className: "score-pages", tabIndex: 0, role: "region", "aria-label": "Score pages" });
     const pitch = element("label", { className: "listen-field" }, "Written for", this.pitch);
-    const tools = element("div", { className: "score-tools" }, pitch, this.parts, this.print, this.pdf);
+    pitch.hidden = shareToken !== null;
+    const tools = element("div", { className: "score-tools" }, pitch, this.print, this.pdf, this.parts);
     this.node = element("section", { className: "score", "aria-label": "Score", hidden: true }, tools, this.status, this.pages);
     this.pitch.addEventListener("change", () => this.#load());
     this.parts.addEventListener("change", () => this.#load());
@@ -71,7 +72,7 @@ export class ScoreView {
     const names = tracks.map((track) => track.name).join("|");
     if (this.parts.dataset.names === names) return;
     this.parts.dataset.names = names;
-    this.parts.hidden = tracks.length < 2;
+    this.parts.hidden = tracks.length < 2 || shareToken !== null;
     const boxes = tracks.map(({ name, program, isDrum }) => {
       const input = element("input", { type: "checkbox", checked: true, value: String(isDrum ? DRUMS : program) });
       return element("label", { className: "tick" }, input, name);
@@ -83,8 +84,13 @@ export class ScoreView {
     const boxes = /** @type {HTMLInputElement[]} */ ([...this.parts.querySelectorAll("input")]);
     const chosen = boxes.filter((box) => box.checked).map((box) => Number(box.value));
     const programs = chosen.length === boxes.length ? [] : chosen;
+    return { ...this.plainOptions, pitch: this.pitch.value, programs };
+  }
+
+  /** The options of the score of all instruments, each as its player reads it. */
+  get plainOptions() {
     const page_size = LETTER_REGIONS.test(navigator.language) ? "letter" : "a4";
-    return { title: this.#job.title, pitch: this.pitch.value, page_size, programs };
+    return { title: this.#job.title, page_size };
   }
 
   async #load() {
@@ -97,6 +103,10 @@ export class ScoreView {
     this.#loading = new AbortController();
     const { signal } = this.#loading;
     this.#clear();
+    if (options.programs.length === 0 && this.parts.querySelector("input:not(:checked)")) {
+      setText(this.status, "Choose at least one instrument.");
+      return;
+    }
     setText(this.status, "Engraving the score…");
     try {
       const artifact = await exported(id, { format: "svg", options, source }, { signal });

@@ -6,6 +6,8 @@ import { announce, byId, setText } from "./dom.js";
 /** @typedef {{ id: string, url: string, expires_at: string | null }} Share */
 
 export class ShareDialog {
+  /** A job was shared. */
+  onShare = () => {};
   #job = "";
   /** @type {Share | null} */
   #share = null;
@@ -27,7 +29,10 @@ export class ShareDialog {
     this.#job = job;
     this.#show(null);
     this.dialog.showModal();
-    await this.#attempt(async () => this.#show(await shareJob(job)));
+    await this.#attempt(async () => {
+      this.#show(await shareJob(job));
+      this.onShare();
+    });
   }
 
   /** @param {Share | null} share */

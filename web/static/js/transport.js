@@ -21,6 +21,7 @@ const AHEAD_HIDDEN = 2.5; // timers of a hidden tab run once a second
 const TOLERANCE = 0.002; // s; differences above it are corrected
 const JUMP = 0.12; // s; above it notes are scheduled anew
 const TAIL = 0.4; // s after the end
+const JUST_PASSED = 0.5; // s after the end of a loop that was set at the playhead
 const FIRST_LATENCY = 0.04; // s that a media element takes to start; measured at each start
 
 /** @typedef {{ start: number, end: number }} Loop in s */
@@ -82,6 +83,12 @@ export class Transport extends EventTarget {
     if (this.#running) this.#reschedule();
   }
 
+  /** Replace the beats during playback. @param {Grid} grid */
+  useGrid(grid) {
+    this.#grid = grid;
+    if (this.#running) this.#reschedule();
+  }
+
   /** The position that is audible now, in s. */
   get position() {
     if (!this.#running || !this.#studio) return this.#position;
@@ -140,8 +147,15 @@ export class Transport extends EventTarget {
     this.loop = loop && loop.end - loop.start > 0.1 ? loop : null;
     this.#handover.cancel();
     if (this.#running && !this.#starts) this.recording.deck.openGate(this.studio.context.currentTime);
-    if (this.#running) this.#reschedule();
+    if (this.#running && this.#justPassedLoop) this.#jump(this.loop?.start ?? 0, LOOP_PREROLL);
+    else if (this.#running) this.#reschedule();
     this.#changed();
+  }
+
+  /** True right after the end of the loop, as when it was just set there: playback goes on at its start. */
+  get #justPassedLoop() {
+    const late = this.loop ? this.position - this.loop.end : -1;
+    return late > -0.01 && late < JUST_PASSED;
   }
 
   /** @param {import("./sounds.js").Sounds} sounds */
@@ -157,6 +171,7 @@ export class Transport extends EventTarget {
   play() {
     if (this.playing || this.duration === 0) return;
     if (this.#position >= this.duration - 0.01) this.#position = this.loop?.start ?? 0;
+    if (this.loop && this.#justPassedLoop) this.#position = this.loop.start;
     if (this.countInOn && this.#grid.known) this.#position = this.#grid.snap(this.#position);
     this.playing = true;
     this.studio.context.resume();

@@ -18,6 +18,7 @@ import pytest
 from mt3_infer import InvalidOptionError, MissingDependencyError, Note, Transcription
 from mt3_infer.errors import MissingSoundFontError, UnknownFormatError
 from mt3_infer.exports import ENDINGS, FORMATS, export, get_format
+from mt3_infer.exports.notes import COLUMN_TYPES
 from tests.fakes import THREE_NOTES, transcription
 
 EVERY_CHOICE = [
@@ -168,6 +169,29 @@ def test_a_sound_font_that_is_not_there_or_is_none_is_named(
     monkeypatch.setenv("MT3_SOUND_FONT", str(tmp_path / "none.sf2"))
     with pytest.raises(MissingSoundFontError, match=r"none\.sf2 is not there: mend MT3_SOUND_FONT"):
         export(transcription(), "audio", tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        THREE_NOTES,
+        [replace(THREE_NOTES[0], confidence=0.5), replace(THREE_NOTES[1], confidence=None)],
+        [replace(note, confidence=None) for note in THREE_NOTES],
+        [],
+    ],
+    ids=["notes", "some confident", "none confident", "empty"],
+)
+def test_table_has_a_typed_column_for_each_field(notes: list[Note]) -> None:
+    table = replace(transcription(), notes=notes).to_dataframe()
+    assert list(table.columns) == list(COLUMN_TYPES)
+    kinds = {float: "f", int: "i", bool: "b"}
+    for name, of_column in COLUMN_TYPES.items():
+        if of_column is not str:
+            assert table[name].dtype.kind == kinds[of_column], name
+    assert table["onset"].tolist() == [note.onset for note in notes]
+    assert table["is_drum"].tolist() == [note.is_drum for note in notes]
+    assert table["confidence"].isna().tolist() == [note.confidence is None for note in notes]
+    assert len(table[table.confidence > 0.4]) == sum((note.confidence or 0) > 0.4 for note in notes)
 
 
 @pytest.mark.parametrize(
