@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     offline: bool = False
     default_model: str = "auto"
     licenses: Literal["any", "commercial"] = "any"
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = "auto"
     estimates: bool = True
 
     max_upload_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3

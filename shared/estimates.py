@@ -69,13 +69,17 @@ class Estimates:
     def expected(self, rows: Sequence[Row[Any]]) -> list[Waiting]:
         """Return the work that will probably arrive, by the rows of `read_arrivals`.
 
-        Arrivals that have lasted for some time last as long again with a probability of one half: every second
-        job is expected once more, as far in the future as it is in the past.
+        Arrivals that have lasted for some time last as long again with a probability of one half, and the less
+        probably the longer there was none: so many of these jobs are expected once more, each as far in the future
+        as it is in the past.
         """
-        expected = []
-        for number, row in enumerate(rows[1::2], start=1):
-            age = max(0.0, (self.now - row.created_at).total_seconds())
-            expected.append(self._whole(row, UUID(int=number), age, ready=age))
+        ages = [max(0.0, (self.now - row.created_at).total_seconds()) for row in rows]
+        expected, share = [], 0.0
+        for number, (row, age) in enumerate(zip(rows, ages, strict=True), start=1):
+            share += (1 - ages[0] / age if age else 1.0) / 2
+            if share >= 1:
+                share -= 1
+                expected.append(self._whole(row, UUID(int=number), age, ready=age))
         return expected
 
     def running(self, row: Row[Any]) -> tuple[Running, list[Waiting]]:

@@ -1,10 +1,11 @@
-"""Waiting for dependencies that start later than this process, with a log line at the start and end of a wait."""
+"""Start of a process: waits for dependencies, with a log line at start and end of a wait, and checks files."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -80,3 +81,16 @@ def make_redis(settings: Settings) -> Redis:
 def _first_line(error: Exception) -> str:
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def missing_file(own: Mapping[str, Path], sound_font: Path | None) -> str | None:
+    """Return why a worker cannot use its settings if one names a file that it does not have.
+
+    Args:
+        own: weights of the operator, by the name of the setting.
+    """
+    named = {**own, "MT3_SOUND_FONT": sound_font}
+    for setting, path in named.items():
+        if path is not None and not path.exists():
+            return f"{setting} is wrong: this machine has no {path}."
+    return None

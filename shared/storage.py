@@ -255,8 +255,12 @@ class LocalStorage:
 
     def check(self) -> None:
         """See `ObjectStorage`."""
-        with _local_errors(""):
+        try:
             self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageUnavailable(
+                f"The storage folder {self.root} cannot be made: {error.strerror}."
+            ) from error
         if not os.access(self.root, os.W_OK):
             raise StorageUnavailable(f"The storage folder {self.root} is not writable.")
 

@@ -17,7 +17,7 @@ from checkpoints.catalog import BUILT_IN, load_catalog
 from checkpoints.errors import CheckpointError
 from checkpoints.locks import ClusterLocks
 from checkpoints.mirror import open_mirror
-from checkpoints.own import own_weights
+from checkpoints.own import own_weights, variable_of
 from checkpoints.store import CheckpointStore
 from mt3_infer.audio import DecodeLimits
 from shared import startup
@@ -28,6 +28,7 @@ from shared.logs import configure_logs, get_logger
 from shared.metrics import serve_metrics
 from shared.model_reports import report_installed
 from shared.queue import WAKE_TASK, BackgroundQueue, CeleryQueue, make_celery
+from shared.startup import missing_file
 from shared.storage import make_storage
 from shared.tracing import configure_tracing, flush
 from worker.background_fetch import BackgroundFetch
@@ -49,6 +50,8 @@ try:
     own = own_weights(catalog)
 except CheckpointError as error:
     refuse_start(str(error))
+if missing := missing_file({variable_of(name): path for name, path in own.items()}, settings.sound_font):
+    refuse_start(missing)
 app = make_celery(settings)
 stopping = threading.Event()
 draining = threading.Event()

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from shared.config import Settings, read_settings
+from shared.startup import missing_file
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,6 +40,7 @@ def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
         ("MT3_REDIS_URL", "localhost", "MT3_REDIS_URL is wrong: must start with redis:// or rediss://"),
         ("MT3_CHECKPOINT_MIRROR", "/srv", "MT3_CHECKPOINT_MIRROR is wrong: must be s3://bucket/prefix or an http"),
         ("MT3_STORAGE_URL", "/srv", "MT3_STORAGE_URL is wrong: must be file:///an/absolute/folder or s3://"),
+        ("MT3_DEVICE", "gpu", "MT3_DEVICE is wrong: String should match pattern '^(auto|cpu|cuda"),
         ("MT3_LEASE_SECONDS", "soon", "MT3_LEASE_SECONDS is wrong: Input should be a valid number"),
         ("MT3_MAX_ATTEMPTS", "0", "MT3_MAX_ATTEMPTS is wrong: Input should be greater than or equal to 1"),
     ],
@@ -92,3 +94,16 @@ def test_misspelled_setting_stops_the_start(
 def test_variable_of_something_else_is_no_misspelled_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "x")
     assert read_settings().auth == "none"
+
+
+def test_file_that_a_worker_does_not_have_is_named_by_its_setting(tmp_path: Path) -> None:
+    there = tmp_path / "tuned.pth"
+    there.touch()
+    assert missing_file({"MT3_CHECKPOINTS_MR_MT3": there}, None) is None
+    assert missing_file({"MT3_CHECKPOINTS_MR_MT3": tmp_path / "x"}, there) == (
+        f"MT3_CHECKPOINTS_MR_MT3 is wrong: this machine has no {tmp_path / 'x'}."
+    )
+    assert (
+        missing_file({}, tmp_path / "y.sf2")
+        == f"MT3_SOUND_FONT is wrong: this machine has no {tmp_path / 'y.sf2'}."
+    )

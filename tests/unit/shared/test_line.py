@@ -304,15 +304,17 @@ def test_less_is_expected_the_longer_nobody_submits_anything(any_sessions: Sessi
     last = fill_two_threads(any_sessions)
     with any_sessions() as session:
         now, *_ = read_capacity(session)
-    arrive(any_sessions, now, [19, 18, 13, 12, 7, 6, 1], owner="b")
+    arrive(any_sessions, now, [19, 18, 13, 12, 7, 6, 0], owner="b")
     with any_sessions() as session:
         line, arrivals = read_line(session, 600), read_arrivals(session, limit=7)
     assert line.estimates is not None
-    starts = []
+    starts, numbers = [], []
     for quiet in (0, 5, 10, 20, 40):
         estimates = replace(line.estimates, now=now + timedelta(seconds=quiet))
-        found = forecast(line.waiting, line.running, estimates.expected(arrivals), threads=2)
-        starts.append(found[last])
+        expected = estimates.expected(arrivals)
+        numbers.append(len(expected))
+        starts.append(forecast(line.waiting, line.running, expected, threads=2)[last])
+    assert numbers == [3, 2, 1, 1, 0]
     assert starts == sorted(starts, reverse=True)
     assert starts[0] > 35
     assert starts[-1] == pytest.approx(20, abs=0.01)

@@ -234,3 +234,8 @@ def test_missing_bucket_is_not_a_missing_object(s3_url: str) -> None:
     settings = s3_settings(s3_url, prefix="x").model_copy(update={"storage_url": "s3://no-such-bucket/x"})
     with pytest.raises(StorageUnavailable):
         make_storage(settings).check()
+
+
+def test_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(StorageUnavailable, match=r"The storage folder /proc/nonesuch cannot be made"):
+        LocalStorage(Path("/proc/nonesuch")).check()
