@@ -106,7 +106,8 @@ class ServicePage:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def _listen(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        # Chromium drops all connections when an address of the machine changes, as when a container starts.
+        if message.type in ("error", "warning") and "net::ERR_NETWORK_CHANGED" not in message.text:
             self.complaints.append(message.text)
 
     def open(self, address: str = "#/") -> None:

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright's Python package is not installed")
 
-from playwright.sync_api import Browser, Request, Response, expect
+from playwright.sync_api import Browser, Request, Response, Route, expect
 
 from tests.client import ServiceClient
 from tests.e2e.pages import PATIENCE_MS, OpenTab
@@ -92,3 +92,18 @@ def test_part_of_the_page_is_fetched_when_the_connection_is_back(open_tab: OpenT
         tab.open(f"#/t/{job_id}")
     tab.page.unroute("**/js/job.js")
     expect(tab.page.get_by_role("heading", level=1)).to_have_text("no recording.wav", timeout=PATIENCE_MS)
+
+
+def test_page_recovers_from_a_module_that_could_not_be_fetched(open_tab: OpenTab) -> None:
+    tab = open_tab(allow_network_errors=True)
+    failures = iter([True])
+
+    def fail_once(route: Route) -> None:
+        if next(failures, False):
+            route.abort("internetdisconnected")
+        else:
+            route.continue_()
+
+    tab.page.route("**/static/js/polling.js", fail_once)
+    tab.open()
+    assert tab.page.evaluate("sessionStorage.length") == 0, "the next failure is counted from the start"

@@ -105,6 +105,15 @@ function showShared(/** @type {string} */ token) {
   loadModels().catch(() => undefined); // titles of the models, where a friend may read them
 }
 
+/** All modules are here: forget how often the page was loaded again for them; see boot.js. */
+function forgetLoads() {
+  try {
+    sessionStorage.removeItem("mt3-infer.loads");
+  } catch {
+    // Storage is disabled, and nothing was counted.
+  }
+}
+
 function start() {
   watchLogin();
   window.addEventListener("hashchange", route);
@@ -120,5 +129,6 @@ function start() {
 }
 
 connection.addEventListener("change", showConnection);
+forgetLoads();
 if (shareToken) showShared(shareToken);
 else start();
