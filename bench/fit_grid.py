@@ -35,7 +35,7 @@ TARGET = Path(__file__).parents[1] / "mt3_infer/symbolic/grid_weights.json"
 EXAMPLES, VALIDATION = 6000, 600
 USUAL_AGAIN, UNUSUAL = 600, 500  # examples of the linear layer
 GROOVES, UNUSUAL_GROOVES = 0.4, 0.8  # share of the examples
-HIDDEN, DROPOUT, EPOCHS, RATE, DECAY, BATCH = 48, 0.15, 24, 2e-3, 0.02, 64
+NETWORKS, HIDDEN, DROPOUT, EPOCHS, RATE, DECAY, BATCH = 3, 48, 0.15, 16, 2e-3, 0.02, 64
 KEY_PENALTY, LINEAR_PENALTY = 2e-4, 0.08
 RIGHT = 0.8  # F of beats and of downbeats from which a hypothesis is right
 METERS_THAT_WE_HAVE = {(2, 4), (3, 4), (4, 4), (6, 8), (9, 8), (12, 8)}
@@ -201,41 +201,83 @@ def f_measure(truth: Floats, found: Floats) -> float:
 
 
 def fit_meter(examples: list[Example], validation: list[Example]) -> dict[str, Any]:
-    """Return the coefficients of the network that scores hypotheses, by all of their numbers but the last."""
+    """Return the coefficients of the network that scores hypotheses by all of their numbers but the last.
+
+    It is the mean of several that start and learn differently: their hidden units stand beside each other.
+    """
     import torch
 
     examples, validation = (
         [replace(example, rows=example.rows[:, :-1]) for example in part] for part in (examples, validation)
     )
-
-    torch.manual_seed(0)
     sample = np.concatenate([example.rows for example in examples[:600]])
     mean, deviation = sample.mean(axis=0), sample.std(axis=0) + 0.01
+    usable = np.flatnonzero([example.right.any() for example in examples])
+    hidden, bias, output = [], [], []
+    for seed in range(NETWORKS):
+        torch.manual_seed(seed)
+        order = np.random.default_rng(seed).permutation(usable)
+        batches = [
+            _batch([examples[index] for index in chosen], mean, deviation)
+            for chosen in np.split(order, range(BATCH, len(order), BATCH))
+        ]
+        network = _trained(batches, len(mean))
+        hidden.append(network[1].weight.detach().numpy())
+        bias.append(network[1].bias.detach().numpy())
+        output.append(network[4].weight.detach().numpy()[0] / NETWORKS)
+    fitted = {
+        "mean": [float(f"{value:.5g}") for value in mean],
+        "deviation": [float(f"{value:.5g}") for value in deviation],
+        "hidden": np.round(np.concatenate(hidden).astype(float), 4).tolist(),
+        "hidden_bias": np.round(np.concatenate(bias).astype(float), 4).tolist(),
+        "output": np.round(np.concatenate(output).astype(float), 5).tolist(),
+    }
+    best = [int(_network_scores(example.rows, fitted).argmax()) for example in validation]
+    beat_f = np.mean([example.beat_f[index] for example, index in zip(validation, best, strict=True)])
+    downbeat_f = np.mean([example.downbeat_f[index] for example, index in zip(validation, best, strict=True)])
+    click.echo(f"beat F {beat_f:.3f}, downbeat F {downbeat_f:.3f}")
+    return fitted
 
-    def batch(chosen: list[Example]) -> tuple[Any, Any, Any, Any]:
-        most = max(len(example.rows) for example in chosen)
-        rows = torch.zeros(len(chosen), most, len(mean))
-        absent, wrong = torch.full((len(chosen), most), -1e9), torch.full((len(chosen), most), -1e9)
-        worth = torch.zeros(len(chosen), most)
-        for index, example in enumerate(chosen):
-            count = len(example.rows)
-            rows[index, :count] = torch.tensor(np.clip((example.rows - mean) / deviation, -5, 5))
-            absent[index, :count] = 0
-            wrong[index, :count] = torch.tensor(np.where(example.right, 0.0, -1e9))
-            worth[index, :count] = torch.tensor(0.6 * example.beat_f + 0.4 * example.downbeat_f)
-        return rows, absent, wrong, worth
 
-    hidden, output = torch.nn.Linear(len(mean), HIDDEN), torch.nn.Linear(HIDDEN, 1, bias=False)
+def _network_scores(rows: Floats, network: dict[str, Any]) -> Floats:
+    """Return the output of the network without a linear layer, (H,)."""
+    inputs = np.clip((rows - network["mean"]) / network["deviation"], -5, 5)
+    hidden = np.maximum(inputs @ np.array(network["hidden"]).T + network["hidden_bias"], 0)
+    return np.asarray(hidden @ network["output"])
+
+
+def _batch(examples: list[Example], mean: Floats, deviation: Floats) -> tuple[Any, ...]:
+    """Return rows, what to add to scores to hide absent ones and wrong ones, and what each is worth."""
+    import torch
+
+    most = max(len(example.rows) for example in examples)
+    rows, worth = torch.zeros(len(examples), most, len(mean)), torch.zeros(len(examples), most)
+    absent, wrong = torch.full((2, len(examples), most), -1e9)
+    for index, example in enumerate(examples):
+        count = len(example.rows)
+        rows[index, :count] = torch.tensor(np.clip((example.rows - mean) / deviation, -5, 5))
+        absent[index, :count] = 0
+        wrong[index, :count] = torch.tensor(np.where(example.right, 0.0, -1e9))
+        worth[index, :count] = torch.tensor(0.6 * example.beat_f + 0.4 * example.downbeat_f)
+    return rows, absent, wrong, worth
+
+
+def _trained(batches: list[tuple[Any, ...]], size: int) -> Any:
+    """Return a network with one hidden layer that has learned from batches of rows of `size` numbers."""
+    import torch
+
     network = torch.nn.Sequential(
-        torch.nn.Dropout(DROPOUT / 3), hidden, torch.nn.ReLU(), torch.nn.Dropout(DROPOUT), output
+        torch.nn.Dropout(DROPOUT / 3),
+        torch.nn.Linear(size, HIDDEN),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(DROPOUT),
+        torch.nn.Linear(HIDDEN, 1, bias=False),
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
-    usable = [example for example in examples if example.right.any()]
-    for epoch in range(EPOCHS):
-        network.train()
-        for indices in torch.randperm(len(usable)).split(BATCH):
-            rows, absent, wrong, worth = batch([usable[index] for index in indices.tolist()])
+    for _ in range(EPOCHS):
+        for index in torch.randperm(len(batches)).tolist():
+            rows, absent, wrong, worth = batches[index]
             score = network(rows)[..., 0] + absent
             likelihood = torch.logsumexp(score + wrong, 1) - torch.logsumexp(score, 1)
             loss = -(likelihood + (torch.softmax(score, 1) * worth).sum(1)).mean()
@@ -243,20 +285,7 @@ def fit_meter(examples: list[Example], validation: list[Example]) -> dict[str, A
             loss.backward()
             optimizer.step()
         schedule.step()
-        network.eval()
-        rows, absent, wrong, worth = batch(validation)
-        with torch.no_grad():
-            best = (network(rows)[..., 0] + absent).argmax(1).tolist()
-        beat_f = np.mean([example.beat_f[index] for example, index in zip(validation, best, strict=True)])
-        downbeat_f = np.mean([example.downbeat_f[index] for example, index in zip(validation, best, strict=True)])
-        click.echo(f"epoch {epoch + 1}: beat F {beat_f:.3f}, downbeat F {downbeat_f:.3f}")
-    return {
-        "mean": [float(f"{value:.5g}") for value in mean],
-        "deviation": [float(f"{value:.5g}") for value in deviation],
-        "hidden": np.round(hidden.weight.detach().numpy().astype(float), 4).tolist(),
-        "hidden_bias": np.round(hidden.bias.detach().numpy().astype(float), 4).tolist(),
-        "output": np.round(output.weight[0].detach().numpy().astype(float), 4).tolist(),
-    }
+    return network
 
 
 def fit_linear(examples: list[Example], network: dict[str, Any]) -> dict[str, Any]:
@@ -266,14 +295,13 @@ def fit_linear(examples: list[Example], network: dict[str, Any]) -> dict[str, An
     last = np.concatenate([example.rows[:, -1] for example in examples])
     mean = np.append(network["mean"], round(float(last.mean()), 3))
     deviation = np.append(network["deviation"], round(float(last.std()), 3))
-    hidden = np.pad(np.array(network["hidden"]), ((0, 0), (0, 1)))
     usable = [example for example in examples if example.right.any()]
     most = max(len(example.rows) for example in usable)
     inputs, wrong = torch.zeros(len(usable), most, len(mean)), torch.full((len(usable), most), -1e9)
     scores = torch.full((len(usable), most), -1e9)
     for index, example in enumerate(usable):
         rows = np.clip((example.rows - mean) / deviation, -5, 5)
-        score = np.maximum(rows @ hidden.T + network["hidden_bias"], 0) @ network["output"]
+        score = _network_scores(example.rows[:, :-1], network)
         inputs[index, : len(rows)] = torch.tensor(rows)
         scores[index, : len(rows)] = torch.tensor(score - score.max())
         wrong[index, : len(rows)] = torch.tensor(np.where(example.right, 0.0, -1e9))
@@ -292,7 +320,7 @@ def fit_linear(examples: list[Example], network: dict[str, Any]) -> dict[str, An
     return network | {
         "mean": mean.tolist(),
         "deviation": deviation.tolist(),
-        "hidden": hidden.tolist(),
+        "hidden": np.pad(np.array(network["hidden"]), ((0, 0), (0, 1))).tolist(),
         "linear": np.round(weights.detach().numpy().astype(float), 4).tolist(),
     }
 

@@ -20,7 +20,7 @@ from scores import Bar, Part, Score, Written, read_score
 
 WORKS = {  # folder of the corpus → how many works at most, and how often one is drawn
     "bach": (70, 5),
-    "beethoven": (6, 4),
+    "beethoven": (8, 4),
     "chopin": (9, 1),
     "corelli": (4, 0.5),
     "cpebach": (4, 1),

@@ -3,16 +3,17 @@
 A hypothesis is a pulse, two or three parts to its beat, two to four beats to its bar, and which beat begins a
 bar. A small network (one hidden layer, and a linear one beside it) scores each from the numbers of
 `metrical_features`; its coefficients, in `grid_weights.json`, are from performances with known beats
-(`docs/decisions/0010-beats-from-the-notes.md`). What is chosen is not the most likely reading but the one that is
-expected to be right most: what agrees with many likely ones in part can be better than one that is right or wrong
-altogether. Long music is scored in parts of about half a minute, and the best sequence of hypotheses is found that
-changes rarely: so bars stay right after an irregular one, and a medley has several meters.
+(`docs/decisions/0010-beats-from-the-notes.md`). Tempi and meters are more or less frequent in music than in those
+performances, and count accordingly. What is chosen is not the most likely reading but the one that is expected to
+be right most: what agrees with many likely ones in part can be better than one that is right or wrong altogether.
+Long music is scored in parts of about half a minute, and the best sequence of hypotheses is found that changes
+rarely: so bars stay right after an irregular one, and a medley has several meters.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -31,7 +32,13 @@ from mt3_infer.symbolic.metrical_features import (
 from mt3_infer.symbolic.pulse import Accents, Floats
 
 DIVISIONS = (2, 3)  # parts of a beat
+COMPOUND, TWO_BEATS, TEMPO = 0, 1, 5  # columns of `describe`: 1 or 0, 1 or 0, octaves from 100 beats a minute
 ONE_PART_SECONDS, PART_SECONDS = 60.0, 30.0
+TEMPI = {2: (100.0, 0.2), 3: (70.0, 0.22)}
+"""Beats a minute in music, by the parts of a beat, and their spread in the logarithm."""
+TEMPI_OF_EXAMPLES = {2: (108.0, 0.2536), 3: (73.9, 0.238)}  # the same of those that the network has learned from
+TWO_FOUR = 0.5  # how frequent 2/4 is in music, relative to its share of the examples: many of those are dances
+RAREST, MOST_FREQUENT = -4.0, 1.0  # limits of the logarithm of a ratio
 WORTH = 8.0  # of a part that is right in all
 BEATS_WORTH, DOWNBEATS_WORTH, BARS_WORTH = 0.3, 0.3, 0.4  # shares: F of beats, of downbeats, and the meter besides
 PHASE_COST, METER_COST, PULSE_COST = 4.0, 5.0, 6.0  # of a change from one part to the next
@@ -83,7 +90,7 @@ def choose(pulses: Sequence[Floats], accents: Accents, harmony: Harmony) -> list
     for part, (start, stop) in enumerate(pairwise(edges)):
         columns, rows = describe(hypotheses, measured, accents, start, stop)
         if columns:
-            scores[part, columns] = _log_probabilities(_score(rows))
+            scores[part, columns] = _log_probabilities(_score(rows) + log_frequency(rows))
     worths = [
         expected_worths(hypotheses, pulses, score, start, stop)
         for start, stop, score in zip(edges[:-1], edges[1:], scores, strict=True)
@@ -138,6 +145,19 @@ def _score(rows: Floats) -> Floats:
     inputs = np.clip((rows - weights["mean"]) / weights["deviation"], -5, 5)
     hidden = np.maximum(inputs @ weights["hidden"].T + weights["hidden_bias"], 0)
     return np.asarray(hidden @ weights["output"] + inputs @ weights["linear"])
+
+
+def log_frequency(rows: Floats) -> Floats:
+    """Return how much more frequent a tempo and meter is in music than in the examples, as a logarithm, (H,)."""
+    compound = rows[:, COMPOUND] > 0
+    tempo = np.log(2) * rows[:, TEMPO] + np.log(100)
+
+    def log_density(tempi: Mapping[int, tuple[float, float]]) -> Floats:
+        middle, spread = np.where(compound[:, None], tempi[3], tempi[2]).T
+        return np.asarray(-0.5 * ((tempo - np.log(middle)) / spread) ** 2 - np.log(spread))
+
+    ratio = np.clip(log_density(TEMPI) - log_density(TEMPI_OF_EXAMPLES), RAREST, MOST_FREQUENT)
+    return np.asarray(ratio + np.log(TWO_FOUR) * (~compound & (rows[:, TWO_BEATS] > 0)))
 
 
 def _log_probabilities(scores: Floats) -> Floats:

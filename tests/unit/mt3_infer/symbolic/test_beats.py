@@ -15,6 +15,7 @@ import pytest
 from mt3_infer import Note
 from mt3_infer.symbolic.beats import find_grid
 from mt3_infer.symbolic.grid import MODES, TONICS, BeatGrid
+from mt3_infer.symbolic.meter import TWO_FOUR, log_frequency
 from tests.music import accompaniment, times
 
 DATA = Path(__file__).parents[3] / "data"
@@ -178,3 +179,13 @@ def test_a_drum_on_every_beat_of_a_waltz_does_not_double_its_tempo(drums: tuple[
     grid = find_grid([*accompaniment(beats, 3), *strokes])
     assert grid.tempo_bpm == pytest.approx(bpm, rel=0.05)
     assert grid.meter == "3/4"
+
+
+def test_rare_tempi_and_dances_in_two_four_count_less() -> None:
+    steady, fast = 0.0, 1.0  # octaves from 100 beats a minute
+    four, two, compound = [0, 0, 0, 1, 0], [0, 1, 0, 0, 0], [1, 1, 0, 0, 0]
+    rows = np.array([[*four, steady], [*two, steady], [*four, fast], [*compound, -0.5], [*compound, fast]])
+    usual, dance, rushed, jig, frantic = log_frequency(rows)
+    assert dance == pytest.approx(usual + np.log(TWO_FOUR))
+    assert rushed < usual - 3
+    assert frantic < jig - 2
