@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -93,7 +94,8 @@ def open_many(open_tab: OpenTab, job_id: str, **options: Any) -> ServicePage:
     body = json.dumps(many_notes())
     tab = open_tab(**options)
     tab.page.route("**/artifacts/notes.json*", lambda route: route.fulfill(body=body))
-    tab.page.goto(f"{tab.url}/#/t/{job_id}")
+    with tab.page.expect_response(re.compile("artifacts/peaks")):  # the waveform: all is drawn again
+        tab.page.goto(f"{tab.url}/#/t/{job_id}")
     expect(tab.note_count).to_have_text("20,000 notes")
     return tab
 

@@ -83,6 +83,7 @@ export class PianoRoll {
 
   /** Show other beats. @param {Grid} grid */
   useGrid(grid) {
+    if (grid === this.#grid) return;
     this.#grid = grid;
     this.drawAll();
   }
