@@ -115,7 +115,7 @@ def make_engine(settings: Settings, *, statement_seconds: float = STATEMENT_SECO
         url,
         pool_size=20,  # near the number of threads of a web process; connections beyond it are not kept
         max_overflow=10,
-        pool_use_lifo=True,  # connections in use stay warm, here and in the server; the others are closed in time
+        pool_use_lifo=True,  # what was used last is warm, here and in the server
         pool_timeout=5,
         connect_args={
             "client_encoding": "utf8",  # from a SQL_ASCII database, text would arrive as bytes

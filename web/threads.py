@@ -20,8 +20,8 @@ class Threads:
     """A pool of threads, and calls that wait for one of them in order.
 
     `concurrent.futures` spreads calls over all threads, of which each is cold, and which compete for the
-    interpreter: a poll, of four at a time, costs 0.88 ms of CPU there and 0.75 here, with two that are eager. Only
-    when calls have to wait, because what the threads call hangs, are more of them at work.
+    interpreter. Here more than the eager ones are at work only when calls have to wait, because what the threads
+    call hangs.
 
     Args:
         count: the most threads; each is started when it is first needed.
